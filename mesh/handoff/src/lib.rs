@@ -1,0 +1,1 @@
+//! The node agent gives ztunnel a pod and its network namespace.

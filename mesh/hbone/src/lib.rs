@@ -1,0 +1,1 @@
+//! Tunnels through HTTP/2 CONNECT over mutual TLS.

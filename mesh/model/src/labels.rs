@@ -1,0 +1,54 @@
+//! The labels and annotations by which users speak to the mesh: Istio's and the Gateway API's words.
+
+/// Label on a Namespace or Pod: `ambient` joins the mesh, `none` on a Pod stays out.
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+/// Value of [`DATAPLANE_MODE`] that joins.
+pub const DATAPLANE_MODE_AMBIENT: &str = "ambient";
+/// Value of [`DATAPLANE_MODE`] on a Pod that stays out of a namespace that joined.
+pub const DATAPLANE_MODE_NONE: &str = "none";
+/// Annotation on a Pod, written by the node agent: how far its enrolment got.
+pub const REDIRECTION: &str = "ambient.istio.io/redirection";
+/// Value of [`REDIRECTION`]: captured and served by ztunnel; peers may use HBONE.
+pub const REDIRECTION_ENABLED: &str = "enabled";
+/// Value of [`REDIRECTION`]: rules are in, no ztunnel serves the pod yet.
+pub const REDIRECTION_PENDING: &str = "pending";
+/// Annotation on a Pod (bool): inbound plaintext is not captured.
+pub const BYPASS_INBOUND_CAPTURE: &str = "ambient.istio.io/bypass-inbound-capture";
+/// Annotation on a Pod (bool): overrides the node's default for DNS capture.
+pub const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+/// Annotation on a Pod: comma list of interfaces whose TCP counts as the pod's own outbound.
+pub const REROUTE_VIRTUAL_INTERFACES: &str = "istio.io/reroute-virtual-interfaces";
+/// Annotation on a Pod that already has a sidecar.
+pub const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
+/// Label on a Pod or WorkloadEntry (`http`): it terminates HBONE itself.
+pub const TUNNEL: &str = "networking.istio.io/tunnel";
+/// Label on a Namespace (its network), Gateway or Node.
+pub const TOPOLOGY_NETWORK: &str = "topology.istio.io/network";
+/// Label on a Node.
+pub const TOPOLOGY_REGION: &str = "topology.kubernetes.io/region";
+/// Label on a Node.
+pub const TOPOLOGY_ZONE: &str = "topology.kubernetes.io/zone";
+/// Label on a Node.
+pub const TOPOLOGY_SUBZONE: &str = "topology.istio.io/subzone";
+/// Label on a Pod: canonical name, first choice.
+pub const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
+/// Label on a Pod: canonical revision, first choice.
+pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
+/// Label on a Pod: canonical name, second choice.
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+/// Label on a Pod: canonical revision, second choice.
+pub const APP_VERSION: &str = "app.kubernetes.io/version";
+/// Annotation on an AuthorizationPolicy (bool): decide and log, enforce nothing.
+pub const DRY_RUN: &str = "istio.io/dry-run";
+/// Annotation on a Service or Namespace: locality preference where the spec has none.
+pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// Parses a boolean the way Go's `strconv.ParseBool` does, as Istio's annotations are read.
+/// `None` when it is none of Go's spellings.
+pub fn parse_bool(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,1 @@
+//! What every process here needs to start, be observed and stop.

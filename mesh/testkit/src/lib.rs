@@ -1,0 +1,1 @@
+//! For tests only: a CA, a scripted control plane, echo servers.

@@ -1,0 +1,1 @@
+//! The delta xDS protocol, both ends.

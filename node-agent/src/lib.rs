@@ -1,0 +1,1 @@
+//! Enrols pods: programs redirection in their namespaces and hands them to ztunnel.

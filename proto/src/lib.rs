@@ -1,0 +1,39 @@
+//! The messages on the wire, nothing else: Istio's and Envoy's packages, field numbers and type URLs,
+//! under short names. No gRPC here: the two services are generated where they are spoken, ADS in
+//! `mesh-xds` and signing in `mesh-identity`.
+//!
+//! | module | package | spoken between |
+//! |---|---|---|
+//! | [`workload`] | `istio.workload` | control plane → proxies |
+//! | [`policy`] | `istio.security` | control plane → proxies |
+//! | [`discovery`] | `envoy.service.discovery.v3` | control plane ↔ proxies |
+//! | [`certificate`] | `istio.v1.auth` | proxies → CA |
+//! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
+#![allow(missing_docs, unreachable_pub, reason = "generated from the .proto files, which carry the documentation")]
+
+// The generated code of `policy` refers to `super::workload`; the nesting below mirrors the packages.
+mod generated {
+    pub mod istio {
+        pub mod workload {
+            include!(concat!(env!("OUT_DIR"), "/istio.workload.rs"));
+            pub mod zds {
+                include!(concat!(env!("OUT_DIR"), "/istio.workload.zds.rs"));
+            }
+        }
+        pub mod security {
+            include!(concat!(env!("OUT_DIR"), "/istio.security.rs"));
+        }
+        pub mod auth {
+            include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
+        }
+    }
+    pub mod envoy {
+        include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
+    }
+}
+
+pub use generated::envoy as discovery;
+pub use generated::istio::auth as certificate;
+pub use generated::istio::security as policy;
+pub use generated::istio::workload;
+pub use generated::istio::workload::zds as handoff;
