@@ -1,2 +1,26 @@
-//! What the mesh is, and what follows from it: no clock, no sockets, no async, no logging.
+//! What the mesh is, and what follows from it. No clock, no sockets, no async, no logging: everything here is a
+//! value or a pure function, so it is tested by tables and fuzzed.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`identity`] | SPIFFE ids |
+//! | [`address`] | addresses in normal form, hostnames, gateways |
+//! | [`labels`] | the labels and annotations by which users speak to the mesh |
+//! | [`workload`], [`service`], [`policy`] | the types, each with its wire form; `policy::decide` |
+//! | [`resource`] | one thing the control plane can say |
+//! | [`tables`] | what a proxy knows |
+//! | [`balance`] | which endpoint |
+//! | [`destination`] | where a connection should go, or why nowhere |
+//!
+//! Each line of this table uses only the lines above it. Begin with [`destination`] to see what it is all for.
+
+pub mod address;
+pub mod balance;
+pub mod destination;
+pub mod identity;
 pub mod labels;
+pub mod policy;
+pub mod resource;
+pub mod service;
+pub mod tables;
+pub mod workload;

@@ -1,0 +1,105 @@
+//! Where things are: addresses on a network, hostnames, and the gateways and services that have them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// An IP address on a named network; the empty name is the default network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetworkAddress {
+    /// Network name, `istio.workload.NetworkAddress.network`.
+    pub network: Arc<str>,
+    /// In normal form: see [`canonical_ip`].
+    pub ip: IpAddr,
+}
+
+impl fmt::Display for NetworkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.ip)
+    }
+}
+
+/// The normal form of an address, used before every look-up and every policy decision:
+/// an IPv4-mapped IPv6 address becomes the IPv4 address it maps.
+pub fn canonical_ip(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// [`canonical_ip`] of a socket address.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// An object's namespace and name, written `namespace/name`. Services use their hostname as the name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamespacedName {
+    /// Kubernetes namespace.
+    pub namespace: Arc<str>,
+    /// Object name, or a service's hostname.
+    pub name: Arc<str>,
+}
+
+impl NamespacedName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// From `namespace/name`: exactly one slash, neither side empty.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then(|| Self::new(namespace, name))
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A waypoint or network gateway: where it is and the port it speaks HBONE on (`istio.workload.GatewayAddress`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayAddress {
+    /// The service's hostname, or an address.
+    pub destination: GatewayDestination,
+    /// Usually 15008.
+    pub hbone_mtls_port: u16,
+}
+
+/// How a gateway is named.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum GatewayDestination {
+    /// A service by namespace and hostname.
+    Hostname(NamespacedName),
+    /// An address on a network.
+    Address(NetworkAddress),
+}
+
+impl fmt::Display for GatewayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.destination {
+            GatewayDestination::Hostname(name) => write!(f, "{name}:{}", self.hbone_mtls_port),
+            GatewayDestination::Address(address) => write!(f, "{address}:{}", self.hbone_mtls_port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_become_ipv4() {
+        assert_eq!(canonical_ip("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1".parse::<IpAddr>().unwrap());
+        assert_eq!(canonical("[fd00::1]:80".parse().unwrap()), "[fd00::1]:80".parse().unwrap());
+    }
+
+    #[test]
+    fn namespaced_names() {
+        assert_eq!(NamespacedName::parse("a/b"), Some(NamespacedName::new("a", "b")));
+        for bad in ["", "a", "a/", "/b", "a/b/c"] {
+            assert_eq!(NamespacedName::parse(bad), None, "{bad}");
+        }
+    }
+}

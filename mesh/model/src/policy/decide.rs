@@ -1,0 +1,95 @@
+//! All policies of a workload → allow or deny, with the reason.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Action, Facts, Outcome, Policy, matches};
+use crate::address::NamespacedName;
+
+/// May the connection enter, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// True: let it in.
+    pub allowed: bool,
+    /// What settled it.
+    pub reason: Reason,
+    /// Dry-run policies that would have matched: logged, not enforced.
+    pub dry_run: Vec<NamespacedName>,
+}
+
+/// What settled a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No allow policy covers the workload and no deny policy matched.
+    NoPolicy,
+    /// An allow policy matched: its key and the index of the rule.
+    AllowedBy(NamespacedName, usize),
+    /// A deny policy matched: its key and the index of the rule.
+    DeniedBy(NamespacedName, usize),
+    /// Allow policies cover the workload, none matched: how many there were.
+    NotAllowed(usize),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPolicy => write!(f, "no policy applies"),
+            Self::AllowedBy(policy, rule) => write!(f, "allowed by: {policy} (rule {rule})"),
+            Self::DeniedBy(policy, rule) => write!(f, "explicitly denied by: {policy} (rule {rule})"),
+            Self::NotAllowed(_) => write!(f, "allow policies exist, but none allowed"),
+        }
+    }
+}
+
+impl Reason {
+    /// The policy that settled it, if one did.
+    pub fn policy(&self) -> Option<&NamespacedName> {
+        match self {
+            Self::AllowedBy(policy, _) | Self::DeniedBy(policy, _) => Some(policy),
+            Self::NoPolicy | Self::NotAllowed(_) => None,
+        }
+    }
+}
+
+/// Decides over `policies`, which must be all that cover the destination workload.
+///
+/// 1. A deny policy that matches denies. 2. With no allow policy it is allowed. 3. An allow policy that matches
+/// allows. 4. Otherwise it is denied. A condition that cannot be evaluated here counts as met in a deny policy and
+/// as not met in an allow policy, so a policy is never weaker than written.
+pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts) -> Decision {
+    let mut allow_policies = 0;
+    let mut allowed_by = None;
+    let mut denied_by = None;
+    let mut dry_run = Vec::new();
+    for policy in policies {
+        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, facts) {
+            Outcome::Met => true,
+            Outcome::NotMet => false,
+            Outcome::Unknown => policy.action == Action::Deny,
+        });
+        if policy.dry_run {
+            dry_run.extend(matched.map(|_| policy.key()));
+            continue;
+        }
+        match policy.action {
+            Action::Allow => {
+                allow_policies += 1;
+                if allowed_by.is_none() {
+                    allowed_by = matched.map(|rule| (policy.key(), rule));
+                }
+            }
+            Action::Deny => {
+                if denied_by.is_none() {
+                    denied_by = matched.map(|rule| (policy.key(), rule));
+                }
+            }
+        }
+    }
+    let (allowed, reason) = match (denied_by, allowed_by) {
+        (Some((policy, rule)), _) => (false, Reason::DeniedBy(policy, rule)),
+        (None, Some((policy, rule))) => (true, Reason::AllowedBy(policy, rule)),
+        (None, None) if allow_policies == 0 => (true, Reason::NoPolicy),
+        (None, None) => (false, Reason::NotAllowed(allow_policies)),
+    };
+    Decision { allowed, reason, dry_run }
+}

@@ -1,0 +1,124 @@
+//! Authorization policies and the one decision over them.
+//!
+//! The type here; [`facts`] what is known about a connection; `matches` one condition against the facts;
+//! [`decide`] all policies → allow or deny, with the reason.
+
+pub mod decide;
+pub mod facts;
+mod matches;
+mod wire;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::address::NamespacedName;
+
+pub use decide::{Decision, Reason, decide};
+pub use facts::Facts;
+pub use matches::Outcome;
+pub use wire::InvalidPolicy;
+
+/// One policy (`istio.security.Authorization`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Object name.
+    pub name: Arc<str>,
+    /// Object namespace.
+    pub namespace: Arc<str>,
+    /// Which workloads it covers.
+    pub scope: Scope,
+    /// What a match means.
+    pub action: Action,
+    /// Any of them; **none never matches** (so an allow policy without rules denies everybody it covers).
+    pub rules: Vec<Rule>,
+    /// Decided and logged, not enforced.
+    pub dry_run: bool,
+}
+
+/// `istio.security.Scope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Every workload.
+    Global,
+    /// Every workload of the policy's namespace.
+    Namespace,
+    /// Workloads that name it.
+    WorkloadSelector,
+}
+
+/// `istio.security.Action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// A match lets the connection in.
+    Allow,
+    /// A match keeps it out, whatever else allows it.
+    Deny,
+}
+
+/// All of its clauses; **no clause always matches**.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// AND.
+    pub clauses: Vec<Clause>,
+}
+
+/// Any of its matches; **no match is satisfied**.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Clause {
+    /// OR.
+    pub matches: Vec<Match>,
+}
+
+/// All fields that are set; **with none set it never matches**. Positive fields want one of their values,
+/// `not_` fields want none of theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Match {
+    /// Namespace of the peer's identity.
+    pub namespaces: Vec<StringMatch>,
+    /// None of these.
+    pub not_namespaces: Vec<StringMatch>,
+    /// The peer's SPIFFE id without `spiffe://`.
+    pub principals: Vec<StringMatch>,
+    /// None of these; satisfied by a peer without identity.
+    pub not_principals: Vec<StringMatch>,
+    /// Address of the TCP peer.
+    pub source_ips: Vec<IpNet>,
+    /// None of these.
+    pub not_source_ips: Vec<IpNet>,
+    /// Address the application is dialled at.
+    pub destination_ips: Vec<IpNet>,
+    /// None of these.
+    pub not_destination_ips: Vec<IpNet>,
+    /// Port the application is dialled at: the container's port.
+    pub destination_ports: Vec<u16>,
+    /// None of these.
+    pub not_destination_ports: Vec<u16>,
+    /// Namespace and service account of the peer's identity, whatever its trust domain.
+    pub service_accounts: Vec<NamespacedName>,
+    /// None of these.
+    pub not_service_accounts: Vec<NamespacedName>,
+    /// It holds something this version cannot evaluate: the match is *unknown*, met in a deny policy, not met in
+    /// an allow policy.
+    pub unsupported: bool,
+}
+
+/// `istio.security.StringMatch`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StringMatch {
+    /// Equal.
+    Exact(Arc<str>),
+    /// Begins with.
+    Prefix(Arc<str>),
+    /// Ends with.
+    Suffix(Arc<str>),
+    /// Not empty.
+    Presence,
+}
+
+impl Policy {
+    /// `namespace/name`.
+    pub fn key(&self) -> NamespacedName {
+        NamespacedName::new(self.namespace.clone(), self.name.clone())
+    }
+}

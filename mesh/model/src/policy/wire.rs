@@ -1,0 +1,193 @@
+//! Policy ↔ `istio.security.Authorization`.
+
+use ipnet::IpNet;
+use mesh_proto::policy as pb;
+use pb::string_match::MatchType;
+
+use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
+use crate::address::NamespacedName;
+use crate::workload::wire::{ip, ip_bytes};
+
+/// Why a policy was refused as a whole. What is wrong inside a match does not refuse it: that match becomes
+/// *unsupported* and is decided against the caller, so the policy is never weaker than written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    /// No namespace or name, so no key.
+    #[error("namespace or name is empty")]
+    NoKey,
+    /// A scope this version does not know.
+    #[error("scope {0} is not supported")]
+    Scope(i32),
+    /// An action this version does not know.
+    #[error("action {0} is not supported")]
+    Action(i32),
+}
+
+impl TryFrom<pb::Authorization> for Policy {
+    type Error = InvalidPolicy;
+
+    fn try_from(p: pb::Authorization) -> Result<Self, InvalidPolicy> {
+        if p.namespace.is_empty() || p.name.is_empty() {
+            return Err(InvalidPolicy::NoKey);
+        }
+        Ok(Self {
+            scope: match pb::Scope::try_from(p.scope) {
+                Ok(pb::Scope::Global) => Scope::Global,
+                Ok(pb::Scope::Namespace) => Scope::Namespace,
+                Ok(pb::Scope::WorkloadSelector) => Scope::WorkloadSelector,
+                Err(_) => return Err(InvalidPolicy::Scope(p.scope)),
+            },
+            action: match pb::Action::try_from(p.action) {
+                Ok(pb::Action::Allow) => Action::Allow,
+                Ok(pb::Action::Deny) => Action::Deny,
+                Err(_) => return Err(InvalidPolicy::Action(p.action)),
+            },
+            name: p.name.into(),
+            namespace: p.namespace.into(),
+            rules: p
+                .rules
+                .into_iter()
+                .map(|r| Rule {
+                    clauses: r
+                        .clauses
+                        .into_iter()
+                        .map(|c| Clause { matches: c.matches.into_iter().map(one_match).collect() })
+                        .collect(),
+                })
+                .collect(),
+            dry_run: p.dry_run,
+        })
+    }
+}
+
+fn one_match(m: pb::Match) -> Match {
+    let mut unsupported = !m.extensions.is_empty();
+    let mut strings = |list: Vec<pb::StringMatch>| keep(list, &mut unsupported, string);
+    let (namespaces, not_namespaces) = (strings(m.namespaces), strings(m.not_namespaces));
+    let (principals, not_principals) = (strings(m.principals), strings(m.not_principals));
+    let mut nets = |list: Vec<pb::Address>| keep(list, &mut unsupported, net);
+    let (source_ips, not_source_ips) = (nets(m.source_ips), nets(m.not_source_ips));
+    let (destination_ips, not_destination_ips) = (nets(m.destination_ips), nets(m.not_destination_ips));
+    let mut ports = |list: Vec<u32>| keep(list, &mut unsupported, |p| u16::try_from(p).ok());
+    let (destination_ports, not_destination_ports) = (ports(m.destination_ports), ports(m.not_destination_ports));
+    let account = |a: pb::ServiceAccountMatch| NamespacedName::new(a.namespace, a.service_account);
+    Match {
+        namespaces,
+        not_namespaces,
+        principals,
+        not_principals,
+        source_ips,
+        not_source_ips,
+        destination_ips,
+        not_destination_ips,
+        destination_ports,
+        not_destination_ports,
+        service_accounts: m.service_accounts.into_iter().map(account).collect(),
+        not_service_accounts: m.not_service_accounts.into_iter().map(account).collect(),
+        unsupported,
+    }
+}
+
+/// Keeps what can be read; what cannot makes the whole match unsupported instead of silently widening it.
+fn keep<A, B>(list: Vec<A>, unsupported: &mut bool, read: impl Fn(A) -> Option<B>) -> Vec<B> {
+    list.into_iter()
+        .filter_map(|a| {
+            let b = read(a);
+            *unsupported |= b.is_none();
+            b
+        })
+        .collect()
+}
+
+fn string(s: pb::StringMatch) -> Option<StringMatch> {
+    Some(match s.match_type? {
+        MatchType::Exact(x) => StringMatch::Exact(x.into()),
+        MatchType::Prefix(x) => StringMatch::Prefix(x.into()),
+        MatchType::Suffix(x) => StringMatch::Suffix(x.into()),
+        MatchType::Presence(()) => StringMatch::Presence,
+    })
+}
+
+/// A block, in normal form: an IPv4-mapped IPv6 block becomes the IPv4 block it maps, as connections' addresses do.
+fn net(a: pb::Address) -> Option<IpNet> {
+    let canonical = ip(&a.address).ok()?;
+    let mapped = a.address.len() == 16 && canonical.is_ipv4();
+    let length = if mapped { a.length.checked_sub(96)? } else { a.length };
+    IpNet::new(canonical, u8::try_from(length).ok()?).ok()
+}
+
+impl From<&Policy> for pb::Authorization {
+    fn from(p: &Policy) -> Self {
+        Self {
+            name: p.name.to_string(),
+            namespace: p.namespace.to_string(),
+            scope: match p.scope {
+                Scope::Global => pb::Scope::Global,
+                Scope::Namespace => pb::Scope::Namespace,
+                Scope::WorkloadSelector => pb::Scope::WorkloadSelector,
+            }
+            .into(),
+            action: match p.action {
+                Action::Allow => pb::Action::Allow,
+                Action::Deny => pb::Action::Deny,
+            }
+            .into(),
+            rules: p
+                .rules
+                .iter()
+                .map(|r| pb::Rule {
+                    clauses: r
+                        .clauses
+                        .iter()
+                        .map(|c| pb::Clause { matches: c.matches.iter().map(match_to_wire).collect() })
+                        .collect(),
+                })
+                .collect(),
+            dry_run: p.dry_run,
+            extensions: Vec::new(),
+        }
+    }
+}
+
+fn match_to_wire(m: &Match) -> pb::Match {
+    let strings = |list: &[StringMatch]| {
+        list.iter()
+            .map(|s| pb::StringMatch {
+                match_type: Some(match s {
+                    StringMatch::Exact(x) => MatchType::Exact(x.to_string()),
+                    StringMatch::Prefix(x) => MatchType::Prefix(x.to_string()),
+                    StringMatch::Suffix(x) => MatchType::Suffix(x.to_string()),
+                    StringMatch::Presence => MatchType::Presence(()),
+                }),
+            })
+            .collect()
+    };
+    let nets = |list: &[IpNet]| {
+        list.iter().map(|n| pb::Address { address: ip_bytes(n.addr()).into(), length: n.prefix_len().into() }).collect()
+    };
+    let ports = |list: &[u16]| list.iter().map(|p| u32::from(*p)).collect();
+    let accounts = |list: &[NamespacedName]| {
+        list.iter()
+            .map(|a| pb::ServiceAccountMatch {
+                namespace: a.namespace.to_string(),
+                service_account: a.name.to_string(),
+            })
+            .collect()
+    };
+    pb::Match {
+        namespaces: strings(&m.namespaces),
+        not_namespaces: strings(&m.not_namespaces),
+        principals: strings(&m.principals),
+        not_principals: strings(&m.not_principals),
+        source_ips: nets(&m.source_ips),
+        not_source_ips: nets(&m.not_source_ips),
+        destination_ips: nets(&m.destination_ips),
+        not_destination_ips: nets(&m.not_destination_ips),
+        destination_ports: ports(&m.destination_ports),
+        not_destination_ports: ports(&m.not_destination_ports),
+        service_accounts: accounts(&m.service_accounts),
+        not_service_accounts: accounts(&m.not_service_accounts),
+        // What cannot be evaluated cannot be said either; an empty extension keeps the receiver as careful as we are.
+        extensions: if m.unsupported { vec![mesh_proto::workload::Extension::default()] } else { Vec::new() },
+    }
+}

@@ -1,0 +1,147 @@
+//! What a proxy knows: workloads, services and policies, indexed for the questions that a connection asks.
+//!
+//! A plain struct with [`Tables::apply`] and [`Tables::remove`]; who may write, and how readers see a consistent
+//! state, is the business of `mesh-xds`.
+
+mod policies;
+mod services;
+mod workloads;
+
+use std::sync::Arc;
+
+use crate::address::NamespacedName;
+use crate::policy::Policy;
+use crate::resource::{Kind, Resource};
+use crate::service::Service;
+use crate::workload::Workload;
+
+pub use policies::Covering;
+
+/// What a proxy knows.
+#[derive(Default, Debug)]
+pub struct Tables {
+    workloads: workloads::Workloads,
+    services: services::Services,
+    policies: policies::Policies,
+}
+
+/// What a change touched, for those who must look again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Some decision about an open connection may differ now.
+    pub policies: bool,
+}
+
+impl std::ops::BitOrAssign for Change {
+    fn bitor_assign(&mut self, other: Self) {
+        self.policies |= other.policies;
+    }
+}
+
+impl Tables {
+    /// Takes a resource in, replacing the one of the same name as a whole.
+    pub fn apply(&mut self, resource: Resource) -> Change {
+        match resource {
+            Resource::Workload(workload) => {
+                let old = self.workloads.remove(&workload.uid);
+                if let Some(old) = &old {
+                    self.services.detach(old);
+                }
+                self.services.attach(&workload);
+                let policies = old.is_some_and(|old| {
+                    old.authorization_policies != workload.authorization_policies || old.namespace != workload.namespace
+                });
+                self.workloads.insert(workload);
+                Change { policies }
+            }
+            Resource::Service(service) => {
+                self.services.insert(service);
+                Change::default()
+            }
+            Resource::Policy(policy) => {
+                self.policies.insert(policy);
+                Change { policies: true }
+            }
+        }
+    }
+
+    /// Forgets the resource of this kind and name; a name that is not known is no failure. Addresses hold workloads
+    /// and services in one list of names: the name is tried as a workload's uid first, then as a service's key.
+    pub fn remove(&mut self, kind: Kind, name: &str) -> Change {
+        match kind {
+            Kind::Address => {
+                if let Some(old) = self.workloads.remove(name) {
+                    self.services.detach(&old);
+                } else if let Some(key) = NamespacedName::parse(name) {
+                    self.services.remove(&key);
+                }
+                Change::default()
+            }
+            Kind::Authorization => {
+                let removed = NamespacedName::parse(name).is_some_and(|key| self.policies.remove(&key));
+                Change { policies: removed }
+            }
+        }
+    }
+
+    /// The workload with this uid.
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.by_uid(uid)
+    }
+
+    /// The workload that owns an address. Of several, a real pod with a tunnel comes first, then a real pod, then
+    /// one with a tunnel. Host-network workloads have no address of their own.
+    pub fn workload_by_address(&self, network: &str, ip: std::net::IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.by_address(network, ip)
+    }
+
+    /// The workload that a pod handed over by the node agent is: name, namespace and service account all equal.
+    pub fn workload_of_pod(&self, namespace: &str, name: &str, service_account: &str) -> Option<&Arc<Workload>> {
+        self.workloads.by_pod(namespace, name).find(|w| *w.service_account == *service_account)
+    }
+
+    /// All workloads, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.iter()
+    }
+
+    /// The service with this key.
+    pub fn service(&self, key: &NamespacedName) -> Option<&Arc<Service>> {
+        self.services.by_key(key)
+    }
+
+    /// The service that an address belongs to, as a client in `namespace` sees it: exact addresses before blocks;
+    /// of several with the same address the client's own namespace first, then the canonical one. Services private
+    /// to other namespaces are not seen.
+    pub fn service_by_address(&self, network: &str, ip: std::net::IpAddr, namespace: &str) -> Option<&Arc<Service>> {
+        self.services.by_address(network, ip, namespace)
+    }
+
+    /// The service with a hostname: the client's own namespace first, then the canonical one.
+    pub fn service_by_hostname(&self, hostname: &str, namespace: &str) -> Option<&Arc<Service>> {
+        self.services.by_hostname(hostname, namespace)
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.iter()
+    }
+
+    /// The workloads that say they are endpoints of a service, in no order, whatever their health.
+    pub fn endpoints(&self, service: &NamespacedName) -> &[Arc<Workload>] {
+        self.services.endpoints(service)
+    }
+
+    /// The policies that cover a workload, and the names of those it names that are not known.
+    pub fn policies_covering(&self, workload: &Workload) -> Covering {
+        self.policies.covering(workload)
+    }
+
+    /// All policies, in no order.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;
