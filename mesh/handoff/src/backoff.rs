@@ -1,0 +1,43 @@
+//! How long ztunnel waits before it dials the agent again. Pure.
+
+use std::time::Duration;
+
+/// The first wait.
+pub const FIRST: Duration = Duration::from_millis(10);
+/// The longest wait.
+pub const LONGEST: Duration = Duration::from_secs(15);
+
+/// Waits that double from [`FIRST`] to [`LONGEST`]. A conversation that got past the hello starts anew.
+#[derive(Debug, Clone, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The wait after one more failure.
+    pub fn next_wait(&mut self) -> Duration {
+        let wait = FIRST.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        wait
+    }
+
+    /// Forgets the failures so far.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_the_longest() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..12).map(|_| backoff.next_wait().as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240, 15000]);
+        backoff.reset();
+        assert_eq!(backoff.next_wait(), FIRST);
+        assert_eq!(Backoff { failures: u32::MAX }.next_wait(), LONGEST);
+    }
+}
