@@ -38,7 +38,7 @@ pub(crate) struct PacketSocket(AsyncFd<OwnedFd>);
 
 impl PacketSocket {
     fn new(fd: OwnedFd) -> io::Result<Self> {
-        AsyncFd::new(fd).map(Self)
+        register(fd).map(Self)
     }
 
     /// Connects to the socket at `path`. A full backlog is an error, not a wait: the caller dials again.
@@ -115,7 +115,7 @@ impl PacketListener {
         rustix::fs::fchmod(&fd, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
         rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&fd, 16)?;
-        AsyncFd::new(fd).map(Self)
+        register(fd).map(Self)
     }
 
     pub(crate) async fn accept(&self) -> io::Result<PacketSocket> {
@@ -132,4 +132,10 @@ impl PacketListener {
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+#[allow(unsafe_code, reason = "tokio cannot know that what it polls stays open")]
+fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the AsyncFd owns the descriptor; nothing here takes it out or closes it before the AsyncFd is dropped.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
