@@ -1,1 +1,34 @@
 //! What every process here needs to start, be observed and stop.
+//!
+//! It knows nothing of the mesh: no workloads, no policies, no certificates. What belongs to one program stays in that
+//! program; what two of them would otherwise copy is here.
+//!
+//! | To | Read | It gives |
+//! |---|---|---|
+//! | start | [`config`] | what was set in the environment, as typed values; errors name the setting, the value and the form expected |
+//! | be observed | [`log`] | structured logs on stdout, their level changed while running |
+//! | | [`access_log`] | one line per finished connection, written by a thread of its own |
+//! | | [`metrics`] | the registry, Istio's traffic metrics and the label words all programs share |
+//! | | [`trace`] | the `traceparent` of a connection: read, continue, make |
+//! | | [`readiness`] | ready when every named part has said so |
+//! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
+//! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |
+//! | stop | [`shutdown`] | SIGTERM, SIGINT or `/quitquitquit`: when the process should end |
+//! | | [`drain`] | stop accepting, finish what is open, then force |
+//!
+//! Begin with [`drain`] and [`readiness`]: they are the shape of a program's life. Nothing here is tied to one tokio runtime; every
+//! handle can be used from several current-thread runtimes on different threads.
+
+pub mod access_log;
+pub mod admin;
+pub mod config;
+pub mod drain;
+pub mod http_server;
+pub mod log;
+pub mod metrics;
+pub mod readiness;
+pub mod shutdown;
+pub mod trace;
+
+mod text;
+mod timestamp;

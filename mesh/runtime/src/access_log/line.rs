@@ -1,0 +1,126 @@
+//! An entry as one line (pure).
+
+use std::fmt::{self, Display, Write};
+
+use tracing::Level;
+
+use super::{Direction, Entry, Event, Peer};
+use crate::log::{LogFormat, level_name};
+use crate::text::{Escape, Escaped};
+use crate::timestamp::Timestamp;
+
+/// Appends the line, with its end.
+pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: Level, entry: &Entry<'_>) {
+    let message = match entry.event {
+        Event::Complete => "connection complete",
+        Event::Opened => "connection opened",
+        Event::Failed => "connection failed",
+    };
+    let level = level_name(level);
+    // Writing into a String cannot fail; a value's own Display that does leaves its value cut short.
+    let _ = match format {
+        LogFormat::Plain => write!(out, "{now}\t{level}\taccess\t{message}"),
+        LogFormat::Json => {
+            write!(out, r#"{{"time":"{now}","level":"{level}","scope":"access","message":"{message}""#)
+        }
+    };
+    let mut fields = Fields { out, format, separator: '\t' };
+    let Peer { addr, workload, namespace, identity, cluster } = &entry.src;
+    fields.bare("src.addr", addr.as_ref().map(display));
+    fields.text("src.workload", *workload);
+    fields.text("src.namespace", *namespace);
+    fields.quoted("src.identity", *identity);
+    fields.text("src.cluster", *cluster);
+    let Peer { addr, workload, namespace, identity, cluster } = &entry.dst;
+    fields.bare("dst.addr", addr.as_ref().map(display));
+    fields.bare("dst.hbone_addr", entry.hbone_addr);
+    fields.text("dst.service", entry.service);
+    fields.text("dst.workload", *workload);
+    fields.text("dst.namespace", *namespace);
+    fields.quoted("dst.identity", *identity);
+    fields.text("dst.cluster", *cluster);
+    fields.text("direction", entry.direction.map(Direction::as_str));
+    fields.number("bytes_sent", entry.bytes_sent);
+    fields.number("bytes_recv", entry.bytes_recv);
+    let duration = entry.duration.map(|duration| duration.as_millis());
+    fields.quoted("duration", duration.as_ref().map(|ms| Millis(*ms)).as_ref().map(display));
+    fields.text("reason", entry.reason);
+    fields.quoted("policy", entry.policy);
+    fields.quoted("trace", entry.trace);
+    fields.quoted("error", entry.error);
+    out.push_str(match format {
+        LogFormat::Plain => "\n",
+        LogFormat::Json => "}\n",
+    });
+}
+
+impl Direction {
+    fn as_str(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+struct Millis(u128);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+fn display<T: Display>(value: &T) -> &dyn Display {
+    value
+}
+
+struct Fields<'a> {
+    out: &'a mut String,
+    format: LogFormat,
+    /// Before the next plain field: the first is set off from the message by a tab.
+    separator: char,
+}
+
+impl Fields<'_> {
+    /// Not quoted in plain lines: addresses.
+    fn bare(&mut self, name: &str, value: Option<&dyn Display>) {
+        self.put(name, value, self.format == LogFormat::Json, Escape::Bare);
+    }
+
+    fn quoted(&mut self, name: &str, value: Option<&dyn Display>) {
+        self.put(name, value, true, Escape::Quoted);
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        let value = value.filter(|value| !value.is_empty());
+        self.quoted(name, value.as_ref().map(display));
+    }
+
+    fn number(&mut self, name: &str, value: Option<u64>) {
+        self.put(name, value.as_ref().map(display), false, Escape::Bare);
+    }
+
+    fn put(&mut self, name: &str, value: Option<&dyn Display>, quoted: bool, escape: Escape) {
+        let Some(value) = value else { return };
+        let quote = if quoted { "\"" } else { "" };
+        let escape = match self.format {
+            LogFormat::Plain => {
+                self.out.push(self.separator);
+                self.separator = ' ';
+                self.out.push_str(name);
+                self.out.push('=');
+                escape
+            }
+            LogFormat::Json => {
+                self.out.push_str(",\"");
+                self.out.push_str(name);
+                self.out.push_str("\":");
+                Escape::Json
+            }
+        };
+        self.out.push_str(quote);
+        let _ = write!(Escaped::new(self.out, escape), "{value}");
+        self.out.push_str(quote);
+    }
+}

@@ -1,0 +1,129 @@
+//! The registry, and the metrics and label words all programs share. Names and labels are Istio's, so its dashboards read ours.
+//!
+//! A program makes one [`Metrics`], lets its parts register in it while it is being wired, and then shares it, read only, with the
+//! server of `/metrics`. Metrics of one program only (`workload_manager_*`, `istio_dns_*`) are registered by that program:
+//!
+//! ```
+//! use mesh_runtime::metrics::{Metrics, TextFormat};
+//! use prometheus_client::metrics::counter::Counter;
+//!
+//! let mut metrics = Metrics::new("ztunnel", "0.1.0");
+//! let started: Counter = Counter::default();
+//! // Counters are registered without `_total`: the format adds it.
+//! metrics.registry_mut().register("workload_manager_proxies_started", "Pods whose proxy was started", started.clone());
+//! started.inc();
+//! let text = metrics.encode(TextFormat::Prometheus)?;
+//! assert!(text.contains("workload_manager_proxies_started_total 1\n"));
+//! # Ok::<(), std::fmt::Error>(())
+//! ```
+
+mod labels;
+mod process;
+mod text_format;
+mod traffic;
+mod xds;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
+pub use text_format::TextFormat;
+pub use traffic::{ConnectionMetrics, OpenSocket, TrafficMetrics};
+pub use xds::{XdsEnd, XdsMetrics};
+
+use crate::http_server::{Request, Router, response};
+
+/// Everything this process measures.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// A registry holding `istio_build{component, tag}` and the process's own metrics.
+    pub fn new(component: &str, tag: &str) -> Self {
+        let mut registry = Registry::default();
+        let build = Family::<Vec<(String, String)>, Gauge>::default();
+        let labels = [("component", component), ("tag", tag)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        build.get_or_create(&labels.to_vec()).set(1);
+        registry.register("istio_build", "Istio component build info", build);
+        registry.register_collector(Box::new(process::ProcessMetrics));
+        Self { registry }
+    }
+
+    /// For parts that register metrics of their own.
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// All metrics as text, as they are now. Takes tens of milliseconds with many thousands of label sets: keep it off a runtime that
+    /// carries traffic.
+    ///
+    /// # Errors
+    /// Only if a registered collector fails.
+    pub fn encode(&self, format: TextFormat) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(match format {
+            TextFormat::OpenMetrics => text,
+            TextFormat::Prometheus => text_format::to_prometheus(&text),
+        })
+    }
+
+    /// `/metrics` and `/stats/prometheus`, in the format the `Accept` header asks for.
+    pub fn routes(self: Arc<Self>) -> Router {
+        let scrape = move |request: Request| {
+            let metrics = self.clone();
+            async move {
+                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+                let format = TextFormat::accepted(accept);
+                let text = tokio::task::spawn_blocking(move || metrics.encode(format)).await;
+                match text {
+                    Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), Bytes::from(text)),
+                    _ => response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "metrics could not be encoded\n"),
+                }
+            }
+        };
+        Router::new().route(Method::GET, "/metrics", "Metrics", scrape.clone()).route(
+            Method::GET,
+            "/stats/prometheus",
+            "The same",
+            scrape,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_out_as_istio_has_them() {
+        let mut metrics = Metrics::new("ztunnel", "0.1.0");
+        let xds = XdsMetrics::register(&mut metrics);
+        xds.message("type.googleapis.com/istio.workload.Address", 10);
+        xds.message("type.googleapis.com/istio.workload.Address", 5);
+        xds.ended(XdsEnd::Reconnect);
+        let text = metrics.encode(TextFormat::Prometheus).unwrap();
+        for line in [
+            "# TYPE istio_build gauge\n",
+            "istio_build{component=\"ztunnel\",tag=\"0.1.0\"} 1\n",
+            "# TYPE istio_xds_message_total counter\n",
+            "istio_xds_message_total{url=\"type.googleapis.com/istio.workload.Address\"} 2\n",
+            "istio_xds_message_bytes_total{url=\"type.googleapis.com/istio.workload.Address\"} 15\n",
+            "istio_xds_connection_terminations_total{reason=\"Reconnect\"} 1\n",
+            "process_open_fds ",
+            "process_max_fds ",
+            "process_resident_memory_bytes ",
+        ] {
+            assert!(text.contains(line), "{line:?} is missing in\n{text}");
+        }
+        assert!(metrics.encode(TextFormat::OpenMetrics).unwrap().ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Istio's TCP metrics, counted per connection without locks and without allocating.
+//!
+//! Opening a connection finds the counters of its label set once; from then on the connection adds to those counters directly. Label sets
+//! are bounded: beyond the limit, sets idle for a while make room, and if there are none a new set is counted under `other`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::metrics::MetricType;
+
+use super::Metrics;
+use super::labels::{Flagged, Reporter, ResponseFlags, TrafficLabels, put};
+
+/// The traffic metrics of one program. Clones share them.
+#[derive(Clone, Debug)]
+pub struct TrafficMetrics {
+    inner: Arc<Inner>,
+}
+
+/// The counters of one open connection. If it is dropped without [`ConnectionMetrics::closed`], because its task was cancelled, it counts
+/// as failed with `CONNECT`, so that what was opened is always closed.
+#[derive(Debug)]
+pub struct ConnectionMetrics {
+    series: Arc<Series>,
+    ended: bool,
+}
+
+/// One open socket in `istio_tcp_sockets_open`, until it is dropped.
+#[derive(Debug)]
+pub struct OpenSocket {
+    inner: Arc<Inner>,
+    reporter: Reporter,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    /// Read by every new connection, written only for a label set never seen before.
+    table: RwLock<Table>,
+    label_sets_dropped: AtomicU64,
+    sockets: [AtomicI64; REPORTERS.len()],
+}
+
+#[derive(Debug)]
+struct Table {
+    series: HashMap<Arc<TrafficLabels>, Arc<Series>>,
+    swept: Option<Instant>,
+}
+
+/// The counters of one label set.
+#[derive(Debug, Default)]
+struct Series {
+    opened: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    closed: [AtomicU64; FLAGS],
+    failed: [AtomicU64; FLAGS],
+    /// Seen unused by the last sweep, and not used since.
+    idle: AtomicBool,
+}
+
+/// The most label sets, if nothing else is said.
+const DEFAULT_LIMIT: usize = 10_000;
+
+/// A full table looks for idle sets at most this often; a set goes if two looks in a row found it idle. Longer than scrapes are apart,
+/// so that the last values were read.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+const FLAGS: usize = ResponseFlags::ALL.len();
+const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
+
+impl TrafficMetrics {
+    /// Registers the traffic metrics, for at most 10,000 label sets.
+    pub fn register(metrics: &mut Metrics) -> Self {
+        Self::register_with_limit(metrics, DEFAULT_LIMIT)
+    }
+
+    /// The same, for at most `limit` label sets (and a handful of `other` ones).
+    pub fn register_with_limit(metrics: &mut Metrics, limit: usize) -> Self {
+        let inner = Arc::new(Inner {
+            limit,
+            table: RwLock::new(Table { series: HashMap::new(), swept: None }),
+            label_sets_dropped: AtomicU64::new(0),
+            sockets: Default::default(),
+        });
+        metrics.registry_mut().register_collector(Box::new(inner.clone()));
+        Self { inner }
+    }
+
+    /// Counts an opened connection and gives the handle that counts the rest of it.
+    pub fn open(&self, labels: &TrafficLabels) -> ConnectionMetrics {
+        let series = self.inner.series(labels);
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        ConnectionMetrics { series, ended: false }
+    }
+
+    /// Counts an open socket.
+    pub fn socket(&self, reporter: Reporter) -> OpenSocket {
+        self.inner.sockets[index_of(reporter)].fetch_add(1, Ordering::Relaxed);
+        OpenSocket { inner: self.inner.clone(), reporter }
+    }
+}
+
+impl ConnectionMetrics {
+    /// `bytes` came from the client's side.
+    pub fn received(&self, bytes: u64) {
+        self.series.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// `bytes` went to the client's side.
+    pub fn sent(&self, bytes: u64) {
+        self.series.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection ended; with any flag but [`ResponseFlags::None`] it also counts as failed.
+    pub fn closed(mut self, flags: ResponseFlags) {
+        self.end(flags);
+    }
+
+    fn end(&mut self, flags: ResponseFlags) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.series.closed[flags as usize].fetch_add(1, Ordering::Relaxed);
+        if flags != ResponseFlags::None {
+            self.series.failed[flags as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for ConnectionMetrics {
+    fn drop(&mut self) {
+        self.end(ResponseFlags::Connect);
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.inner.sockets[index_of(self.reporter)].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn series(&self, labels: &TrafficLabels) -> Arc<Series> {
+        {
+            // A panic while the lock was held cannot leave the map half changed.
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(series) = table.series.get(labels) {
+                series.idle.store(false, Ordering::Relaxed);
+                return series.clone();
+            }
+        }
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.series.len() >= self.limit && !table.series.contains_key(labels) {
+            if table.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
+                table.sweep();
+            }
+            if table.series.len() >= self.limit {
+                self.label_sets_dropped.fetch_add(1, Ordering::Relaxed);
+                return table.get_or_create(&labels.collapsed());
+            }
+        }
+        table.get_or_create(labels)
+    }
+
+    /// What there is now. Encoding takes long; it must not keep new connections waiting.
+    fn snapshot(&self) -> Vec<(Arc<TrafficLabels>, Arc<Series>)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.series.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()
+    }
+}
+
+impl Table {
+    fn get_or_create(&mut self, labels: &TrafficLabels) -> Arc<Series> {
+        if let Some(series) = self.series.get(labels) {
+            return series.clone();
+        }
+        let series = Arc::new(Series::default());
+        self.series.insert(Arc::new(labels.clone()), series.clone());
+        series
+    }
+
+    /// Forgets what was idle at the last sweep and still is; marks what is idle now.
+    fn sweep(&mut self) {
+        self.swept = Some(Instant::now());
+        self.series.retain(|_, series| {
+            // Handles are made under this table's lock, so the only reference being ours means no connection is open.
+            let idle = Arc::strong_count(series) == 1;
+            let was_idle = series.idle.swap(idle, Ordering::Relaxed);
+            !(idle && was_idle)
+        });
+    }
+}
+
+impl Collector for Inner {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let series = self.snapshot();
+        let by_flag = |name, help, pick: fn(&Series) -> &[AtomicU64; FLAGS], encoder: &mut DescriptorEncoder<'_>| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, series) in &series {
+                for (flags, count) in ResponseFlags::ALL.iter().zip(pick(series)) {
+                    let count = count.load(Ordering::Relaxed);
+                    if count > 0 {
+                        metric.encode_family(&Flagged(labels, *flags))?.encode_counter(&count, NO_EXEMPLAR)?;
+                    }
+                }
+            }
+            Ok::<(), fmt::Error>(())
+        };
+        let plain = |name, help, pick: fn(&Series) -> &AtomicU64, encoder: &mut DescriptorEncoder<'_>| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, series) in &series {
+                let flagged = Flagged(labels, ResponseFlags::None);
+                let count = pick(series).load(Ordering::Relaxed);
+                metric.encode_family(&flagged)?.encode_counter(&count, NO_EXEMPLAR)?;
+            }
+            Ok::<(), fmt::Error>(())
+        };
+        plain(
+            "istio_tcp_connections_opened",
+            "The total number of TCP connections opened",
+            |s| &s.opened,
+            &mut encoder,
+        )?;
+        by_flag(
+            "istio_tcp_connections_closed",
+            "The total number of TCP connections closed",
+            |s| &s.closed,
+            &mut encoder,
+        )?;
+        plain(
+            "istio_tcp_received_bytes",
+            "The size of total bytes received from the client",
+            |s| &s.received,
+            &mut encoder,
+        )?;
+        plain("istio_tcp_sent_bytes", "The size of total bytes sent to the client", |s| &s.sent, &mut encoder)?;
+        by_flag(
+            "istio_tcp_connections_failed",
+            "The total number of TCP connections that failed",
+            |s| &s.failed,
+            &mut encoder,
+        )?;
+        {
+            let help = "The number of TCP sockets open now";
+            let mut metric = encoder.encode_descriptor("istio_tcp_sockets_open", help, None, MetricType::Gauge)?;
+            for (reporter, sockets) in REPORTERS.into_iter().zip(&self.sockets) {
+                // Programs that never were that side do not speak of it.
+                let sockets = sockets.load(Ordering::Relaxed);
+                if sockets != 0 || reporter != Reporter::Waypoint {
+                    metric.encode_family(&ReporterLabel(reporter))?.encode_gauge(&sockets)?;
+                }
+            }
+        }
+        let help = "Connections counted under other, because there were too many label sets";
+        let mut metric =
+            encoder.encode_descriptor("ambit_metrics_label_sets_dropped", help, None, MetricType::Counter)?;
+        metric.encode_counter(&self.label_sets_dropped.load(Ordering::Relaxed), NO_EXEMPLAR)
+    }
+}
+
+/// The types are those of an exemplar that is never there.
+const NO_EXEMPLAR: Option<&prometheus_client::metrics::exemplar::Exemplar<Vec<(String, String)>, u64>> = None;
+
+struct ReporterLabel(Reporter);
+
+impl EncodeLabelSet for ReporterLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        put(encoder, "reporter", self.0.as_str())
+    }
+}
+
+fn index_of(reporter: Reporter) -> usize {
+    match reporter {
+        Reporter::Source => 0,
+        Reporter::Destination => 1,
+        Reporter::Waypoint => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! What is counted, under which labels, and how many of them.
+
+use super::super::{ConnectionSecurity, ServiceLabels, TextFormat, WorkloadLabels};
+use super::*;
+
+fn labels(source: &str) -> TrafficLabels {
+    let workload = |name: &str| {
+        Arc::new(WorkloadLabels {
+            workload: name.into(),
+            canonical_service: name.into(),
+            canonical_revision: "v1".into(),
+            namespace: "default".into(),
+            app: name.into(),
+            version: "v1".into(),
+            cluster: "Kubernetes".into(),
+            region: "r".into(),
+            zone: "".into(),
+        })
+    };
+    TrafficLabels {
+        reporter: Reporter::Source,
+        source: workload(source),
+        source_principal: "spiffe://cluster.local/ns/default/sa/a".into(),
+        service: Arc::new(ServiceLabels {
+            hostname: "b.default.svc.cluster.local".into(),
+            name: "b".into(),
+            namespace: "default".into(),
+        }),
+        destination: workload("b"),
+        destination_principal: "".into(),
+        security: ConnectionSecurity::MutualTls,
+    }
+}
+
+fn registered(limit: usize) -> (Metrics, TrafficMetrics) {
+    let mut metrics = Metrics::new("ztunnel", "test");
+    let traffic = TrafficMetrics::register_with_limit(&mut metrics, limit);
+    (metrics, traffic)
+}
+
+/// Samples whose line begins with `name{` or `name `, as (labels, value).
+fn samples(metrics: &Metrics, name: &str) -> Vec<(String, u64)> {
+    let text = metrics.encode(TextFormat::Prometheus).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with(['{', ' ']));
+    let mut samples: Vec<_> = lines
+        .map(|rest| {
+            let (labels, value) = rest.rsplit_once(' ').unwrap();
+            (labels.to_owned(), value.parse().unwrap())
+        })
+        .collect();
+    samples.sort();
+    samples
+}
+
+#[test]
+fn the_whole_label_set_in_order() {
+    let (metrics, traffic) = registered(10);
+    let connection = traffic.open(&labels("a"));
+    let expected = "{reporter=\"source\",\
+        source_workload=\"a\",source_canonical_service=\"a\",source_canonical_revision=\"v1\",\
+        source_workload_namespace=\"default\",source_principal=\"spiffe://cluster.local/ns/default/sa/a\",\
+        source_app=\"a\",source_version=\"v1\",source_cluster=\"Kubernetes\",\
+        destination_service=\"b.default.svc.cluster.local\",destination_service_namespace=\"default\",\
+        destination_service_name=\"b\",destination_workload=\"b\",destination_canonical_service=\"b\",\
+        destination_canonical_revision=\"v1\",destination_workload_namespace=\"default\",\
+        destination_principal=\"unknown\",destination_app=\"b\",destination_version=\"v1\",\
+        destination_cluster=\"Kubernetes\",request_protocol=\"tcp\",response_flags=\"-\",\
+        connection_security_policy=\"mutual_tls\",source_region=\"r\",source_zone=\"unknown\",\
+        destination_region=\"r\",destination_zone=\"unknown\"}";
+    assert_eq!(samples(&metrics, "istio_tcp_connections_opened_total"), [(expected.to_owned(), 1)]);
+    connection.closed(ResponseFlags::None);
+
+    let nobody = TrafficLabels { source: Arc::default(), destination: Arc::default(), ..labels("a") };
+    traffic.open(&nobody).closed(ResponseFlags::None);
+    let opened = samples(&metrics, "istio_tcp_connections_opened_total");
+    let unknown = opened.iter().find(|(labels, _)| labels.contains("source_workload=\"unknown\"")).unwrap();
+    assert!(!unknown.0.contains("_region") && !unknown.0.contains("_zone"), "{}", unknown.0);
+}
+
+#[test]
+fn one_connection_from_open_to_closed() {
+    let (metrics, traffic) = registered(10);
+    let connection = traffic.open(&labels("a"));
+    connection.received(100);
+    connection.received(1);
+    connection.sent(7);
+    let value = |name: &str| samples(&metrics, name).iter().map(|(_, value)| *value).collect::<Vec<_>>();
+    assert_eq!(value("istio_tcp_received_bytes_total"), [101]);
+    assert_eq!(value("istio_tcp_sent_bytes_total"), [7]);
+    assert_eq!(value("istio_tcp_connections_closed_total"), [0; 0]);
+    connection.closed(ResponseFlags::None);
+    assert_eq!(value("istio_tcp_connections_closed_total"), [1]);
+    assert_eq!(value("istio_tcp_connections_failed_total"), [0; 0]);
+}
+
+#[test]
+fn flags_are_on_closed_and_failed_only() {
+    let (metrics, traffic) = registered(10);
+    for flags in ResponseFlags::ALL {
+        traffic.open(&labels("a")).closed(flags);
+    }
+    drop(traffic.open(&labels("a")));
+    let flags = |name: &str| {
+        let mut found: Vec<(String, u64)> = samples(&metrics, name)
+            .into_iter()
+            .map(|(labels, value)| {
+                let flag = labels.split("response_flags=\"").nth(1).unwrap().split('"').next().unwrap();
+                (flag.to_owned(), value)
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let all = [
+        ("-", 1),
+        ("CERT_REVOKED", 1),
+        ("CONNECT", 2),
+        ("DENY", 1),
+        ("H2_HANDSHAKE_FAILURE", 1),
+        ("IDENTITY_ERROR", 1),
+        ("NETWORK_POLICY", 1),
+        ("TLS_FAILURE", 1),
+    ]
+    .map(|(flag, count)| (flag.to_owned(), count));
+    assert_eq!(flags("istio_tcp_connections_opened_total"), [("-".to_owned(), 9)]);
+    assert_eq!(flags("istio_tcp_connections_closed_total"), all);
+    assert_eq!(flags("istio_tcp_connections_failed_total"), all[1..]);
+    for (index, flags) in ResponseFlags::ALL.into_iter().enumerate() {
+        assert_eq!(flags as usize, index);
+    }
+}
+
+#[test]
+fn label_sets_are_bounded() {
+    let (metrics, traffic) = registered(3);
+    let open: Vec<_> = (0..10).map(|i| traffic.open(&labels(&format!("w{i}")))).collect();
+    let opened = samples(&metrics, "istio_tcp_connections_opened_total");
+    assert_eq!(opened.len(), 4);
+    let other = opened.iter().find(|(labels, _)| labels.contains("source_workload=\"other\"")).unwrap();
+    assert_eq!(other.1, 7);
+    assert!(other.0.contains("connection_security_policy=\"mutual_tls\""));
+    assert_eq!(samples(&metrics, "ambit_metrics_label_sets_dropped_total"), [(String::new(), 7)]);
+    drop(open);
+}
+
+#[test]
+fn a_full_table_forgets_what_stays_idle() {
+    let (metrics, traffic) = registered(2);
+    let busy = traffic.open(&labels("busy"));
+    traffic.open(&labels("gone")).closed(ResponseFlags::None);
+    let sweep = || traffic.inner.table.write().unwrap().sweep();
+    let names = || {
+        let mut names: Vec<_> = traffic.inner.snapshot().iter().map(|(l, _)| l.source.workload.to_string()).collect();
+        names.sort();
+        names
+    };
+    sweep();
+    assert_eq!(names(), ["busy", "gone"], "idle once is not enough");
+    traffic.open(&labels("gone")).closed(ResponseFlags::None);
+    sweep();
+    assert_eq!(names(), ["busy", "gone"], "it was used since");
+    sweep();
+    assert_eq!(names(), ["busy"]);
+    drop(traffic.open(&labels("new")));
+    assert_eq!(names(), ["busy", "new"]);
+    assert_eq!(samples(&metrics, "ambit_metrics_label_sets_dropped_total"), [(String::new(), 0)]);
+    drop(busy);
+}
+
+#[test]
+fn counted_from_many_threads() {
+    let (metrics, traffic) = registered(100);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for i in 0..1000 {
+                    let connection = traffic.open(&labels(&format!("w{}", i % 10)));
+                    connection.received(1);
+                    connection.closed(ResponseFlags::None);
+                }
+            });
+        }
+    });
+    let sum = |name: &str| samples(&metrics, name).iter().map(|(_, value)| value).sum::<u64>();
+    assert_eq!(sum("istio_tcp_connections_opened_total"), 4000);
+    assert_eq!(sum("istio_tcp_connections_closed_total"), 4000);
+    assert_eq!(sum("istio_tcp_received_bytes_total"), 4000);
+}
+
+#[test]
+fn sockets_are_a_gauge() {
+    let (metrics, traffic) = registered(10);
+    let socket = traffic.socket(Reporter::Destination);
+    let now = || samples(&metrics, "istio_tcp_sockets_open");
+    assert_eq!(now(), [("{reporter=\"destination\"}".to_owned(), 1), ("{reporter=\"source\"}".to_owned(), 0)]);
+    drop(socket);
+    assert_eq!(now()[0].1, 0);
+}
