@@ -34,7 +34,11 @@ fn child() {
         let shutdown = Shutdown::new();
         let mut asked = std::pin::pin!(shutdown.wait());
         // The first poll installs the signal handlers; only then may the parent send its signal.
-        std::future::poll_fn(|cx| std::task::Poll::Ready(assert!(asked.as_mut().poll(cx).is_pending()))).await;
+        std::future::poll_fn(|cx| {
+            assert!(asked.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
         assert!(access.flush(Duration::from_secs(10)));
         tracing::info!(target: "child", "started");
         let reason = asked.await.unwrap();
