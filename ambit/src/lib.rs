@@ -1,1 +1,73 @@
 //! The users' command: runs any program of the mesh, or the whole mesh on this machine.
+//!
+//! `ambit up -f DIR` makes a *machine* (namespaces nothing outlives), a *fabric* with *nodes* on it, and *pods* behind
+//! the nodes whose commands are real processes; next to them run the mesh's programs, each started as `ambit NAME`.
+//! Begin with [`main_from`], then `machine` (the outside), `init` (process 1 inside) and `cluster` (what should run).
+//!
+//! | module | question |
+//! |---|---|
+//! | `cli`, `commands` | what was asked, and doing it |
+//! | `prerequisites` | can this machine run a mesh, and what is missing? |
+//! | `machine`, `init` | the walls around it all, from outside and from inside |
+//! | `run_dir` | where its files are; is it alive? |
+//! | `manifest` | the user's YAML |
+//! | `cluster` | what should run, what does, and bringing the two together |
+//! | `node`, `net` | nodes, wires, addresses, service translation |
+//! | `pods` | pods as processes |
+//! | `mesh` | the mesh's programs and the files between them and us |
+//! | `control`, [`status`] | questions from outside, and the answers |
+//! | [`capture`] | what is visible on a wire |
+//! | `sys` | namespaces, processes: the only unsafe code |
+//! | `tool` | small clients and servers to put into pods |
+pub mod capture;
+mod cli;
+mod cluster;
+mod commands;
+mod control;
+mod exe;
+mod init;
+mod machine;
+mod manifest;
+mod mesh;
+mod net;
+mod node;
+mod pods;
+mod prerequisites;
+mod run_dir;
+pub mod status;
+mod sys;
+mod tool;
+mod uid;
+
+pub use exe::OVERRIDE as EXE_OVERRIDE;
+
+use clap::Parser as _;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Does what the command line says, `args[0]` being the program's own name. Returns its exit code; `up` returns when
+/// the mesh has ended.
+///
+/// Must be called on the main thread of a process that has no others yet: namespaces demand it.
+pub fn main_from(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are "errors" that go to standard output with code 0. If even that fails, nobody reads.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    match commands::run(cli.command) {
+        Ok(code) => code,
+        Err(e) => {
+            say_error(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a command to its user")]
+fn say_error(e: &anyhow::Error) {
+    eprintln!("ambit: {e:#}");
+}

@@ -1,0 +1,195 @@
+//! What should run, what does, and bringing the two together.
+//!
+//! One task owns all of this and nothing else changes it. Everything that happens (an edit, a death, an answer) only
+//! wakes it; it then looks at the whole and does what is missing.
+//!
+//! | file | question |
+//! |---|---|
+//! | `pod` | one pod: its sandbox, its life, its address |
+//! | `reconcile` | which pods and services start, change, stop? |
+//! | `publish` | what do hosts files, nodes, agents and the control plane have to be told? |
+//! | `report` | how is it all? |
+//! | `serve` | questions from outside |
+mod pod;
+mod publish;
+mod reconcile;
+mod report;
+mod serve;
+
+use crate::machine::MachineArgs;
+use crate::manifest::{Folder, Key, Objects, Rejected};
+use crate::mesh::programs::Programs;
+use crate::net::addressing::ServicePool;
+use crate::net::links::{self, Fabric};
+use crate::net::services::Frontend;
+use crate::node::Node;
+use crate::run_dir::RunDir;
+use crate::sys::children::Children;
+use anyhow::{Context, Result};
+use pod::RunningPod;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// A running mesh, from inside.
+pub(crate) struct Cluster {
+    run: RunDir,
+    fabric: Fabric,
+    nodes: Vec<Node>,
+    folder: Folder,
+    folder_path: PathBuf,
+    objects: Objects,
+    rejected: Vec<Rejected>,
+    /// Objects that are fine by themselves and still cannot be had here, and why.
+    impossible: BTreeMap<Key, String>,
+    generation: u64,
+    pods: BTreeMap<Key, RunningPod>,
+    service_pool: ServicePool,
+    services: BTreeMap<Key, Vec<IpAddr>>,
+    /// What the nodes translate at the moment.
+    translated: Option<Vec<Frontend>>,
+    next_node: usize,
+    serial: u64,
+    children: Arc<Children>,
+    changed: Arc<Notify>,
+    programs: Programs,
+    ready_file: Option<PathBuf>,
+    quiet: bool,
+    was_ready: bool,
+}
+
+/// A question from outside, waiting for its answer.
+pub(crate) struct Question {
+    pub(crate) ask: crate::control::Ask,
+    pub(crate) answer: oneshot::Sender<(crate::control::Answer, Vec<OwnedFd>)>,
+}
+
+/// Where a question comes from and what ends everything.
+pub(crate) struct Inputs {
+    /// The folder changed.
+    pub(crate) edits: Arc<Notify>,
+    /// Questions from outside.
+    pub(crate) questions: mpsc::Receiver<Question>,
+    /// Resolves when the machine should end.
+    pub(crate) end: oneshot::Receiver<()>,
+}
+
+impl Cluster {
+    /// Makes the network and starts the mesh's programs; no pods yet.
+    pub(crate) async fn start(args: &MachineArgs, run: RunDir, children: Arc<Children>) -> Result<Self> {
+        let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
+        let fabric = Fabric::make(own_netns, links::has_ipv6()).await?;
+        let mut folder = Folder::new(args.folder.clone());
+        let (objects, rejected) = folder.read();
+        let changed = Arc::new(Notify::new());
+        let mut names: Vec<String> = objects.nodes.keys().cloned().collect();
+        if names.is_empty() {
+            names = vec!["node1".into(), "node2".into()];
+        }
+        run.check_lengths(&names)?;
+        let mut nodes = Vec::new();
+        for (position, name) in names.iter().enumerate() {
+            let k = u8::try_from(position + 1).ok().filter(|k| *k <= crate::net::addressing::MOST_NODES);
+            let k = k.with_context(|| {
+                format!("{} nodes are more than the {} that fit", names.len(), crate::net::addressing::MOST_NODES)
+            })?;
+            nodes
+                .push(Node::make(&run, &fabric, name, k, &nodes).await.with_context(|| format!("making node {name}"))?);
+        }
+        let programs = Programs::start(args, &run, &fabric, &nodes, &children, &changed).await?;
+        Ok(Cluster {
+            run,
+            fabric,
+            nodes,
+            folder,
+            folder_path: args.folder.clone(),
+            objects,
+            rejected,
+            impossible: BTreeMap::new(),
+            generation: 1,
+            pods: BTreeMap::new(),
+            service_pool: ServicePool::default(),
+            services: BTreeMap::new(),
+            translated: None,
+            next_node: 0,
+            serial: 0,
+            children,
+            changed,
+            programs,
+            ready_file: args.ready_file.clone(),
+            quiet: args.quiet,
+            was_ready: false,
+        })
+    }
+
+    /// What to notify when something outside of this task changed.
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Directories whose files are answers of the node agents.
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|n| self.run.node(&n.name)).collect()
+    }
+
+    /// Runs until told to end; then stops everything in order.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
+        loop {
+            self.reconcile().await;
+            if let Err(e) = self.publish().await {
+                // Kept at it: most of it is fine, and the next change tries again.
+                tracing::error!("cannot bring the network up to date: {e:#}");
+                self.say(&format!("error: {e:#}"));
+            }
+            self.begin_lives();
+            self.announce();
+            tokio::select! {
+                _ = &mut inputs.end => break,
+                () = self.changed.notified() => {}
+                () = inputs.edits.notified() => {
+                    (self.objects, self.rejected) = self.folder.read();
+                    self.generation += 1;
+                    for rejected in &self.rejected {
+                        tracing::warn!("{}: {}", rejected.file, rejected.reason);
+                    }
+                }
+                question = inputs.questions.recv() => {
+                    let Some(question) = question else { break };
+                    if matches!(question.ask, crate::control::Ask::Down) {
+                        // The asker may have gone; the wish stands.
+                        let _ = question.answer.send((crate::control::Answer::Done, Vec::new()));
+                        break;
+                    }
+                    let answer = self.answer(&question.ask);
+                    let _ = question.answer.send(answer);
+                }
+            }
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    async fn end(self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        tracing::info!("ending");
+        let lives: Vec<_> = self.pods.into_values().filter_map(|pod| pod.stop(PATIENCE)).collect();
+        for life in lives {
+            // A panic there is logged; the machine's end takes what is left.
+            let _ = life.await;
+        }
+        self.programs.stop(PATIENCE).await;
+    }
+
+    /// A line for the person at the terminal.
+    #[allow(clippy::print_stdout, reason = "this is what `ambit up` shows its user")]
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            println!("{line}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One pod of the cluster: what was asked for, what it was given, and its life.
+use crate::manifest::Key;
+use crate::mesh::plugin::Admission;
+use crate::net::addressing::Pair;
+use crate::pods::life::{Life, PodState, Shared};
+use crate::pods::sandbox::Sandbox;
+use k8s_openapi::api::core::v1::Pod;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A pod that has a place and addresses.
+pub(super) struct RunningPod {
+    pub(super) key: Key,
+    /// As the user wrote it; labels and annotations follow edits.
+    pub(super) pod: Pod,
+    pub(super) uid: String,
+    /// Index of its node.
+    pub(super) node: usize,
+    /// Its own address, unless it shares its node's.
+    pub(super) pair: Option<Pair>,
+    pub(super) ips: Vec<IpAddr>,
+    /// Names its wire.
+    pub(super) serial: u64,
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) shared: Shared,
+    /// What its hosts file says at the moment.
+    pub(super) hosts: String,
+    pub(super) admission: watch::Sender<Admission>,
+    pub(super) created: std::time::SystemTime,
+    stop: watch::Sender<Option<Duration>>,
+    course: Course,
+}
+
+enum Course {
+    /// Everything is made; it starts once everybody has been told.
+    Prepared(Box<Life>),
+    Living(JoinHandle<()>),
+}
+
+impl RunningPod {
+    #[allow(clippy::too_many_arguments, reason = "one constructor, one caller")]
+    pub(super) fn new(
+        key: Key,
+        pod: Pod,
+        uid: String,
+        node: usize,
+        pair: Option<Pair>,
+        ips: Vec<IpAddr>,
+        serial: u64,
+        life: Life,
+        admission: watch::Sender<Admission>,
+        stop: watch::Sender<Option<Duration>>,
+    ) -> Self {
+        RunningPod {
+            key,
+            pod,
+            uid,
+            node,
+            pair,
+            ips,
+            serial,
+            sandbox: Arc::clone(&life.sandbox),
+            shared: life.shared.clone(),
+            hosts: String::new(),
+            admission,
+            created: std::time::SystemTime::now(),
+            stop,
+            course: Course::Prepared(Box::new(life)),
+        }
+    }
+
+    /// How it is.
+    pub(super) fn state(&self) -> PodState {
+        self.shared.get()
+    }
+
+    /// It has been told to stop.
+    pub(super) fn leaving(&self) -> bool {
+        self.stop.borrow().is_some()
+    }
+
+    /// It has been told to stop and nothing of it runs any more.
+    pub(super) fn gone(&self) -> bool {
+        self.leaving()
+            && match &self.course {
+                Course::Prepared(_) => true,
+                Course::Living(task) => task.is_finished(),
+            }
+    }
+
+    /// Lets it start, if it has not.
+    pub(super) fn begin(&mut self) {
+        if self.leaving() {
+            return;
+        }
+        if let Course::Prepared(_) = self.course {
+            let idle = Course::Living(tokio::spawn(std::future::ready(())));
+            if let Course::Prepared(life) = std::mem::replace(&mut self.course, idle) {
+                let shared = self.shared.clone();
+                self.course = Course::Living(tokio::spawn(async move {
+                    life.live().await;
+                    // Wakes the cluster, which then takes the rest away.
+                    shared.set(|_| ());
+                }));
+            }
+        }
+    }
+
+    /// Tells it to stop; its programs may take up to `patience`.
+    pub(super) fn leave(&self, patience: Duration) {
+        self.stop.send_replace(Some(patience));
+        self.shared.set(|_| ());
+    }
+
+    /// Tells it to stop and gives the handle to wait for its end.
+    pub(super) fn stop(self, patience: Duration) -> Option<JoinHandle<()>> {
+        self.stop.send_replace(Some(patience));
+        match self.course {
+            Course::Prepared(_) => None,
+            Course::Living(task) => Some(task),
+        }
+    }
+}

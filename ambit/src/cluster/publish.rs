@@ -1,0 +1,180 @@
+//! Telling everybody: pods by their hosts files, nodes by their rules, node agents and the control plane by files.
+use super::Cluster;
+use super::pod::RunningPod;
+use crate::manifest::Key;
+use crate::mesh::node_files::{Enrolled, NodePod, NodePods};
+use crate::mesh::overlay::{self, PodFacts};
+use crate::mesh::plugin::{Admission, Request};
+use crate::net::kube_proxy;
+use crate::net::services::{self, Backend, Frontend};
+use crate::pods::hosts;
+use crate::run_dir::write_atomically;
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+impl Cluster {
+    /// Brings everything outside of this task up to date. Files are only touched when they change.
+    pub(super) async fn publish(&mut self) -> Result<()> {
+        self.tell_pods()?;
+        self.tell_control_plane()?;
+        self.tell_agents()?;
+        self.tell_nodes().await
+    }
+
+    fn tell_pods(&mut self) -> Result<()> {
+        let backends = self.backends();
+        let mut names: BTreeMap<Key, Vec<IpAddr>> = self.services.clone();
+        for (key, service) in &self.objects.services {
+            if services::is_headless(service) {
+                names.insert(key.clone(), services::endpoint_addresses(service, &backends));
+            }
+        }
+        drop(backends);
+        for (key, pod) in &mut self.pods {
+            let text = hosts::hosts(&key.0, (&key.1, &pod.ips), &names);
+            if text != pod.hosts {
+                pod.sandbox.write_hosts(&text).context("cannot write a pod's hosts file")?;
+                pod.hosts = text;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_nodes(&mut self) -> Result<()> {
+        let frontends = self.frontends();
+        if self.translated.as_ref() != Some(&frontends) {
+            for node in &self.nodes {
+                kube_proxy::apply(&node.netns, &frontends).await.with_context(|| format!("node {}", node.name))?;
+            }
+            self.translated = Some(frontends);
+        }
+        Ok(())
+    }
+
+    fn tell_agents(&mut self) -> Result<()> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let pods = self.pods.values().filter(|p| p.node == index).map(|p| self.node_pod(p)).collect();
+            let text = serde_json::to_vec_pretty(&NodePods { pods })?;
+            write_if_changed(&self.run.pods_file(&node.name), &text)?;
+        }
+        for pod in self.pods.values() {
+            let wanted = self.admission(pod);
+            pod.admission.send_if_modified(|now| {
+                let other = *now != wanted;
+                *now = wanted;
+                other
+            });
+        }
+        Ok(())
+    }
+
+    fn tell_control_plane(&self) -> Result<()> {
+        let enrolled = self.enrolled();
+        let pods = self
+            .pods
+            .values()
+            .map(|p| {
+                let state = p.state();
+                overlay::pod(&PodFacts {
+                    key: &p.key,
+                    uid: &p.uid,
+                    node: &self.nodes[p.node].name,
+                    node_ip: self.nodes[p.node].ips()[0],
+                    ips: &p.ips,
+                    phase: state.phase,
+                    ready: state.ready() && !p.leaving(),
+                    redirection: enrolled.pods.get(&p.uid).map(|e| e.redirection),
+                    created: p.created,
+                })
+            })
+            .chain(self.programs.pods(&self.nodes))
+            .collect::<Vec<_>>();
+        let services: Vec<_> = self.services.iter().map(|(key, ips)| overlay::service(key, ips)).collect();
+        let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
+        for (file, objects) in [("pods.yaml", pods), ("services.yaml", services), ("nodes.yaml", nodes)] {
+            write_if_changed(&self.run.status().join(file), overlay::yaml(&objects)?.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// What all node agents answered.
+    pub(super) fn enrolled(&self) -> Enrolled {
+        let mut all = Enrolled::default();
+        for node in &self.nodes {
+            all.pods.extend(Enrolled::read(&self.run.enrolled_file(&node.name)).pods);
+        }
+        all
+    }
+
+    /// A pod as its node's agent sees it.
+    pub(super) fn node_pod(&self, pod: &RunningPod) -> NodePod {
+        let meta = &pod.pod.metadata;
+        let spec = pod.pod.spec.as_ref();
+        let host_network = pod.pair.is_none();
+        let node = &self.nodes[pod.node].name;
+        NodePod {
+            uid: pod.uid.clone(),
+            name: pod.key.1.clone(),
+            namespace: pod.key.0.clone(),
+            service_account: service_account(pod),
+            labels: meta.labels.clone().unwrap_or_default(),
+            annotations: meta.annotations.clone().unwrap_or_default(),
+            namespace_labels: self.objects.namespace_labels(&pod.key.0),
+            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
+            ips: pod.ips.clone(),
+            netns: (!host_network).then(|| self.run.pod_netns(node, &pod.uid)),
+            phase: pod.state().phase.name(),
+        }
+    }
+
+    /// Whether a pod must be taken into the mesh before it starts.
+    fn admission(&self, pod: &RunningPod) -> Admission {
+        let facts = self.node_pod(pod);
+        let (Some(netns), true) = (facts.netns.clone(), self.programs.take_part()) else { return Admission::Free };
+        if crate::mesh::plugin::belongs(&facts).is_err() {
+            return Admission::Free;
+        }
+        Admission::Ask {
+            socket: self.run.plugin_socket(&self.nodes[pod.node].name),
+            request: Request { netns, name: facts.name, namespace: facts.namespace, ips: facts.ips },
+        }
+    }
+
+    /// Pods as services see them.
+    pub(super) fn backends(&self) -> Vec<Backend<'_>> {
+        self.pods
+            .values()
+            .map(|p| Backend { pod: &p.pod, ips: &p.ips, ready: p.state().ready() && !p.leaving() })
+            .collect()
+    }
+
+    /// Everything the nodes have to translate.
+    pub(super) fn frontends(&self) -> Vec<Frontend> {
+        let backends = self.backends();
+        let mut all: Vec<Frontend> = self
+            .objects
+            .services
+            .iter()
+            .flat_map(|(key, service)| {
+                let addresses = self.services.get(key).map_or(&[][..], Vec::as_slice);
+                services::frontends(service, addresses, &backends, &self.objects.slices)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+/// The identity a pod runs as.
+fn service_account(pod: &RunningPod) -> String {
+    pod.pod.spec.as_ref().and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".into())
+}
+
+fn write_if_changed(path: &Path, content: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|now| now == content) {
+        return Ok(());
+    }
+    write_atomically(path, content).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,271 @@
+//! Which pods and services start, change, stop.
+use super::Cluster;
+use super::pod::RunningPod;
+use crate::exe;
+use crate::manifest::Key;
+use crate::mesh::plugin::Admission;
+use crate::net::addressing::{FIXED_IP, Pair};
+use crate::net::services;
+use crate::pods::life::{Life, Shared};
+use crate::pods::output::Log;
+use crate::pods::plan::{self, Given};
+use crate::pods::sandbox::Sandbox;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Longest time a pod's programs get to end after it was removed.
+const GRACE: Duration = Duration::from_secs(30);
+
+impl Cluster {
+    /// Does what is missing. What cannot be done is remembered with its reason and tried again at the next change.
+    pub(super) async fn reconcile(&mut self) {
+        self.allocate_services();
+        self.send_away();
+        self.clear_away().await;
+        self.impossible.clear();
+        let wanted: Vec<(Key, Pod)> = self
+            .objects
+            .pods
+            .iter()
+            .filter(|(key, _)| !self.pods.contains_key(*key))
+            .map(|(key, pod)| (key.clone(), pod.clone()))
+            .collect();
+        for (key, pod) in wanted {
+            if let Err(e) = self.add_pod(&key, pod).await {
+                self.impossible.insert(key, format!("{e:#}"));
+            }
+        }
+    }
+
+    /// Tells pods to stop that are not wanted any more, or are wanted differently; follows changes of labels.
+    fn send_away(&mut self) {
+        for (key, running) in &mut self.pods {
+            match self.objects.pods.get(key) {
+                Some(wanted) if !needs_replacement(&running.pod, wanted) => running.pod = wanted.clone(),
+                _ if running.leaving() => {}
+                other => {
+                    let why = if other.is_some() { "its spec changed" } else { "it was removed" };
+                    tracing::info!("pod {}/{} stops: {why}", key.0, key.1);
+                    running.leave(GRACE);
+                }
+            }
+        }
+    }
+
+    /// Takes away what is left of pods that have stopped.
+    async fn clear_away(&mut self) {
+        let gone: Vec<Key> = self.pods.iter().filter(|(_, p)| p.gone()).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            let Some(pod) = self.pods.remove(&key) else { continue };
+            let node = &mut self.nodes[pod.node];
+            if let Some(pair) = pod.pair {
+                if let Err(e) = self.fabric.unplug_pod(&node.netns, pod.serial).await {
+                    tracing::warn!("pod {}/{}: {e:#}", key.0, key.1);
+                }
+                node.pool.give_back(pair);
+            }
+            pod.sandbox.remove();
+            tracing::info!("pod {}/{} is gone", key.0, key.1);
+        }
+    }
+
+    async fn add_pod(&mut self, key: &Key, pod: Pod) -> Result<()> {
+        let spec = pod.spec.as_ref();
+        let node = match spec.and_then(|s| s.node_name.as_ref()) {
+            Some(name) => self.nodes.iter().position(|n| &n.name == name).with_context(|| {
+                let names: Vec<&str> = self.nodes.iter().map(|n| n.name.as_str()).collect();
+                format!("spec.nodeName {name} is not a node of this mesh ({})", names.join(", "))
+            })?,
+            None => self.next_node % self.nodes.len(),
+        };
+        let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
+        let uid = crate::uid::new();
+        let fixed = pod.metadata.annotations.as_ref().and_then(|a| a.get(FIXED_IP)).map(String::as_str);
+        let (pair, ips) = if host_network {
+            (None, self.nodes[node].ips())
+        } else {
+            let pair = self.nodes[node].pool.take(fixed)?;
+            (Some(pair), pair.list(self.fabric.ipv6()))
+        };
+        self.serial += 1;
+        let made = self.make_pod(key, &pod, &uid, node, &ips, pair).await;
+        let made = match made {
+            Ok(made) => made,
+            Err(e) => {
+                if let Some(pair) = pair {
+                    self.nodes[node].pool.give_back(pair);
+                }
+                return Err(e);
+            }
+        };
+        if spec.and_then(|s| s.node_name.as_ref()).is_none() {
+            self.next_node += 1;
+        }
+        let (life, admission, stop) = made;
+        let serial = self.serial;
+        let running = RunningPod::new(key.clone(), pod, uid, node, pair, ips, serial, life, admission, stop);
+        self.pods.insert(key.clone(), running);
+        Ok(())
+    }
+
+    async fn make_pod(
+        &self,
+        key: &Key,
+        pod: &Pod,
+        uid: &str,
+        node: usize,
+        ips: &[IpAddr],
+        pair: Option<Pair>,
+    ) -> Result<(Life, watch::Sender<Admission>, watch::Sender<Option<Duration>>)> {
+        let node = &self.nodes[node];
+        let machine_env = machine_env();
+        let given = Given {
+            ips,
+            node: &node.name,
+            node_ip: node.ips()[0],
+            uid,
+            machine_env: &machine_env,
+            own_exe: &exe::own(),
+        };
+        let plan = plan::plan(pod, &given)?;
+        let log = Log::open(&self.run.pod_log(&key.0, &key.1)).context("cannot open the pod's log")?;
+        let shared_netns = pair.is_none().then(|| Arc::clone(&node.netns));
+        let sandbox = Arc::new(Sandbox::make(&self.run, &node.name, uid, shared_netns)?);
+        if let Some(pair) = pair {
+            if let Err(e) = self.fabric.plug_pod(node.k, &node.netns, &sandbox.netns, pair, self.serial).await {
+                sandbox.remove();
+                return Err(e);
+            }
+        }
+        let (admission, asked) = watch::channel(Admission::Free);
+        let (stop, stopped) = watch::channel(None);
+        let life = Life {
+            plan,
+            hostname: key.1.clone(),
+            ip: ips[0],
+            sandbox,
+            node: Arc::clone(&node.netns),
+            log,
+            children: Arc::clone(&self.children),
+            shared: Shared::new(Arc::clone(&self.changed)),
+            admission: asked,
+            stop: stopped,
+        };
+        Ok((life, admission, stop))
+    }
+
+    /// Lets prepared pods start. Called after everybody has been told about them.
+    pub(super) fn begin_lives(&mut self) {
+        for pod in self.pods.values_mut() {
+            pod.begin();
+        }
+    }
+
+    fn allocate_services(&mut self) {
+        let gone: Vec<Key> =
+            self.services.keys().filter(|k| !self.objects.services.contains_key(*k)).cloned().collect();
+        for key in gone {
+            for ip in self.services.remove(&key).unwrap_or_default() {
+                self.service_pool.give_back(ip);
+            }
+        }
+        let chosen: Vec<IpAddr> = self.objects.services.values().flat_map(chosen_addresses).collect();
+        for ip in chosen {
+            self.service_pool.reserve(ip);
+        }
+        for (key, service) in &self.objects.services {
+            let chosen = chosen_addresses(service);
+            let families = families(service, self.fabric.ipv6());
+            let addresses = match self.services.get(key) {
+                _ if services::is_headless(service) => Vec::new(),
+                _ if !chosen.is_empty() => chosen,
+                Some(have) if !have.is_empty() && families.len() == have.len() => continue,
+                _ => match self.service_pool.take() {
+                    Ok(pair) => pair.list(true).into_iter().filter(|ip| families.contains(&ip.is_ipv4())).collect(),
+                    Err(e) => {
+                        tracing::error!("service {}/{}: {e}", key.0, key.1);
+                        Vec::new()
+                    }
+                },
+            };
+            self.services.insert(key.clone(), addresses);
+        }
+    }
+}
+
+/// Addresses the user wrote into the service.
+fn chosen_addresses(service: &Service) -> Vec<IpAddr> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let many = spec.cluster_ips.iter().flatten();
+    let mut ips: Vec<IpAddr> = spec.cluster_ip.iter().chain(many).filter_map(|ip| ip.parse().ok()).collect();
+    ips.dedup();
+    ips
+}
+
+/// Address families of a service, `true` for IPv4: one unless it asks for two, as in Kubernetes.
+fn families(service: &Service, ipv6: bool) -> Vec<bool> {
+    let Some(spec) = &service.spec else { return vec![true] };
+    let named: Vec<bool> = spec.ip_families.iter().flatten().map(|f| f == "IPv4").filter(|v4| *v4 || ipv6).collect();
+    let dual = matches!(spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"));
+    match (named.is_empty(), dual && ipv6) {
+        (true, true) => vec![true, false],
+        (true, false) => vec![true],
+        (false, true) if named.len() == 1 => vec![named[0], !named[0]],
+        (false, _) => named,
+    }
+}
+
+/// What cannot change while a pod runs: everything in its spec, and the address it must have.
+fn needs_replacement(running: &Pod, wanted: &Pod) -> bool {
+    let fixed = |p: &Pod| p.metadata.annotations.as_ref().and_then(|a| a.get(FIXED_IP)).cloned();
+    running.spec != wanted.spec || fixed(running) != fixed(wanted)
+}
+
+/// Variables of whoever started the mesh that programs need to be found and to speak the right language.
+fn machine_env() -> Vec<(String, String)> {
+    const NEEDED: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "SHELL", "TMPDIR"];
+    let mut env: Vec<(String, String)> =
+        NEEDED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    if let Some(path) = exe::overridden().and_then(|p| p.into_string().ok()) {
+        env.push((exe::OVERRIDE.to_owned(), path));
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_by_policy() {
+        for (spec, ipv6, expected) in [
+            ("{}", true, vec![true]),
+            ("{ipFamilyPolicy: PreferDualStack}", true, vec![true, false]),
+            ("{ipFamilyPolicy: PreferDualStack}", false, vec![true]),
+            ("{ipFamilies: [IPv6]}", true, vec![false]),
+            ("{ipFamilies: [IPv6], ipFamilyPolicy: RequireDualStack}", true, vec![false, true]),
+            ("{ipFamilies: [IPv6]}", false, vec![true]),
+        ] {
+            let service: Service = serde_saphyr::from_str(&format!("{{metadata: {{name: s}}, spec: {spec}}}")).unwrap();
+            assert_eq!(families(&service, ipv6), expected, "{spec} {ipv6}");
+        }
+    }
+
+    #[test]
+    fn labels_change_live_and_specs_do_not() {
+        let pod = |yaml: &str| serde_saphyr::from_str::<Pod>(yaml).unwrap();
+        let base = pod("{metadata: {name: p, labels: {a: b}}, spec: {containers: [{name: c, command: [x]}]}}");
+        let relabelled = pod("{metadata: {name: p, labels: {a: c}}, spec: {containers: [{name: c, command: [x]}]}}");
+        let respecified = pod("{metadata: {name: p}, spec: {containers: [{name: c, command: [y]}]}}");
+        let moved = pod(
+            "{metadata: {name: p, annotations: {ambit.dev/pod-ip: 10.244.1.9}}, spec: {containers: [{name: c, command: [x]}]}}",
+        );
+        assert!(!needs_replacement(&base, &relabelled));
+        assert!(needs_replacement(&base, &respecified));
+        assert!(needs_replacement(&base, &moved));
+    }
+}

@@ -1,0 +1,138 @@
+//! How it all is.
+use super::Cluster;
+use crate::manifest::Rejected;
+use crate::mesh::node_files::{Enrolled, Redirection};
+use crate::mesh::plugin;
+use crate::net::services;
+use crate::pods::life::Phase;
+use crate::run_dir::write_atomically;
+use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
+
+impl Cluster {
+    /// Everything, for people and scripts.
+    pub(super) fn status(&self) -> Status {
+        let enrolled = self.enrolled();
+        let programs: Vec<ProgramStatus> = self.programs.status();
+        let mut pods: Vec<PodStatus> = self.pods.values().map(|p| self.pod_status(p, &enrolled)).collect();
+        for (key, why) in &self.impossible {
+            pods.push(PodStatus {
+                namespace: key.0.clone(),
+                name: key.1.clone(),
+                uid: String::new(),
+                node: "-".into(),
+                ips: Vec::new(),
+                phase: Phase::Pending,
+                ready: false,
+                restarts: 0,
+                leaving: false,
+                mesh: MeshStatus { state: "no".into(), reason: "it does not run".into() },
+                trouble: Some(why.clone()),
+            });
+        }
+        pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let settled = |p: &PodStatus| p.ready && p.mesh.state != "pending" || p.phase == Phase::Succeeded;
+        let mut rejected: Vec<Rejected> = self.rejected.clone();
+        rejected.extend(self.new_nodes().map(|name| Rejected {
+            file: "-".into(),
+            reason: format!("Node {name} was added while the mesh runs; it will be there after the next `ambit up`"),
+        }));
+        Status {
+            name: self.run.name().to_owned(),
+            folder: self.folder_path.display().to_string(),
+            ready: programs.iter().all(|p| p.pid.is_some()) && pods.iter().all(settled),
+            generation: self.generation,
+            nodes: self.nodes.iter().map(|n| NodeStatus { name: n.name.clone(), ips: n.ips() }).collect(),
+            programs,
+            pods,
+            services: self.service_status(),
+            rejected,
+        }
+    }
+
+    fn new_nodes(&self) -> impl Iterator<Item = &String> {
+        self.objects.nodes.keys().filter(|name| !self.nodes.iter().any(|n| &n.name == *name))
+    }
+
+    fn pod_status(&self, pod: &super::RunningPod, enrolled: &Enrolled) -> PodStatus {
+        let state = pod.state();
+        PodStatus {
+            namespace: pod.key.0.clone(),
+            name: pod.key.1.clone(),
+            uid: pod.uid.clone(),
+            node: self.nodes[pod.node].name.clone(),
+            ips: pod.ips.clone(),
+            phase: state.phase,
+            ready: state.ready() && !pod.leaving(),
+            restarts: state.programs.iter().map(|p| p.restarts).sum(),
+            leaving: pod.leaving(),
+            mesh: self.mesh_status(pod, enrolled),
+            trouble: state.trouble(),
+        }
+    }
+
+    fn mesh_status(&self, pod: &super::RunningPod, enrolled: &Enrolled) -> MeshStatus {
+        let say = |state: &str, reason: String| MeshStatus { state: state.into(), reason };
+        if !self.programs.take_part() {
+            return say("no", "started without a mesh (--no-mesh)".into());
+        }
+        let wanted = plugin::belongs(&self.node_pod(pod));
+        match (wanted, enrolled.pods.get(&pod.uid)) {
+            (Ok(()), Some(e)) if e.redirection == Redirection::Enabled => say("yes", e.reason.clone()),
+            (Ok(()), Some(e)) => say("pending", e.reason.clone()),
+            (Ok(()), None) => say("pending", "the node agent has not taken it yet".into()),
+            (Err(_), Some(e)) if e.redirection != Redirection::Disabled => say("pending", "it is leaving".into()),
+            (Err(why), _) => say("no", why),
+        }
+    }
+
+    fn service_status(&self) -> Vec<ServiceStatus> {
+        let frontends = self.frontends();
+        let backends = self.backends();
+        self.objects
+            .services
+            .iter()
+            .map(|(key, service)| {
+                let ips = self.services.get(key).cloned().unwrap_or_default();
+                let mine = frontends.iter().filter(|f| ips.contains(&f.address));
+                let mut endpoints: Vec<String> = mine
+                    .flat_map(|f| &f.backends)
+                    .map(|(ip, port)| std::net::SocketAddr::new(*ip, *port).to_string())
+                    .collect();
+                if services::is_headless(service) {
+                    endpoints =
+                        services::endpoint_addresses(service, &backends).iter().map(ToString::to_string).collect();
+                }
+                endpoints.sort();
+                endpoints.dedup();
+                let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
+                let ports = ports.map(|p| format!("{}/{}", p.port, p.protocol.as_deref().unwrap_or("TCP"))).collect();
+                ServiceStatus { namespace: key.0.clone(), name: key.1.clone(), ips, ports, endpoints }
+            })
+            .collect()
+    }
+
+    /// Tells the person at the terminal, and whoever waits for the file, that everything is ready for the first time.
+    pub(super) fn announce(&mut self) {
+        if self.was_ready {
+            return;
+        }
+        let status = self.status();
+        if !status.ready {
+            return;
+        }
+        self.was_ready = true;
+        tracing::info!("everything is ready");
+        self.say(&status.table());
+        self.say(&format!(
+            "Ready. In another terminal: ambit status | ambit exec POD -- CMD | ambit logs POD. Edits in {} take \
+             effect at once. Ctrl-C ends it.",
+            status.folder
+        ));
+        if let Some(file) = &self.ready_file {
+            let text = serde_json::to_vec_pretty(&status).unwrap_or_default();
+            if let Err(e) = write_atomically(file, &text) {
+                tracing::error!("cannot write {}: {e}", file.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! One file per command.
+mod down;
+mod exec;
+mod logs;
+mod status;
+mod up;
+
+use crate::cli::Command;
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Runs one.
+pub(crate) fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Exec(args) => exec::run(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Down(args) => down::run(&args),
+        Command::Ztunnel(_) => anyhow::bail!("not in this build"),
+        Command::IstiodLite(_) => anyhow::bail!("not in this build"),
+        Command::NodeAgent(_) => anyhow::bail!("not in this build"),
+        Command::Machine(args) => crate::init::main(&args),
+        Command::Tool(tool) => crate::tool::run(&tool),
+    }
+}
+
+/// `NAMESPACE/NAME`, or a name in the namespace given beside it.
+fn pod_key(namespace: &str, pod: &str) -> (String, String) {
+    match pod.split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => (namespace.to_owned(), pod.to_owned()),
+    }
+}

@@ -1,0 +1,133 @@
+//! How the outside talks to a running mesh: one JSON line there, one back, over a Unix socket; descriptors of
+//! namespaces ride along where a process wants in.
+use crate::run_dir::RunDir;
+use crate::status::Status;
+use anyhow::{Context, Result, bail};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage};
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest request and answer.
+const LONGEST: u64 = 16 << 20;
+/// Most descriptors in one answer.
+const MOST_FDS: usize = 4;
+
+/// What may be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "ask")]
+pub(crate) enum Ask {
+    /// How is everything?
+    Status,
+    /// Open a container's namespaces for me.
+    Enter { namespace: String, pod: String, container: Option<String> },
+    /// Open a node's network namespace for me; the fabric's, if no node is named.
+    Network { node: Option<String> },
+    /// End.
+    Down,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "answer")]
+pub(crate) enum Answer {
+    /// How everything is.
+    Status(Box<Status>),
+    /// With the descriptors of the namespaces: user, network, and for a container mounts and processes.
+    Entered { env: Vec<(String, String)>, directory: Option<PathBuf> },
+    /// It will be done.
+    Done,
+    /// It cannot be done, and why.
+    Refused { why: String },
+}
+
+/// Asks a running mesh.
+pub(crate) fn ask(run: &RunDir, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
+    let path = run.control_socket();
+    let mut stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(_) if !run.is_running()? => {
+            bail!("no mesh `{}` is running here. Start one: ambit up -f DIR{}", run.name(), other_meshes(run.name()))
+        }
+        Err(e) => {
+            return Err(e).with_context(|| format!("mesh `{}` is still starting ({})", run.name(), path.display()));
+        }
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut line = serde_json::to_vec(ask)?;
+    line.push(b'\n');
+    stream.write_all(&line).context("the mesh hung up")?;
+    let (first, fds) = receive(&stream).context("the mesh did not answer")?;
+    let mut text = first;
+    stream.take(LONGEST).read_to_end(&mut text).context("the mesh did not finish its answer")?;
+    let answer: Answer =
+        serde_json::from_slice(&text).context("the mesh answered in another language; is it of another version?")?;
+    if let Answer::Refused { why } = answer {
+        bail!(why);
+    }
+    Ok((answer, fds))
+}
+
+/// How a running mesh is.
+pub(crate) fn status(run: &RunDir) -> Result<Status> {
+    match ask(run, &Ask::Status)?.0 {
+        Answer::Status(status) => Ok(*status),
+        other => bail!("the mesh answered {other:?} to a question about its status"),
+    }
+}
+
+fn other_meshes(but: &str) -> String {
+    let others: Vec<String> = RunDir::names()
+        .into_iter()
+        .filter(|name| name != but && RunDir::of(name).and_then(|run| run.is_running()).unwrap_or(false))
+        .collect();
+    if others.is_empty() { String::new() } else { format!(". Running now: {}; name it with --name", others.join(", ")) }
+}
+
+fn receive(stream: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got =
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let fds = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds.collect::<Vec<_>>()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    bytes.truncate(got.bytes);
+    Ok((bytes, fds))
+}
+
+/// Reads the question of a client that connected. Blocks at most a few seconds.
+pub(crate) fn read_ask(stream: &UnixStream) -> Result<Ask> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    let mut text = Vec::new();
+    let mut reader = std::io::BufReader::new(stream.take(64 << 10));
+    std::io::BufRead::read_until(&mut reader, b'\n', &mut text)?;
+    serde_json::from_slice(&text).context("not a question")
+}
+
+/// Answers it, and hangs up.
+pub(crate) fn write_answer(stream: &UnixStream, answer: &Answer, fds: &[OwnedFd]) -> Result<()> {
+    let text = serde_json::to_vec(answer)?;
+    let (first, rest) = text.split_at(text.len().min(1));
+    let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        bail!("more than {MOST_FDS} descriptors in an answer");
+    }
+    rustix::net::sendmsg(stream, &[IoSlice::new(first)], &mut ancillary, rustix::net::SendFlags::NOSIGNAL)?;
+    let mut stream = stream;
+    stream.write_all(rest)?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Process 1 of the machine: settles in, runs the cluster, buries the dead, ends when the lifeline is cut.
+use crate::cluster::{Cluster, Inputs, Question};
+use crate::control::{self, Answer};
+use crate::machine::{self, MachineArgs};
+use crate::run_dir::RunDir;
+use crate::sys::children::Children;
+use anyhow::{Context, Result};
+use notify::Watcher as _;
+use std::io::Read as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Most questions being read or answered at a time.
+const MOST_QUESTIONS: usize = 32;
+/// An editor writes a file in several steps; this long after the last one it is read.
+const SETTLE: Duration = Duration::from_millis(60);
+
+/// The life of process 1.
+pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
+    let run = RunDir::at(args.run.clone())?;
+    // Threads would keep the old namespaces, so this comes before any.
+    machine::settle_in(&run)?;
+    let listener = UnixListener::bind(run.control_socket()).context("cannot open the control socket")?;
+    let log = std::fs::File::create(run.program_log("ambit")).context("cannot open our own log")?;
+    tracing_subscriber::fmt()
+        .with_writer(std::sync::Mutex::new(log))
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("AMBIT_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,nlink=warn")),
+        )
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(live(args, run, listener))?;
+    // Whatever still runs ends with this process.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result<()> {
+    let (ender, end) = oneshot::channel();
+    cut_lifeline_ends(ender);
+    let children = Arc::new(Children::default());
+    let burial = tokio::spawn(Arc::clone(&children).bury_forever());
+    let cluster = Cluster::start(args, run, children).await?;
+
+    let edits = Arc::new(Notify::new());
+    let edited = Arc::clone(&edits);
+    let _folder = watch(std::slice::from_ref(&args.folder), SETTLE, move |_| true, edited)
+        .with_context(|| format!("cannot watch {}", args.folder.display()))?;
+    // Node agents replace this file when something changed.
+    let answers = |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json");
+    let _agents = watch(&cluster.watched(), Duration::from_millis(5), answers, cluster.changed())
+        .context("cannot watch the node agents' answers")?;
+
+    let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
+    std::thread::Builder::new().name("control".into()).spawn(move || listen(&listener, &asker))?;
+    cluster.run(Inputs { edits, questions, end }).await?;
+    burial.abort();
+    Ok(())
+}
+
+/// Standard input is the lifeline: nothing comes through it, and its end is ours.
+fn cut_lifeline_ends(ender: oneshot::Sender<()>) {
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while std::io::stdin().read(&mut byte).is_ok_and(|n| n > 0) {}
+        // Nobody listening means we are ending already.
+        let _ = ender.send(());
+    });
+}
+
+/// Notifies `changed` when something in one of the directories changed, `settle` after it went quiet.
+fn watch(
+    directories: &[PathBuf],
+    settle: Duration,
+    matters: impl Fn(&std::path::Path) -> bool + Send + 'static,
+    changed: Arc<Notify>,
+) -> Result<notify::RecommendedWatcher> {
+    let raw = Arc::new(Notify::new());
+    let heard = Arc::clone(&raw);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let ours = match &event {
+            // Reading is not changing; reacting to our own reads would never end.
+            Ok(event) => !event.kind.is_access() && event.paths.iter().any(|p| matters(p)),
+            Err(_) => true,
+        };
+        if ours {
+            heard.notify_one();
+        }
+    })?;
+    for directory in directories {
+        watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
+    }
+    tokio::spawn(async move {
+        loop {
+            raw.notified().await;
+            while tokio::time::timeout(settle, raw.notified()).await.is_ok() {}
+            changed.notify_one();
+        }
+    });
+    Ok(watcher)
+}
+
+/// Takes questions one at a time: they are few and small, and a slow asker is cut off.
+fn listen(listener: &UnixListener, asker: &mpsc::Sender<Question>) {
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        let ask = match control::read_ask(&stream) {
+            Ok(ask) => ask,
+            Err(e) => {
+                tracing::warn!("a question could not be read: {e:#}");
+                continue;
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        if asker.blocking_send(Question { ask, answer }).is_err() {
+            return;
+        }
+        let (answer, fds) = answered
+            .blocking_recv()
+            .unwrap_or_else(|_| (Answer::Refused { why: "the mesh is ending".into() }, Vec::new()));
+        if let Err(e) = control::write_answer(&stream, &answer, &fds) {
+            tracing::warn!("an answer could not be given: {e:#}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The mesh's own programs on this machine, and the files through which we and they understand each other.
+//!
+//! | file | question |
+//! |---|---|
+//! | `programs` | which programs run, with which settings? |
+//! | `supervise` | start, restart, say how it is |
+//! | `token` | what a ztunnel proves itself with |
+//! | `node_files` | what a node's agent is told, and what it answers |
+//! | `plugin` | how a new pod is announced |
+//! | `overlay` | what the control plane is told beyond the user's files |
+pub(crate) mod node_files;
+pub(crate) mod overlay;
+pub(crate) mod plugin;
+pub(crate) mod programs;
+pub(crate) mod supervise;
+pub(crate) mod token;

@@ -1,0 +1,224 @@
+//! Which of the mesh's programs run, where, and with which settings.
+use super::overlay;
+use super::supervise::{Program, Supervised};
+use super::token::{self, Bearer, Issuer};
+use crate::exe;
+use crate::machine::MachineArgs;
+use crate::net::addressing;
+use crate::net::links::Fabric;
+use crate::node::Node;
+use crate::pods::output::Log;
+use crate::run_dir::{RunDir, write_atomically};
+use crate::status::ProgramStatus;
+use crate::sys::children::Children;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, watch};
+
+/// Port of istiod-lite on the fabric.
+const ISTIOD_PORT: u16 = 15012;
+
+/// The mesh's programs; none in a machine without a mesh.
+pub(crate) struct Programs {
+    supervised: Vec<Supervised>,
+    ztunnels: Vec<Ztunnel>,
+    stop: watch::Sender<Option<Duration>>,
+    renewal: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// A ztunnel as the pod it would be.
+#[derive(Debug, Clone)]
+struct Ztunnel {
+    name: String,
+    uid: String,
+    node: String,
+    node_uid: String,
+}
+
+impl Programs {
+    /// Starts them all. They find each other by themselves, in any order.
+    pub(crate) async fn start(
+        args: &MachineArgs,
+        run: &RunDir,
+        fabric: &Fabric,
+        nodes: &[Node],
+        children: &Arc<Children>,
+        changed: &Arc<Notify>,
+    ) -> Result<Self> {
+        let (stop, stopped) = watch::channel(None);
+        if args.no_mesh {
+            return Ok(Programs { supervised: Vec::new(), ztunnels: Vec::new(), stop, renewal: None });
+        }
+        let issuer = Issuer::new()?;
+        std::fs::write(run.istiod().join("token-issuer.pem"), issuer.public_pem()?)
+            .context("cannot write the key that verifies tokens")?;
+        let ztunnels: Vec<Ztunnel> = nodes
+            .iter()
+            .map(|n| Ztunnel {
+                name: format!("ztunnel-{}", n.name),
+                uid: crate::uid::new(),
+                node: n.name.clone(),
+                node_uid: n.uid.clone(),
+            })
+            .collect();
+        write_tokens(&issuer, run, &ztunnels)?;
+        let mut programs = vec![istiod(args, run, fabric)?];
+        for (node, ztunnel) in nodes.iter().zip(&ztunnels) {
+            programs.push(node_agent(run, node)?);
+            programs.push(self::ztunnel(args, run, node, ztunnel)?);
+        }
+        let supervised = programs
+            .into_iter()
+            .map(|p| Supervised::start(p, Arc::clone(children), Arc::clone(changed), stopped.clone()))
+            .collect();
+        let renewal = tokio::spawn(renew_tokens(issuer, run.clone(), ztunnels.clone()));
+        Ok(Programs { supervised, ztunnels, stop, renewal: Some(renewal) })
+    }
+
+    /// Whether there is a mesh at all.
+    pub(crate) fn take_part(&self) -> bool {
+        !self.ztunnels.is_empty()
+    }
+
+    /// The programs as pods, for the control plane.
+    pub(crate) fn pods(&self, nodes: &[Node]) -> Vec<Value> {
+        self.ztunnels
+            .iter()
+            .filter_map(|z| {
+                let node = nodes.iter().find(|n| n.name == z.node)?;
+                Some(overlay::ztunnel(&z.name, &z.uid, &z.node, node.ips()[0]))
+            })
+            .collect()
+    }
+
+    /// How they are.
+    pub(crate) fn status(&self) -> Vec<ProgramStatus> {
+        self.supervised
+            .iter()
+            .map(|s| {
+                let state = s.state();
+                ProgramStatus {
+                    name: s.name.clone(),
+                    pid: state.pid,
+                    restarts: state.restarts,
+                    last_end: state.last_end,
+                }
+            })
+            .collect()
+    }
+
+    /// Ends them all; each may take `patience` to finish what it is doing.
+    pub(crate) async fn stop(self, patience: Duration) {
+        self.stop.send_replace(Some(patience));
+        for supervised in self.supervised {
+            supervised.stopped().await;
+        }
+        if let Some(renewal) = self.renewal {
+            renewal.abort();
+        }
+    }
+}
+
+async fn renew_tokens(issuer: Issuer, run: RunDir, ztunnels: Vec<Ztunnel>) {
+    loop {
+        tokio::time::sleep(token::RENEWAL).await;
+        if let Err(e) = write_tokens(&issuer, &run, &ztunnels) {
+            tracing::error!("cannot renew tokens: {e:#}");
+        }
+    }
+}
+
+fn write_tokens(issuer: &Issuer, run: &RunDir, ztunnels: &[Ztunnel]) -> Result<()> {
+    for z in ztunnels {
+        let bearer = Bearer {
+            namespace: "istio-system",
+            service_account: "ztunnel",
+            pod: &z.name,
+            pod_uid: &z.uid,
+            node: &z.node,
+            node_uid: &z.node_uid,
+        };
+        let text = issuer.token(&bearer, SystemTime::now())?;
+        write_atomically(&run.token(&z.node), text.as_bytes())
+            .with_context(|| format!("cannot write the token of {}", z.name))?;
+    }
+    Ok(())
+}
+
+/// Settings every program gets.
+fn common_env(run: &RunDir) -> Vec<(String, String)> {
+    let mut env = vec![("AMBIT_MESH".to_owned(), run.name().to_owned()), ("RUST_BACKTRACE".to_owned(), "1".to_owned())];
+    for name in ["RUST_LOG", "PATH"] {
+        if let Ok(value) = std::env::var(name) {
+            env.push((name.to_owned(), value));
+        }
+    }
+    if let Some(path) = exe::overridden().and_then(|p| p.into_string().ok()) {
+        env.push((exe::OVERRIDE.to_owned(), path));
+    }
+    env
+}
+
+fn log(run: &RunDir, name: &str) -> Result<Log> {
+    let path = run.program_log(name);
+    Log::open(&path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> {
+    let name = "istiod-lite".to_owned();
+    let mut env = common_env(run);
+    env.push(("FOLDER".into(), path(&args.folder)));
+    let netns = Arc::new(fabric.netns().try_clone()?);
+    Ok(Program { args: vec!["istiod-lite".into()], env, netns, log: log(run, &name)?, name })
+}
+
+fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
+    let name = format!("node-agent-{}", node.name);
+    let mut env = common_env(run);
+    env.extend(
+        [
+            ("NODE_NAME", node.name.clone()),
+            ("ZTUNNEL_UDS_ADDRESS", path(&run.ztunnel_socket(&node.name))),
+            ("PODS_FILE", path(&run.pods_file(&node.name))),
+            ("ENROLLED_FILE", path(&run.enrolled_file(&node.name))),
+        ]
+        .map(|(k, v)| (k.to_owned(), v)),
+    );
+    Ok(Program { args: vec!["node-agent".into()], env, netns: Arc::clone(&node.netns), log: log(run, &name)?, name })
+}
+
+fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Result<Program> {
+    let name = pod.name.clone();
+    let istiod = format!("https://{}:{ISTIOD_PORT}", addressing::FABRIC_V4);
+    let root = path(&run.istiod().join("root-cert.pem"));
+    let mut env = common_env(run);
+    env.extend(
+        [
+            ("INPOD_UDS", path(&run.ztunnel_socket(&node.name))),
+            ("XDS_ADDRESS", istiod.clone()),
+            ("CA_ADDRESS", istiod),
+            ("XDS_ROOT_CA", root.clone()),
+            ("CA_ROOT_CA", root),
+            ("ALT_XDS_HOSTNAME", "istiod.istio-system.svc".into()),
+            ("ALT_CA_HOSTNAME", "istiod.istio-system.svc".into()),
+            ("AUTH_TOKEN", path(&run.token(&node.name))),
+            ("NODE_NAME", node.name.clone()),
+            ("POD_NAME", pod.name.clone()),
+            ("POD_NAMESPACE", "istio-system".into()),
+            ("SERVICE_ACCOUNT", "ztunnel".into()),
+            ("INSTANCE_IP", node.ips()[0].to_string()),
+            ("CLUSTER_ID", "Kubernetes".into()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v)),
+    );
+    if let Some(ttl) = &args.secret_ttl {
+        env.push(("SECRET_TTL".into(), ttl.clone()));
+    }
+    Ok(Program { args: vec!["ztunnel".into()], env, netns: Arc::clone(&node.netns), log: log(run, &name)?, name })
+}
+
+fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,55 @@
+//! Which names a pod resolves: the content of its `/etc/hosts`.
+use crate::manifest::Key;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// The hosts file of a pod in `namespace`. Every service has its forms from the longest to the shortest that is
+/// unambiguous there, as a cluster's DNS search list would find them.
+pub(crate) fn hosts(namespace: &str, own: (&str, &[IpAddr]), services: &BTreeMap<Key, Vec<IpAddr>>) -> String {
+    let mut text = String::from(
+        "# Written by ambit; kept up to date.\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
+    );
+    // Writing to a String cannot fail.
+    for ip in own.1 {
+        let _ = writeln!(text, "{ip} {}", own.0);
+    }
+    for ((service_namespace, service), addresses) in services {
+        let mut names = vec![
+            format!("{service}.{service_namespace}.svc.cluster.local"),
+            format!("{service}.{service_namespace}.svc"),
+            format!("{service}.{service_namespace}"),
+        ];
+        if service_namespace == namespace && service != own.0 {
+            names.push(service.clone());
+        }
+        for address in addresses {
+            let _ = writeln!(text, "{address} {}", names.join(" "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_of_the_own_namespace() {
+        let services = BTreeMap::from([
+            (("a".into(), "web".into()), vec!["10.96.0.1".parse().unwrap()]),
+            (("b".into(), "web".into()), vec!["10.96.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]),
+        ]);
+        let text = hosts("b", ("me", &["10.244.1.2".parse().unwrap()]), &services);
+        let lines: Vec<&str> = text.lines().skip(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "10.244.1.2 me",
+                "10.96.0.1 web.a.svc.cluster.local web.a.svc web.a",
+                "10.96.0.2 web.b.svc.cluster.local web.b.svc web.b web",
+                "fd00::2 web.b.svc.cluster.local web.b.svc web.b web",
+            ]
+        );
+    }
+}

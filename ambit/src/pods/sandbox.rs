@@ -1,0 +1,78 @@
+//! What a pod gets before its first program: a network of its own, and its own view of a few files.
+use crate::run_dir::RunDir;
+use crate::sys::namespace;
+use anyhow::{Context, Result};
+use rustix::mount::UnmountFlags;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A pod's namespaces and files.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    /// Its network.
+    pub(crate) netns: Arc<OwnedFd>,
+    /// Its files.
+    pub(crate) mounts: Arc<OwnedFd>,
+    pin: Option<PathBuf>,
+    files: PathBuf,
+    hosts: File,
+}
+
+impl Sandbox {
+    /// Makes a pod's files, and its network unless `netns` gives it one it shares (its node's).
+    pub(crate) fn make(run: &RunDir, node: &str, uid: &str, netns: Option<Arc<OwnedFd>>) -> Result<Self> {
+        let files = run.pod_files(uid);
+        std::fs::create_dir_all(&files).with_context(|| format!("cannot make {}", files.display()))?;
+        let hosts_path = files.join("hosts");
+        let resolv = files.join("resolv.conf");
+        let hosts = OpenOptions::new().create(true).truncate(true).write(true).open(&hosts_path)?;
+        // No name server: names are in the hosts file, and there is no other world to ask about.
+        std::fs::write(&resolv, "# Written by ambit: names are in /etc/hosts.\noptions timeout:1 attempts:1\n")?;
+
+        let (netns, pin) = match netns {
+            Some(shared) => (shared, None),
+            None => {
+                let own = namespace::new_netns().context("cannot make a network namespace")?;
+                let pin = run.pod_netns(node, uid);
+                namespace::pin(&own, &pin).context("cannot keep a network namespace")?;
+                (Arc::new(own), Some(pin))
+            }
+        };
+        let root = run.root().to_owned();
+        let mounts = namespace::new_mounts(move || {
+            namespace::bind(&hosts_path, Path::new("/etc/hosts"))?;
+            if Path::new("/etc/resolv.conf").exists() {
+                namespace::bind(&resolv, Path::new("/etc/resolv.conf"))?;
+            }
+            // The mesh's directory has the keys and sockets of everybody, and other pods' namespaces.
+            rustix::mount::unmount(&root, UnmountFlags::DETACH)?;
+            namespace::hide(&root)
+        })
+        .context("cannot arrange the pod's files (/etc/hosts must exist on this machine)")?;
+        Ok(Sandbox { netns, mounts: Arc::new(mounts), pin, files, hosts })
+    }
+
+    /// Replaces the hosts file in place: the pod has it mounted, so it must stay the same file.
+    pub(crate) fn write_hosts(&self, text: &str) -> std::io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.hosts.write_all_at(text.as_bytes(), 0)?;
+        self.hosts.set_len(text.len() as u64)?;
+        (&self.hosts).flush()
+    }
+
+    /// Lets go of it all.
+    pub(crate) fn remove(&self) {
+        // What stays behind goes with the machine; the log says why.
+        if let Some(pin) = &self.pin
+            && let Err(e) = namespace::unpin(pin)
+        {
+            tracing::warn!("cannot remove {}: {e}", pin.display());
+        }
+        if let Err(e) = std::fs::remove_dir_all(&self.files) {
+            tracing::warn!("cannot remove {}: {e}", self.files.display());
+        }
+    }
+}

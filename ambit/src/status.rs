@@ -1,0 +1,191 @@
+//! How a mesh is: what `ambit status` prints, as a table or as JSON.
+pub use crate::manifest::Rejected;
+pub use crate::pods::life::Phase;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// Everything about one running mesh. The JSON form is stable for scripts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The mesh's name.
+    pub name: String,
+    /// The user's folder.
+    pub folder: String,
+    /// Every pod is ready (or has ended well) and every program runs.
+    pub ready: bool,
+    /// Counts how often the folder was read; grows after every edit.
+    pub generation: u64,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// The mesh's own programs.
+    pub programs: Vec<ProgramStatus>,
+    /// The user's pods.
+    pub pods: Vec<PodStatus>,
+    /// The user's services.
+    pub services: Vec<ServiceStatus>,
+    /// Parts of the folder that do not count.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// One of the mesh's own programs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramStatus {
+    /// Its name, as `ambit logs` takes it.
+    pub name: String,
+    /// Its process id inside the machine, while it runs.
+    pub pid: Option<i32>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it ended the last time, if it did.
+    pub last_end: Option<String>,
+}
+
+/// Whether a pod's traffic goes through the mesh.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct MeshStatus {
+    /// `yes`, `no` or `pending`.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A pod.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Where it runs.
+    pub node: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// All its programs are ready.
+    pub ready: bool,
+    /// Starts after the first, over all programs.
+    pub restarts: u32,
+    /// It is being stopped.
+    pub leaving: bool,
+    /// Whether it is in the mesh.
+    pub mesh: MeshStatus,
+    /// What is wrong, if anything.
+    pub trouble: Option<String>,
+}
+
+/// A service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses; none if headless.
+    pub ips: Vec<IpAddr>,
+    /// `80/TCP` and so on.
+    pub ports: Vec<String>,
+    /// What stands behind it: address and port.
+    pub endpoints: Vec<String>,
+}
+
+impl Status {
+    /// A pod of this name, in this namespace.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&PodStatus> {
+        self.pods.iter().find(|p| p.namespace == namespace && p.name == name)
+    }
+
+    /// The tables for people.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let state = if self.ready { "ready" } else { "not ready yet" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "mesh {} from {}: {state}\n", self.name, self.folder);
+        let rows = self.nodes.iter().map(|n| vec![n.name.clone(), join(&n.ips)]);
+        table(&mut out, &["NODE", "ADDRESSES"], rows.collect());
+        let rows = self.programs.iter().map(|p| {
+            let state = if p.pid.is_some() { "running" } else { "down" };
+            let last = p.last_end.as_ref().map_or_else(String::new, |e| format!("last ended with {e}"));
+            vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
+        });
+        table(&mut out, &["PROGRAM", "STATE", "RESTARTS", ""], rows.collect());
+        let rows = self.pods.iter().map(|p| {
+            let phase = if p.leaving { "Terminating" } else { p.phase.name() };
+            let note = match (&p.trouble, p.mesh.state.as_str()) {
+                (Some(trouble), _) => trouble.clone(),
+                (None, "yes") => String::new(),
+                (None, _) => p.mesh.reason.clone(),
+            };
+            vec![
+                format!("{}/{}", p.namespace, p.name),
+                p.node.clone(),
+                join(&p.ips),
+                phase.into(),
+                if p.ready { "yes" } else { "no" }.into(),
+                p.mesh.state.clone(),
+                p.restarts.to_string(),
+                note,
+            ]
+        });
+        table(&mut out, &["POD", "NODE", "ADDRESSES", "PHASE", "READY", "MESH", "RESTARTS", ""], rows.collect());
+        let rows = self.services.iter().map(|s| {
+            let ips = if s.ips.is_empty() { "headless".into() } else { join(&s.ips) };
+            vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), s.endpoints.join(" ")]
+        });
+        table(&mut out, &["SERVICE", "ADDRESSES", "PORTS", "ENDPOINTS"], rows.collect());
+        let rows = self.rejected.iter().map(|r| vec![r.file.clone(), r.reason.replace('\n', "\n    ")]);
+        table(&mut out, &["REJECTED", "WHY"], rows.collect());
+        out
+    }
+}
+
+fn join(ips: &[IpAddr]) -> String {
+    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Columns as wide as their widest cell; nothing for no rows.
+pub(crate) fn table(out: &mut String, head: &[&str], rows: Vec<Vec<String>>) {
+    if rows.is_empty() {
+        return;
+    }
+    let width = |column: usize| {
+        rows.iter().map(|r| r[column].chars().count()).chain([head[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
+    for row in std::iter::once(&head).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut out = String::new();
+        table(&mut out, &["A", "B"], vec![vec!["long cell".into(), "x".into()], vec!["s".into(), String::new()]]);
+        assert_eq!(out, "A          B\nlong cell  x\ns\n\n");
+    }
+}
