@@ -1,1 +1,34 @@
-//! The node's L4 proxy: captures pod traffic and carries it over HBONE.
+//! The node's L4 proxy: takes this node's pods from the node agent, captures their TCP connections inside their
+//! network namespaces, and carries them to their peers over HBONE. What it is not: it knows no Kubernetes, writes no
+//! redirection rules, and parses no application protocol.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`config`] | what was set → what it means |
+//! | [`app`] | the parts, wired in order |
+//! | `pods` | this node's pods, handed over by the agent |
+//! | `worker` | the threads that move bytes |
+//! | `sockets` | sockets in a pod's namespace |
+//! | `outbound` | connections that pods open: `plan` (pure), then carry |
+//! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
+//! | `connections` | what is open, asked again when policies change |
+//! | `report` | metrics and access log of each connection |
+//! | [`local_xds`] | tables from a file |
+//! | `warm`, `dump`, `metrics`, `shared` | certificates ahead of need, the admin dump, counters, what workers read |
+//!
+//! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
+
+pub mod app;
+pub mod config;
+mod connections;
+mod dump;
+mod inbound;
+pub mod local_xds;
+mod metrics;
+mod outbound;
+mod pods;
+mod report;
+mod shared;
+pub mod sockets;
+mod warm;
+mod worker;

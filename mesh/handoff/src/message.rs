@@ -21,6 +21,12 @@ pub struct PodInfo {
     pub service_account: String,
 }
 
+impl std::fmt::Display for PodInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// One message from the agent, without the descriptor that accompanies an [`Message::Add`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

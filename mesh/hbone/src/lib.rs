@@ -1,1 +1,64 @@
-//! Tunnels through HTTP/2 CONNECT over mutual TLS.
+//! HBONE: tunnels through HTTP/2 CONNECT over mutual TLS.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`connect`] | the CONNECT request: authority, baggage, forwarded; parse and build (pure) |
+//! | [`client`] | one HTTP/2 connection to a proven peer; opens tunnels on it |
+//! | [`pool`] | reuse of such connections per source identity and destination |
+//! | [`server`] | accept, prove the caller, hand each tunnel over |
+//! | [`stream`] | one tunnel: bytes both ways, half-close, reset |
+//! | [`carry`] | carry bytes between two streams, count them, pass half-closes on |
+//!
+//! A connection and all of its tunnels live on one thread: every future here may be `!Send`, tasks are spawned on
+//! the thread's own `LocalSet`. Begin with [`pool`] for the way out and [`server`] for the way in.
+//!
+//! Memory bound of one connection: its receive windows ([`Settings::connection_window`]) plus, for each tunnel, one
+//! read buffer ([`carry::MAX_BUFFER`]) while bytes move and none while they do not.
+
+pub mod carry;
+pub mod client;
+pub mod connect;
+pub mod pool;
+pub mod server;
+pub mod stream;
+
+use std::time::Duration;
+
+/// HTTP/2 settings of both ends (ambient contract 4.4). Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Receive window of a tunnel, `HTTP2_STREAM_WINDOW_SIZE`.
+    pub stream_window: u32,
+    /// Receive window of a connection, `HTTP2_CONNECTION_WINDOW_SIZE`.
+    pub connection_window: u32,
+    /// Largest frame taken, `HTTP2_FRAME_SIZE`.
+    pub frame_size: u32,
+    /// Tunnels that a server takes on one connection.
+    pub server_streams: u32,
+    /// Tunnels that a client opens on one connection, `POOL_MAX_STREAMS_PER_CONNECTION`; the peer may allow fewer.
+    pub client_streams: usize,
+    /// An unused connection is closed after this, `POOL_UNUSED_RELEASE_TIMEOUT`.
+    pub unused_release: Duration,
+    /// Pause between two PINGs.
+    pub ping_interval: Duration,
+    /// A PING unanswered for this long ends the connection: its peer is gone.
+    pub ping_timeout: Duration,
+    /// TCP connect, TLS and HTTP/2 handshake, each.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            stream_window: 4 << 20,
+            connection_window: 16 << 20,
+            frame_size: 1 << 20,
+            server_streams: 200,
+            client_streams: 100,
+            unused_release: Duration::from_secs(300),
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(20),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}

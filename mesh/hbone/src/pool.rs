@@ -1,0 +1,153 @@
+//! Reuse of HBONE connections per source identity and destination.
+//!
+//! One pool belongs to one local pod on one worker thread; it is never shared between pods, even of the same
+//! identity, because the receiving side takes the TCP peer's address for the application's.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Request;
+use mesh_model::identity::SpiffeId;
+use tokio::sync::Mutex;
+
+use crate::Settings;
+use crate::client::{Client, OpenError, Opened};
+
+/// What a connection may be reused for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Who we are.
+    pub source: SpiffeId,
+    /// Address we call from.
+    pub source_ip: IpAddr,
+    /// Who the peer must be, in order.
+    pub expected: Vec<SpiffeId>,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// The peer's workload: a pod that got the address of another is another peer.
+    pub workload: Arc<str>,
+}
+
+/// Connections by key. Clones share it; it stays on its thread.
+#[derive(Clone)]
+pub struct Pool {
+    slots: Rc<RefCell<HashMap<Key, Rc<Slot>>>>,
+    settings: Rc<Settings>,
+}
+
+#[derive(Default)]
+struct Slot {
+    clients: RefCell<Vec<Client>>,
+    /// Held while a connection is made: one attempt at a time, the others wait and share what comes of it.
+    connecting: Mutex<Attempts>,
+}
+
+/// What came of the attempts so far.
+#[derive(Default)]
+struct Attempts {
+    failures: u64,
+    last: Option<OpenError>,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(settings: Settings) -> Self {
+        Self { slots: Rc::default(), settings: Rc::new(settings) }
+    }
+
+    /// Opens a tunnel on a connection of `key`, making one with `connect` when none has room. A request that the
+    /// peer never looked at, because a reused connection was closing, is sent once more on another one.
+    ///
+    /// # Errors
+    /// When no connection can be made or the peer refuses.
+    pub async fn open<F>(
+        &self,
+        key: &Key,
+        request: Request<()>,
+        connect: impl Fn() -> F,
+    ) -> Result<(Opened, Option<SpiffeId>), OpenError>
+    where
+        F: Future<Output = Result<Client, OpenError>>,
+    {
+        let slot = self.slots.borrow_mut().entry(key.clone()).or_default().clone();
+        let mut last = OpenError::Closed;
+        // A burst of closes (a peer that drains) may meet us more than once; a bound keeps a broken peer from spinning us.
+        for _ in 0..3 {
+            let mut client = slot.client(&connect).await?;
+            let peer = client.peer().cloned();
+            match client.open(request.clone()).await {
+                Ok(opened) => return Ok((opened, peer)),
+                Err(OpenError::Closed) => last = OpenError::Closed,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(last)
+    }
+
+    /// Lets go of connections that are closed or have not been used for a while. Call it now and then.
+    pub fn sweep(&self) {
+        let release = self.settings.unused_release;
+        self.slots.borrow_mut().retain(|_, slot| {
+            slot.clients.borrow_mut().retain(|c| !c.is_closed() && c.idle().is_none_or(|idle| idle < release));
+            // A slot somebody holds is in use, whatever it has.
+            Rc::strong_count(slot) > 1 || !slot.clients.borrow().is_empty()
+        });
+    }
+
+    /// Lets go of every connection to workloads for which `keep` is false: tunnels that are open go on, new ones
+    /// will use a connection of their own.
+    pub fn retain(&self, keep: impl Fn(&Key) -> bool) {
+        self.slots.borrow_mut().retain(|key, _| keep(key));
+    }
+
+    /// How many connections it holds.
+    pub fn connections(&self) -> usize {
+        self.slots.borrow().values().map(|slot| slot.clients.borrow().len()).sum()
+    }
+}
+
+impl Slot {
+    fn with_room(&self) -> Option<Client> {
+        let mut clients = self.clients.borrow_mut();
+        clients.retain(|c| !c.is_closed());
+        clients.iter().find(|c| c.has_room()).cloned()
+    }
+
+    /// A connection with room, made if need be.
+    async fn client<F>(&self, connect: &impl Fn() -> F) -> Result<Client, OpenError>
+    where
+        F: Future<Output = Result<Client, OpenError>>,
+    {
+        if let Some(client) = self.with_room() {
+            return Ok(client);
+        }
+        let seen = self.connecting.try_lock().map(|a| a.failures).ok();
+        let mut attempts = self.connecting.lock().await;
+        if let Some(client) = self.with_room() {
+            return Ok(client);
+        }
+        // Somebody's attempt was under way when we came, and failed: its result is ours too.
+        if seen.is_none()
+            && let Some(error) = attempts.last.take()
+        {
+            attempts.last = Some(error.clone());
+            return Err(error);
+        }
+        attempts.last = None;
+        match connect().await {
+            Ok(client) => {
+                self.clients.borrow_mut().push(client.clone());
+                Ok(client)
+            }
+            Err(error) => {
+                attempts.failures += 1;
+                attempts.last = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The parts, wired in order. No decisions here.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mesh_identity::ca_client::CaClient;
+use mesh_identity::channel::{self, ChannelConfig};
+use mesh_identity::store::{Store, StoreOptions};
+use mesh_identity::tls::TlsOptions;
+use mesh_runtime::access_log::AccessLog;
+use mesh_runtime::config::Env;
+use mesh_runtime::http_server::{self, Listeners};
+use mesh_runtime::log::{self, LogConfig, LogControl};
+use mesh_runtime::metrics::{Metrics, TrafficMetrics};
+use mesh_runtime::readiness::Readiness;
+use mesh_runtime::shutdown::Shutdown;
+use mesh_runtime::{admin, drain};
+use mesh_xds::follow;
+
+use crate::config::{Config, ControlPlane};
+use crate::metrics::PodMetrics;
+use crate::pods::Pods;
+use crate::shared::Shared;
+use crate::worker::{self, Command, Handle};
+use crate::{dump, local_xds, pods, warm};
+
+/// Runs ztunnel with the process's environment. Arguments are upstream's: nothing, or `proxy ztunnel`; `version`
+/// prints the version.
+pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let arguments: Vec<String> = arguments.collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["proxy"] | ["proxy", "ztunnel"] => {}
+        ["version" | "--version"] => return say(&format!("ambit ztunnel {}", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS),
+        _ => return say("usage: ztunnel [proxy ztunnel | version]", ExitCode::from(2)),
+    }
+    let env = Env::process();
+    match start(&env) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            say(&format!("ztunnel: {error:#}"), ExitCode::FAILURE)
+        }
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "for the person who started it; the log may not be up")]
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    eprintln!("{text}");
+    code
+}
+
+fn start(env: &Env) -> Result<()> {
+    let config = Config::from_env(env)?;
+    let log_config = LogConfig::from_env(env)?;
+    let log = log::init(&log_config)?;
+    let access_log = AccessLog::stdout(log_config.format).context("starting the access log")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    // Control work: the control plane, certificates, the node agent, admin. The data path has threads of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the control threads")?;
+    let result = runtime.block_on(run(config, log, access_log.clone()));
+    access_log.flush(Duration::from_secs(1));
+    result
+}
+
+async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<()> {
+    let shutdown = Shutdown::new();
+    let readiness = Readiness::new();
+    let (drain, draining) = drain::new();
+
+    let mut metrics = Metrics::new("ztunnel", env!("CARGO_PKG_VERSION"));
+    let traffic = TrafficMetrics::register(&mut metrics);
+    let pod_metrics = PodMetrics::register(&mut metrics);
+    access_log.register(&mut metrics);
+
+    let ca = channel::connect(&control_channel(&config, &config.ca)?).context("CA_ADDRESS")?;
+    let options = StoreOptions {
+        lifetime: config.certificate_lifetime,
+        tls: TlsOptions { tls12: config.tls12, ..TlsOptions::default() },
+        ..StoreOptions::default()
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let certificates = Store::new(&runtime, Arc::new(CaClient::new(ca, None)), options);
+
+    let tables_ready = readiness.register("tables");
+    let (mut writer, tables) = follow::tables();
+    if let Some(path) = &config.local_xds {
+        let text = std::fs::read_to_string(path).with_context(|| format!("LOCAL_XDS_PATH={}", path.display()))?;
+        let resources = local_xds::parse(&text).with_context(|| format!("LOCAL_XDS_PATH={}", path.display()))?;
+        tracing::info!(resources = resources.len(), file = %path.display(), "tables read from a file");
+        writer.apply_local(resources);
+    }
+
+    let shared = Arc::new(Shared {
+        tables: tables.clone(),
+        certificates: certificates.clone(),
+        traffic,
+        access_log,
+        drain: draining.clone(),
+        config,
+    });
+    let config = &shared.config;
+    let workers = (0..config.workers)
+        .map(|number| worker::start(number, shared.clone()))
+        .collect::<std::io::Result<Vec<Handle>>>()
+        .context("starting the data threads")?;
+
+    let pods = Pods::new(&workers, config.clone(), pod_metrics);
+    let list = pods.list();
+    let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
+    let dump_shared = shared.clone();
+    let routes = admin::routes(log, shutdown.clone(), move || {
+        config_dump(dump_shared.clone(), list.clone(), commands.clone())
+    });
+    tokio::spawn(admin::serve("ztunnel", Listeners::loopback(config.ports.admin).context("ADMIN_PORT")?, routes, draining.clone()));
+    let metrics = Arc::new(metrics);
+    tokio::spawn(http_server::serve(Listeners::wildcard(config.ports.metrics).context("STATS_PORT")?, metrics.routes(), draining.clone()));
+    tokio::spawn(http_server::serve(Listeners::wildcard(config.ports.readiness).context("READINESS_PORT")?, readiness.routes(), draining.clone()));
+
+    tokio::spawn(warm::follow(tables, config.node.clone(), certificates));
+
+    drop(writer);
+    tables_ready.ready();
+    let agent_ready = readiness.register("node agent");
+    // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
+    let follow_agent = async {
+        pods.follow(agent_ready).await
+    };
+    let violation = tokio::select! {
+        reason = shutdown.wait() => {
+            tracing::info!(reason = %reason.context("waiting for signals")?, deadline = ?config.drain, "draining");
+            None
+        }
+        violation = follow_agent => Some(violation),
+    };
+    if let Some(violation) = violation {
+        return Err(violation).context("the node agent's word on this node's pods is no longer certain");
+    }
+    let drained = drain.drain(config.drain).await;
+    match drained.left {
+        0 => tracing::info!("drained: every connection finished"),
+        left => tracing::warn!(left, "the drain deadline has passed: cutting what is left"),
+    }
+    for worker in workers {
+        worker.join();
+    }
+    Ok(())
+}
+
+fn control_channel(config: &Config, to: &ControlPlane) -> Result<ChannelConfig> {
+    Ok(ChannelConfig {
+        address: to.address.parse().with_context(|| format!("address {:?}", to.address))?,
+        roots: to.roots.clone(),
+        server_name: to.hostname.clone(),
+        token: config.token.clone(),
+        cluster_id: config.cluster.clone(),
+        headers: to.headers.clone(),
+    })
+}
+
+async fn config_dump(
+    shared: Arc<Shared>,
+    list: pods::List,
+    workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
+) -> serde_json::Value {
+    let mut open = Vec::new();
+    for worker in workers {
+        let (answer, receiver) = tokio::sync::oneshot::channel();
+        // A worker that has ended has nothing open.
+        if worker.send(Command::List(answer)).is_ok() {
+            open.extend(receiver.await.unwrap_or_default());
+        }
+    }
+    let pods = pods::lock(&list).clone();
+    let mut dump = shared.tables.read(dump::tables);
+    dump.extend(dump::own(&shared.config, &pods, &open, &shared.certificates.list()));
+    serde_json::Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}

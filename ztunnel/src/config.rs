@@ -1,0 +1,254 @@
+//! What was set → what it means. The names are Istio's: an operator's DaemonSet works unchanged.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_hbone::Settings;
+use mesh_identity::channel::{ServerRoots, Token};
+use mesh_runtime::config::{ConfigError, Env, FileOrInline, Share};
+
+use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
+
+/// Everything ztunnel is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `NODE_NAME`: the node whose pods it serves.
+    pub node: String,
+    /// `CLUSTER_ID` or `ISTIO_META_CLUSTER_ID`.
+    pub cluster: String,
+    /// `NETWORK`: empty is the default network.
+    pub network: String,
+    /// `POD_NAME`, `POD_NAMESPACE`, `INSTANCE_IP`: ztunnel's own pod, for the node id it shows the control plane.
+    pub pod: OwnPod,
+    /// `INPOD_UDS`: the node agent's socket.
+    pub agent_socket: PathBuf,
+    /// `XDS_ADDRESS`: `None` is off.
+    pub xds: Option<ControlPlane>,
+    /// `CA_ADDRESS`.
+    pub ca: ControlPlane,
+    /// `LOCAL_XDS_PATH`: workloads, services and policies from a file.
+    pub local_xds: Option<PathBuf>,
+    /// `AUTH_TOKEN`: how it proves itself to the control plane.
+    pub token: Token,
+    /// `SECRET_TTL`: certificate lifetime to ask for.
+    pub certificate_lifetime: Duration,
+    /// `TLS12_ENABLED`.
+    pub tls12: bool,
+    /// `ZTUNNEL_WORKER_THREADS`: threads that move bytes.
+    pub workers: usize,
+    /// HTTP/2.
+    pub hbone: Settings,
+    /// Sockets in pods.
+    pub sockets: SocketSettings,
+    /// `ENABLE_RESPONSE_BAGGAGE`: describe the destination in the answer, and read the caller's description.
+    pub baggage: bool,
+    /// `CONNECTION_TERMINATION_DEADLINE`: how long open connections may go on after SIGTERM.
+    pub drain: Duration,
+    /// Ports of admin, metrics and readiness.
+    pub ports: AdminPorts,
+}
+
+/// ztunnel's own pod.
+#[derive(Clone, Debug, Default)]
+pub struct OwnPod {
+    /// `POD_NAME`
+    pub name: String,
+    /// `POD_NAMESPACE`
+    pub namespace: String,
+    /// `INSTANCE_IP`
+    pub ip: Option<IpAddr>,
+}
+
+/// One end of the control plane.
+#[derive(Clone, Debug)]
+pub struct ControlPlane {
+    /// `https://host:port`, or `http://` without TLS.
+    pub address: String,
+    /// Whom to trust.
+    pub roots: ServerRoots,
+    /// The name its certificate must have, where it is not the address's host.
+    pub hostname: Option<String>,
+    /// Extra metadata of each call.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Ports in ztunnel's own namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminPorts {
+    /// Loopback only.
+    pub admin: u16,
+    /// `/metrics`
+    pub metrics: u16,
+    /// `/healthz/ready`
+    pub readiness: u16,
+}
+
+const DEFAULT_CONTROL_PLANE: &str = "https://istiod.istio-system.svc:15012";
+const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
+const DEFAULT_TOKEN: &str = "./var/run/secrets/tokens/istio-token";
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the setting, what it holds and what it should hold.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let text = |name: &str, default: &str| env.non_empty(name).unwrap_or(default).to_owned();
+        let duration = |name: &str, default: Duration| Ok(env.duration(name)?.unwrap_or(default));
+        let yes = |name: &str, default: bool| Ok(env.bool(name)?.unwrap_or(default));
+        let secs = Duration::from_secs;
+        let hbone = Settings::default();
+        let window = |name: &str, default: u32| {
+            // RFC 9113 6.9.1: a window is at most 2^31 - 1.
+            Ok(env.number(name, 65_535..=(u32::MAX >> 1))?.unwrap_or(default))
+        };
+        let keepalive = match yes("KEEPALIVE_ENABLED", true)? {
+            true => Some((
+                duration("KEEPALIVE_TIME", secs(180))?,
+                duration("KEEPALIVE_INTERVAL", secs(180))?,
+                env.number("KEEPALIVE_RETRIES", 1..=100)?.unwrap_or(9),
+            )),
+            false => None,
+        };
+        Ok(Self {
+            node: text("NODE_NAME", ""),
+            cluster: env.non_empty("CLUSTER_ID").map_or_else(|| text("ISTIO_META_CLUSTER_ID", "Kubernetes"), Into::into),
+            network: text("NETWORK", ""),
+            pod: OwnPod {
+                name: text("POD_NAME", ""),
+                namespace: text("POD_NAMESPACE", ""),
+                ip: env.parse("INSTANCE_IP", "an IP address")?,
+            },
+            agent_socket: text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock").into(),
+            xds: match env.text("XDS_ADDRESS") {
+                Some("") => None,
+                _ => Some(control_plane(env, "XDS")),
+            },
+            ca: control_plane(env, "CA"),
+            local_xds: env.non_empty("LOCAL_XDS_PATH").map(Into::into),
+            token: match env.file_or_inline("AUTH_TOKEN") {
+                Some(FileOrInline::Inline(token)) => Token::Literal(token),
+                Some(FileOrInline::File(path)) => Token::File(path),
+                None => Token::File(DEFAULT_TOKEN.into()),
+            },
+            certificate_lifetime: duration("SECRET_TTL", secs(24 * 3600))?,
+            tls12: yes("TLS12_ENABLED", false)?,
+            workers: workers(env)?,
+            hbone: Settings {
+                stream_window: window("HTTP2_STREAM_WINDOW_SIZE", hbone.stream_window)?,
+                connection_window: window("HTTP2_CONNECTION_WINDOW_SIZE", hbone.connection_window)?,
+                // RFC 9113 6.5.2.
+                frame_size: env.number("HTTP2_FRAME_SIZE", 16_384..=16_777_215)?.unwrap_or(hbone.frame_size),
+                client_streams: env
+                    .number("POOL_MAX_STREAMS_PER_CONNECTION", 1..=65_535)?
+                    .unwrap_or(hbone.client_streams),
+                unused_release: duration("POOL_UNUSED_RELEASE_TIMEOUT", hbone.unused_release)?,
+                ..hbone
+            },
+            sockets: SocketSettings {
+                ipv6: yes("IPV6_ENABLED", true)?,
+                mark: env.number("PACKET_MARK", 1..=u32::MAX)?.unwrap_or(PACKET_MARK),
+                reuse_port: yes("INPOD_PORT_REUSE", true)?,
+                keepalive,
+                original_source: match env.bool("ENABLE_ORIG_SRC")? {
+                    None => OriginalSource::BestEffort,
+                    Some(true) => OriginalSource::Required,
+                    Some(false) => OriginalSource::Off,
+                },
+            },
+            baggage: yes("ENABLE_RESPONSE_BAGGAGE", true)?,
+            drain: drain(env)?,
+            ports: AdminPorts {
+                admin: env.number("ADMIN_PORT", 1..=65_535)?.unwrap_or(15_000),
+                metrics: env.number("STATS_PORT", 1..=65_535)?.unwrap_or(15_020),
+                readiness: env.number("READINESS_PORT", 1..=65_535)?.unwrap_or(15_021),
+            },
+        })
+    }
+}
+
+/// `XDS_…` or `CA_…`.
+fn control_plane(env: &Env, which: &str) -> ControlPlane {
+    let header_prefix = format!("{which}_HEADER_");
+    ControlPlane {
+        address: env.non_empty(&format!("{which}_ADDRESS")).unwrap_or(DEFAULT_CONTROL_PLANE).to_owned(),
+        roots: ServerRoots::parse(env.non_empty(&format!("{which}_ROOT_CA")).unwrap_or(DEFAULT_ROOT)),
+        hostname: env.non_empty(&format!("ALT_{which}_HOSTNAME")).map(Into::into),
+        headers: env.with_prefix(&header_prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+/// `ZTUNNEL_WORKER_THREADS`: a number, 0 for all cores, or a percentage of them. Unset: a quarter of the cores, at
+/// least two.
+fn workers(env: &Env) -> Result<usize, ConfigError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(match env.share("ZTUNNEL_WORKER_THREADS")? {
+        Some(Share::Count(0)) => cores,
+        Some(share) => share.of(cores).clamp(1, 256),
+        None => (cores / 4).max(2),
+    })
+}
+
+/// `CONNECTION_TERMINATION_DEADLINE`, else what is left of `TERMINATION_GRACE_PERIOD_SECONDS` for a clean end.
+fn drain(env: &Env) -> Result<Duration, ConfigError> {
+    if let Some(deadline) = env.duration("CONNECTION_TERMINATION_DEADLINE")? {
+        return Ok(deadline);
+    }
+    let grace: Option<u64> = env.number("TERMINATION_GRACE_PERIOD_SECONDS", 0..=86_400)?;
+    Ok(Duration::from_secs(match grace {
+        None => 5,
+        Some(grace) if grace > 10 => grace - 5,
+        Some(grace) => grace.saturating_sub(1).max(1),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vars: &[(&str, &str)]) -> Config {
+        Config::from_env(&vars.iter().copied().collect()).unwrap()
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let c = config(&[]);
+        assert_eq!(c.xds.unwrap().address, "https://istiod.istio-system.svc:15012");
+        assert_eq!(c.agent_socket, PathBuf::from("/var/run/ztunnel/ztunnel.sock"));
+        assert_eq!((c.sockets.mark, c.certificate_lifetime), (1337, Duration::from_secs(86_400)));
+        assert_eq!(c.drain, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn an_empty_xds_address_is_off() {
+        assert!(config(&[("XDS_ADDRESS", "")]).xds.is_none());
+        assert_eq!(config(&[("XDS_ADDRESS", "http://a:15010")]).xds.unwrap().address, "http://a:15010");
+    }
+
+    #[test]
+    fn the_drain_deadline_fits_in_the_grace_period() {
+        for (vars, seconds) in [
+            (&[("TERMINATION_GRACE_PERIOD_SECONDS", "30")][..], 25),
+            (&[("TERMINATION_GRACE_PERIOD_SECONDS", "10")], 9),
+            (&[("TERMINATION_GRACE_PERIOD_SECONDS", "1")], 1),
+            (&[("TERMINATION_GRACE_PERIOD_SECONDS", "30"), ("CONNECTION_TERMINATION_DEADLINE", "7s")], 7),
+        ] {
+            assert_eq!(config(vars).drain, Duration::from_secs(seconds), "{vars:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_name_the_setting() {
+        for (name, value) in [
+            ("PACKET_MARK", "0"),
+            ("HTTP2_FRAME_SIZE", "1"),
+            ("SECRET_TTL", "soon"),
+            ("ENABLE_ORIG_SRC", "maybe"),
+            ("INSTANCE_IP", "here"),
+        ] {
+            let error = Config::from_env(&[(name, value)].into_iter().collect()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}

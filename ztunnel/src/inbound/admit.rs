@@ -1,0 +1,153 @@
+//! May it enter? The target of a CONNECT against the local workload, then the policies. Pure. Rows are those of the
+//! ambient contract's inbound tables.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_hbone::connect::Target;
+use mesh_model::address::{GatewayAddress, GatewayDestination};
+use mesh_model::destination::RESERVED_PORTS;
+use mesh_model::policy::{Decision, Facts, decide};
+use mesh_model::service::Service;
+use mesh_model::tables::Tables;
+use mesh_model::workload::Workload;
+
+/// Where an admitted connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    /// The application: the address the tunnel came in on, and its port.
+    pub application: SocketAddr,
+}
+
+/// Why the target was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// Row I8: it asks for somebody else.
+    #[error("ip mismatch: {asked} != {local}")]
+    NotForUs {
+        /// What the caller asks for.
+        asked: SocketAddr,
+        /// Where we are.
+        local: SocketAddr,
+    },
+    /// Row I4: the hostname is no service we know.
+    #[error("unknown hostname: {0}")]
+    UnknownHostname(String),
+    /// Row I4: the service has no such port here.
+    #[error("no port for {0}")]
+    UnknownPort(String),
+    /// Row I9, P1: a port that ztunnel itself listens on.
+    #[error("attempted recursive call to ourselves")]
+    Recursive,
+}
+
+impl NotAdmitted {
+    /// A stable code; documented in `docs/reasons.md`.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NotForUs { .. } => "WRONG_DESTINATION",
+            Self::UnknownHostname(_) => "UNKNOWN_HOSTNAME",
+            Self::UnknownPort(_) => "UNKNOWN_SERVICE_PORT",
+            Self::Recursive => "RECURSIVE_CALL",
+        }
+    }
+
+    /// The status of the answer: 400 for the wrong destination, 503 for what cannot be resolved.
+    pub(crate) fn status(&self) -> http::StatusCode {
+        match self {
+            Self::NotForUs { .. } => http::StatusCode::BAD_REQUEST,
+            _ => http::StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Which application a tunnel is for. `local` is the address that it came in on; only its address counts.
+pub(crate) fn target(
+    tables: &Tables,
+    workload: &Workload,
+    local: SocketAddr,
+    asked: &Target,
+) -> Result<Admitted, NotAdmitted> {
+    let port = match asked {
+        Target::Hostname(host, port) => {
+            let service = tables
+                .service_by_hostname(host, &workload.namespace)
+                .ok_or_else(|| NotAdmitted::UnknownHostname(host.clone()))?;
+            local_port(service, workload, *port)
+                .ok_or_else(|| NotAdmitted::UnknownPort(format!("{host}:{port}")))? // I4
+        }
+        Target::Address(asked) => {
+            let ours = asked.ip() == local.ip() // I5
+                || workload.application_tunnel.is_some() // I6
+                || behind_us(tables, workload, *asked); // I7
+            if !ours {
+                return Err(NotAdmitted::NotForUs { asked: *asked, local }); // I8
+            }
+            asked.port()
+        }
+    };
+    let port = match workload.application_tunnel {
+        Some(tunnel) if tunnel.port != 0 => tunnel.port,
+        _ => port,
+    };
+    if RESERVED_PORTS.contains(&port) {
+        return Err(NotAdmitted::Recursive); // I9
+    }
+    Ok(Admitted { application: SocketAddr::new(local.ip(), port) })
+}
+
+/// Row P1: a plaintext connection goes where it was going, unless that is us.
+pub(crate) fn plaintext(destination: SocketAddr) -> Result<Admitted, NotAdmitted> {
+    if RESERVED_PORTS.contains(&destination.port()) {
+        return Err(NotAdmitted::Recursive);
+    }
+    Ok(Admitted { application: destination })
+}
+
+/// The workload's own port for a service port.
+fn local_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
+    let own = workload.services.get(&service.key()).and_then(|list| list.iter().find(|p| p.service_port == port));
+    let target = own.or_else(|| service.ports.iter().find(|p| p.service_port == port))?.target_port;
+    (target != 0).then_some(target)
+}
+
+/// Row I7: what was asked for is reached through a waypoint, and the waypoint is us.
+fn behind_us(tables: &Tables, workload: &Workload, asked: SocketAddr) -> bool {
+    let waypoint = match tables.workload_by_address(&workload.network, asked.ip()) {
+        Some(target) => target.waypoint.as_ref(),
+        // No namespace preference: the caller's is not known for certain. A private service's waypoint is still its own.
+        None => tables
+            .service_by_address(&workload.network, asked.ip(), &workload.namespace)
+            .and_then(|target| target.waypoint.as_ref()),
+    };
+    waypoint.is_some_and(|waypoint| is_us(tables, workload, waypoint))
+}
+
+fn is_us(tables: &Tables, workload: &Workload, waypoint: &GatewayAddress) -> bool {
+    let endpoint_of = |service: &Service| workload.services.contains_key(&service.key());
+    match &waypoint.destination {
+        GatewayDestination::Hostname(key) => workload.services.contains_key(key),
+        GatewayDestination::Address(a) => {
+            tables.service_by_address(&a.network, a.ip, &workload.namespace).is_some_and(|s| endpoint_of(s))
+                || (a.network == workload.network && workload.addresses.contains(&a.ip))
+        }
+    }
+}
+
+/// What the policies say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Decided.
+    Decided(Decision),
+    /// The workload names a policy that nobody has sent (yet).
+    Missing(Arc<str>),
+}
+
+/// Asks the policies that cover `workload`.
+pub(crate) fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
+    let covering = tables.policies_covering(workload);
+    match covering.missing.first() {
+        Some(missing) => Verdict::Missing(missing.to_string().into()),
+        None => Verdict::Decided(decide(&covering.policies, facts)),
+    }
+}

@@ -1,0 +1,226 @@
+//! Tunnels that come to pods: prove the caller, admit, judge, connect to the application, carry.
+
+pub(crate) mod admit;
+pub(crate) mod plaintext;
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use mesh_hbone::connect::{self, Baggage};
+use mesh_hbone::server::{self, AcceptError, Asked, Connection};
+use mesh_hbone::carry;
+use mesh_model::address::canonical;
+use mesh_model::identity::SpiffeId;
+use mesh_model::policy::{Facts, Reason};
+use mesh_model::service::Service;
+use mesh_model::workload::Workload;
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::ResponseFlags;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use crate::outbound::close;
+use crate::report::{FromServer, Party, Report, Traffic};
+use crate::shared::Judgement;
+use crate::sockets;
+use crate::worker::{Pod, Worker};
+
+/// Serves one HBONE connection from `from`: as many tunnels as its caller opens.
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
+    let shared = &worker.shared;
+    let local = match tcp.local_addr() {
+        Ok(local) => canonical(local),
+        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    };
+    let early = Report::early(shared, Direction::Inbound, from, local);
+    let workload = match shared.local_workload(&pod.info).await {
+        Ok(workload) => workload,
+        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+    };
+    let identity = match workload.identity() {
+        Ok(identity) => identity,
+        Err(error) => return early.failed("INVALID_IDENTITY", &error),
+    };
+    let credentials = match shared.certificates.get(&identity).await {
+        Ok(credentials) => credentials,
+        Err(error) => return early.failed("NO_CERTIFICATE", &error),
+    };
+    let settings = &shared.config.hbone;
+    let mut connection = match Connection::accept(tcp, credentials.server_config(), settings).await {
+        Ok(connection) => connection,
+        Err(error) => return early.failed(accept_code(&error), &error),
+    };
+    let caller = Rc::new(connection.peer.clone());
+    let gone = server::unanswered(connection.pings(), settings);
+    let draining = shared.drain.started();
+    tokio::pin!(gone, draining);
+    let mut going_away = false;
+    loop {
+        tokio::select! {
+            asked = connection.next() => match asked {
+                Some(Ok(asked)) => {
+                    let here = Here { local, from, caller: caller.clone() };
+                    spawn_local(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token()));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
+                    return;
+                }
+                None => return,
+            },
+            () = &mut gone => {
+                tracing::debug!(pod = %pod.info, %from, caller = %caller, "caller does not answer PING: connection dropped");
+                return;
+            }
+            () = &mut draining, if !going_away => {
+                going_away = true;
+                connection.go_away();
+            }
+        }
+    }
+}
+
+/// The two ends of an HBONE connection.
+struct Here {
+    local: SocketAddr,
+    from: SocketAddr,
+    caller: Rc<SpiffeId>,
+}
+
+/// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
+async fn tunnel(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    here: Here,
+    asked: Asked,
+    _draining: mesh_runtime::drain::Token,
+) {
+    let shared = &worker.shared;
+    let Here { local, from, caller } = here;
+    let early = Report::early(shared, Direction::Inbound, from, local);
+    if asked.method != Method::CONNECT {
+        asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
+        return early.failed("BAD_REQUEST", &"the method is not CONNECT");
+    }
+    let target = match connect::parse_authority(&asked.authority) {
+        Ok(target) => target,
+        Err(error) => {
+            asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
+            return early.failed("BAD_REQUEST", &error);
+        }
+    };
+    // Asked for each tunnel: the workload may have changed since the connection was made.
+    let workload = match shared.local_workload(&pod.info).await {
+        Ok(workload) => workload,
+        Err(error) => {
+            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN_WORKLOAD");
+            return early.failed("UNKNOWN_WORKLOAD", &error);
+        }
+    };
+    let admitted = match shared.tables.read(|t| admit::target(t, &workload, local, &target)) {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            asked.refuse(error.status(), error.code());
+            return early.failed(error.code(), &error);
+        }
+    };
+    let facts =
+        Facts { source_ip: from.ip(), source: Some((*caller).clone()), destination: admitted.application };
+    let (source, service) = telemetry(&worker, &workload, &asked, from.ip(), &facts);
+    let mut report = Report::open(
+        shared,
+        Traffic {
+            outbound: false,
+            from,
+            to: local,
+            hbone_to: Some(admitted.application),
+            source: match &source {
+                Some(source) => Party::workload(source, Some(&caller)),
+                None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), &caller),
+                None => Party::told(&Baggage::default(), &caller),
+            },
+            destination: Party::workload(&workload, workload.identity().ok().as_ref()),
+            service,
+            secured: true,
+        },
+    );
+    match shared.judge(&pod.info, &workload, &facts).await {
+        Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
+        judgement => {
+            asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED");
+            return report.denied(&judgement);
+        }
+    }
+    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
+    let source = source_of(from, admitted.application);
+    let application = match sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets).await {
+        Ok(application) => application,
+        Err(error) => {
+            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "APPLICATION_UNREACHABLE");
+            return report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
+        }
+    };
+    let baggage = if shared.config.baggage { connect::baggage_of(&workload) } else { String::new() };
+    let tunnel = match asked.accept(&baggage) {
+        Ok(tunnel) => tunnel,
+        Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
+    };
+    report.opened();
+    let count = FromServer(&report);
+    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, &count), cut).await;
+    match carried {
+        Ok(result) => close(report, result),
+        // Dropping the tunnel resets it: the caller sees a cut, not an end.
+        Err(reason) => report.cut(&reason),
+    }
+}
+
+/// Who seems to call and which service they seem to mean: for telemetry only, from tables and from what was told.
+fn telemetry(
+    worker: &Worker,
+    workload: &Workload,
+    asked: &Asked,
+    source_ip: IpAddr,
+    facts: &Facts,
+) -> (Option<Arc<Workload>>, Option<Arc<Service>>) {
+    worker.shared.tables.read(|tables| {
+        // A waypoint's or gateway's address is its own; a caller whose proven identity differs is somebody else.
+        let source = tables
+            .workload_by_address(&workload.network, source_ip)
+            .filter(|w| w.identity().ok().as_ref() == facts.source.as_ref());
+        let told = connect::forwarded_host(&asked.headers)
+            .and_then(|host| workload.services.keys().find(|key| *key.name == *host));
+        let port = facts.destination.port();
+        let guessed = || {
+            let serves = |ports: &[mesh_model::workload::PortMapping]| ports.iter().any(|p| p.target_port == port);
+            workload.services.iter().find(|(_, ports)| serves(ports)).map(|(key, _)| key)
+        };
+        let service = told.or_else(guessed).and_then(|key| tables.service(key));
+        (source.cloned(), service.cloned())
+    })
+}
+
+/// The address the application shall see: the caller's, unless that is its own.
+fn source_of(from: SocketAddr, application: SocketAddr) -> Option<IpAddr> {
+    (from.ip() != application.ip() && from.is_ipv4() == application.is_ipv4()).then(|| from.ip())
+}
+
+/// Runs `carried` until it ends or the connection is cut.
+async fn until_cut<T>(carried: impl Future<Output = T>, cut: oneshot::Receiver<Reason>) -> Result<T, Reason> {
+    tokio::select! {
+        result = carried => Ok(result),
+        Ok(reason) = cut => Err(reason),
+    }
+}
+
+fn accept_code(error: &AcceptError) -> &'static str {
+    match error {
+        AcceptError::Tls(_) | AcceptError::NoIdentity => "TLS_FAILED",
+        AcceptError::Http2(_) => "HTTP2_FAILED",
+        AcceptError::Timeout => "HANDSHAKE_TIMEOUT",
+    }
+}

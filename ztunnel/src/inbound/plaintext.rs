@@ -1,0 +1,68 @@
+//! Connections that come to pods without a tunnel: captured, judged as callers without identity.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mesh_hbone::carry;
+use mesh_model::policy::Facts;
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::ResponseFlags;
+use tokio::net::TcpStream;
+
+use super::{admit, source_of, until_cut};
+use crate::outbound::close;
+use crate::report::{FromClient, Party, Report, Traffic};
+use crate::shared::Judgement;
+use crate::sockets;
+use crate::worker::{Pod, Worker};
+
+/// Serves one captured connection from `from`.
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
+    let shared = &worker.shared;
+    let dialled = match sockets::original_destination(&tcp) {
+        Ok(dialled) => dialled,
+        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    };
+    let early = Report::early(shared, Direction::Inbound, from, dialled);
+    let admitted = match admit::plaintext(dialled) {
+        Ok(admitted) => admitted,
+        Err(error) => return early.failed(error.code(), &error),
+    };
+    let workload = match shared.local_workload(&pod.info).await {
+        Ok(workload) => workload,
+        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+    };
+    let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
+    let source = shared.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
+    let mut report = Report::open(
+        shared,
+        Traffic {
+            outbound: false,
+            from,
+            to: admitted.application,
+            hbone_to: None,
+            source: Party::known(source.as_ref()),
+            destination: Party::workload(&workload, workload.identity().ok().as_ref()),
+            service: None,
+            secured: false,
+        },
+    );
+    match shared.judge(&pod.info, &workload, &facts).await {
+        Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
+        judgement => return report.denied(&judgement),
+    }
+    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
+    let source = source_of(from, admitted.application);
+    match sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets).await {
+        Ok(application) => {
+            report.opened();
+            let count = FromClient(&report);
+            let carried = until_cut(carry::tcp_and_tcp(tcp, application, &count), cut).await;
+            match carried {
+                Ok(result) => close(report, result),
+                Err(reason) => report.cut(&reason),
+            }
+        }
+        Err(error) => report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error),
+    }
+}

@@ -1,0 +1,27 @@
+//! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
+
+use mesh_runtime::metrics::Metrics;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// How many pods are served.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodMetrics {
+    pub(crate) active: Gauge,
+    pub(crate) pending: Gauge,
+    pub(crate) started: Counter,
+    pub(crate) stopped: Counter,
+}
+
+impl PodMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let registry = metrics.registry_mut();
+        let prefix = |name: &str| format!("workload_manager_{name}");
+        registry.register(prefix("active_proxy_count"), "Pods served now", this.active.clone());
+        registry.register(prefix("pending_proxy_count"), "Pods handed over and not served", this.pending.clone());
+        registry.register(prefix("proxies_started"), "Pods whose serving began", this.started.clone());
+        registry.register(prefix("proxies_stopped"), "Pods whose serving ended", this.stopped.clone());
+        this
+    }
+}

@@ -1,0 +1,162 @@
+//! Connections that pods open: accept → plan → carry.
+
+mod plan;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh_hbone::carry::{self, CarryError};
+use mesh_hbone::client::{Client, OpenError};
+use mesh_hbone::connect::{self, Context};
+use mesh_hbone::pool::Key;
+use mesh_identity::store::CertificateError;
+use mesh_model::destination::{PlainTo, TunnelTo};
+use mesh_model::workload::Workload;
+use mesh_runtime::trace::TraceParent;
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::ResponseFlags;
+use tokio::net::TcpStream;
+
+use crate::report::{FromClient, Party, Report, Traffic};
+use crate::sockets;
+use crate::worker::{Pod, Worker};
+use plan::Plan;
+
+/// Serves one captured connection from `from`.
+pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
+    let dialled = match sockets::original_destination(&tcp) {
+        Ok(dialled) => dialled,
+        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    };
+    let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
+    let client = match worker.shared.local_workload(&pod.info).await {
+        Ok(client) => client,
+        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+    };
+    let network = &worker.shared.config.network;
+    let plan = worker.shared.tables.read(|t| plan::plan(t, &client, network, from, dialled, rand::random()));
+    match plan {
+        Plan::Refuse(refusal) => early.failed(refusal.code(), &refusal),
+        Plan::Plain(to) => plain(&worker, &pod, &client, tcp, from, to).await,
+        Plan::Tunnel { key, to } => tunnel(&worker, &pod, &client, tcp, from, key, to).await,
+    }
+}
+
+/// Plain TCP to a destination outside the mesh, or one that the mesh does not know.
+async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStream, from: SocketAddr, to: PlainTo) {
+    let report = Report::open(
+        &worker.shared,
+        Traffic {
+            outbound: true,
+            from,
+            to: to.address,
+            hbone_to: None,
+            source: Party::workload(client, None),
+            destination: Party::known(to.workload.as_ref()),
+            service: to.service.clone(),
+            secured: false,
+        },
+    );
+    let result = match sockets::dial(&pod.netns, None, to.address, &worker.shared.config.sockets).await {
+        Ok(remote) => {
+            report.opened();
+            carry::tcp_and_tcp(tcp, remote, &FromClient(&report)).await
+        }
+        Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
+    };
+    close(report, result);
+}
+
+/// A tunnel to a peer that proves who it is.
+async fn tunnel(
+    worker: &Worker,
+    pod: &Pod,
+    client: &Arc<Workload>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    key: Key,
+    to: TunnelTo,
+) {
+    let shared = &worker.shared;
+    let report = Report::open(
+        shared,
+        Traffic {
+            outbound: true,
+            from,
+            to: to.peer,
+            hbone_to: Some(to.authority),
+            source: Party::workload(client, Some(&key.source)),
+            destination: Party::workload(&to.workload, to.expected.first()),
+            service: to.service.clone(),
+            secured: true,
+        },
+    );
+    let baggage = if shared.config.baggage { connect::baggage_of(client) } else { String::new() };
+    let request = connect::request(
+        &to.authority.to_string(),
+        &Context {
+            baggage: &baggage,
+            client: Some(from),
+            host: to.service.as_ref().map(|s| &*s.hostname),
+            traceparent: &TraceParent::random().to_string(),
+        },
+    );
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
+    };
+    match pod.pool.open(&key, request, || connect_to(worker, pod, &key)).await {
+        Ok((opened, _peer)) => {
+            report.opened();
+            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, &FromClient(&report)).await;
+            close(report, result);
+        }
+        Err(error) => {
+            let (flags, code) = classify(&error);
+            report.failed(flags, code, &error);
+        }
+    }
+}
+
+/// A new connection for the pool: from inside the pod's namespace, so that the peer sees the pod's address.
+async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
+    let shared = &worker.shared;
+    let credentials = shared.certificates.get(&key.source).await.map_err(no_certificate)?;
+    let tcp = sockets::dial(&pod.netns, None, key.peer, &shared.config.sockets).await.map_err(|error| {
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
+            _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
+        }
+    })?;
+    Client::handshake(tcp, credentials.client_config(&key.expected), &key.expected, &shared.config.hbone).await
+}
+
+fn no_certificate(error: CertificateError) -> OpenError {
+    OpenError::Certificate(error.to_string())
+}
+
+/// The flag that metrics carry and the stable code of a failure to open; documented in `docs/reasons.md`.
+fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
+    match error {
+        OpenError::Certificate(_) => (ResponseFlags::IdentityError, "NO_CERTIFICATE"),
+        OpenError::Connect { .. } => (ResponseFlags::Connect, "CONNECT_FAILED"),
+        OpenError::ConnectTimeout => (ResponseFlags::NetworkPolicy, "CONNECT_TIMEOUT"),
+        OpenError::Tls { .. } => (ResponseFlags::TlsFailure, "TLS_FAILED"),
+        OpenError::HandshakeTimeout => (ResponseFlags::H2HandshakeFailure, "HANDSHAKE_TIMEOUT"),
+        OpenError::Http2(_) => (ResponseFlags::H2HandshakeFailure, "HTTP2_FAILED"),
+        OpenError::Refused { status, .. } if *status == http::StatusCode::UNAUTHORIZED => {
+            (ResponseFlags::Connect, "REFUSED_BY_POLICY")
+        }
+        OpenError::Refused { .. } => (ResponseFlags::Connect, "REFUSED_BY_PEER"),
+        OpenError::Closed => (ResponseFlags::Connect, "PEER_CLOSED"),
+    }
+}
+
+/// Ends the report of a connection that was open.
+pub(crate) fn close(report: Report, result: Result<(), CarryError>) {
+    match result {
+        Ok(()) => report.closed(),
+        Err(error) => report.broken(&error),
+    }
+}

@@ -1,0 +1,247 @@
+//! The pods of this node: handed over by the node agent, served by every worker. The only writer of that list.
+//!
+//! A conversation with the agent begins with a snapshot; what it did not name is no longer served when it ends. The
+//! loss of the agent stops no pod.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
+use mesh_runtime::readiness::Part;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::config::Config;
+use crate::metrics::PodMetrics;
+use crate::sockets::{self, Netns};
+use crate::worker::{Command, Handle, Listeners, Served};
+
+/// A pod whose listeners could not be made is tried again this often.
+const RETRY: Duration = Duration::from_secs(5);
+/// Ports of the three listeners.
+const OUTBOUND: u16 = 15001;
+const PLAINTEXT: u16 = 15006;
+const HBONE: u16 = 15008;
+
+/// The pods of this node.
+pub(crate) struct Pods {
+    workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
+    config: Config,
+    metrics: PodMetrics,
+    serving: HashMap<Arc<str>, Serving>,
+    /// Handed over, but not served: why, and when it is tried again.
+    pending: BTreeMap<Arc<str>, Pending>,
+    /// Named by the snapshot under way.
+    named: HashSet<Arc<str>>,
+    /// For the admin dump.
+    list: List,
+}
+
+/// What is served now, for the admin dump.
+pub(crate) type List = Arc<Mutex<BTreeMap<Arc<str>, Arc<PodInfo>>>>;
+
+struct Serving {
+    info: Arc<PodInfo>,
+    netns: Netns,
+}
+
+struct Pending {
+    info: Arc<PodInfo>,
+    netns: Netns,
+    error: String,
+    retry: Instant,
+}
+
+/// The agent broke the protocol: the process must end, and begin again from a fresh snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Violation(String);
+
+impl Pods {
+    pub(crate) fn new(workers: &[Handle], config: Config, metrics: PodMetrics) -> Self {
+        Self {
+            workers: workers.iter().map(|w| w.commands.clone()).collect(),
+            config,
+            metrics,
+            serving: HashMap::new(),
+            pending: BTreeMap::new(),
+            named: HashSet::new(),
+            list: List::default(),
+        }
+    }
+
+    pub(crate) fn list(&self) -> List {
+        self.list.clone()
+    }
+
+    /// Follows the agent for as long as the process lives.
+    pub(crate) async fn follow(mut self, ready: Part) -> Violation {
+        let mut backoff = mesh_handoff::backoff::Backoff::default();
+        loop {
+            let mut agent = match ZtunnelEnd::connect(&self.config.agent_socket).await {
+                Ok(agent) => agent,
+                Err(error) => {
+                    ready.not_ready(error.to_string());
+                    tracing::debug!(%error, "waiting for the node agent");
+                    sleep(backoff.next_wait()).await;
+                    continue;
+                }
+            };
+            tracing::info!(socket = %self.config.agent_socket.display(), "connected to the node agent");
+            self.named.clear();
+            let error = self.converse(&mut agent, &ready, &mut backoff).await;
+            if let ztunnel_end::Error::Violation(what) = error {
+                return Violation(what);
+            }
+            ready.not_ready(error.to_string());
+            tracing::warn!(%error, "the node agent is gone; the pods it named stay served");
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        agent: &mut ZtunnelEnd,
+        ready: &Part,
+        backoff: &mut mesh_handoff::backoff::Backoff,
+    ) -> ztunnel_end::Error {
+        let mut snapshot_sent = false;
+        loop {
+            let retry = self.pending.values().map(|p| p.retry).min();
+            let request = tokio::select! {
+                request = agent.next() => request,
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
+                    self.retry_pending();
+                    self.say_ready(ready, snapshot_sent);
+                    continue;
+                }
+            };
+            let outcome = match request {
+                Err(error) => return error,
+                Ok(Request::Add { uid, pod, netns }) => self.add(uid.into(), pod, netns),
+                Ok(Request::Keep { uid }) => {
+                    self.named.insert(uid.into());
+                    Ok(())
+                }
+                Ok(Request::Del { uid }) => {
+                    self.named.remove(&*uid);
+                    self.remove(&uid, "the node agent took it back");
+                    Ok(())
+                }
+                Ok(Request::SnapshotSent) => {
+                    self.reconcile();
+                    snapshot_sent = true;
+                    backoff.reset();
+                    Ok(())
+                }
+            };
+            self.say_ready(ready, snapshot_sent);
+            if let Err(error) = agent.ack(outcome).await {
+                return error;
+            }
+        }
+    }
+
+    fn add(&mut self, uid: Arc<str>, info: PodInfo, netns: OwnedFd) -> Result<(), String> {
+        self.named.insert(uid.clone());
+        let netns = Netns::new(netns).map_err(|e| format!("network namespace of {info}: {e}"))?;
+        if let Some(serving) = self.serving.get(&uid) {
+            if serving.netns.id == netns.id && *serving.info == info {
+                return Ok(());
+            }
+            self.remove(&uid, "it has another network namespace now");
+        }
+        self.pending.remove(&uid);
+        let info = Arc::new(info);
+        let result = self.serve(uid.clone(), info.clone(), netns.clone());
+        result.map_err(|e| {
+            let error = format!("cannot listen in pod {info}: {e}");
+            tracing::error!(%error, "pod is not served; it is tried again");
+            self.pending
+                .insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY });
+            self.metrics.pending.set(self.pending.len() as i64);
+            error
+        })
+    }
+
+    fn serve(&mut self, uid: Arc<str>, info: Arc<PodInfo>, netns: Netns) -> io::Result<()> {
+        // All listeners first: a pod is served by every worker or by none.
+        let settings = &self.config.sockets;
+        let listen = || -> io::Result<Listeners> {
+            Ok(Listeners {
+                outbound: sockets::listen(&netns, OUTBOUND, settings)?,
+                plaintext: sockets::listen(&netns, PLAINTEXT, settings)?,
+                hbone: sockets::listen(&netns, HBONE, settings)?,
+            })
+        };
+        // Without a shared port one worker serves the pod alone.
+        let count = if settings.reuse_port { self.workers.len() } else { 1 };
+        let listeners = (0..count).map(|_| listen()).collect::<io::Result<Vec<_>>>()?;
+        for (worker, listeners) in self.workers.iter().zip(listeners) {
+            let served = Served { uid: uid.clone(), info: info.clone(), netns: netns.clone(), listeners };
+            // A worker ends only with the process.
+            let _ = worker.send(Command::Serve(served));
+        }
+        tracing::info!(pod = %info, %uid, "serving pod");
+        self.metrics.started.inc();
+        lock(&self.list).insert(uid.clone(), info.clone());
+        self.serving.insert(uid, Serving { info, netns });
+        self.metrics.active.set(self.serving.len() as i64);
+        Ok(())
+    }
+
+    fn remove(&mut self, uid: &str, why: &str) {
+        if self.pending.remove(uid).is_some() {
+            self.metrics.pending.set(self.pending.len() as i64);
+        }
+        let Some(serving) = self.serving.remove(uid) else { return };
+        for worker in &self.workers {
+            let _ = worker.send(Command::Stop(uid.into()));
+        }
+        tracing::info!(pod = %serving.info, %uid, why, "no longer serving pod");
+        self.metrics.stopped.inc();
+        self.metrics.active.set(self.serving.len() as i64);
+        lock(&self.list).remove(uid);
+    }
+
+    /// The snapshot is complete: what it did not name is gone.
+    fn reconcile(&mut self) {
+        let all = self.serving.keys().chain(self.pending.keys());
+        let gone: Vec<Arc<str>> = all.filter(|uid| !self.named.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.remove(&uid, "it is not in the node agent's snapshot");
+        }
+    }
+
+    fn retry_pending(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Arc<str>> =
+            self.pending.iter().filter(|(_, p)| p.retry <= now).map(|(uid, _)| uid.clone()).collect();
+        for uid in due {
+            let Some(pending) = self.pending.remove(&uid) else { continue };
+            let result = self.serve(uid.clone(), pending.info.clone(), pending.netns.clone());
+            if let Err(error) = result {
+                let error = format!("cannot listen in pod {}: {error}", pending.info);
+                self.pending.insert(uid, Pending { error, retry: now + RETRY, ..pending });
+            }
+        }
+        self.metrics.pending.set(self.pending.len() as i64);
+    }
+
+    fn say_ready(&self, ready: &Part, snapshot_sent: bool) {
+        match self.pending.values().next() {
+            Some(first) => {
+                ready.not_ready(format!("{} pods not served, one because {}", self.pending.len(), first.error));
+            }
+            None if snapshot_sent => ready.ready(),
+            None => ready.not_ready("waiting for the node agent's snapshot"),
+        }
+    }
+}
+
+/// A panic while it was held cannot leave a map half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

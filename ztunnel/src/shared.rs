@@ -1,0 +1,121 @@
+//! What every worker reads: settings, tables, certificates, and where to report. Nothing here is written on the data
+//! path but counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_handoff::PodInfo;
+use mesh_identity::store::Store;
+use mesh_model::policy::{Decision, Facts, Reason};
+use mesh_model::workload::Workload;
+use mesh_runtime::access_log::AccessLog;
+use mesh_runtime::drain;
+use mesh_runtime::metrics::TrafficMetrics;
+use mesh_xds::follow::Reader;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Config;
+use crate::inbound::admit::{self, Verdict};
+
+/// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
+const AWAIT_TABLES: Duration = Duration::from_secs(5);
+
+/// What every worker reads.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) tables: Reader,
+    pub(crate) certificates: Store,
+    pub(crate) traffic: TrafficMetrics,
+    pub(crate) access_log: AccessLog,
+    pub(crate) drain: drain::Watch,
+}
+
+/// The local workload is not (yet) in the tables (rows O2, I3, P2).
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "timed out waiting for workload {namespace}/{name} (service account {account}) from xds: is the pod known to the \
+     control plane, and is it connected?"
+)]
+pub(crate) struct UnknownWorkload {
+    namespace: String,
+    name: String,
+    account: String,
+}
+
+/// What the policies said, and for an undecidable question why.
+#[derive(Clone, Debug)]
+pub(crate) enum Judgement {
+    /// The policies decided.
+    Decided(Decision),
+    /// The workload names a policy that did not come: it cannot be decided, so it is denied.
+    MissingPolicy(Arc<str>),
+}
+
+impl Shared {
+    /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
+    pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
+        let find = || {
+            self.tables.read(|tables| {
+                tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned()
+            })
+        };
+        // Subscribed before the first look, so that a change between look and wait is not missed.
+        let mut changed = None;
+        let deadline = Instant::now() + AWAIT_TABLES;
+        loop {
+            if let Some(workload) = find() {
+                return Ok(workload);
+            }
+            let Some(changed) = changed.as_mut() else {
+                changed = Some(self.tables.changed());
+                continue;
+            };
+            if timeout_at(deadline, changed.changed()).await.is_ok_and(|r| r.is_ok()) {
+                continue;
+            }
+            return Err(UnknownWorkload {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                account: pod.service_account.clone(),
+            });
+        }
+    }
+
+    /// Asks the policies about a connection to a local workload. A policy that the workload names and that has not
+    /// come yet is awaited: policies and workloads may arrive in any order.
+    pub(crate) async fn judge(&self, pod: &PodInfo, workload: &Arc<Workload>, facts: &Facts) -> Judgement {
+        let deadline = Instant::now() + AWAIT_TABLES;
+        let mut changed = None;
+        loop {
+            let verdict = self.tables.read(|tables| {
+                let current = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account);
+                admit::verdict(tables, current.unwrap_or(workload), facts)
+            });
+            let missing = match verdict {
+                Verdict::Decided(decision) => return Judgement::Decided(decision),
+                Verdict::Missing(policy) => policy,
+            };
+            let Some(changed) = changed.as_mut() else {
+                changed = Some(self.tables.changed());
+                continue;
+            };
+            if timeout_at(deadline, changed.changed()).await.is_ok_and(|r| r.is_ok()) {
+                continue;
+            }
+            return Judgement::MissingPolicy(missing);
+        }
+    }
+
+    /// Why an open connection must be cut now, if it must. A policy that is missing does not cut what was let in:
+    /// it is about to come.
+    pub(crate) fn judge_open(&self, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
+        let verdict = self.tables.read(|tables| {
+            let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account)?;
+            Some(admit::verdict(tables, workload, facts))
+        });
+        match verdict {
+            Some(Verdict::Decided(decision)) if !decision.allowed => Some(decision.reason),
+            _ => None,
+        }
+    }
+}

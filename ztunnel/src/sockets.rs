@@ -1,0 +1,206 @@
+//! Sockets in a pod's network namespace: listeners, original destinations, and dialling as somebody else.
+//!
+//! ztunnel never lives in a pod's namespace: a thread enters it, makes the socket, and returns. What that socket then
+//! sends starts inside the pod's namespace, with the pod's own routes.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_model::address::canonical;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Mark of every packet that ztunnel sends from a pod's namespace; redirection leaves it alone (`PACKET_MARK`).
+pub const PACKET_MARK: u32 = 0x539;
+/// Connections that wait to be accepted, per listener.
+const BACKLOG: i32 = 1024;
+/// How long the kernel may take to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What sockets are made like.
+#[derive(Clone, Debug)]
+pub struct SocketSettings {
+    /// `IPV6_ENABLED`: listeners take both families.
+    pub ipv6: bool,
+    /// `PACKET_MARK`.
+    pub mark: u32,
+    /// `INPOD_PORT_REUSE`: several workers, and an old and a new ztunnel, listen on one port.
+    pub reuse_port: bool,
+    /// `KEEPALIVE_*`: idle time, interval, probes; `None` is off.
+    pub keepalive: Option<(Duration, Duration, u32)>,
+    /// `ENABLE_ORIG_SRC`: what to do about dialling with the caller's address.
+    pub original_source: OriginalSource,
+}
+
+/// `ENABLE_ORIG_SRC`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalSource {
+    /// Unset: where the kernel lets us.
+    BestEffort,
+    /// True: or not at all.
+    Required,
+    /// False: never.
+    Off,
+}
+
+/// A pod's network namespace.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    pod: Arc<OwnedFd>,
+    own: Arc<File>,
+    /// Device and inode: what tells one namespace from another.
+    pub id: (u64, u64),
+}
+
+impl Netns {
+    /// The namespace behind a descriptor, and the process's own to return to.
+    ///
+    /// # Errors
+    /// When the descriptor is no namespace or ours cannot be opened.
+    pub fn new(pod: OwnedFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&pod)?;
+        // The thread's, not the process's: this may run on a thread of a test that moved elsewhere.
+        let own = File::open("/proc/thread-self/ns/net")?;
+        Ok(Self { pod: Arc::new(pod), own: Arc::new(own), id: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// Runs `f` with this thread inside the namespace. `f` must not wait: other work of the thread would be inside too.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered; whatever `f` returns.
+    ///
+    /// Ends the process when the way back fails: going on would make every later socket in the wrong pod.
+    pub fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        move_into_link_name_space(self.pod.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let result = f();
+        if let Err(error) = move_into_link_name_space(self.own.as_fd(), Some(LinkNameSpaceType::Network)) {
+            tracing::error!(%error, "this thread could not leave a pod's network namespace");
+            std::process::abort();
+        }
+        result
+    }
+}
+
+/// A listener on the wildcard address of the pod.
+///
+/// # Errors
+/// When the port is taken by somebody who does not share it, or rights are missing.
+pub fn listen(netns: &Netns, port: u16, settings: &SocketSettings) -> io::Result<std::net::TcpListener> {
+    netns.run(|| {
+        let domain = if settings.ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let wildcard: IpAddr = if settings.ipv6 {
+            socket.set_only_v6(false)?;
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(settings.reuse_port)?;
+        socket.set_mark(settings.mark)?;
+        if settings.original_source != OriginalSource::Off {
+            let transparent = socket.set_ip_transparent_v4(true);
+            if settings.original_source == OriginalSource::Required {
+                transparent?;
+            }
+        }
+        socket.bind(&SocketAddr::new(wildcard, port).into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    })
+}
+
+/// Options of every connection, accepted or dialled. What the kernel refuses here is not worth a connection.
+pub fn tune(tcp: &TcpStream, settings: &SocketSettings) {
+    let socket = SockRef::from(tcp);
+    let _ = socket.set_tcp_nodelay(true);
+    if let Some((idle, interval, probes)) = settings.keepalive {
+        let _ = socket.set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
+        );
+    }
+}
+
+/// Where a redirected connection was going, in normal form.
+///
+/// # Errors
+/// When the socket is gone.
+pub fn original_destination(tcp: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(tcp);
+    let redirected = socket.original_dst_v4().or_else(|_| socket.original_dst_v6());
+    match redirected.ok().and_then(|address| address.as_socket()) {
+        Some(address) => Ok(canonical(address)),
+        // Not redirected, or no connection tracking: it was going to where it arrived.
+        None => Ok(canonical(tcp.local_addr()?)),
+    }
+}
+
+/// Connects from inside the pod's namespace; from `source` if given, else from the address the pod's routes choose.
+///
+/// # Errors
+/// When the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when the source cannot be taken and
+/// [`OriginalSource::Required`] says it must.
+pub async fn dial(
+    netns: &Netns,
+    source: Option<IpAddr>,
+    destination: SocketAddr,
+    settings: &SocketSettings,
+) -> io::Result<TcpStream> {
+    let socket = netns.run(|| {
+        let socket =
+            Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_mark(settings.mark)?;
+        if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
+            && let Err(error) = take_source(&socket, source)
+        {
+            if settings.original_source == OriginalSource::Required {
+                return Err(error);
+            }
+            tracing::warn!(%source, %error, "cannot dial with the caller's address; the application sees the pod's");
+        }
+        Ok(socket)
+    })?;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(destination);
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??;
+    tune(&tcp, settings);
+    Ok(tcp)
+}
+
+/// Binds to an address that is not ours; the port is chosen when connecting, so that one address serves many
+/// destinations.
+fn take_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    match source {
+        IpAddr::V4(_) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        IpAddr::V6(_) => {
+            socket.set_ip_transparent_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    bind_without_port(socket)?;
+    socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+/// `IP_BIND_ADDRESS_NO_PORT`: no port is taken at bind.
+#[allow(unsafe_code, reason = "no crate in use offers this socket option; it takes an int that lives on this stack")]
+fn bind_without_port(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads `size_of(on)` bytes.
+    let result = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(socket),
+            libc::SOL_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
