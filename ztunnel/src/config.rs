@@ -1,7 +1,7 @@
 //! What was set → what it means. The names are Istio's: an operator's DaemonSet works unchanged.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_hbone::Settings;
@@ -130,7 +130,9 @@ impl Config {
             token: match env.file_or_inline("AUTH_TOKEN") {
                 Some(FileOrInline::Inline(token)) => Token::Literal(token),
                 Some(FileOrInline::File(path)) => Token::File(path),
-                None => Token::File(DEFAULT_TOKEN.into()),
+                // A projected token is there before the process is; where there is none, the CA knows us otherwise.
+                None if Path::new(DEFAULT_TOKEN).exists() => Token::File(DEFAULT_TOKEN.into()),
+                None => Token::None,
             },
             certificate_lifetime: duration("SECRET_TTL", secs(24 * 3600))?,
             tls12: yes("TLS12_ENABLED", false)?,
