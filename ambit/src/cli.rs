@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Process 1 of a machine; started by `up`.
     #[command(hide = true)]
     Machine(MachineArgs),
+    /// Count packets on the fabric; used by the demo and tests.
+    #[command(hide = true)]
+    Capture(crate::capture::CaptureArgs),
     /// Small clients and servers for pods; used by the demo and tests.
     #[command(hide = true, subcommand)]
     Tool(crate::tool::Tool),

@@ -16,8 +16,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Most questions being read or answered at a time.
 const MOST_QUESTIONS: usize = 32;
-/// An editor writes a file in several steps; this long after the last one it is read.
-const SETTLE: Duration = Duration::from_millis(60);
 
 /// The life of process 1.
 pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
@@ -54,8 +52,13 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
 
     let edits = Arc::new(Notify::new());
     let edited = Arc::clone(&edits);
-    let _folder = watch(std::slice::from_ref(&args.folder), SETTLE, move |_| true, edited)
-        .with_context(|| format!("cannot watch {}", args.folder.display()))?;
+    let mut folder = istiod_lite::folder::watch::Watch::new([args.folder.as_path()]);
+    tokio::spawn(async move {
+        loop {
+            folder.changed().await;
+            edited.notify_one();
+        }
+    });
     // Node agents replace this file when something changed.
     let answers = |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json");
     let _agents = watch(&cluster.watched(), Duration::from_millis(5), answers, cluster.changed())

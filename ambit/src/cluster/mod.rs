@@ -85,7 +85,7 @@ impl Cluster {
         let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
         let fabric = Fabric::make(own_netns, links::has_ipv6()).await?;
         let mut folder = Folder::new(args.folder.clone());
-        let (objects, rejected) = folder.read();
+        let (objects, rejected) = folder.read().unwrap_or_default();
         let changed = Arc::new(Notify::new());
         let mut names: Vec<String> = objects.nodes.keys().cloned().collect();
         if names.is_empty() {
@@ -152,10 +152,12 @@ impl Cluster {
                 _ = &mut inputs.end => break,
                 () = self.changed.notified() => {}
                 () = inputs.edits.notified() => {
-                    (self.objects, self.rejected) = self.folder.read();
                     self.generation += 1;
-                    for rejected in &self.rejected {
-                        tracing::warn!("{}: {}", rejected.file, rejected.reason);
+                    if let Some((objects, rejected)) = self.folder.read() {
+                        (self.objects, self.rejected) = (objects, rejected);
+                        for rejected in &self.rejected {
+                            tracing::warn!("{}: {}", rejected.file, rejected.reason);
+                        }
                     }
                 }
                 question = inputs.questions.recv() => {

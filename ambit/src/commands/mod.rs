@@ -21,6 +21,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::IstiodLite(_) => anyhow::bail!("not in this build"),
         Command::NodeAgent(_) => anyhow::bail!("not in this build"),
         Command::Machine(args) => crate::init::main(&args),
+        Command::Capture(args) => crate::capture::run(&args),
         Command::Tool(tool) => crate::tool::run(&tool),
     }
 }
