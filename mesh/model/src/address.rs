@@ -48,8 +48,21 @@ impl NamespacedName {
     /// From `namespace/name`: exactly one slash, neither side empty.
     pub fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
-        (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then(|| Self::new(namespace, name))
+        (is_key_part(namespace) && is_key_part(name)).then(|| Self::new(namespace, name))
     }
+
+    /// [`NamespacedName::parse`] of a service's key; hostnames are case-insensitive (RFC 1035) and kept in lower case.
+    pub fn parse_service(text: &str) -> Option<Self> {
+        Self::parse(text).map(|key| match key.name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Self::new(key.namespace, key.name.to_ascii_lowercase()),
+            false => key,
+        })
+    }
+}
+
+/// Whether a text can be one side of `namespace/name`, so that what is printed can be parsed again.
+pub(crate) fn is_key_part(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
 }
 
 impl fmt::Display for NamespacedName {
@@ -98,6 +111,7 @@ mod tests {
     #[test]
     fn namespaced_names() {
         assert_eq!(NamespacedName::parse("a/b"), Some(NamespacedName::new("a", "b")));
+        assert_eq!(NamespacedName::parse_service("A/B.Svc"), Some(NamespacedName::new("A", "b.svc")));
         for bad in ["", "a", "a/", "/b", "a/b/c"] {
             assert_eq!(NamespacedName::parse(bad), None, "{bad}");
         }

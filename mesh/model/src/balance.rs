@@ -39,17 +39,52 @@ pub fn choose(
     random: u64,
 ) -> Result<Endpoint, NoEndpoint> {
     let mapping = service.ports.iter().find(|p| p.service_port == port).ok_or(NoEndpoint::Port(port))?;
-    let key = service.key();
+    pick(service, endpoints, client, random, |w| own_port(service, w, port).or(nonzero(mapping.target_port)))
+}
+
+/// [`choose`] for a waypoint's own service and its HBONE `port`. Users do not name that port, so a waypoint behind an
+/// application tunnel need not have it on its service: ztunnel answers it there, on the port that was asked for.
+///
+/// # Errors
+/// When no waypoint can take the connection.
+pub fn choose_waypoint(
+    service: &Service,
+    endpoints: &[Arc<Workload>],
+    client: &Workload,
+    port: u16,
+    random: u64,
+) -> Result<Endpoint, NoEndpoint> {
+    let mapping = service.ports.iter().find(|p| p.service_port == port);
+    pick(service, endpoints, client, random, |workload| {
+        let tunnelled = || workload.application_tunnel.filter(|t| t.port != 0).map(|_| port);
+        own_port(service, workload, port).or_else(|| nonzero(mapping?.target_port)).or_else(tunnelled)
+    })
+}
+
+/// The endpoint's own answer to a service port.
+fn own_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> {
+    let ports = workload.services.get(&service.key())?;
+    nonzero(ports.iter().find(|p| p.service_port == port)?.target_port)
+}
+
+/// On the wire 0 is no port but "ask the other list".
+fn nonzero(port: u16) -> Option<u16> {
+    (port != 0).then_some(port)
+}
+
+fn pick(
+    service: &Service,
+    endpoints: &[Arc<Workload>],
+    client: &Workload,
+    random: u64,
+    target: impl Fn(&Workload) -> Option<u16>,
+) -> Result<Endpoint, NoEndpoint> {
     let lb = &service.load_balancing;
     let usable = |workload: &Arc<Workload>| {
-        let target = workload
-            .services
-            .get(&key)
-            .and_then(|ports| ports.iter().find(|p| p.service_port == port))
-            .map(|p| p.target_port)
-            .filter(|target| *target != 0)
-            .or_else(|| Some(mapping.target_port).filter(|target| *target != 0))?;
-        let reachable = !workload.addresses.is_empty() || workload.network_gateway.is_some();
+        let target = target(workload)?;
+        // A gateway is the way in from other networks; on the own network it is no substitute for an address.
+        let by_gateway = workload.network != client.network && workload.network_gateway.is_some();
+        let reachable = !workload.addresses.is_empty() || by_gateway;
         let healthy = workload.healthy || lb.allow_unhealthy;
         let rank = rank(lb, client, workload)?;
         (reachable && healthy && workload.capacity > 0).then_some((rank, target))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::address::{GatewayAddress, GatewayDestination};
 use crate::balance::{self, NoEndpoint};
 use crate::identity::{InvalidSpiffeId, SpiffeId};
-use crate::service::{BalanceMode, IpFamilies, Service};
+use crate::service::{BalanceMode, Service};
 use crate::tables::Tables;
 use crate::workload::{Tunnel, Workload};
 
@@ -96,8 +96,8 @@ impl Refusal {
     }
 }
 
-/// Decides where a connection of `client` to `dialled` should go. `network` is the proxy's own; `random` chooses
-/// between endpoints. `dialled` must be in normal form.
+/// Decides where a connection of `client` to `dialled` should go. `network` is the proxy's own, on which `dialled` is
+/// looked up; endpoints are held against the client's, which should be the same. `random` chooses between endpoints. `dialled` must be in normal form.
 pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: SocketAddr, random: u64) -> Destination {
     if dialled.ip().is_loopback() && RESERVED_PORTS.contains(&dialled.port()) {
         return Destination::Refuse(Refusal::Recursive); // O1
@@ -109,8 +109,8 @@ pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: Socket
         None => tables.service_by_address(network, dialled.ip(), &client.namespace),
     };
     let decided = match (service, workload) {
-        (Some(service), _) => to_service(tables, client, network, service, dialled, random),
-        (None, Some(workload)) => to_workload(tables, client, network, workload, dialled, random),
+        (Some(service), _) => to_service(tables, client, service, dialled, random),
+        (None, Some(workload)) => to_workload(tables, client, workload, dialled, random),
         // O16: nobody we know; the application meant the outside world.
         (None, None) => Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: None })),
     };
@@ -120,13 +120,12 @@ pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: Socket
 fn to_service(
     tables: &Tables,
     client: &Workload,
-    network: &str,
     service: &Arc<Service>,
     dialled: SocketAddr,
     random: u64,
 ) -> Result<Destination, Refusal> {
     if let Some(waypoint) = waypoint_of(service, random) {
-        let tunnel = to_waypoint(tables, client, network, waypoint, Some(service), dialled, random)?;
+        let tunnel = to_waypoint(tables, client, waypoint, Some(service), dialled, random)?;
         return Ok(Destination::Tunnel(tunnel)); // O3
     }
     if service.load_balancing.mode == BalanceMode::Passthrough {
@@ -150,15 +149,14 @@ fn to_service(
 fn to_workload(
     tables: &Tables,
     client: &Workload,
-    network: &str,
     workload: &Arc<Workload>,
     dialled: SocketAddr,
     random: u64,
 ) -> Result<Destination, Refusal> {
     if let Some(waypoint) = &workload.waypoint
-        && !is_waypoint(tables, client, network, waypoint)
+        && !is_waypoint(tables, client, waypoint)
     {
-        let tunnel = to_waypoint(tables, client, network, waypoint, None, dialled, random)?;
+        let tunnel = to_waypoint(tables, client, waypoint, None, dialled, random)?;
         return Ok(Destination::Tunnel(tunnel)); // O12
     }
     direct(workload.clone(), None, dialled) // O13 to O15
@@ -220,7 +218,6 @@ fn waypoint_of(service: &Service, random: u64) -> Option<&GatewayAddress> {
 fn to_waypoint(
     tables: &Tables,
     client: &Workload,
-    network: &str,
     waypoint: &GatewayAddress,
     service: Option<&Arc<Service>>,
     dialled: SocketAddr,
@@ -234,9 +231,9 @@ fn to_waypoint(
     let (workload, ip, port) = match (own, &waypoint.destination) {
         (Some(own), _) => {
             let endpoints = tables.endpoints(&own.key());
-            let chosen = balance::choose(own, endpoints, client, waypoint.hbone_mtls_port, random);
+            let chosen = balance::choose_waypoint(own, endpoints, client, waypoint.hbone_mtls_port, random);
             let endpoint = chosen.map_err(|_| unknown())?;
-            let ip = balance::address(&endpoint.workload, IpFamilies::Automatic, dialled).ok_or_else(unknown)?;
+            let ip = balance::address(&endpoint.workload, own.ip_families, dialled).ok_or_else(unknown)?;
             (endpoint.workload, ip, endpoint.port)
         }
         (None, GatewayDestination::Address(a)) => {
@@ -245,7 +242,7 @@ fn to_waypoint(
         }
         (None, GatewayDestination::Hostname(_)) => return Err(unknown()),
     };
-    if *workload.network != *network {
+    if workload.network != client.network {
         return Err(Refusal::UnknownGateway(workload.network.to_string())); // O4
     }
     Ok(TunnelTo {
@@ -259,7 +256,7 @@ fn to_waypoint(
 }
 
 /// Whether the client is itself an endpoint of the waypoint (row O13): same identity and one of its addresses.
-fn is_waypoint(tables: &Tables, client: &Workload, network: &str, waypoint: &GatewayAddress) -> bool {
+fn is_waypoint(tables: &Tables, client: &Workload, waypoint: &GatewayAddress) -> bool {
     let same = |w: &Arc<Workload>| {
         w.namespace == client.namespace
             && w.service_account == client.service_account
@@ -269,7 +266,7 @@ fn is_waypoint(tables: &Tables, client: &Workload, network: &str, waypoint: &Gat
     match &waypoint.destination {
         GatewayDestination::Hostname(key) => tables.endpoints(key).iter().any(same),
         GatewayDestination::Address(a) => tables.service_by_address(&a.network, a.ip, &client.namespace).map_or_else(
-            || tables.workload_by_address(network, a.ip).is_some_and(same),
+            || tables.workload_by_address(&a.network, a.ip).is_some_and(same),
             |service| tables.endpoints(&service.key()).iter().any(same),
         ),
     }

@@ -122,3 +122,6 @@ impl Policy {
         NamespacedName::new(self.namespace.clone(), self.name.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,16 +5,16 @@ use mesh_proto::policy as pb;
 use pb::string_match::MatchType;
 
 use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
-use crate::address::NamespacedName;
-use crate::workload::wire::{ip, ip_bytes};
+use crate::address::{NamespacedName, is_key_part};
+use crate::workload::wire::{block, ip_bytes};
 
 /// Why a policy was refused as a whole. What is wrong inside a match does not refuse it: that match becomes
 /// *unsupported* and is decided against the caller, so the policy is never weaker than written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
-    /// No namespace or name, so no key.
-    #[error("namespace or name is empty")]
-    NoKey,
+    /// No namespace or name, or one that would make the key ambiguous.
+    #[error("namespace or name is empty or holds a slash")]
+    Key,
     /// A scope this version does not know.
     #[error("scope {0} is not supported")]
     Scope(i32),
@@ -27,8 +27,8 @@ impl TryFrom<pb::Authorization> for Policy {
     type Error = InvalidPolicy;
 
     fn try_from(p: pb::Authorization) -> Result<Self, InvalidPolicy> {
-        if p.namespace.is_empty() || p.name.is_empty() {
-            return Err(InvalidPolicy::NoKey);
+        if !is_key_part(&p.namespace) || !is_key_part(&p.name) {
+            return Err(InvalidPolicy::Key);
         }
         Ok(Self {
             scope: match pb::Scope::try_from(p.scope) {
@@ -62,41 +62,41 @@ impl TryFrom<pb::Authorization> for Policy {
 
 fn one_match(m: pb::Match) -> Match {
     let mut unsupported = !m.extensions.is_empty();
-    let mut strings = |list: Vec<pb::StringMatch>| keep(list, &mut unsupported, string);
-    let (namespaces, not_namespaces) = (strings(m.namespaces), strings(m.not_namespaces));
-    let (principals, not_principals) = (strings(m.principals), strings(m.not_principals));
-    let mut nets = |list: Vec<pb::Address>| keep(list, &mut unsupported, net);
-    let (source_ips, not_source_ips) = (nets(m.source_ips), nets(m.not_source_ips));
-    let (destination_ips, not_destination_ips) = (nets(m.destination_ips), nets(m.not_destination_ips));
-    let mut ports = |list: Vec<u32>| keep(list, &mut unsupported, |p| u16::try_from(p).ok());
-    let (destination_ports, not_destination_ports) = (ports(m.destination_ports), ports(m.not_destination_ports));
+    let u = &mut unsupported;
+    let port = |p| u16::try_from(p).ok();
     let account = |a: pb::ServiceAccountMatch| NamespacedName::new(a.namespace, a.service_account);
     Match {
-        namespaces,
-        not_namespaces,
-        principals,
-        not_principals,
-        source_ips,
-        not_source_ips,
-        destination_ips,
-        not_destination_ips,
-        destination_ports,
-        not_destination_ports,
+        namespaces: wanted(m.namespaces, u, string),
+        not_namespaces: unwanted(m.not_namespaces, u, string),
+        principals: wanted(m.principals, u, string),
+        not_principals: unwanted(m.not_principals, u, string),
+        source_ips: wanted(m.source_ips, u, net),
+        not_source_ips: unwanted(m.not_source_ips, u, net),
+        destination_ips: wanted(m.destination_ips, u, net),
+        not_destination_ips: unwanted(m.not_destination_ips, u, net),
+        destination_ports: wanted(m.destination_ports, u, port),
+        not_destination_ports: unwanted(m.not_destination_ports, u, port),
         service_accounts: m.service_accounts.into_iter().map(account).collect(),
         not_service_accounts: m.not_service_accounts.into_iter().map(account).collect(),
         unsupported,
     }
 }
 
-/// Keeps what can be read; what cannot makes the whole match unsupported instead of silently widening it.
-fn keep<A, B>(list: Vec<A>, unsupported: &mut bool, read: impl Fn(A) -> Option<B>) -> Vec<B> {
-    list.into_iter()
-        .filter_map(|a| {
-            let b = read(a);
-            *unsupported |= b.is_none();
-            b
-        })
-        .collect()
+/// The values of a positive field. One that cannot be read might be the one that holds, so the readable rest must not
+/// decide alone that none does: the field is given up and the match is *unsupported*.
+fn wanted<A, B>(list: Vec<A>, unsupported: &mut bool, read: impl Fn(A) -> Option<B>) -> Vec<B> {
+    list.into_iter().map(read).collect::<Option<_>>().unwrap_or_else(|| {
+        *unsupported = true;
+        Vec::new()
+    })
+}
+
+/// The values of a `not_` field. Each readable one still excludes; one that cannot be read leaves the match
+/// *unsupported* besides.
+fn unwanted<A, B>(list: Vec<A>, unsupported: &mut bool, read: impl Fn(A) -> Option<B>) -> Vec<B> {
+    let values: Vec<_> = list.into_iter().map(read).collect();
+    *unsupported |= values.iter().any(Option::is_none);
+    values.into_iter().flatten().collect()
 }
 
 fn string(s: pb::StringMatch) -> Option<StringMatch> {
@@ -108,12 +108,8 @@ fn string(s: pb::StringMatch) -> Option<StringMatch> {
     })
 }
 
-/// A block, in normal form: an IPv4-mapped IPv6 block becomes the IPv4 block it maps, as connections' addresses do.
 fn net(a: pb::Address) -> Option<IpNet> {
-    let canonical = ip(&a.address).ok()?;
-    let mapped = a.address.len() == 16 && canonical.is_ipv4();
-    let length = if mapped { a.length.checked_sub(96)? } else { a.length };
-    IpNet::new(canonical, u8::try_from(length).ok()?).ok()
+    block(&a.address, a.length)
 }
 
 impl From<&Policy> for pb::Authorization {

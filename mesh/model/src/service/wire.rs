@@ -1,19 +1,21 @@
 //! Service ↔ `istio.workload.Service`.
 
+use ipnet::IpNet;
 use mesh_proto::workload as pb;
 
 use super::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
+use crate::address::is_key_part;
 use crate::workload::InvalidWorkload;
-use crate::workload::wire::{gateway, gateway_to_wire, ip_bytes, network_address, ports, ports_to_wire};
+use crate::workload::wire::{block, gateway, gateway_to_wire, ip_bytes, network_address, ports, ports_to_wire};
 
 /// Why a service was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidService {
-    /// No namespace or hostname, so no key.
-    #[error("namespace or hostname is empty")]
-    NoKey,
-    /// A prefix longer than the address.
-    #[error("prefix length {0} is longer than the address")]
+    /// No namespace or hostname, or one that would make the key ambiguous.
+    #[error("namespace or hostname is empty or holds a slash")]
+    Key,
+    /// An address and prefix length that make no block.
+    #[error("prefix length {0} does not fit its address")]
     Prefix(u32),
     /// A weighted waypoint without destination.
     #[error("a weighted waypoint has no destination")]
@@ -27,8 +29,8 @@ impl TryFrom<pb::Service> for Service {
     type Error = InvalidService;
 
     fn try_from(s: pb::Service) -> Result<Self, InvalidService> {
-        if s.namespace.is_empty() || s.hostname.is_empty() {
-            return Err(InvalidService::NoKey);
+        if !is_key_part(&s.namespace) || !is_key_part(&s.hostname) {
+            return Err(InvalidService::Key);
         }
         let unsupported = |field, value| InvalidWorkload::Enum { field, value };
         let ip_families = match pb::IpFamilies::try_from(s.ip_families) {
@@ -38,22 +40,7 @@ impl TryFrom<pb::Service> for Service {
             Ok(pb::IpFamilies::Dual) => IpFamilies::Dual,
             Err(_) => return Err(unsupported("ip_families", s.ip_families).into()),
         };
-        let vips = s
-            .addresses
-            .into_iter()
-            .map(|a| {
-                let prefix = a.length;
-                let address = network_address(a)?;
-                let longest = if address.ip.is_ipv4() { 32 } else { 128 };
-                match prefix {
-                    // A block of one address is that address.
-                    Some(length) if length == longest => Ok(Vip { address, prefix: None }),
-                    Some(length) if length < longest => Ok(Vip { address, prefix: Some(length as u8) }),
-                    Some(length) => Err(InvalidService::Prefix(length)),
-                    None => Ok(Vip { address, prefix: None }),
-                }
-            })
-            .collect::<Result<_, _>>()?;
+        let vips = s.addresses.into_iter().map(vip).collect::<Result<_, _>>()?;
         Ok(Self {
             name: s.name.into(),
             namespace: s.namespace.into(),
@@ -78,6 +65,15 @@ impl TryFrom<pb::Service> for Service {
             private: s.visibility == pb::service::Visibility::Namespace as i32,
         })
     }
+}
+
+fn vip(a: pb::NetworkAddress) -> Result<Vip, InvalidService> {
+    let block = a.length.map(|length| block(&a.address, length).ok_or(InvalidService::Prefix(length)));
+    let address = network_address(a)?;
+    // A block of one address is that address.
+    let prefix =
+        block.transpose()?.map(|b| b.prefix_len()).filter(|length| *length != IpNet::from(address.ip).prefix_len());
+    Ok(Vip { address, prefix })
 }
 
 fn load_balancing(lb: pb::LoadBalancing) -> Result<LoadBalancing, InvalidWorkload> {

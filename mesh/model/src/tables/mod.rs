@@ -72,7 +72,7 @@ impl Tables {
             Kind::Address => {
                 if let Some(old) = self.workloads.remove(name) {
                     self.services.detach(&old);
-                } else if let Some(key) = NamespacedName::parse(name) {
+                } else if let Some(key) = NamespacedName::parse_service(name) {
                     self.services.remove(&key);
                 }
                 Change::default()
@@ -90,7 +90,7 @@ impl Tables {
     }
 
     /// The workload that owns an address. Of several, a real pod with a tunnel comes first, then a real pod, then
-    /// one with a tunnel. Host-network workloads have no address of their own.
+    /// one with a tunnel; of equals, the one heard of last. Host-network workloads have no address of their own.
     pub fn workload_by_address(&self, network: &str, ip: std::net::IpAddr) -> Option<&Arc<Workload>> {
         self.workloads.by_address(network, ip)
     }

@@ -34,8 +34,8 @@ impl Policies {
         let mut covering = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
         for key in &workload.authorization_policies {
             match self.by_key.get(key) {
-                // Named although it covers the workload anyway: once is enough.
-                Some(policy) if policy.scope != Scope::WorkloadSelector && covering.policies.contains(policy) => {}
+                // Named twice, or although it covers the workload anyway: once is enough.
+                Some(policy) if covering.policies.iter().any(|p| Arc::ptr_eq(p, policy)) => {}
                 Some(policy) => covering.policies.push(policy.clone()),
                 None => covering.missing.push(key.clone()),
             }

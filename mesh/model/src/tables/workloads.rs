@@ -48,7 +48,8 @@ impl Workloads {
     pub(super) fn insert(&mut self, workload: Arc<Workload>) {
         for address in addresses(&workload) {
             let owners = self.by_address.entry(address).or_default();
-            let position = owners.partition_point(|other| rank(other) <= rank(&workload));
+            // Before its equals: when a pod's address is used again, the newer pod is the one that answers.
+            let position = owners.partition_point(|other| rank(other) < rank(&workload));
             owners.insert(position, workload.clone());
         }
         self.by_pod

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use mesh_proto::workload as pb;
 
 use super::{AppProtocol, ApplicationTunnel, DEFAULT_CLUSTER, Locality, PortMapping, Tunnel, Workload, WorkloadType};
@@ -53,6 +54,15 @@ pub(crate) fn ip(bytes: &[u8]) -> Result<IpAddr, InvalidWorkload> {
     Ok(ip.to_canonical())
 }
 
+/// A block of addresses in normal form: an IPv4-mapped IPv6 block becomes the IPv4 block it maps. `None` when the
+/// bytes are no address or the prefix does not fit it.
+pub(crate) fn block(bytes: &[u8], length: u32) -> Option<IpNet> {
+    let first = ip(bytes).ok()?;
+    let mapped = bytes.len() == 16 && first.is_ipv4();
+    let length = if mapped { length.checked_sub(96)? } else { length };
+    IpNet::new(first, u8::try_from(length).ok()?).ok()
+}
+
 /// An address → 4 or 16 bytes.
 pub(crate) fn ip_bytes(ip: IpAddr) -> Vec<u8> {
     match ip {
@@ -69,13 +79,14 @@ pub(crate) fn ports(ports: Vec<pb::Port>) -> Result<Vec<PortMapping>, InvalidWor
     ports
         .into_iter()
         .map(|p| {
-            let app_protocol = match p.app_protocol() {
-                pb::AppProtocol::Unknown => AppProtocol::Unknown,
-                pb::AppProtocol::Http11 => AppProtocol::Http11,
-                pb::AppProtocol::Http2 => AppProtocol::Http2,
-                pb::AppProtocol::Grpc => AppProtocol::Grpc,
-                pb::AppProtocol::Tcp => AppProtocol::Tcp,
-                pb::AppProtocol::Tls => AppProtocol::Tls,
+            let app_protocol = match pb::AppProtocol::try_from(p.app_protocol) {
+                Ok(pb::AppProtocol::Unknown) => AppProtocol::Unknown,
+                Ok(pb::AppProtocol::Http11) => AppProtocol::Http11,
+                Ok(pb::AppProtocol::Http2) => AppProtocol::Http2,
+                Ok(pb::AppProtocol::Grpc) => AppProtocol::Grpc,
+                Ok(pb::AppProtocol::Tcp) => AppProtocol::Tcp,
+                Ok(pb::AppProtocol::Tls) => AppProtocol::Tls,
+                Err(_) => return Err(InvalidWorkload::Enum { field: "app_protocol", value: p.app_protocol }),
             };
             Ok(PortMapping { service_port: port(p.service_port)?, target_port: port(p.target_port)?, app_protocol })
         })
@@ -139,14 +150,8 @@ pub(crate) fn gateway_to_wire(gateway: &GatewayAddress) -> pb::GatewayAddress {
     }
 }
 
-/// A service's key as a map key or name; hostnames are case-insensitive (RFC 1035) and kept in lower case.
 fn service_key(key: &str) -> Result<NamespacedName, InvalidWorkload> {
-    NamespacedName::parse(key)
-        .map(|k| match k.name.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => NamespacedName::new(k.namespace, k.name.to_ascii_lowercase()),
-            false => k,
-        })
-        .ok_or_else(|| InvalidWorkload::Key { field: "services", key: key.into() })
+    NamespacedName::parse_service(key).ok_or_else(|| InvalidWorkload::Key { field: "services", key: key.into() })
 }
 
 fn or_default(text: String, default: &str) -> Arc<str> {
