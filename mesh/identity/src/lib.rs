@@ -1,1 +1,29 @@
 //! Certificates for the identities we hold, and the TLS that checks SPIFFE names.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`certificate`] | a key, the request to sign it, and the certificate that came back; SPIFFE ids in certificates |
+//! | [`tls`] | client and server TLS in which both sides prove a SPIFFE id |
+//! | [`renewal`] | when to renew, how to back off (pure) |
+//! | `schedule` | who is fetched next (pure) |
+//! | [`channel`] | the authenticated gRPC channel to the control plane |
+//! | [`ca_client`] | asks the control plane to sign; the service definition both ends use |
+//! | [`store`] | one fresh certificate per identity, fetched once, shared by many connections |
+//!
+//! Begin with [`store::Store::get`]: it is what a connection calls. Keys are made here, stay in memory and are never
+//! printed.
+
+pub mod ca_client;
+pub mod certificate;
+pub mod channel;
+pub mod renewal;
+mod schedule;
+pub mod store;
+pub mod tls;
+
+#[cfg(test)]
+mod test_ca;
+
+pub use certificate::WorkloadCertificate;
+pub use store::Store;
+pub use tls::Credentials;
