@@ -1,0 +1,495 @@
+//! The agent's loop: what should be, what is, and one step at a time for each pod.
+//!
+//! One task owns everything here. It starts operations, each pod's at most one at a time and none waiting for another
+//! pod's, and takes in what happened: a new list of pods, a CNI call, an operation's end, a ztunnel's coming.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_handoff::agent_end::Event;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::enroll::{Enrolment, Selection, enrolment};
+use crate::enrolled::{self, Redirection, States};
+use crate::metrics::AgentMetrics;
+use crate::operations::{Enrolled, OperationError, Tools, Verified, info};
+use crate::plugin_server::Call;
+use crate::pods::Pod;
+use crate::reconcile::{Held, Step, Wanted, step};
+use crate::redirect::Settings;
+use crate::redirect::settings::Defaults;
+
+/// The wait after a pod's first failure; it doubles up to [`LONGEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How often the rules of enrolled pods are checked.
+const VERIFY: Duration = Duration::from_secs(5);
+/// How long a CNI call waits for its pod to appear in the list: the call may overtake the list.
+const POD_LOOKUP: Duration = Duration::from_secs(2);
+
+/// What the loop needs from outside.
+pub(crate) struct Inputs {
+    pub(crate) pods: watch::Receiver<Option<Vec<Pod>>>,
+    /// Asks the source of pods to look again now.
+    pub(crate) refresh: Arc<Notify>,
+    pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) events: mpsc::UnboundedReceiver<Event>,
+}
+
+/// What the loop decides by.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) selection: Selection,
+    pub(crate) defaults: Defaults,
+    pub(crate) enrolled_file: PathBuf,
+}
+
+pub(crate) struct Agent {
+    tools: Arc<Tools>,
+    policy: Policy,
+    metrics: AgentMetrics,
+    /// By UID: the pods of the list, and pods gone from it that are still being let go.
+    pods: BTreeMap<String, Managed>,
+    operations: JoinSet<(String, Done)>,
+    /// CNI calls whose pod is not in the list yet.
+    early: Vec<(Instant, Call)>,
+    /// What was last written for others to read.
+    published: Option<States>,
+}
+
+/// One pod.
+struct Managed {
+    /// As the list has it; the last version of it when it is `gone`.
+    pod: Pod,
+    gone: bool,
+    enrolment: Enrolment,
+    settings: Settings,
+    /// Where a CNI call said its namespace is; comes before the list's.
+    told_netns: Option<PathBuf>,
+    held: Option<Enrolled>,
+    complete: bool,
+    busy: bool,
+    failures: u32,
+    retry_at: Option<Instant>,
+    last_error: Option<String>,
+    /// At the last check the rules were not as they should be, and could not be mended.
+    uncaptured: bool,
+    callers: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+/// How an operation ended.
+enum Done {
+    Enrolled { held: Option<Enrolled>, result: Result<(), OperationError> },
+    Released(Result<(), OperationError>),
+    Verified(Result<Verified, OperationError>),
+}
+
+impl Agent {
+    pub(crate) fn new(tools: Arc<Tools>, policy: Policy, metrics: AgentMetrics) -> Self {
+        Self {
+            tools,
+            policy,
+            metrics,
+            pods: BTreeMap::new(),
+            operations: JoinSet::new(),
+            early: Vec::new(),
+            published: None,
+        }
+    }
+
+    /// Takes up where a predecessor left off, before any ztunnel is answered: what the snapshot leaves out is stopped.
+    /// `before` is what the predecessor had reached.
+    pub(crate) async fn restore(&mut self, pods: &[Pod], before: &States) {
+        self.want(pods);
+        let mut captures = JoinSet::new();
+        for (uid, managed) in &self.pods {
+            let Some(path) = managed.netns_path().filter(|_| matches!(managed.enrolment, Enrolment::In(_))) else {
+                continue;
+            };
+            let (tools, pod, settings, uid) =
+                (self.tools.clone(), managed.pod.clone(), managed.settings.clone(), uid.clone());
+            captures.spawn(async move { (tools.capture(&pod, &path, &settings).await, uid) });
+        }
+        while let Some(captured) = captures.join_next().await {
+            let Ok((captured, uid)) = captured else { continue };
+            let Some(managed) = self.pods.get_mut(&uid) else { continue };
+            let was_enabled = before.get(&uid).is_some_and(|state| state.redirection == Redirection::Enabled);
+            match captured {
+                Ok(held) => {
+                    let netns = held.netns.try_clone_fd().ok();
+                    self.tools.handoff.hold(&uid, info(&managed.pod), netns);
+                    if let Some(probes) = self.tools.probes.as_ref().filter(|_| was_enabled)
+                        && let Err(error) = probes.add(&uid, &held.ips).await
+                    {
+                        tracing::warn!(pod = managed.pod.display_name(), %error, "probes of this pod may fail");
+                    }
+                    managed.held = Some(held);
+                    // Its peers use HBONE already; they must not be told otherwise because we restarted.
+                    managed.complete = was_enabled;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = managed.pod.display_name(), %error, "not captured at start; will try again");
+                    if was_enabled {
+                        self.tools.handoff.hold(&uid, info(&managed.pod), None);
+                    }
+                    managed.fail(&error);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Runs until all inputs are closed, which is when the process ends. Nothing is undone then: rules, sets and state
+    /// stay for the successor.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let mut verify = tokio::time::interval(VERIFY);
+        verify.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.advance();
+            self.publish();
+            let next = self.next_deadline();
+            tokio::select! {
+                changed = inputs.pods.changed() => {
+                    if changed.is_err() { return }
+                    let pods = inputs.pods.borrow_and_update().clone();
+                    self.want(&pods.unwrap_or_default());
+                }
+                Some(call) = inputs.calls.recv() => {
+                    inputs.refresh.notify_one();
+                    self.admit(call, Instant::now() + POD_LOOKUP);
+                }
+                Some(event) = inputs.events.recv() => self.heard(event),
+                Some(done) = self.operations.join_next(), if !self.operations.is_empty() => match done {
+                    Ok((uid, done)) => self.finish(&uid, done),
+                    // The pod stays busy: whatever panicked once must not be tried in a loop. The gauge shows it.
+                    Err(error) => tracing::error!(%error, "an operation on a pod panicked; this is a bug"),
+                },
+                _ = verify.tick() => self.verify(),
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Takes in a list of pods.
+    fn want(&mut self, pods: &[Pod]) {
+        for managed in self.pods.values_mut() {
+            managed.gone = true;
+        }
+        for pod in pods {
+            let enrolment = enrolment(pod, &self.policy.selection);
+            let (settings, ignored) = Settings::of(&pod.annotations, self.policy.defaults);
+            let known = self.pods.entry(pod.uid.clone()).or_insert_with(|| Managed::new(pod, enrolment, &settings));
+            if known.pod.annotations != pod.annotations || known.held.is_none() {
+                for what in ignored {
+                    tracing::warn!(pod = pod.display_name(), "ignored: {what}");
+                }
+            }
+            known.gone = false;
+            let changed = known.pod != *pod || known.enrolment != enrolment;
+            if changed {
+                known.pod = pod.clone();
+                known.enrolment = enrolment;
+                known.settings = settings;
+                // What was wrong may have been mended.
+                known.retry_at = None;
+                known.failures = 0;
+            }
+        }
+        for (_, call) in std::mem::take(&mut self.early) {
+            self.admit(call, Instant::now() + POD_LOOKUP);
+        }
+    }
+
+    /// Takes in a CNI call.
+    fn admit(&mut self, call: Call, deadline: Instant) {
+        let request = &call.request;
+        let named = |managed: &&mut Managed| {
+            let pod = &managed.pod;
+            !managed.gone
+                && !pod.is_finished()
+                && pod.name == request.pod_name
+                && pod.namespace == request.pod_namespace
+                // A pod of the same name with another namespace is a predecessor on its way out.
+                && pod.netns.as_ref().is_none_or(|netns| *netns == request.netns)
+        };
+        let Some(managed) = self.pods.values_mut().find(named) else {
+            self.early.push((deadline, call));
+            return;
+        };
+        if managed.pod.netns.is_none() {
+            managed.told_netns = Some(call.request.netns);
+        }
+        if managed.pod.ips.is_empty() {
+            managed.pod.ips = call.request.ips.iter().map(|ip| ip.address.ip).collect();
+        }
+        managed.retry_at = None;
+        managed.callers.push(call.answer);
+    }
+
+    /// Takes in what happened on the ZDS socket.
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::Connected { ztunnel, pods } => tracing::info!(ztunnel, pods, "ztunnel connected"),
+            Event::SnapshotTaken { ztunnel, refused } => {
+                tracing::info!(ztunnel, refused = refused.len(), "ztunnel took the snapshot");
+                for managed in self.pods.values_mut().filter(|managed| !managed.complete) {
+                    managed.retry_at = None;
+                }
+                for (uid, reason) in refused {
+                    if let Some(managed) = self.pods.get_mut(&uid) {
+                        tracing::warn!(
+                            pod = managed.pod.display_name(),
+                            reason,
+                            "ztunnel refused a pod of the snapshot"
+                        );
+                        managed.complete = false;
+                        managed.fail(&format!("ztunnel refused the pod: {reason}"));
+                    }
+                }
+            }
+            Event::Disconnected { ztunnel, reason } => tracing::info!(ztunnel, reason, "ztunnel disconnected"),
+            Event::AcceptFailed { reason } => tracing::warn!(reason, "cannot accept ztunnel's connection"),
+        }
+        self.metrics.ztunnels.set(self.tools.handoff.connected() as i64);
+    }
+
+    /// Takes in how an operation ended.
+    fn finish(&mut self, uid: &str, done: Done) {
+        let Some(managed) = self.pods.get_mut(uid) else { return };
+        managed.busy = false;
+        let pod = managed.pod.display_name();
+        match done {
+            Done::Enrolled { held, result } => {
+                if held.is_some() {
+                    managed.held = held;
+                }
+                managed.complete = result.is_ok();
+                match result {
+                    Ok(()) => {
+                        tracing::info!(pod, uid, because = %managed.enrolment, "enrolled");
+                        managed.succeed();
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod, uid, %error, "not enrolled; will try again");
+                        self.metrics.failure(error.step());
+                        managed.fail(&error);
+                        managed.answer(Err(error.to_string()));
+                    }
+                }
+            }
+            Done::Released(Ok(())) => {
+                tracing::info!(pod, uid, because = %managed.enrolment, gone = managed.gone, "let go");
+                managed.held = None;
+                managed.complete = false;
+                managed.uncaptured = false;
+                managed.succeed();
+            }
+            Done::Released(Err(error)) => {
+                tracing::warn!(pod, uid, %error, "not let go; will try again");
+                self.metrics.failure(error.step());
+                managed.fail(&error);
+            }
+            Done::Verified(Ok(Verified::Captured)) => managed.uncaptured = false,
+            Done::Verified(Ok(Verified::Moved)) => {
+                tracing::info!(pod, uid, "the pod has a new network namespace");
+                managed.complete = false;
+                managed.retry_at = None;
+            }
+            Done::Verified(Ok(Verified::Repaired(missing))) => {
+                tracing::warn!(pod, uid, ?missing, "someone changed the pod's redirection; it is restored");
+                managed.uncaptured = false;
+                self.metrics.repaired.inc();
+            }
+            Done::Verified(Err(error)) => {
+                tracing::warn!(pod, uid, %error, "the pod's redirection is not certain");
+                managed.uncaptured = true;
+                self.metrics.failure(error.step());
+            }
+        }
+    }
+
+    /// Starts the next step of every pod that has one.
+    fn advance(&mut self) {
+        let now = Instant::now();
+        self.pods.retain(|_, managed| !(managed.gone && managed.held.is_none() && !managed.busy));
+        for (uid, managed) in &mut self.pods {
+            if managed.busy {
+                continue;
+            }
+            let next = managed.step();
+            if next == Step::Rest {
+                managed.answer(Ok(()));
+                continue;
+            }
+            if managed.retry_at.is_some_and(|at| at > now) {
+                continue;
+            }
+            let (tools, uid, pod, held) = (self.tools.clone(), uid.clone(), managed.pod.clone(), managed.held.clone());
+            match (next, managed.netns_path(), held) {
+                (Step::Enrol, Some(path), held) => {
+                    let settings = managed.settings.clone();
+                    self.operations.spawn(async move { (uid, enrol(&tools, &pod, &path, settings, held).await) });
+                }
+                // The source forgot where the namespace is; the one at hand will do.
+                (Step::Enrol, None, Some(held)) => {
+                    self.operations.spawn(async move {
+                        let result = tools.hand_over(&pod, &held).await;
+                        (uid, Done::Enrolled { held: None, result })
+                    });
+                }
+                (Step::Release { rules }, _, Some(held)) => {
+                    self.operations
+                        .spawn(async move { (uid.clone(), Done::Released(tools.release(&uid, &held, rules).await)) });
+                }
+                _ => continue,
+            }
+            managed.busy = true;
+        }
+        for (deadline, call) in std::mem::take(&mut self.early) {
+            if deadline > now {
+                self.early.push((deadline, call));
+            } else {
+                let (namespace, name) = (&call.request.pod_namespace, &call.request.pod_name);
+                let reason = format!("this node has no pod {namespace}/{name} with that network namespace");
+                tracing::warn!("a CNI call was refused: {reason}");
+                let _ = call.answer.send(Err(reason));
+            }
+        }
+    }
+
+    /// Starts a check of every enrolled pod.
+    fn verify(&mut self) {
+        for (uid, managed) in &mut self.pods {
+            let Some(held) = managed.held.clone().filter(|_| managed.complete && !managed.busy && !managed.gone) else {
+                continue;
+            };
+            let (tools, uid) = (self.tools.clone(), uid.clone());
+            self.operations.spawn(async move { (uid, Done::Verified(tools.verify(&held).await)) });
+            managed.busy = true;
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let retries = self.pods.values().filter(|managed| !managed.busy).filter_map(|managed| managed.retry_at);
+        let calls = self.early.iter().map(|(deadline, _)| *deadline);
+        // Past retries of pods at rest must not spin the loop.
+        let now = Instant::now();
+        retries.chain(calls).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
+    }
+
+    /// Tells others how far each pod got, if that changed.
+    fn publish(&mut self) {
+        let listed = self.pods.iter().filter(|(_, managed)| !managed.gone);
+        let states: States = listed.map(|(uid, managed)| (uid.clone(), managed.state())).collect();
+        let count = |redirection| states.values().filter(|state| state.redirection == redirection).count() as i64;
+        self.metrics.enrolled.set(count(Redirection::Enabled));
+        self.metrics.pending.set(count(Redirection::Pending));
+        self.metrics.not_captured.set(self.pods.values().filter(|managed| managed.uncaptured).count() as i64);
+        if self.published.as_ref() == Some(&states) {
+            return;
+        }
+        match enrolled::write(&self.policy.enrolled_file, &states) {
+            Ok(()) => self.published = Some(states),
+            Err(error) => {
+                let file = self.policy.enrolled_file.display();
+                tracing::error!(%error, %file, "cannot write the state of the pods; will try again");
+            }
+        }
+    }
+}
+
+/// Captures a pod, if that is not done yet, and hands it over.
+async fn enrol(tools: &Tools, pod: &Pod, path: &std::path::Path, settings: Settings, held: Option<Enrolled>) -> Done {
+    // Captured already, when only ztunnel was missing: rules are idempotent, but need not be made each time. Opened
+    // again all the same, since another namespace may be mounted at the same path by now.
+    let current = held.filter(|held| {
+        held.path == path
+            && held.settings == settings
+            && held.ips == pod.ips
+            && crate::netns::Netns::open(path).is_ok_and(|now| now.id() == held.netns.id())
+    });
+    let captured = match current {
+        Some(held) => Ok(held),
+        None => tools.capture(pod, path, &settings).await,
+    };
+    match captured {
+        Ok(held) => {
+            let result = tools.hand_over(pod, &held).await;
+            Done::Enrolled { held: Some(held), result }
+        }
+        Err(error) => Done::Enrolled { held: None, result: Err(error) },
+    }
+}
+
+impl Managed {
+    fn new(pod: &Pod, enrolment: Enrolment, settings: &Settings) -> Self {
+        Self {
+            pod: pod.clone(),
+            gone: false,
+            enrolment,
+            settings: settings.clone(),
+            told_netns: None,
+            held: None,
+            complete: false,
+            busy: false,
+            failures: 0,
+            retry_at: None,
+            last_error: None,
+            uncaptured: false,
+            callers: Vec::new(),
+        }
+    }
+
+    fn netns_path(&self) -> Option<PathBuf> {
+        self.told_netns.clone().or_else(|| self.pod.netns.clone())
+    }
+
+    fn step(&self) -> Step {
+        let netns = self.netns_path();
+        let wanted = Wanted { enrolment: self.enrolment, settings: &self.settings, netns: netns.as_deref() };
+        let held = self.held.as_ref().map(|held| Held {
+            settings: &held.settings,
+            netns: &held.path,
+            complete: self.complete,
+        });
+        step((!self.gone).then_some(wanted), held)
+    }
+
+    fn succeed(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.last_error = None;
+    }
+
+    fn fail(&mut self, error: &impl ToString) {
+        let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(Instant::now() + wait);
+        self.last_error = Some(error.to_string());
+    }
+
+    fn answer(&mut self, outcome: Result<(), String>) {
+        for caller in self.callers.drain(..) {
+            let _ = caller.send(outcome.clone());
+        }
+    }
+
+    fn state(&self) -> enrolled::Enrolled {
+        let (redirection, reason) = match self.enrolment {
+            Enrolment::Out(_) => (Redirection::Disabled, self.enrolment.to_string()),
+            Enrolment::In(_) if self.complete => (Redirection::Enabled, self.enrolment.to_string()),
+            Enrolment::In(_) => {
+                let waiting = match self.step() {
+                    Step::AwaitNetns => "the pod has no network namespace yet",
+                    _ => "being enrolled",
+                };
+                (Redirection::Pending, self.last_error.clone().unwrap_or_else(|| waiting.to_owned()))
+            }
+        };
+        enrolled::Enrolled { redirection, reason }
+    }
+}

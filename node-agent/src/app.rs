@@ -1,0 +1,124 @@
+//! Wiring, in the order in which parts need each other. No decisions.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::{Method, StatusCode};
+use mesh_handoff::AgentEnd;
+use mesh_runtime::drain;
+use mesh_runtime::http_server::{self, Listeners, Router, response};
+use mesh_runtime::metrics::Metrics;
+use mesh_runtime::readiness::Readiness;
+use mesh_runtime::shutdown::Shutdown;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::agent::{Agent, Inputs, Policy};
+use crate::config::Config;
+use crate::metrics::AgentMetrics;
+use crate::netns::Netns;
+use crate::operations::Tools;
+use crate::probes::Probes;
+use crate::{enrolled, plugin_server, pods};
+
+/// CNI calls that may wait for the loop.
+const CALLS: usize = 64;
+
+/// Runs the agent until it is asked to end. Nothing it made is taken away then: enrolled pods stay enrolled, and new
+/// pods cannot start, until the next agent is there.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    // Tasks end with this function.
+    let mut tasks = JoinSet::new();
+
+    // 1. Be observed, from the first moment.
+    let mut metrics = Metrics::new("node-agent", env!("CARGO_PKG_VERSION"));
+    let agent_metrics = AgentMetrics::register(&mut metrics);
+    let metrics = Arc::new(metrics);
+    let readiness = Readiness::new();
+    let parts = ["pods", "handoff", "plugin"].map(|part| readiness.register(part));
+    let (_drain, watch_drain) = drain::new();
+    for (port, routes) in [(config.health_port, health(&readiness)), (config.monitoring_port, metrics.routes())] {
+        if let Some(port) = port {
+            let listeners = Listeners::wildcard(port).with_context(|| format!("cannot listen on port {port}"))?;
+            tasks.spawn(discard(http_server::serve(listeners, routes, watch_drain.clone())));
+        }
+    }
+
+    // 2. Learn the pods. Without a list there is nothing to say to a ztunnel that would not be wrong.
+    let refresh = Arc::new(Notify::new());
+    let (sender, mut pods) = watch::channel(None);
+    tasks.spawn(pods::follow(config.pods_file.clone(), refresh.clone(), sender));
+    let first = tokio::select! {
+        first = pods::known(&mut pods) => first,
+        _ = shutdown.requested() => return Ok(()),
+    };
+    parts[0].ready();
+
+    // 3. Make the node's own rules, then take up the pods a predecessor left.
+    let handoff = AgentEnd::new();
+    let probes = match config.kubelet_uid {
+        Some(uid) => {
+            let netns = Netns::own().context("cannot open the node's own network namespace")?;
+            Some(Probes::install(netns, uid).await.context("set AMBIENT_HOST_PROBES=false to go without")?)
+        }
+        None => None,
+    };
+    let policy = Policy {
+        selection: config.selection.clone(),
+        defaults: config.redirection,
+        enrolled_file: config.enrolled_file.clone(),
+    };
+    let before = enrolled::read(&config.enrolled_file).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what the last agent had reached is not known");
+        enrolled::States::default()
+    });
+    let mut agent = Agent::new(Arc::new(Tools::new(handoff.clone(), probes)), policy, agent_metrics);
+    agent.restore(&first, &before).await;
+
+    // 4. Only now the snapshot is true: answer ztunnels, then CNI plugins.
+    let (events_sender, events) = mpsc::unbounded_channel();
+    let listening = handoff
+        .listen(&config.ztunnel_socket)
+        .with_context(|| format!("cannot listen for ztunnel at {}", config.ztunnel_socket.display()))?;
+    tasks.spawn(listening.serve(events_sender));
+    parts[1].ready();
+    let (calls_sender, calls) = mpsc::channel(CALLS);
+    let listener = plugin_server::listen(&config.plugin_socket)
+        .with_context(|| format!("cannot listen for the CNI plugin at {}", config.plugin_socket.display()))?;
+    tasks.spawn(plugin_server::serve(listener, calls_sender));
+    parts[2].ready();
+
+    tracing::info!(node = config.node_name, pods = first.len(), "the node agent is ready");
+    let inputs = Inputs { pods, refresh, calls, events };
+    tokio::select! {
+        () = agent.run(inputs) => anyhow::bail!("the list of pods is no longer followed; this is a bug"),
+        reason = shutdown.requested() => tracing::info!(?reason, "leaving; pods stay enrolled"),
+    }
+    Ok(())
+}
+
+/// `/healthz` (alive) and `/readyz` (new pods can be enrolled), as Istio's node agent has them.
+fn health(readiness: &Readiness) -> Router {
+    let readiness = readiness.clone();
+    Router::new()
+        .route(Method::GET, "/healthz", "Whether this process is alive", |_| {
+            std::future::ready(response(StatusCode::OK, "text/plain", "ok\n"))
+        })
+        .route(Method::GET, "/readyz", "Whether new pods can be enrolled", move |_| {
+            let pending: Vec<String> = readiness.pending().iter().map(ToString::to_string).collect();
+            let (status, text) = match pending.as_slice() {
+                [] => (StatusCode::OK, "ready\n".to_owned()),
+                pending => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready, pending: {}\n", pending.join(", "))),
+            };
+            std::future::ready(response(status, "text/plain", text))
+        })
+}
+
+async fn discard(serving: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::warn!(%error, "a server for health or metrics ended");
+    }
+}

@@ -1,0 +1,139 @@
+//! What the agent does to one pod, step by step. Each may fail and be repeated.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mesh_handoff::agent_end::AddError;
+use mesh_handoff::{AgentEnd, PodInfo};
+use tokio::sync::Semaphore;
+
+use crate::netns::{Netns, NetnsError};
+use crate::pods::Pod;
+use crate::probes::{ProbeError, Probes};
+use crate::redirect::apply::ApplyError;
+use crate::redirect::{Settings, apply};
+use std::os::fd::AsFd;
+
+/// How many pods are worked on in the kernel at once.
+const AT_ONCE: usize = 16;
+
+/// What the operations work with.
+pub(crate) struct Tools {
+    pub(crate) handoff: AgentEnd,
+    /// `None` when the node's own rules are not ours to make.
+    pub(crate) probes: Option<Probes>,
+    kernel: Semaphore,
+}
+
+/// What an enrolment holds on to.
+#[derive(Debug, Clone)]
+pub(crate) struct Enrolled {
+    pub(crate) netns: Arc<Netns>,
+    pub(crate) path: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// Why a pod could not be enrolled or let go.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperationError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Rules(#[from] ApplyError),
+    #[error(transparent)]
+    Handoff(#[from] AddError),
+    #[error(transparent)]
+    Probes(#[from] ProbeError),
+    #[error("cannot duplicate the descriptor of the network namespace: {0}")]
+    Descriptor(#[source] std::io::Error),
+}
+
+impl OperationError {
+    /// A label word for the step that failed.
+    pub(crate) fn step(&self) -> &'static str {
+        match self {
+            Self::Netns(_) | Self::Descriptor(_) => "netns",
+            Self::Rules(_) => "rules",
+            Self::Handoff(_) => "handoff",
+            Self::Probes(_) => "probes",
+        }
+    }
+}
+
+/// How the rules of an enrolled pod were found.
+#[derive(Debug)]
+pub(crate) enum Verified {
+    /// As they should be.
+    Captured,
+    /// Not as they should be, one line each; they are now.
+    Repaired(Vec<String>),
+    /// The pod has another namespace than the one that was enrolled.
+    Moved,
+}
+
+impl Tools {
+    pub(crate) fn new(handoff: AgentEnd, probes: Option<Probes>) -> Self {
+        Self { handoff, probes, kernel: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Opens the namespace and puts the rules in; nothing is handed over yet.
+    pub(crate) async fn capture(
+        &self,
+        pod: &Pod,
+        path: &Path,
+        settings: &Settings,
+    ) -> Result<Enrolled, OperationError> {
+        let _permit = self.kernel.acquire().await;
+        let netns = Arc::new(Netns::open(path)?);
+        apply::install(netns.as_fd(), settings).await?;
+        Ok(Enrolled { netns, path: path.to_owned(), settings: settings.clone(), ips: pod.ips.clone() })
+    }
+
+    /// Hands a captured pod to ztunnel, then lets the kubelet's probes in.
+    pub(crate) async fn hand_over(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
+        let netns = enrolled.netns.try_clone_fd().map_err(OperationError::Descriptor)?;
+        self.handoff.add(&pod.uid, info(pod), netns).await?;
+        if let Some(probes) = &self.probes {
+            probes.add(&pod.uid, &enrolled.ips).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a pod go. With `rules`, its namespace lives on: the rules leave before ztunnel does, so that what they
+    /// capture is served to the last.
+    pub(crate) async fn release(&self, uid: &str, enrolled: &Enrolled, rules: bool) -> Result<(), OperationError> {
+        if let Some(probes) = &self.probes {
+            probes.remove(uid, &enrolled.ips).await?;
+        }
+        if rules {
+            let _permit = self.kernel.acquire().await;
+            apply::remove(enrolled.netns.as_fd()).await?;
+        }
+        self.handoff.del(uid).await;
+        Ok(())
+    }
+
+    /// Checks that a pod is captured as it should be, and mends it if not.
+    pub(crate) async fn verify(&self, enrolled: &Enrolled) -> Result<Verified, OperationError> {
+        let _permit = self.kernel.acquire().await;
+        // A path that is gone is the business of the list of pods.
+        if Netns::open(&enrolled.path).is_ok_and(|now| now.id() != enrolled.netns.id()) {
+            return Ok(Verified::Moved);
+        }
+        let missing = apply::missing(enrolled.netns.as_fd(), &enrolled.settings).await?;
+        if missing.is_empty() {
+            return Ok(Verified::Captured);
+        }
+        apply::install(enrolled.netns.as_fd(), &enrolled.settings).await?;
+        Ok(Verified::Repaired(missing))
+    }
+}
+
+/// What ztunnel is told about a pod.
+pub(crate) fn info(pod: &Pod) -> PodInfo {
+    // A pod without a service account runs as its namespace's default.
+    let account = if pod.service_account.is_empty() { "default" } else { &pod.service_account };
+    PodInfo { name: pod.name.clone(), namespace: pod.namespace.clone(), service_account: account.to_owned() }
+}

@@ -1,0 +1,102 @@
+use super::*;
+
+fn plain() -> Settings {
+    Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() }
+}
+
+/// The lines of one chain.
+fn chain(settings: &Settings, table: Table, hook: Hook) -> Vec<String> {
+    rules(settings).iter().filter(|rule| (rule.table, rule.hook) == (table, hook)).map(Rule::to_string).collect()
+}
+
+#[test]
+fn the_whole_set() {
+    assert_eq!(
+        to_text(&rules(&plain())),
+        "table inet istio-ambient-nat {
+\tchain istio-prerouting {
+\t\tip saddr 169.254.7.127 meta l4proto tcp counter accept
+\t\tip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp counter accept
+\t\tip daddr != 127.0.0.1 tcp dport != 15008 meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
+\t\tip6 daddr != ::1 tcp dport != 15008 meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
+\t}
+\tchain istio-output {
+\t\tip daddr 169.254.7.127 meta l4proto tcp counter accept
+\t\tip6 daddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp counter accept
+\t\tmeta l4proto tcp meta mark & 0x00000fff == 0x00000111 counter accept
+\t\tip daddr != 127.0.0.1 oifname \"lo\" counter accept
+\t\tip6 daddr != ::1 oifname \"lo\" counter accept
+\t\tip daddr != 127.0.0.1 meta l4proto tcp meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
+\t\tip6 daddr != ::1 meta l4proto tcp meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
+\t}
+}
+table inet istio-ambient-mangle {
+\tchain istio-prerouting {
+\t\tmeta mark & 0x00000fff == 0x00000539 counter ct mark set ct mark & 0xfffff000 | 0x00000111
+\t}
+\tchain istio-output {
+\t\tct mark & 0x00000fff == 0x00000111 counter meta mark set ct mark
+\t}
+}
+"
+    );
+}
+
+#[test]
+fn without_ipv6_no_rule_names_an_ipv6_address() {
+    let text = to_text(&rules(&Settings { ipv6: false, ..plain() }));
+    assert!(!text.contains("ip6"), "{text}");
+    // Mark-only rules serve both families and stay.
+    assert!(text.contains("ct mark & 0x00000fff == 0x00000111"));
+}
+
+#[test]
+fn ingress_mode_leaves_inbound_alone() {
+    let settings = Settings { inbound_capture: false, ..plain() };
+    assert_eq!(chain(&settings, Table::Nat, Hook::Prerouting), Vec::<String>::new());
+    assert_eq!(chain(&settings, Table::Nat, Hook::Output), chain(&plain(), Table::Nat, Hook::Output));
+}
+
+#[test]
+fn dns_capture_comes_before_the_rules_that_would_hide_it() {
+    let settings = Settings { dns_capture: true, ipv6: false, ..plain() };
+    assert_eq!(
+        chain(&settings, Table::Nat, Hook::Output)[1..3],
+        [
+            "oifname != \"lo\" udp dport 53 meta mark & 0x00000fff != 0x00000539 counter redirect to :15053",
+            "ip daddr != 127.0.0.1 tcp dport 53 meta mark & 0x00000fff != 0x00000539 counter redirect to :15053",
+        ]
+    );
+    assert_eq!(
+        chain(&settings, Table::Raw, Hook::Output),
+        ["udp dport 53 meta mark & 0x00000fff == 0x00000539 counter ct zone set 1"]
+    );
+    assert_eq!(
+        chain(&settings, Table::Raw, Hook::Prerouting),
+        ["udp sport 53 meta mark & 0x00000fff != 0x00000539 counter ct zone set 1"]
+    );
+    assert_eq!(tables(&rules(&settings)), Table::ALL);
+    assert_eq!(tables(&rules(&plain())), [Table::Nat, Table::Mangle]);
+}
+
+#[test]
+fn machines_inside_the_pod_come_first() {
+    let settings = Settings { outbound_interfaces: vec!["tap0".into()], ..plain() };
+    assert_eq!(
+        chain(&settings, Table::Nat, Hook::Prerouting)[..2],
+        [
+            "iifname \"tap0\" meta l4proto tcp counter redirect to :15001",
+            "iifname \"tap0\" meta l4proto tcp counter return"
+        ]
+    );
+}
+
+#[test]
+fn only_mangle_output_routes_again() {
+    for table in Table::ALL {
+        for hook in Hook::ALL {
+            let route = (table, hook) == (Table::Mangle, Hook::Output);
+            assert_eq!(chain_kind(table, hook) == ChainKind::Route, route, "{table:?} {hook:?}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The redirection rules in real network namespaces: who ends up where.
+
+mod common;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use common::{
+    CLIENT_V4, FAMILIES, PATIENCE, POD_V4, Pair, accept, hang_up, is_dialled, original_destination, talk, wait,
+};
+use node_agent::redirect::rules::{PROBE_ADDRESS_V4, Table};
+use node_agent::redirect::{Settings, apply};
+
+fn main() {
+    common::main(vec![
+        ("inbound_is_captured_in_both_families", inbound_is_captured_in_both_families),
+        ("outbound_is_captured_in_both_families", outbound_is_captured_in_both_families),
+        ("what_passes_ztunnel_by", what_passes_ztunnel_by),
+        ("probes_pass_ztunnel_by", probes_pass_ztunnel_by),
+        ("ztunnel_speaks_with_a_foreign_address", ztunnel_speaks_with_a_foreign_address),
+        ("ingress_mode_captures_only_outbound", ingress_mode_captures_only_outbound),
+        ("machines_inside_the_pod_are_outbound", machines_inside_the_pod_are_outbound),
+        ("dns_is_captured_when_asked", dns_is_captured_when_asked),
+        ("applying_again_disturbs_nothing", applying_again_disturbs_nothing),
+        ("removal_leaves_no_trace", removal_leaves_no_trace),
+        ("what_is_missing_is_seen", what_is_missing_is_seen),
+        ("without_ipv6_in_the_pod", without_ipv6_in_the_pod),
+    ]);
+}
+
+fn settings() -> Settings {
+    Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() }
+}
+
+fn captured(settings: &Settings) -> Pair {
+    let pair = Pair::new();
+    wait(apply::install(pair.pod.as_fd(), settings)).unwrap();
+    pair
+}
+
+fn missing(pair: &Pair, settings: &Settings) -> Vec<String> {
+    wait(apply::missing(pair.pod.as_fd(), settings)).unwrap()
+}
+
+fn inbound_is_captured_in_both_families() {
+    let pair = captured(&settings());
+    let ztunnel = pair.pod.listen_as_ztunnel(15006);
+    // The application listens, and hears nothing.
+    let app = pair.pod.listen("[::]:8080");
+    for (client, pod) in FAMILIES {
+        let wanted = SocketAddr::new(pod, 8080);
+        let mut dialled = pair.client.dial(wanted).unwrap();
+        let (mut accepted, peer) = accept(&ztunnel);
+        assert_eq!(peer.ip(), client);
+        assert_eq!(original_destination(&accepted), wanted);
+        talk(&mut dialled, &mut accepted);
+    }
+    assert!(!is_dialled(&app));
+}
+
+fn outbound_is_captured_in_both_families() {
+    let pair = captured(&settings());
+    let ztunnel = pair.pod.listen_as_ztunnel(15001);
+    let server = pair.client.listen("[::]:9000");
+    for (client, _) in FAMILIES {
+        let wanted = SocketAddr::new(client, 9000);
+        let mut dialled = pair.pod.dial(wanted).unwrap();
+        let (mut accepted, _) = accept(&ztunnel);
+        assert_eq!(original_destination(&accepted), wanted);
+        talk(&mut dialled, &mut accepted);
+    }
+    // An address nobody has is captured as well: a service's.
+    let vip: SocketAddr = "10.96.0.1:80".parse().unwrap();
+    let _dialled = pair.pod.dial(vip).unwrap();
+    assert_eq!(original_destination(&accept(&ztunnel).0), vip);
+    assert!(!is_dialled(&server));
+}
+
+fn what_passes_ztunnel_by() {
+    let pair = captured(&settings());
+    let outbound = pair.pod.listen_as_ztunnel(15001);
+    let inbound = pair.pod.listen_as_ztunnel(15006);
+    let hbone = pair.pod.listen_as_ztunnel(15008);
+    let app = pair.pod.listen("[::]:8080");
+    let server = pair.client.listen("[::]:9000");
+    for (client, pod) in FAMILIES {
+        // HBONE goes to its listener as it is.
+        let dialled = pair.client.dial(SocketAddr::new(pod, 15008)).unwrap();
+        assert_eq!(accept(&hbone).1, dialled.local_addr().unwrap());
+        // ztunnel's own connections go out as they are.
+        let mut dialled = pair.pod.dial_as_ztunnel(None, SocketAddr::new(client, 9000)).unwrap();
+        let (mut accepted, peer) = accept(&server);
+        assert_eq!(peer.ip(), pod);
+        talk(&mut dialled, &mut accepted);
+        // Inside the pod: over loopback, and to its own address.
+        let loopback: IpAddr = if pod.is_ipv4() { "127.0.0.1" } else { "::1" }.parse().unwrap();
+        for address in [loopback, pod] {
+            let mut dialled = pair.pod.dial(SocketAddr::new(address, 8080)).unwrap();
+            talk(&mut dialled, &mut accept(&app).0);
+        }
+    }
+    assert!(!is_dialled(&outbound) && !is_dialled(&inbound));
+}
+
+fn probes_pass_ztunnel_by() {
+    let pair = captured(&settings());
+    let app = pair.pod.listen("0.0.0.0:8080");
+    let inbound = pair.pod.listen_as_ztunnel(15006);
+    wait(async {
+        let address = nlink::netlink::addr::Ipv4Address::new("eth0", PROBE_ADDRESS_V4, 32);
+        pair.client.route().add_address(address).await.unwrap();
+    });
+    let mut probe = pair.client.run(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(PROBE_ADDRESS_V4.into(), 0).into()).unwrap();
+        socket.connect_timeout(&SocketAddr::new(POD_V4.into(), 8080).into(), PATIENCE).unwrap();
+        std::net::TcpStream::from(socket)
+    });
+    let (mut accepted, peer) = accept(&app);
+    assert_eq!(peer.ip(), PROBE_ADDRESS_V4);
+    talk(&mut probe, &mut accepted);
+    assert!(!is_dialled(&inbound));
+}
+
+fn ztunnel_speaks_with_a_foreign_address() {
+    let pair = captured(&settings());
+    let app = pair.pod.listen("[::]:8080");
+    for (client, pod) in FAMILIES {
+        let mut dialled = pair.pod.dial_as_ztunnel(Some(client), SocketAddr::new(pod, 8080)).unwrap();
+        let (mut accepted, peer) = accept(&app);
+        assert_eq!(peer.ip(), client, "the application sees the client, not ztunnel");
+        talk(&mut dialled, &mut accepted);
+        hang_up(&mut accepted, &mut dialled);
+    }
+}
+
+fn ingress_mode_captures_only_outbound() {
+    let pair = captured(&Settings { inbound_capture: false, ..settings() });
+    let app = pair.pod.listen("[::]:8080");
+    let outbound = pair.pod.listen_as_ztunnel(15001);
+    for (client, pod) in FAMILIES {
+        let mut dialled = pair.client.dial(SocketAddr::new(pod, 8080)).unwrap();
+        talk(&mut dialled, &mut accept(&app).0);
+        let _dialled = pair.pod.dial(SocketAddr::new(client, 9000)).unwrap();
+        accept(&outbound);
+    }
+}
+
+fn machines_inside_the_pod_are_outbound() {
+    let pair = captured(&Settings { outbound_interfaces: vec!["eth0".to_owned()], ..settings() });
+    let outbound = pair.pod.listen_as_ztunnel(15001);
+    for (_, pod) in FAMILIES {
+        let wanted = SocketAddr::new(pod, 8080);
+        let _dialled = pair.client.dial(wanted).unwrap();
+        assert_eq!(original_destination(&accept(&outbound).0), wanted);
+    }
+}
+
+fn dns_is_captured_when_asked() {
+    let pair = captured(&Settings { dns_capture: true, ..settings() });
+    // The proxy listens on loopback. Its answers must reach the application, and its own queries the real server.
+    let proxy = pair.pod.run(|| UdpSocket::bind("127.0.0.1:15053").unwrap());
+    let server = pair.client.run(|| UdpSocket::bind(SocketAddr::new(CLIENT_V4.into(), 53)).unwrap());
+    let app = pair.pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    for socket in [&proxy, &server, &app] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    app.connect(SocketAddr::new(CLIENT_V4.into(), 53)).unwrap();
+    app.send(b"query").unwrap();
+    let mut buffer = [0; 16];
+    let (n, from) = proxy.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..n], b"query");
+
+    // Forwarded from the same port as the application's: what the zones are for.
+    let port = app.local_addr().unwrap().port();
+    let upstream = pair.pod.run(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        socket.set_mark(node_agent::redirect::rules::ZTUNNEL_MARK).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let address = SocketAddr::new(POD_V4.into(), 0);
+        socket.bind(&address.into()).unwrap();
+        UdpSocket::from(socket)
+    });
+    assert_ne!(port, 0);
+    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    upstream.send_to(b"forwarded", SocketAddr::new(CLIENT_V4.into(), 53)).unwrap();
+    let (n, forwarder) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..n], b"forwarded");
+    server.send_to(b"answer", forwarder).unwrap();
+    let n = upstream.recv(&mut buffer).unwrap();
+    proxy.send_to(&buffer[..n], from).unwrap();
+    // A connected socket takes only what comes from the server it asked.
+    let n = app.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..n], b"answer");
+}
+
+fn applying_again_disturbs_nothing() {
+    let pair = captured(&settings());
+    let outbound = pair.pod.listen_as_ztunnel(15001);
+    let app = pair.pod.listen("[::]:8080");
+    for (client, pod) in FAMILIES {
+        let mut dialled = pair.pod.dial(SocketAddr::new(client, 9000)).unwrap();
+        let (mut accepted, _) = accept(&outbound);
+        let mut spoofed = pair.pod.dial_as_ztunnel(Some(client), SocketAddr::new(pod, 8080)).unwrap();
+        let (mut served, _) = accept(&app);
+        for _ in 0..3 {
+            wait(apply::install(pair.pod.as_fd(), &settings())).unwrap();
+            assert_eq!(missing(&pair, &settings()), Vec::<String>::new());
+            talk(&mut dialled, &mut accepted);
+            talk(&mut spoofed, &mut served);
+        }
+        let _again = pair.pod.dial(SocketAddr::new(client, 9000)).unwrap();
+        accept(&outbound);
+    }
+}
+
+fn removal_leaves_no_trace() {
+    let pair = Pair::new();
+    // Nothing to remove is fine.
+    wait(apply::remove(pair.pod.as_fd())).unwrap();
+    let before = trace(&pair);
+    for settings in [settings(), Settings { dns_capture: true, ..settings() }] {
+        wait(apply::install(pair.pod.as_fd(), &settings)).unwrap();
+        assert_ne!(trace(&pair), before);
+        wait(apply::remove(pair.pod.as_fd())).unwrap();
+        assert_eq!(trace(&pair), before);
+    }
+    let server = pair.client.listen("[::]:9000");
+    let app = pair.pod.listen("[::]:8080");
+    for (client, pod) in FAMILIES {
+        let mut dialled = pair.pod.dial(SocketAddr::new(client, 9000)).unwrap();
+        talk(&mut dialled, &mut accept(&server).0);
+        let mut dialled = pair.client.dial(SocketAddr::new(pod, 8080)).unwrap();
+        talk(&mut dialled, &mut accept(&app).0);
+    }
+}
+
+/// Everything that rules change in a pod: tables, ip rules, routes.
+fn trace(pair: &Pair) -> Vec<String> {
+    wait(async {
+        let route = pair.pod.route();
+        let filter = nlink::Connection::<nlink::Nftables>::new_in(pair.pod.as_fd()).unwrap();
+        let mut trace: Vec<String> =
+            filter.list_tables().await.unwrap().into_iter().map(|table| format!("table {}", table.name)).collect();
+        trace.extend(
+            route.get_rules().await.unwrap().iter().map(|rule| format!("{} {:?}", rule.priority(), rule.fwmark())),
+        );
+        let routes = route.get_routes_for_table(100).await.unwrap();
+        trace.extend(routes.iter().map(|route| format!("route {}", route.destination_str())));
+        trace.sort();
+        trace
+    })
+}
+
+fn what_is_missing_is_seen() {
+    let pair = captured(&settings());
+    assert_eq!(missing(&pair, &settings()), Vec::<String>::new());
+    let other = Settings { inbound_capture: false, ..settings() };
+    assert!(!missing(&pair, &other).is_empty(), "other settings want other rules");
+    // Someone flushes a chain, deletes a table, deletes the ip rule: each is seen and each is repaired.
+    let filter = || nlink::Connection::<nlink::Nftables>::new_in(pair.pod.as_fd()).unwrap();
+    let inet = nlink::netlink::nftables::Family::Inet;
+    let break_it: [(&str, &dyn Fn()); 4] = [
+        ("istio-output", &|| {
+            wait(async { filter().flush_chain(Table::Nat.name(), "istio-output", inet).await.unwrap() });
+        }),
+        (Table::Mangle.name(), &|| {
+            wait(async { filter().del_table(Table::Mangle.name(), inet).await.unwrap() });
+        }),
+        ("ip rule", &|| {
+            wait(async {
+                pair.pod.route().del_rule_by_priority(nlink::AddressFamily::v6(), 32764).await.unwrap();
+            })
+        }),
+        ("ip route", &|| {
+            use nlink::netlink::types::route::RouteType;
+            let local = nlink::Ipv4Route::from_addr([0, 0, 0, 0].into(), 0).route_type(RouteType::Local).table(100);
+            wait(async { pair.pod.route().del_route(local).await.unwrap() });
+        }),
+    ];
+    for (what, break_it) in break_it {
+        break_it();
+        let lines = missing(&pair, &settings());
+        assert!(lines.iter().any(|line| line.contains(what)), "{what}: {lines:?}");
+        wait(apply::install(pair.pod.as_fd(), &settings())).unwrap();
+        assert_eq!(missing(&pair, &settings()), Vec::<String>::new());
+    }
+}
+
+fn without_ipv6_in_the_pod() {
+    let pair = Pair::new();
+    pair.pod.run(|| {
+        let disable = |name: &str| std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        if let Err(error) = disable("lo").and_then(|()| disable("all")) {
+            // /proc/sys may be read-only in a container; then this case cannot be made.
+            eprintln!("SKIPPED: cannot disable IPv6: {error}");
+        }
+    });
+    wait(apply::install(pair.pod.as_fd(), &settings())).unwrap();
+    assert_eq!(missing(&pair, &settings()), Vec::<String>::new());
+    let ztunnel = pair.pod.listen("0.0.0.0:15006");
+    let wanted = SocketAddr::new(POD_V4.into(), 8080);
+    let _dialled = pair.client.dial(wanted).unwrap();
+    assert_eq!(original_destination(&accept(&ztunnel).0), wanted);
+}
