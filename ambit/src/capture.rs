@@ -79,7 +79,8 @@ impl Capture {
         for needle in needles {
             command.arg("--needle").arg(needle);
         }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a capture")?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a capture")?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { bail!("no pipes") };
         let mut output = BufReader::new(output);
         let mut line = String::new();

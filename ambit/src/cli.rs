@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// End a running mesh.
     Down(Down),
+    /// Show what a mesh does, in a few seconds, checked step by step.
+    Demo(Demo),
     /// The node's L4 proxy.
     #[command(disable_help_flag = true)]
     Ztunnel(ProgramArgs),
@@ -142,6 +144,16 @@ pub(crate) enum Output {
 pub(crate) struct Down {
     #[command(flatten)]
     pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave it running, to look around.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// No colours, even in a terminal.
+    #[arg(long)]
+    pub(crate) no_color: bool,
 }
 
 #[cfg(test)]

@@ -18,12 +18,14 @@
 //! | `control`, [`status`] | questions from outside, and the answers |
 //! | [`capture`] | what is visible on a wire |
 //! | `sys` | namespaces, processes: the only unsafe code |
+//! | `demo` | the story, and whether it is true |
 //! | `tool` | small clients and servers to put into pods |
 pub mod capture;
 mod cli;
 mod cluster;
 mod commands;
 mod control;
+mod demo;
 mod exe;
 mod init;
 mod machine;

@@ -69,7 +69,8 @@ impl Folder {
     }
 
     fn rejected(&self) -> Vec<Rejected> {
-        let relative = |file: &std::path::Path| file.strip_prefix(&self.directory).unwrap_or(file).display().to_string();
+        let relative =
+            |file: &std::path::Path| file.strip_prefix(&self.directory).unwrap_or(file).display().to_string();
         let errors = self.source.errors().iter().map(|e| {
             let mut file = relative(&e.file);
             if e.line > 0 {
@@ -84,7 +85,8 @@ impl Folder {
             Rejected { file, reason: format!("{object}{field}{}{kept}", e.message) }
         });
         let workloads = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
-        let skipped = self.source.skipped().iter().filter(|s| s.unknown || workloads.iter().any(|w| s.kind.ends_with(w)));
+        let skipped =
+            self.source.skipped().iter().filter(|s| s.unknown || workloads.iter().any(|w| s.kind.ends_with(w)));
         let skipped = skipped.map(|s| Rejected {
             file: format!("{}:{}", relative(&s.file), s.line),
             reason: if s.unknown {

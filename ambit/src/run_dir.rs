@@ -4,6 +4,7 @@ use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Longest name of a mesh: socket paths below its directory must fit in 107 bytes.
 const LONGEST_NAME: usize = 24;
@@ -109,12 +110,36 @@ impl RunDir {
         Ok(())
     }
 
+    /// A folder of YAML that lives and goes with the mesh; the demo's.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.root.with_extension("folder")
+    }
+
+    /// Makes [`RunDir::folder`], empty.
+    pub(crate) fn make_folder(&self) -> Result<()> {
+        private_dir(&base())?;
+        remove_tree(&self.folder())?;
+        private_dir(&self.folder())
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.root.with_extension("lock")
     }
 
     /// Takes the mesh for this process, cleaning up after one that died. `None` if it is running.
     pub(crate) fn claim(&self) -> Result<Option<Claim>> {
+        // Somebody who only looks whether it runs holds the lock for a moment, too.
+        const LOOKERS: Duration = Duration::from_millis(500);
+        let deadline = Instant::now() + LOOKERS;
+        loop {
+            match self.try_claim()? {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                claim => return Ok(claim),
+            }
+        }
+    }
+
+    fn try_claim(&self) -> Result<Option<Claim>> {
         private_dir(&base())?;
         let path = self.lock_path();
         loop {
@@ -134,7 +159,11 @@ impl RunDir {
             // Its previous holder may have removed the file between our open and our lock.
             let same = std::fs::metadata(&path).is_ok_and(|m| file.metadata().is_ok_and(|f| f.ino() == m.ino()));
             if same {
-                remove_tree(&self.root)?;
+                if self.root.exists() {
+                    // Whoever made it is dead, or we would not have the lock.
+                    remove_tree(&self.root)?;
+                    remove_tree(&self.folder())?;
+                }
                 return Ok(Some(Claim { run: self.clone(), lock: file }));
             }
         }
@@ -145,10 +174,11 @@ impl RunDir {
         if !self.lock_path().exists() {
             return Ok(false);
         }
-        match self.claim()? {
+        match self.try_claim()? {
             None => Ok(true),
+            // Taken over from the dead, and given up at once.
             Some(claim) => {
-                claim.release();
+                let _ = std::fs::remove_file(claim.run.lock_path());
                 Ok(false)
             }
         }
@@ -194,6 +224,7 @@ impl Claim {
     pub(crate) fn release(self) {
         // Left files are found and removed by the next `up` or `status`; nothing better can be done here.
         let _ = remove_tree(&self.run.root);
+        let _ = remove_tree(&self.run.folder());
         let _ = std::fs::remove_file(self.run.lock_path());
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Logs(args) => logs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Down(args) => down::run(&args),
+        Command::Demo(args) => crate::demo::run(&args),
         Command::Ztunnel(_) => anyhow::bail!("not in this build"),
         Command::IstiodLite(_) => anyhow::bail!("not in this build"),
         Command::NodeAgent(_) => anyhow::bail!("not in this build"),

@@ -1,0 +1,65 @@
+//! What ztunnel's access log says.
+
+/// One line of it: who called whom, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) source: String,
+    pub(super) destination: String,
+    pub(super) direction: String,
+    pub(super) error: Option<String>,
+}
+
+impl Access {
+    /// Reads a line in the plain format; `None` for any other line.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let (_, fields) = line.split_once("\taccess\tconnection complete\t")?;
+        Some(Access {
+            source: field(fields, "src.identity")?,
+            destination: field(fields, "dst.identity")?,
+            direction: field(fields, "direction")?,
+            error: field(fields, "error"),
+        })
+    }
+
+    /// Written by the node of the destination.
+    pub(super) fn inbound(&self) -> bool {
+        self.direction == "inbound"
+    }
+}
+
+/// The value of `name="value"`; a backslash keeps the next character from ending it.
+fn field(fields: &str, name: &str) -> Option<String> {
+    let marker = format!("{name}=\"");
+    let start = fields.match_indices(&marker).find(|(at, _)| *at == 0 || fields.as_bytes()[at - 1] == b' ')?.0;
+    let mut value = String::new();
+    let mut escaped = false;
+    for c in fields[start + marker.len()..].chars() {
+        match c {
+            '"' if !escaped => return Some(value),
+            '\\' if !escaped => escaped = true,
+            _ => {
+                value.push(c);
+                escaped = false;
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let line = "2026-11-21T08:00:00Z\tinfo\taccess\tconnection complete\tsrc.addr=10.244.1.2:4 \
+                    src.identity=\"spiffe://a\" dst.identity=\"spiffe://b\" direction=\"inbound\" \
+                    error=\"closed: \\\"x\\\" says no\"";
+        let access = Access::parse(line).unwrap();
+        assert!(access.inbound());
+        assert_eq!((access.source.as_str(), access.destination.as_str()), ("spiffe://a", "spiffe://b"));
+        assert_eq!(access.error.as_deref(), Some("closed: \"x\" says no"));
+        assert_eq!(Access::parse("2026\tinfo\tztunnel\tstarting"), None);
+        assert_eq!(Access::parse(&line.replace("src.identity=\"spiffe://a\" ", "")), None);
+    }
+}
