@@ -1,4 +1,9 @@
 //! Small clients and servers to put into pods, so that demos and tests need nothing but this executable.
+mod load;
+mod pace;
+mod pattern;
+mod peer;
+
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
@@ -39,6 +44,9 @@ pub(crate) enum Tool {
     },
     /// Sleeps until it is ended.
     Wait,
+    /// Traffic for tests.
+    #[command(flatten)]
+    Load(load::Load),
 }
 
 /// Runs one.
@@ -50,6 +58,7 @@ pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
         Tool::Wait => loop {
             std::thread::park();
         },
+        Tool::Load(load) => load::run(load),
     }
 }
 
