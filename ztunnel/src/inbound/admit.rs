@@ -151,3 +151,6 @@ pub(crate) fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Ve
         None => Verdict::Decided(decide(&covering.policies, facts)),
     }
 }
+
+#[cfg(test)]
+mod tests;

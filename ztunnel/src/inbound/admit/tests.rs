@@ -1,0 +1,155 @@
+//! The inbound tables of the ambient contract, row by row.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_hbone::connect::parse_authority;
+use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::identity::SpiffeId;
+use mesh_model::policy::{Action, Facts, Policy, Reason, Rule, Scope};
+use mesh_model::resource::Resource;
+use mesh_model::service::{Service, Vip};
+use mesh_model::tables::Tables;
+use mesh_model::workload::{AppProtocol, ApplicationTunnel, PortMapping, Workload};
+
+use super::*;
+
+const LOCAL: &str = "10.0.0.1:15008";
+
+fn port(service_port: u16, target_port: u16) -> PortMapping {
+    PortMapping { service_port, target_port, app_protocol: AppProtocol::Unknown }
+}
+
+fn address(ip: &str) -> NetworkAddress {
+    NetworkAddress { network: "".into(), ip: ip.parse().unwrap() }
+}
+
+fn service(namespace: &str, host: &str, vip: &str, ports: &[PortMapping]) -> Service {
+    let mut service = Service::empty(namespace, host);
+    service.vips.push(Vip { address: address(vip), prefix: None });
+    service.ports = ports.to_vec();
+    service
+}
+
+/// The local workload `a/us`, endpoint of `us.a` (80 → 8080) and of the waypoint service `wp.a`; `b` behind that waypoint by
+/// hostname, `c` behind us by address, `d` behind somebody else.
+fn world(tunnel: Option<ApplicationTunnel>) -> (Tables, Arc<Workload>) {
+    let mut us = Workload::empty("us");
+    us.namespace = "a".into();
+    us.name = "us".into();
+    us.addresses.push("10.0.0.1".parse().unwrap());
+    us.application_tunnel = tunnel;
+    us.services.insert(NamespacedName::new("a", "us.a"), vec![port(80, 8080)]);
+    us.services.insert(NamespacedName::new("a", "wp.a"), vec![port(15008, 15008)]);
+    let us = Arc::new(us);
+    let behind = |service: &mut Service, destination| {
+        service.waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 });
+    };
+    let mut b = service("b", "b.b", "10.96.0.2", &[port(80, 80)]);
+    behind(&mut b, GatewayDestination::Hostname(NamespacedName::new("a", "wp.a")));
+    let mut c = service("c", "c.c", "10.96.0.3", &[port(80, 80)]);
+    behind(&mut c, GatewayDestination::Address(address("10.0.0.1")));
+    let mut d = service("d", "d.d", "10.96.0.4", &[port(80, 80)]);
+    behind(&mut d, GatewayDestination::Address(address("10.0.0.9")));
+    let mut pod = Workload::empty("pod");
+    pod.addresses.push("10.0.0.5".parse().unwrap());
+    pod.waypoint =
+        Some(GatewayAddress { destination: GatewayDestination::Address(address("10.96.0.10")), hbone_mtls_port: 15008 });
+    let mut tables = Tables::default();
+    for s in [
+        b,
+        c,
+        d,
+        service("a", "us.a", "10.96.0.1", &[port(80, 0)]),
+        service("a", "wp.a", "10.96.0.10", &[port(15008, 15008)]),
+    ] {
+        tables.apply(Resource::Service(Arc::new(s)));
+    }
+    tables.apply(Resource::Workload(us.clone()));
+    tables.apply(Resource::Workload(Arc::new(pod)));
+    (tables, us)
+}
+
+#[test]
+fn targets() {
+    let local: SocketAddr = LOCAL.parse().unwrap();
+    let none = None;
+    let tunnel = |port| Some(ApplicationTunnel { proxy_protocol: false, port });
+    for (row, tunnel, asked, expected) in [
+        ("I5: our own address", none, "10.0.0.1:8080", Ok("10.0.0.1:8080")),
+        ("I8: another address", none, "10.0.0.7:8080", Err("WRONG_DESTINATION")),
+        ("I8: a service that has no waypoint", none, "10.96.0.1:80", Err("WRONG_DESTINATION")),
+        ("I8: a service behind another waypoint", none, "10.96.0.4:80", Err("WRONG_DESTINATION")),
+        ("I8, IPv6", none, "[fd00::1]:80", Err("WRONG_DESTINATION")),
+        ("I6: an application tunnel judges by itself", tunnel(0), "10.0.0.7:8080", Ok("10.0.0.1:8080")),
+        ("I6: its port overrides", tunnel(15088), "10.0.0.7:8080", Ok("10.0.0.1:15088")),
+        ("I7: behind us by hostname", none, "10.96.0.2:80", Ok("10.0.0.1:80")),
+        ("I7: behind us by address", none, "10.96.0.3:80", Ok("10.0.0.1:80")),
+        ("I7: a workload behind our service's address", none, "10.0.0.5:80", Ok("10.0.0.1:80")),
+        ("I4: our hostname, our own port for it", none, "us.a:80", Ok("10.0.0.1:8080")),
+        ("I4: another port", none, "us.a:81", Err("UNKNOWN_SERVICE_PORT")),
+        ("I4: an unknown hostname", none, "x.a:80", Err("UNKNOWN_HOSTNAME")),
+        ("I9: a reserved port", none, "10.0.0.1:15001", Err("RECURSIVE_CALL")),
+        ("I9, trap: HBONE's own", none, "10.0.0.1:15008", Err("RECURSIVE_CALL")),
+        ("I9: reached by a mapping", tunnel(15006), "10.0.0.1:80", Err("RECURSIVE_CALL")),
+    ] {
+        let (tables, us) = world(tunnel);
+        let got = target(&tables, &us, local, &parse_authority(asked).unwrap());
+        let expected = expected.map(|a: &str| a.parse().unwrap());
+        assert_eq!(got.map(|a| a.application).map_err(|e| e.code()), expected, "{row}");
+    }
+}
+
+#[test]
+fn statuses_are_the_contracts() {
+    let local: SocketAddr = LOCAL.parse().unwrap();
+    for (error, status) in [
+        (NotAdmitted::NotForUs { asked: local, local }, 400),
+        (NotAdmitted::UnknownHostname("x".into()), 503),
+        (NotAdmitted::UnknownPort("x".into()), 503),
+        (NotAdmitted::Recursive, 503),
+    ] {
+        assert_eq!(error.status().as_u16(), status, "{error}");
+    }
+}
+
+#[test]
+fn plaintext_to_ourselves_is_refused() {
+    for (to, allowed) in [("10.0.0.1:80", true), ("10.0.0.1:15008", false), ("[fd00::1]:15006", false)] {
+        assert_eq!(plaintext(to.parse().unwrap()).is_ok(), allowed, "P1: {to}");
+    }
+}
+
+#[test]
+fn policies_judge_what_is_known_and_say_what_is_missing() {
+    let (mut tables, us) = world(None);
+    let source: SpiffeId = "spiffe://cluster.local/ns/b/sa/caller".parse().unwrap();
+    let facts = Facts {
+        source_ip: "10.0.0.7".parse().unwrap(),
+        source: Some(source),
+        destination: "10.0.0.1:8080".parse().unwrap(),
+    };
+    let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
+    assert_eq!((decision.allowed, decision.reason), (true, Reason::NoPolicy), "I12");
+
+    let deny_all = Policy {
+        name: "deny".into(),
+        namespace: "a".into(),
+        scope: Scope::Namespace,
+        action: Action::Deny,
+        rules: vec![Rule::default()],
+        dry_run: false,
+    };
+    tables.apply(Resource::Policy(Arc::new(deny_all)));
+    let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
+    assert_eq!(
+        (decision.allowed, decision.reason),
+        (false, Reason::DeniedBy(NamespacedName::new("a", "deny"), 0)),
+        "I10"
+    );
+
+    // Trap 38: a policy that the workload names may come later; until then nothing is decided.
+    let mut named = (*us).clone();
+    named.authorization_policies.push(NamespacedName::new("a", "later"));
+    assert_eq!(verdict(&tables, &named, &facts), Verdict::Missing("a/later".into()));
+}
