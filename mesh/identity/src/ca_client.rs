@@ -76,16 +76,7 @@ fn explain(status: &Status, id: &SpiffeId) -> AuthorityError {
         Code::InvalidArgument => "the CA does not accept the request; is the lifetime beyond its limit?".to_owned(),
         _ => "the CA failed".to_owned(),
     };
-    let cause = std::error::Error::source(status).map(|e| format!(": {}", root_cause(e))).unwrap_or_default();
-    AuthorityError(format!("{hint} ({code:?}: {message}{cause})"))
-}
-
-/// Transport errors wrap the one thing worth reading several times over.
-fn root_cause<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
+    AuthorityError(format!("{hint} ({code:?}: {message})"))
 }
 
 #[cfg(test)]
