@@ -1,0 +1,105 @@
+//! What must hold for any bytes and any text, called by the seeded test beside this and by the targets in `fuzz/`.
+#![allow(unreachable_pub, reason = "also a module of the crate in `fuzz/`")]
+
+use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
+use mesh_model::destination;
+use mesh_model::identity::SpiffeId;
+use mesh_model::policy::{Facts, decide};
+use mesh_model::resource::{Kind, Resource};
+use mesh_model::service::Vip;
+use mesh_model::tables::Tables;
+use mesh_model::workload::Workload;
+use prost::bytes::Bytes;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Bytes as a resource of either kind: what decodes is stable under encoding, can be applied, asked about and
+/// removed, and leaves nothing behind. Returns how many kinds took the bytes.
+pub fn resource(bytes: &[u8]) -> usize {
+    Kind::ALL
+        .into_iter()
+        .filter_map(|kind| Resource::decode(kind, Bytes::copy_from_slice(bytes)).ok())
+        .map(known)
+        .count()
+}
+
+fn known(resource: Resource) {
+    let encoded = resource.encode();
+    let again = Resource::decode(resource.kind(), encoded.clone()).expect("what we said, we understand");
+    assert_eq!(again, resource, "encoding loses nothing");
+    assert_eq!(again.encode(), encoded, "and says it the same way each time");
+
+    let client = Workload { namespace: "shop".into(), ..Workload::empty("client") };
+    let mut tables = Tables::default();
+    tables.apply(resource.clone());
+    tables.apply(resource.clone());
+    let (network, addresses) = addresses_of(&resource);
+    for ip in addresses.into_iter().chain([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) {
+        for port in ports_of(&resource).chain([15001]) {
+            for random in [0, u64::MAX] {
+                destination::decide(&tables, &client, &network, SocketAddr::new(ip, port), random);
+            }
+        }
+    }
+    if let Resource::Workload(workload) = &resource {
+        tables.policies_covering(workload);
+    }
+    resource.aliases();
+    tables.remove(resource.kind(), &resource.name());
+    assert_eq!(format!("{tables:?}"), format!("{:?}", Tables::default()), "removed by its name");
+}
+
+fn addresses_of(resource: &Resource) -> (String, Vec<IpAddr>) {
+    match resource {
+        Resource::Workload(w) => (w.network.to_string(), w.addresses.clone()),
+        Resource::Service(s) => {
+            let network = s.vips.first().map_or("".into(), |vip| vip.address.network.to_string());
+            (network, s.vips.iter().map(|Vip { address: NetworkAddress { ip, .. }, .. }| *ip).collect())
+        }
+        Resource::Policy(_) => Default::default(),
+    }
+}
+
+fn ports_of(resource: &Resource) -> impl Iterator<Item = u16> {
+    match resource {
+        Resource::Service(s) => s.ports.iter().take(4).map(|p| p.service_port).collect(),
+        _ => vec![80],
+    }
+    .into_iter()
+}
+
+/// Bytes as a policy and a caller: the first 8 are the caller, the rest the message. A policy is never weaker than
+/// written: an allow policy never lets in whom the same rules as a deny policy would not keep out.
+pub fn policy(bytes: &[u8]) {
+    let Some(([identity, a, b, c, d, e, port @ ..], message)) = bytes.split_first_chunk::<8>() else { return };
+    let Ok(Resource::Policy(policy)) = Resource::decode(Kind::Authorization, Bytes::copy_from_slice(message)) else {
+        return;
+    };
+    let source_ip = match identity & 2 {
+        0 => IpAddr::from([*a, *b, *c, *d]),
+        _ => IpAddr::from([0xfd, *a, *b, *c, *d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *e]),
+    };
+    let facts = Facts {
+        source_ip: canonical_ip(source_ip),
+        source: (identity & 1 == 1).then(|| SpiffeId::new("cluster.local", "shop", "cart").expect("well formed")),
+        destination: SocketAddr::new(IpAddr::from([10, 0, 0, *e]), u16::from_be_bytes(*port)),
+    };
+    let as_action = |action| {
+        let policy = mesh_model::policy::Policy { action, dry_run: false, ..(*policy).clone() };
+        decide([&policy.into()], &facts).allowed
+    };
+    let allowed = as_action(mesh_model::policy::Action::Allow);
+    let denied = !as_action(mesh_model::policy::Action::Deny);
+    assert!(denied || !allowed, "what an allow policy matches, a deny policy matches");
+    decide([&policy], &facts);
+}
+
+/// A text as a SPIFFE id, and as a key: what parses is printed as it was.
+pub fn names(text: &str) {
+    if let Ok(id) = text.parse::<SpiffeId>() {
+        assert_eq!(id.to_string(), text);
+        assert_eq!(SpiffeId::new(id.trust_domain(), id.namespace(), id.service_account()), Ok(id));
+    }
+    if let Some(key) = NamespacedName::parse(text) {
+        assert_eq!(key.to_string(), text);
+    }
+}

@@ -1,0 +1,128 @@
+//! One resource of each type with every field set, so that nothing is left out of a round trip.
+#![allow(unreachable_pub, reason = "shared between test programs")]
+
+use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope as PolicyScope, StringMatch};
+use mesh_model::resource::Resource;
+use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
+use mesh_model::workload::{AppProtocol, ApplicationTunnel, Locality, PortMapping, Tunnel, Workload, WorkloadType};
+
+fn address(ip: &str) -> NetworkAddress {
+    NetworkAddress { network: "net-1".into(), ip: ip.parse().unwrap() }
+}
+
+fn gateways() -> [GatewayAddress; 2] {
+    let name = GatewayDestination::Hostname(NamespacedName::new("infra", "waypoint.infra.svc"));
+    [name, GatewayDestination::Address(address("fd00::99"))]
+        .map(|destination| GatewayAddress { destination, hbone_mtls_port: 15008 })
+}
+
+fn ports() -> Vec<PortMapping> {
+    use AppProtocol::*;
+    let port =
+        |(i, app_protocol)| PortMapping { service_port: 80 + i as u16, target_port: 8080 * i as u16, app_protocol };
+    [Unknown, Http11, Http2, Grpc, Tcp, Tls].into_iter().enumerate().map(port).collect()
+}
+
+/// A workload.
+pub fn workload() -> Workload {
+    let [waypoint, network_gateway] = gateways();
+    Workload {
+        uid: "west//Pod/shop/cart-1".into(),
+        name: "cart-1".into(),
+        namespace: "shop".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        hostname: "cart.example.com".into(),
+        network: "net-1".into(),
+        tunnel: Tunnel::Hbone,
+        trust_domain: "td".into(),
+        service_account: "cart".into(),
+        waypoint: Some(waypoint),
+        network_gateway: Some(network_gateway),
+        node: "node-1".into(),
+        canonical_name: "cart".into(),
+        canonical_revision: "v1".into(),
+        workload_type: WorkloadType::Job,
+        workload_name: "cart".into(),
+        native_tunnel: true,
+        authorization_policies: vec![NamespacedName::new("shop", "a"), NamespacedName::new("root", "b")],
+        healthy: false,
+        cluster: "west".into(),
+        services: [(NamespacedName::new("shop", "cart.shop.svc"), ports()), (NamespacedName::new("shop", "b"), vec![])]
+            .into(),
+        application_tunnel: Some(ApplicationTunnel { proxy_protocol: true, port: 15088 }),
+        locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
+        host_network: true,
+        capacity: 7,
+    }
+}
+
+/// A service.
+pub fn service() -> Service {
+    let [waypoint, weighted] = gateways();
+    let block = |ip, length| Vip { address: address(ip), prefix: Some(length) };
+    use Scope::*;
+    Service {
+        name: "cart".into(),
+        namespace: "shop".into(),
+        hostname: "cart.shop.svc".into(),
+        vips: vec![Vip { address: address("10.96.0.1"), prefix: None }, block("10.97.0.0", 16), block("fd00:97::", 64)],
+        ports: ports(),
+        subject_alt_names: vec!["spiffe://td/ns/shop/sa/other".into()],
+        waypoint: Some(waypoint.clone()),
+        weighted_waypoints: vec![(waypoint, 90), (weighted, 10)],
+        load_balancing: LoadBalancing {
+            preference: vec![Network, Region, Zone, Subzone, Node, Cluster],
+            mode: BalanceMode::Failover,
+            allow_unhealthy: true,
+        },
+        ip_families: IpFamilies::Dual,
+        canonical: true,
+        ingress_use_waypoint: true,
+        private: true,
+    }
+}
+
+/// A policy.
+pub fn policy() -> Policy {
+    let strings = || {
+        ["a", "b", "c"]
+            .map(Into::into)
+            .into_iter()
+            .zip([StringMatch::Exact, StringMatch::Prefix, StringMatch::Suffix])
+            .map(|(text, kind): (_, fn(_) -> _)| kind(text))
+            .chain([StringMatch::Presence])
+            .collect::<Vec<_>>()
+    };
+    let nets = || vec!["10.0.0.0/8".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    let accounts = || vec![NamespacedName::new("shop", "cart")];
+    let full = Match {
+        namespaces: strings(),
+        not_namespaces: strings(),
+        principals: strings(),
+        not_principals: strings(),
+        source_ips: nets(),
+        not_source_ips: nets(),
+        destination_ips: nets(),
+        not_destination_ips: nets(),
+        destination_ports: vec![80, 65535],
+        not_destination_ports: vec![1],
+        service_accounts: accounts(),
+        not_service_accounts: accounts(),
+        unsupported: true,
+    };
+    let matches = vec![full, Match::default()];
+    Policy {
+        name: "guard".into(),
+        namespace: "shop".into(),
+        scope: PolicyScope::WorkloadSelector,
+        action: Action::Deny,
+        rules: vec![Rule { clauses: vec![Clause { matches }, Clause::default()] }, Rule::default()],
+        dry_run: true,
+    }
+}
+
+/// One of each.
+pub fn all() -> [Resource; 3] {
+    [Resource::Workload(workload().into()), Resource::Service(service().into()), Resource::Policy(policy().into())]
+}

@@ -1,0 +1,86 @@
+//! Thousands of mutated messages through decode, apply and decide, the same ones every time. `fuzz/` searches further.
+
+mod properties;
+mod samples;
+
+use mesh_model::resource::{Kind, Resource};
+
+const ROUNDS: usize = 30_000;
+
+/// SplitMix64: no pattern, no clock, no dependency.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+}
+
+/// One small damage: a byte or bit changed, a piece doubled, cut out or off, or another message's tail joined on.
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    let at = random.below(bytes.len());
+    let end = (at + 1 + random.below(8)).min(bytes.len());
+    match random.below(12) {
+        _ if bytes.is_empty() => bytes.push(random.next() as u8),
+        // Mostly in place: what moves bytes breaks the lengths around them, and is refused at the door.
+        0..=3 => bytes[at] ^= 1 << random.below(8),
+        4..=6 => bytes[at] = random.next() as u8,
+        7 => bytes.insert(at, random.next() as u8),
+        8 => bytes.extend_from_within(at..end),
+        9 => drop(bytes.drain(at..end)),
+        10 => bytes.truncate(at),
+        _ => bytes.extend_from_slice(&other[random.below(other.len())..]),
+    }
+}
+
+#[test]
+fn damaged_messages_are_refused_or_understood() {
+    let seeds = samples::all().map(|r| r.encode().to_vec());
+    let mut random = Random(2026);
+    let mut understood = 0;
+    for round in 0..ROUNDS {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        let other = &seeds[random.below(seeds.len())];
+        for _ in 0..=random.below(3) {
+            mutate(&mut bytes, other, &mut random);
+        }
+        understood += properties::resource(&bytes);
+        let mut caller = random.next().to_be_bytes().to_vec();
+        caller.extend_from_slice(&bytes);
+        properties::policy(&caller);
+    }
+    // Were nearly all refused at the door, the rest would not have been tried.
+    assert!(understood > ROUNDS / 20, "only {understood} of {ROUNDS} were understood");
+    assert!(understood < 2 * ROUNDS, "nothing was refused");
+}
+
+#[test]
+fn damaged_names_are_refused_or_printed_as_they_were() {
+    let seeds = [&b"spiffe://cluster.local/ns/shop/sa/cart"[..], b"shop/cart.shop.svc.cluster.local"];
+    let mut random = Random(26);
+    for round in 0..ROUNDS {
+        let mut bytes = seeds[round % 2].to_vec();
+        mutate(&mut bytes, seeds[1], &mut random);
+        properties::names(&String::from_utf8_lossy(&bytes));
+    }
+}
+
+/// Every beginning of a message is a message, another message, or refused; never a panic.
+#[test]
+fn cut_short_anywhere() {
+    for resource in samples::all() {
+        let bytes = resource.encode();
+        for end in 0..bytes.len() {
+            assert_ne!(Resource::decode(resource.kind(), bytes.slice(..end)).ok(), Some(resource.clone()), "at {end}");
+        }
+    }
+    assert!(Resource::decode(Kind::Address, Default::default()).is_err());
+}
