@@ -41,7 +41,10 @@ pub enum CarryError {
 ///
 /// # Errors
 /// When one side breaks; the other is then broken off too, so that neither application takes a cut for an end.
+///
+/// Dropping the future breaks both off, too.
 pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: &impl Count) -> Result<(), CarryError> {
+    let unless_ended = BreakOff(&tcp);
     let forth = async {
         match to_tunnel(&tcp, &mut tunnel.sender, count).await {
             // The peer takes no more, but may have answered in full before it said so: the way back tells, by its
@@ -51,27 +54,30 @@ pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: &impl Cou
         }
     };
     let back = from_tunnel(&mut tunnel.receiver, &tcp, count);
-    let result = tokio::try_join!(forth, back).map(|_| ());
-    if result.is_err() {
-        tunnel.sender.reset();
-        break_off(&tcp);
+    match tokio::try_join!(forth, back) {
+        Ok(((), ())) => {
+            unless_ended.ended();
+            Ok(())
+        }
+        Err(error) => {
+            tunnel.sender.reset();
+            Err(error)
+        }
     }
-    result
 }
 
 /// Carries bytes between two TCP connections until both directions have ended.
 ///
 /// # Errors
-/// When one side breaks; the other is then broken off too.
+/// When one side breaks; the other is then broken off too. Dropping the future breaks both off, too.
 pub async fn tcp_and_tcp(local: TcpStream, remote: TcpStream, count: &impl Count) -> Result<(), CarryError> {
+    let unless_ended = (BreakOff(&local), BreakOff(&remote));
     let forth = pump(&local, &remote, CarryError::Local, CarryError::Remote, |n| count.forth(n));
     let back = pump(&remote, &local, CarryError::Remote, CarryError::Local, |n| count.back(n));
-    let result = tokio::try_join!(forth, back).map(|_| ());
-    if result.is_err() {
-        break_off(&local);
-        break_off(&remote);
-    }
-    result
+    tokio::try_join!(forth, back)?;
+    unless_ended.0.ended();
+    unless_ended.1.ended();
+    Ok(())
 }
 
 async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &impl Count) -> Result<(), CarryError> {
@@ -151,8 +157,19 @@ fn shut_down_write(tcp: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Makes the close of a connection a reset: its application must not take a cut for an end.
-fn break_off(tcp: &TcpStream) {
-    // Fails only on a socket that is gone already.
-    let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+/// Makes the close of a connection a reset, unless both of its directions have ended: its application must not take
+/// a cut for an end.
+struct BreakOff<'a>(&'a TcpStream);
+
+impl BreakOff<'_> {
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for BreakOff<'_> {
+    fn drop(&mut self) {
+        // Fails only on a socket that is gone already.
+        let _ = socket2::SockRef::from(self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
 }

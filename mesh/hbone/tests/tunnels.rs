@@ -334,3 +334,21 @@ async fn a_peer_that_is_gone_is_found_by_ping() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn carrying_that_is_given_up_resets_both_sides() {
+    on_one_thread(async {
+        let (mut client, captured) = tcp::pair().await;
+        let (dialled, mut server) = tcp::pair().await;
+        let carrying = spawn_local(async move { carry::tcp_and_tcp(captured, dialled, &Uncounted).await });
+        client.write_all(b"x").await.unwrap();
+        let mut byte = [0];
+        server.read_exact(&mut byte).await.unwrap();
+        carrying.abort();
+        for end in [&mut client, &mut server] {
+            let error = end.read(&mut byte).await.expect_err("an end would look like the application's own");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    })
+    .await;
+}
