@@ -1,1 +1,6 @@
-//! The control plane: reads Kubernetes or a folder of YAML, serves tables and certificates.
+//! The control plane.
+
+pub mod cluster;
+pub mod folder;
+pub mod resources;
+pub mod translate;

@@ -1,0 +1,346 @@
+//! One file's text → the objects in it, and what is wrong with the rest. Pure.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::documents::{self, Document};
+use super::locate::{Locations, Position};
+use crate::resources::field::{FieldPath, Segment};
+use crate::resources::{Key, Kind, Object, Recognized};
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub struct ParsedFile {
+    /// The objects that are good.
+    pub objects: Vec<ParsedObject>,
+    /// What was refused, in the order of the file.
+    pub errors: Vec<ParseError>,
+    /// Objects of kinds that are not read.
+    pub skipped: Vec<Skipped>,
+    /// Which objects the refused text may have been.
+    pub(super) claims: Vec<Claim>,
+}
+
+/// A good object and where it begins.
+#[derive(Clone, Debug)]
+pub struct ParsedObject {
+    /// The object.
+    pub object: Object,
+    /// Line in its file, from 1.
+    pub line: usize,
+}
+
+/// Something that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ParseError {
+    /// The file.
+    pub file: PathBuf,
+    /// From 1; 0 when it is the file as a whole.
+    pub line: usize,
+    /// From 1; 0 when it is the file as a whole.
+    pub column: usize,
+    /// The object's kind, when it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The object's namespace, when it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The object's name, when it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The field, for example `spec.rules[0].from[0].source.ipBlocks[1]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+    /// True: an earlier version of the object is still served.
+    pub last_good_kept: bool,
+}
+
+/// An object that is not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The file.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// Its `apiVersion` and `kind`.
+    pub kind: String,
+    /// Its name, when it has one.
+    pub name: Option<String>,
+    /// True when nobody here has heard of the kind: likely a mistake.
+    pub unknown: bool,
+}
+
+/// Which objects a refused text may have been: these keep their last good version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// This one.
+    Key(Key),
+    /// Any kind with this namespace and name: the kind itself was wrong.
+    Name(Option<String>, String),
+    /// Cannot be told: whatever the file said before.
+    Anything,
+}
+
+impl Claim {
+    pub(super) fn covers(&self, key: &Key) -> bool {
+        match self {
+            Self::Key(claimed) => claimed == key,
+            Self::Name(namespace, name) => *key == Key::new(key.kind, namespace.as_deref(), name),
+            Self::Anything => true,
+        }
+    }
+}
+
+impl ParseError {
+    /// An error about a file as a whole.
+    pub fn file(file: &Path, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            kind: None,
+            namespace: None,
+            name: None,
+            field: None,
+            message: message.into(),
+            last_good_kept: false,
+        }
+    }
+
+    /// An error about an object that itself is well formed.
+    pub(super) fn object(file: &Path, line: usize, key: &Key, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            column: 1,
+            kind: Some(key.kind.as_str().to_owned()),
+            namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
+            name: Some(key.name.to_string()),
+            ..Self::file(file, message)
+        }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        write!(f, ":")?;
+        if let Some(kind) = &self.kind {
+            write!(f, " {kind}")?;
+        }
+        match (&self.namespace, &self.name) {
+            (Some(namespace), Some(name)) => write!(f, " {namespace}/{name}:")?,
+            (None, Some(name)) => write!(f, " {name}:")?,
+            _ if self.kind.is_some() => write!(f, ":")?,
+            _ => {}
+        }
+        if let Some(field) = self.field.as_deref().filter(|field| !field.is_empty()) {
+            write!(f, " {field}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// Reads a file: documents separated by `---`, `kind: List`, YAML or JSON. `path` is only used to say where.
+pub fn parse_file(path: &Path, text: &str) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
+    for document in documents::split(text) {
+        Reader { path, document, locations: None, parsed: &mut parsed }.read();
+    }
+    parsed
+}
+
+/// Reads one document.
+struct Reader<'a> {
+    path: &'a Path,
+    document: Document<'a>,
+    /// Made at the first error.
+    locations: Option<Locations>,
+    parsed: &'a mut ParsedFile,
+}
+
+/// What an object says of itself, as far as it can be read.
+#[derive(Default)]
+struct Header {
+    api_version: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+impl Header {
+    fn of(value: &Value) -> Self {
+        let text = |pointer| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            api_version: text("/apiVersion"),
+            kind: text("/kind"),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+        }
+    }
+
+    fn claim(&self) -> Claim {
+        match &self.name {
+            Some(name) => Claim::Name(self.namespace.clone(), name.clone()),
+            None => Claim::Anything,
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn read(mut self) {
+        match serde_saphyr::from_str_with_options::<Value>(self.document.text, options()) {
+            Ok(Value::Null) => {}
+            Ok(value) => self.object(value, FieldPath::default()),
+            Err(error) => self.syntax(&error),
+        }
+    }
+
+    /// The text is no YAML: nobody can tell which object it was.
+    fn syntax(&mut self, error: &serde_saphyr::Error) {
+        let at = error
+            .location()
+            .map(|l| Position { line: l.line() as usize, column: l.column() as usize })
+            .filter(|at| at.line > 0)
+            .unwrap_or(Position { line: 1, column: 1 });
+        let message = error.without_snippet().to_string();
+        // The position is said once, in the error's own fields, counted from the top of the file.
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        self.reject(at, &Header::default(), None, message, Claim::Anything);
+    }
+
+    fn object(&mut self, mut value: Value, at: FieldPath) {
+        let header = Header::of(&value);
+        if !value.is_object() {
+            return self.wrong(&header, &at, at.clone(), "expected an object with apiVersion, kind and metadata");
+        }
+        let (Some(api_version), Some(kind)) = (&header.api_version, &header.kind) else {
+            let missing = if header.kind.is_none() { "kind" } else { "apiVersion" };
+            return self.wrong(&header, &at, at.field(missing), "missing: every object says its apiVersion and kind");
+        };
+        if kind == "List" || (kind.ends_with("List") && value.get("items").is_some()) {
+            let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) else {
+                return self.wrong(&header, &at, at.field("items"), "a List holds its objects in `items`");
+            };
+            if !at.0.is_empty() {
+                return self.wrong(&header, &at, at.clone(), "a List inside a List is not read");
+            }
+            for (i, item) in items.into_iter().enumerate() {
+                self.object(item, at.field("items").index(i));
+            }
+            return;
+        }
+        match Kind::recognize(api_version, kind) {
+            Recognized::Read(kind) => self.typed(kind, value, &header, &at),
+            Recognized::Unused => self.skip(&header, &at, false),
+            Recognized::WrongVersion => {
+                let message = format!("version {api_version} of {kind} is not read here");
+                self.wrong(&header, &at, at.field("apiVersion"), &message);
+            }
+            Recognized::Unknown => {
+                // It may be a kind we read, misspelt: what it was before keeps serving.
+                self.parsed.claims.push(header.claim());
+                self.skip(&header, &at, true);
+            }
+        }
+    }
+
+    fn typed(&mut self, kind: Kind, value: Value, header: &Header, at: &FieldPath) {
+        match Object::from_value(kind, value) {
+            Ok(object) => {
+                let line = self.position(at).line + self.document.lines_before;
+                self.parsed.objects.push(ParsedObject { object, line });
+            }
+            Err(invalid) => {
+                let claim = match &header.name {
+                    Some(name) => Claim::Key(Key::new(kind, header.namespace.as_deref(), name)),
+                    None => Claim::Anything,
+                };
+                let field = name_unknown_field(invalid.path, &invalid.message);
+                let full = FieldPath(at.0.iter().chain(&field.0).cloned().collect());
+                let position = self.locate(&full);
+                self.reject(position, header, Some(&field), invalid.message, claim);
+            }
+        }
+    }
+
+    /// An object whose kind cannot be told.
+    fn wrong(&mut self, header: &Header, at: &FieldPath, field: FieldPath, message: &str) {
+        let position = self.locate(&field);
+        let relative = FieldPath(field.0[at.0.len()..].to_vec());
+        self.reject(position, header, Some(&relative), message.to_owned(), header.claim());
+    }
+
+    fn reject(&mut self, at: Position, header: &Header, field: Option<&FieldPath>, message: String, claim: Claim) {
+        self.parsed.errors.push(ParseError {
+            line: at.line + self.document.lines_before,
+            column: at.column,
+            kind: header.kind.clone(),
+            namespace: header.namespace.clone(),
+            name: header.name.clone(),
+            field: field.map(ToString::to_string).filter(|f| !f.is_empty()),
+            ..ParseError::file(self.path, message)
+        });
+        self.parsed.claims.push(claim);
+    }
+
+    fn skip(&mut self, header: &Header, at: &FieldPath, unknown: bool) {
+        let line = self.position(at).line + self.document.lines_before;
+        let word = |part: &Option<String>| part.clone().unwrap_or_default();
+        self.parsed.skipped.push(Skipped {
+            file: self.path.to_owned(),
+            line,
+            kind: format!("{} {}", word(&header.api_version), word(&header.kind)),
+            name: header.name.clone(),
+            unknown,
+        });
+    }
+
+    /// Where an object begins. A document's only object begins at its first line, found without reading it again.
+    fn position(&mut self, at: &FieldPath) -> Position {
+        if at.0.is_empty() {
+            let content =
+                |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%']) && !line.starts_with("---");
+            let line = self.document.text.lines().position(content).unwrap_or(0) + 1;
+            return Position { line, column: 1 };
+        }
+        self.locate(at)
+    }
+
+    fn locate(&mut self, path: &FieldPath) -> Position {
+        let text = self.document.text;
+        let locations = self.locations.get_or_insert_with(|| Locations::read(text));
+        locations.find(path).unwrap_or(Position { line: 1, column: 1 })
+    }
+}
+
+/// Serde stops at the object that holds a field it does not know, and names the field in its message only.
+fn name_unknown_field(path: FieldPath, message: &str) -> FieldPath {
+    let name = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    match name {
+        Some(name) if path.0.last() != Some(&Segment::Field(name.to_owned())) => path.field(name),
+        _ => path,
+    }
+}
+
+/// Bounds for one document; the file's size is bounded before.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 64,
+            max_nodes: 2_000_000,
+            max_events: 4_000_000,
+            max_aliases: 10_000,
+        },
+        with_snippet: false,
+    }
+}

@@ -1,0 +1,237 @@
+//! The folder as users treat it.
+
+use std::fs;
+
+use super::*;
+use crate::resources::Kind;
+
+const DENY: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec:
+  action: DENY
+  rules:
+  - from:
+    - source: {ipBlocks: [10.0.0.0/8]}
+";
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{port: 80}], selector: {app: web}}
+";
+
+fn deny() -> Key {
+    Key::new(Kind::AuthorizationPolicy, Some("shop"), "deny")
+}
+
+fn web() -> Key {
+    Key::new(Kind::Service, Some("shop"), "web")
+}
+
+#[test]
+fn errors_say_where() {
+    let bad = |from: &str, to: &str| format!("# first\n---\n{SERVICE}---\n{}", DENY.replace(from, to));
+    for (text, expected) in [
+        (
+            bad("10.0.0.0/8", "10.0.0.0/33"),
+            "f.yaml:15:27: AuthorizationPolicy shop/deny: spec.rules[0].from[0].source.ipBlocks[0]: \"10.0.0.0/33\" is",
+        ),
+        (
+            bad("ipBlocks", "ipBlock"),
+            "f.yaml:15:16: AuthorizationPolicy shop/deny: spec.rules[0].from[0].source.ipBlock: unknown field `ipBlock`",
+        ),
+        (
+            bad("action: DENY", "action: DENI"),
+            "f.yaml:12:3: AuthorizationPolicy shop/deny: spec.action: unknown variant",
+        ),
+        (bad("rules:", "rulez:"), "f.yaml:13:3: AuthorizationPolicy shop/deny: spec.rulez: unknown field `rulez`"),
+        (
+            bad("[10.0.0.0/8]", "[]"),
+            "f.yaml:15:16: AuthorizationPolicy shop/deny: spec.rules[0].from[0].source.ipBlocks: an empty list",
+        ),
+        (
+            bad("{name: deny, namespace: shop}", "{namespace: shop}"),
+            "f.yaml:10:1: AuthorizationPolicy: metadata.name: missing",
+        ),
+        (bad("kind: AuthorizationPolicy\n", ""), "f.yaml:8:1: shop/deny: kind: missing"),
+        (
+            bad("security.istio.io/v1", "security.istio.io/v9"),
+            "f.yaml:8:1: AuthorizationPolicy shop/deny: apiVersion: version",
+        ),
+        (bad("{ipBlocks: [10.0.0.0/8]}", "{ipBlocks: [10.0.0.0/8}"), "f.yaml:15:"),
+    ] {
+        let parsed = parse_file(Path::new("f.yaml"), &text);
+        assert_eq!(parsed.objects.len(), 1, "the good one is read: {text}");
+        assert_eq!(parsed.errors.len(), 1, "{text}");
+        let error = parsed.errors[0].to_string();
+        assert!(error.starts_with(expected), "\n got: {error}\nwant: {expected}");
+    }
+}
+
+#[test]
+fn lists_and_json_are_read_and_a_bad_item_is_left_out_alone() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n\
+                - apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n  spec: {ports: [{port: 0}]}\n\
+                - apiVersion: v1\n  kind: Namespace\n  metadata: {name: c}\n";
+    let parsed = parse_file(Path::new("l.yaml"), list);
+    assert_eq!(
+        parsed.objects.iter().map(|o| (o.object.key().to_string(), o.line)).collect::<Vec<_>>(),
+        [("Namespace a".to_owned(), 4), ("Namespace c".to_owned(), 11)]
+    );
+    assert_eq!(
+        parsed.errors[0].to_string(),
+        "l.yaml:10:19: Service b: spec.ports[0].port: 0 is not a port: write 1 to 65535"
+    );
+    let json = "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\",\n\t\"metadata\": {\"name\": \"a/b\"}\n}\n";
+    let parsed = parse_file(Path::new("n.json"), json);
+    assert!(
+        parsed.errors[0].to_string().starts_with("n.json:4:15: Namespace a/b: metadata.name:"),
+        "{:?}",
+        parsed.errors
+    );
+}
+
+#[test]
+fn kinds_that_are_not_read_are_told_apart() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\napiVersion: v1\nkind: Podd\nmetadata: {name: p}\n";
+    let skipped = parse_file(Path::new("f"), text).skipped;
+    assert_eq!(
+        skipped.iter().map(|s| (s.line, &*s.kind, s.unknown)).collect::<Vec<_>>(),
+        [(1, "apps/v1 Deployment", false), (5, "v1 Podd", true)]
+    );
+}
+
+/// Writes, rescans, and says what changed.
+fn step(folder: &mut Folder, path: &Path, text: &str) -> Vec<String> {
+    // A rename gives a new inode, so the stamp differs however fast the test runs.
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, text).unwrap();
+    fs::rename(&temporary, path).unwrap();
+    changes(folder)
+}
+
+fn changes(folder: &mut Folder) -> Vec<String> {
+    let describe = |change| match change {
+        Change::Apply(object) => format!("+{}", object.key()),
+        Change::Delete(key) => format!("-{key}"),
+    };
+    folder.rescan().changes.into_iter().map(describe).collect()
+}
+
+#[test]
+fn the_last_good_version_keeps_serving() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.yaml");
+    let mut folder = Folder::new(vec![directory.path().to_owned()], None);
+    let both = format!("{SERVICE}---\n{DENY}");
+    assert_eq!(step(&mut folder, &path, &both).len(), 2);
+    let good = folder.objects()[&deny()].clone();
+    for (what, text) in [
+        ("a bad value", format!("{SERVICE}---\n{}", DENY.replace("/8", "/99"))),
+        ("an unknown field", format!("{SERVICE}---\n{}", DENY.replace("ipBlocks", "ipBlock"))),
+        ("a kind misspelt", format!("{SERVICE}---\n{}", DENY.replace("AuthorizationPolicy", "AuthorisationPolicy"))),
+        ("a version misspelt", format!("{SERVICE}---\n{}", DENY.replace("io/v1", "io/v2"))),
+        ("no kind", format!("{SERVICE}---\n{}", DENY.replace("kind: AuthorizationPolicy", ""))),
+        ("no YAML", format!("{SERVICE}---\n{}", DENY.replace("[10", "[[10"))),
+        ("no YAML, moved up", format!("{}---\n{SERVICE}", DENY.replace("[10", "[[10"))),
+    ] {
+        assert_eq!(step(&mut folder, &path, &text), Vec::<String>::new(), "{what}");
+        assert_eq!(folder.objects()[&deny()], good, "{what}");
+    }
+    assert!(folder.errors()[0].last_good_kept);
+    // The other document of a broken file is taken as it is now.
+    let edited = format!("{}---\n{}", SERVICE.replace("80", "81"), DENY.replace("/8", "/99"));
+    assert_eq!(step(&mut folder, &path, &edited), ["+Service shop/web"]);
+    // Deleting it for good deletes it, and mending it applies it.
+    assert_eq!(step(&mut folder, &path, SERVICE), ["-AuthorizationPolicy shop/deny", "+Service shop/web"]);
+    assert_eq!(step(&mut folder, &path, &both), ["+AuthorizationPolicy shop/deny"]);
+    assert!(folder.errors().is_empty());
+    fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+    assert_eq!(changes(&mut folder), Vec::<String>::new(), "not UTF-8");
+    assert_eq!(folder.errors().len(), 1);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(changes(&mut folder).len(), 2, "a file removed");
+}
+
+#[test]
+fn a_folder_that_vanishes_takes_nothing_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, away) = (directory.path().join("root"), directory.path().join("away"));
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("f.yaml"), SERVICE).unwrap();
+    let mut folder = Folder::new(vec![root.clone()], None);
+    assert_eq!(changes(&mut folder), ["+Service shop/web"]);
+    fs::rename(&root, &away).unwrap();
+    assert_eq!(changes(&mut folder), Vec::<String>::new());
+    assert!(folder.errors()[0].message.contains("cannot be read"));
+}
+
+#[test]
+fn the_same_object_twice_is_an_error_and_the_first_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
+    fs::write(directory.path().join("b.yaml"), SERVICE.replace("80", "81")).unwrap();
+    let mut folder = Folder::new(vec![directory.path().to_owned()], None);
+    folder.rescan();
+    assert!(folder.errors()[0].to_string().contains("b.yaml:1:1: Service shop/web: already defined at"));
+    let Object::Service(service) = &folder.objects()[&web()] else { panic!() };
+    assert_eq!(service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].port, 80);
+}
+
+#[test]
+fn a_config_map_mount_is_read_once_and_followed_when_it_is_swapped() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let version = |name: &str, text: &str| {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("f.yaml"), text).unwrap();
+        std::os::unix::fs::symlink(name, at("..tmp")).unwrap();
+        fs::rename(at("..tmp"), at("..data")).unwrap();
+    };
+    version("..1", SERVICE);
+    std::os::unix::fs::symlink("..data/f.yaml", at("f.yaml")).unwrap();
+    let mut folder = Folder::new(vec![directory.path().to_owned()], None);
+    assert_eq!(changes(&mut folder), ["+Service shop/web"]);
+    version("..2", &SERVICE.replace("80", "81"));
+    assert_eq!(changes(&mut folder), ["+Service shop/web"]);
+    assert!(folder.errors().is_empty());
+}
+
+#[test]
+fn the_overlay_adds_what_the_cluster_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("user")).unwrap();
+    fs::create_dir(at("overlay")).unwrap();
+    fs::write(
+        at("user/pod.yaml"),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, labels: {app: a}, annotations: {mine: kept}}\n\
+         spec: {serviceAccountName: cart, containers: [{name: c, resources: {limits: {cpu: 1, memory: 64Mi}}}]}\n",
+    )
+    .unwrap();
+    fs::write(
+        at("overlay/status.yaml"),
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, uid: u1, annotations: {ambient.istio.io/redirection: enabled}}\n\
+         spec: {nodeName: n1, containers: []}\nstatus: {phase: Running, podIPs: [{ip: 10.244.1.2}]}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: gone, namespace: shop}\nspec: {containers: []}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: ztunnel-n1, namespace: istio-system, labels: {app: ztunnel}}\nspec: {containers: []}\n---\n\
+         apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n",
+    )
+    .unwrap();
+    let mut folder = Folder::new(vec![at("user")], Some(at("overlay")));
+    folder.rescan();
+    assert_eq!(folder.errors(), []);
+    let keys: Vec<_> = folder.objects().keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["Node n1", "Pod istio-system/ztunnel-n1", "Pod shop/a"]);
+    let Object::Pod(pod) = &folder.objects()[&Key::new(Kind::Pod, Some("shop"), "a")] else { panic!() };
+    let annotations = pod.metadata.annotations.as_ref().unwrap();
+    assert_eq!(
+        (annotations["mine"].as_str(), annotations["ambient.istio.io/redirection"].as_str()),
+        ("kept", "enabled")
+    );
+    assert_eq!(pod.metadata.uid.as_deref(), Some("u1"));
+    let spec = pod.spec.as_ref().unwrap();
+    assert_eq!((spec.node_name.as_deref(), spec.service_account_name.as_deref()), (Some("n1"), Some("cart")));
+    assert_eq!(spec.containers.len(), 1);
+    assert_eq!(pod.status.as_ref().unwrap().pod_ips.as_ref().unwrap()[0].ip, "10.244.1.2");
+}

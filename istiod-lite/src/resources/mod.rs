@@ -1,0 +1,291 @@
+//! The Kubernetes kinds we read, as types.
+//!
+//! Core kinds are `k8s-openapi`'s. Istio's two policy kinds are our own, because a field that Istio does not know
+//! must be refused there, not skipped: a typo must never make a policy weaker.
+
+pub mod authorization_policy;
+pub mod field;
+pub mod peer_authentication;
+mod validate;
+
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+pub use authorization_policy::AuthorizationPolicy;
+pub use field::{FieldError, FieldPath};
+pub use peer_authentication::PeerAuthentication;
+
+/// The kinds we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Kind {
+    /// Core v1.
+    Namespace,
+    /// Core v1.
+    Node,
+    /// Core v1.
+    ServiceAccount,
+    /// Core v1.
+    Pod,
+    /// Core v1.
+    Service,
+    /// `discovery.k8s.io/v1`.
+    EndpointSlice,
+    /// `security.istio.io/v1` and `v1beta1`.
+    AuthorizationPolicy,
+    /// `security.istio.io/v1` and `v1beta1`.
+    PeerAuthentication,
+}
+
+/// What becomes of an object, told by its `apiVersion` and `kind` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognized {
+    /// Read.
+    Read(Kind),
+    /// A kind people keep in the same folder, which says nothing to the mesh (Deployment, ConfigMap, ...).
+    Unused,
+    /// A kind of a group we know, in a version we do not.
+    WrongVersion,
+    /// Nothing we have heard of.
+    Unknown,
+}
+
+impl Kind {
+    /// The word in the object's `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
+        }
+    }
+
+    /// False for the kinds that stand above namespaces.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
+    }
+
+    /// Recognises a kind by `apiVersion` and `kind`.
+    pub fn recognize(api_version: &str, kind: &str) -> Recognized {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let read = match (group, kind) {
+            ("", "Namespace") => Self::Namespace,
+            ("", "Node") => Self::Node,
+            ("", "ServiceAccount") => Self::ServiceAccount,
+            ("", "Pod") => Self::Pod,
+            ("", "Service") => Self::Service,
+            ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
+            ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
+            ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            ("", _) if CORE_UNUSED.contains(&kind) => return Recognized::Unused,
+            (group, _) if GROUPS_UNUSED.contains(&group) => return Recognized::Unused,
+            _ => return Recognized::Unknown,
+        };
+        let versions: &[&str] = if group == "security.istio.io" { &["v1", "v1beta1"] } else { &["v1"] };
+        if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
+    }
+}
+
+/// Core kinds that say nothing to the mesh.
+const CORE_UNUSED: [&str; 8] = [
+    "ConfigMap",
+    "Secret",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "LimitRange",
+    "ResourceQuota",
+    "Endpoints",
+    "Event",
+];
+/// Groups of kinds that say nothing to the mesh.
+const GROUPS_UNUSED: [&str; 9] = [
+    "apps",
+    "batch",
+    "autoscaling",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "scheduling.k8s.io",
+    "apiextensions.k8s.io",
+    "kustomize.config.k8s.io",
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an object is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Empty for kinds without a namespace.
+    #[serde(serialize_with = "text", skip_serializing_if = "str::is_empty")]
+    pub namespace: Arc<str>,
+    /// Its name.
+    #[serde(serialize_with = "text")]
+    pub name: Arc<str>,
+}
+
+fn text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+impl Key {
+    /// From its parts; the namespace of a kind without one is dropped, a missing one is `default`.
+    pub fn new(kind: Kind, namespace: Option<&str>, name: &str) -> Self {
+        let namespace = match namespace {
+            _ if !kind.is_namespaced() => "",
+            None | Some("") => "default",
+            Some(namespace) => namespace,
+        };
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// One object of a kind we read. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A node.
+    Node(Arc<Node>),
+    /// A service account.
+    ServiceAccount(Arc<ServiceAccount>),
+    /// A pod.
+    Pod(Arc<Pod>),
+    /// A service.
+    Service(Arc<Service>),
+    /// Endpoints of a service.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// Who may talk to whom.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// Whether plaintext is taken.
+    PeerAuthentication(Arc<PeerAuthentication>),
+}
+
+/// Why an object could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct InvalidObject {
+    /// The field.
+    pub path: FieldPath,
+    /// What is wrong with it, and what to write instead.
+    pub message: String,
+}
+
+impl From<FieldError> for InvalidObject {
+    fn from(e: FieldError) -> Self {
+        Self { path: e.path, message: e.message }
+    }
+}
+
+impl Object {
+    /// Reads an object of a kind, and checks it as the API server would.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong.
+    pub fn from_value(kind: Kind, value: serde_json::Value) -> Result<Self, InvalidObject> {
+        fn typed<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<Arc<T>, InvalidObject> {
+            serde_path_to_error::deserialize(value).map(Arc::new).map_err(|e| InvalidObject {
+                path: FieldPath::from_serde(e.path()),
+                message: e.into_inner().to_string(),
+            })
+        }
+        let object = match kind {
+            Kind::Namespace => Self::Namespace(typed(value)?),
+            Kind::Node => Self::Node(typed(value)?),
+            Kind::ServiceAccount => Self::ServiceAccount(typed(value)?),
+            Kind::Pod => Self::Pod(typed(value)?),
+            Kind::Service => Self::Service(typed(value)?),
+            Kind::EndpointSlice => Self::EndpointSlice(typed(value)?),
+            Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
+            Kind::PeerAuthentication => Self::PeerAuthentication(typed(value)?),
+        };
+        validate::object(&object)?;
+        Ok(object)
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Namespace(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
+            Self::ServiceAccount(o) => &o.metadata,
+            Self::Pod(o) => &o.metadata,
+            Self::Service(o) => &o.metadata,
+            Self::EndpointSlice(o) => &o.metadata,
+            Self::AuthorizationPolicy(o) => &o.metadata,
+            Self::PeerAuthentication(o) => &o.metadata,
+        }
+    }
+
+    /// What it is known by.
+    pub fn key(&self) -> Key {
+        let metadata = self.metadata();
+        Key::new(self.kind(), metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_recognised_by_group_and_version() {
+        for (api, kind, expected) in [
+            ("v1", "Pod", Recognized::Read(Kind::Pod)),
+            ("security.istio.io/v1", "AuthorizationPolicy", Recognized::Read(Kind::AuthorizationPolicy)),
+            ("security.istio.io/v1beta1", "PeerAuthentication", Recognized::Read(Kind::PeerAuthentication)),
+            ("security.istio.io/v1alpha1", "PeerAuthentication", Recognized::WrongVersion),
+            ("discovery.k8s.io/v1beta1", "EndpointSlice", Recognized::WrongVersion),
+            ("apps/v1", "Deployment", Recognized::Unused),
+            ("v1", "ConfigMap", Recognized::Unused),
+            ("v1", "Podd", Recognized::Unknown),
+            ("example.com/v1", "Pod", Recognized::Unknown),
+        ] {
+            assert_eq!(Kind::recognize(api, kind), expected, "{api} {kind}");
+        }
+    }
+
+    #[test]
+    fn keys_fill_in_the_namespace() {
+        assert_eq!(Key::new(Kind::Pod, None, "a").to_string(), "Pod default/a");
+        assert_eq!(Key::new(Kind::Namespace, Some("x"), "a").to_string(), "Namespace a");
+    }
+}

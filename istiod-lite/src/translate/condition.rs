@@ -1,0 +1,46 @@
+//! What users are told about their policies, in the shape of Kubernetes conditions.
+
+use serde::Serialize;
+
+use crate::resources::Key;
+
+/// One policy and its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    /// Which policy.
+    #[serde(flatten)]
+    pub key: Key,
+    /// What is true of it.
+    pub conditions: Vec<Condition>,
+}
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// For example `ZtunnelAccepted`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Whether it is enforced, in full or in part.
+    pub status: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// What it means, and what to do.
+    pub message: String,
+}
+
+/// Type of the condition about ztunnel.
+pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
+/// Type of the condition about waypoints.
+pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+
+impl Condition {
+    /// Enforced as written.
+    pub(super) fn accepted() -> Self {
+        Self { kind: ZTUNNEL_ACCEPTED, status: true, reason: "Accepted", message: "attached to ztunnel".to_owned() }
+    }
+
+    /// Something in it cannot be enforced; `status` says whether the rest is.
+    pub(super) fn unsupported(status: bool, message: impl Into<String>) -> Self {
+        Self { kind: ZTUNNEL_ACCEPTED, status, reason: "UnsupportedValue", message: message.into() }
+    }
+}

@@ -1,0 +1,183 @@
+//! PeerAuthentication → Policy: refusing plaintext is a deny policy for peers without identity.
+//!
+//! The mode of a workload is that of its own selector policy, else its namespace's, else the mesh's (the root
+//! namespace's); `UNSET` asks the next. Of several candidates the oldest counts. Nothing said is PERMISSIVE.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mesh_model::address::NamespacedName;
+use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
+
+use super::Mesh;
+use super::condition::{Condition, PolicyStatus};
+use crate::cluster::Cluster;
+use crate::resources::peer_authentication::{Mode, PeerAuthentication};
+use crate::resources::{Key, Kind};
+
+/// Name of the policy that workloads name which refuse all plaintext.
+const STRICT_NAME: &str = "istio_converted_static_strict";
+/// Begins the name of a policy made for exceptions by port.
+const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
+
+/// All peer authentications of the cluster.
+pub struct Modes<'a> {
+    root_namespace: Arc<str>,
+    exists: bool,
+    mesh_strict: bool,
+    /// Namespaces that say something of their own.
+    namespace_strict: HashMap<&'a str, bool>,
+    /// Policies with selectors, by namespace, oldest first.
+    selectors: HashMap<&'a str, Vec<(&'a NamespacedName, &'a PeerAuthentication)>>,
+}
+
+/// What a workload's mode comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Plaintext is taken on all ports.
+    Open,
+    /// Plaintext is refused on all ports.
+    Strict,
+    /// Some ports differ from the rest.
+    Ports(Vec<Rule>),
+}
+
+impl<'a> Modes<'a> {
+    pub(super) fn new(cluster: &'a Cluster, mesh: &Mesh, statuses: &mut Vec<PolicyStatus>) -> Self {
+        let mut all: Vec<_> = cluster.peer_authentications().map(|(key, object)| (key, &**object)).collect();
+        // Without a creation time, as in a folder, the name decides; objects with a time are older.
+        let age = |object: &PeerAuthentication| object.metadata.creation_timestamp.clone().map(|t| t.0);
+        all.sort_by_key(|(key, object)| (age(object).is_none(), age(object), *key));
+
+        let mut modes = Self {
+            root_namespace: mesh.root_namespace.clone(),
+            exists: !all.is_empty(),
+            mesh_strict: false,
+            namespace_strict: HashMap::new(),
+            selectors: HashMap::new(),
+        };
+        let mut whole: HashMap<&str, &NamespacedName> = HashMap::new();
+        for (key, object) in all {
+            let selective = object.spec.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty());
+            let in_root = key.namespace == mesh.root_namespace;
+            let ignored = if selective && in_root {
+                Some(format!(
+                    "a selector in the root namespace {} selects nothing: put the policy into the workloads' namespace",
+                    mesh.root_namespace
+                ))
+            } else if selective {
+                modes.selectors.entry(&key.namespace).or_default().push((key, object));
+                None
+            } else if let Some(older) = whole.get(&*key.namespace) {
+                Some(format!("{older} is older and decides for the same workloads: keep one of them"))
+            } else {
+                whole.insert(&key.namespace, key);
+                if let Some(strict) = strict(object.spec.mtls.mode) {
+                    if in_root {
+                        modes.mesh_strict = strict;
+                    } else {
+                        modes.namespace_strict.insert(&key.namespace, strict);
+                    }
+                }
+                None
+            };
+            let condition = match ignored {
+                None => Condition::accepted(),
+                Some(message) => Condition { status: false, reason: "Ignored", message, ..Condition::accepted() },
+            };
+            let key = Key::new(Kind::PeerAuthentication, Some(&key.namespace), &key.name);
+            statuses.push(PolicyStatus { key, conditions: vec![condition] });
+        }
+        modes
+    }
+
+    /// What proxies are told: one policy that refuses all plaintext, and one for each set of exceptions by port.
+    pub(super) fn sent(&self) -> impl Iterator<Item = Arc<Policy>> {
+        let strict = self.exists.then(|| deny(self.strict_key(), vec![rule([no_identity()])]));
+        let mut namespaces: Vec<_> = self.selectors.values().flatten().collect();
+        namespaces.sort_by_key(|(key, _)| *key);
+        let converted = namespaces.into_iter().filter_map(|(key, object)| match self.plan(object, &key.namespace) {
+            Plan::Ports(rules) => Some(deny(converted_key(key), rules)),
+            Plan::Open | Plan::Strict => None,
+        });
+        strict.into_iter().chain(converted).map(Arc::new).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The policy a pod names, if any.
+    pub(super) fn named_by(
+        &self,
+        namespace: &str,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> Option<NamespacedName> {
+        let mut selective = self.selectors.get(namespace).into_iter().flatten();
+        let own = selective.find(|(_, object)| object.spec.selector.as_ref().is_some_and(|s| s.matches(labels)));
+        match own {
+            None => self.namespace_is_strict(namespace).then(|| self.strict_key()),
+            Some((key, object)) => match self.plan(object, namespace) {
+                Plan::Open => None,
+                Plan::Strict => Some(self.strict_key()),
+                Plan::Ports(_) => Some(converted_key(key)),
+            },
+        }
+    }
+
+    fn namespace_is_strict(&self, namespace: &str) -> bool {
+        self.namespace_strict.get(namespace).copied().unwrap_or(self.mesh_strict)
+    }
+
+    fn plan(&self, object: &PeerAuthentication, namespace: &str) -> Plan {
+        let workload_strict = strict(object.spec.mtls.mode).unwrap_or_else(|| self.namespace_is_strict(namespace));
+        plan(workload_strict, object.spec.ports())
+    }
+
+    fn strict_key(&self) -> NamespacedName {
+        NamespacedName::new(self.root_namespace.clone(), STRICT_NAME)
+    }
+}
+
+fn plan(workload_strict: bool, ports: impl Iterator<Item = (u16, Mode)>) -> Plan {
+    let ports = ports.filter(|(_, mode)| strict(*mode).is_some_and(|port_strict| port_strict != workload_strict));
+    let mut ports: Vec<u16> = ports.map(|(port, _)| port).collect();
+    ports.sort_unstable();
+    match (workload_strict, ports.is_empty()) {
+        (true, true) => Plan::Strict,
+        (false, true) => Plan::Open,
+        // A deny policy cannot be carved out by another, so one rule says it all: no identity, and none of the ports.
+        (true, false) => {
+            let except = ports.into_iter().map(|port| Match { not_destination_ports: vec![port], ..Match::default() });
+            Plan::Ports(vec![rule(std::iter::once(no_identity()).chain(except))])
+        }
+        (false, false) => {
+            let on = |port| Match { destination_ports: vec![port], ..no_identity() };
+            Plan::Ports(ports.into_iter().map(|port| rule([on(port)])).collect())
+        }
+    }
+}
+
+/// `None` asks the next level.
+fn strict(mode: Mode) -> Option<bool> {
+    match mode {
+        Mode::Unset => None,
+        Mode::Strict => Some(true),
+        Mode::Permissive | Mode::Disable => Some(false),
+    }
+}
+
+fn converted_key(key: &NamespacedName) -> NamespacedName {
+    NamespacedName::new(key.namespace.clone(), format!("{CONVERTED_PREFIX}{}", key.name))
+}
+
+fn deny(key: NamespacedName, rules: Vec<Rule>) -> Policy {
+    let NamespacedName { namespace, name } = key;
+    Policy { name, namespace, scope: Scope::WorkloadSelector, action: Action::Deny, rules, dry_run: false }
+}
+
+/// All of these, each in a clause of its own.
+fn rule(matches: impl IntoIterator<Item = Match>) -> Rule {
+    Rule { clauses: matches.into_iter().map(|m| Clause { matches: vec![m] }).collect() }
+}
+
+/// The peer proved nobody: plaintext.
+fn no_identity() -> Match {
+    Match { not_principals: vec![StringMatch::Presence], ..Match::default() }
+}

@@ -1,0 +1,85 @@
+//! Names and numbers of ports.
+
+use k8s_openapi::api::core::v1::{Pod, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use mesh_model::workload::AppProtocol;
+
+/// A port that was validated when it was read.
+pub(super) fn number(port: i32) -> u16 {
+    u16::try_from(port).unwrap_or(0)
+}
+
+/// Only TCP goes through the mesh. A port number may also be used by a UDP port of its own (DNS does), with another
+/// target, and the tables hold one per number.
+pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|p| p.is_empty() || p == "TCP")
+}
+
+/// The service's own target: its number, or 0 when each endpoint has to be asked for a name.
+pub(super) fn target(port: &ServicePort) -> u16 {
+    match &port.target_port {
+        Some(IntOrString::Int(target)) => number(*target),
+        Some(IntOrString::String(text)) => text.parse().unwrap_or(0),
+        None => number(port.port),
+    }
+}
+
+/// A service's target in one pod. `None` when the pod has no port of that name.
+pub(super) fn target_in_pod(port: &ServicePort, pod: &Pod) -> Option<u16> {
+    let fixed = target(port);
+    if fixed != 0 {
+        return Some(fixed);
+    }
+    let Some(IntOrString::String(name)) = &port.target_port else { return None };
+    let spec = pod.spec.as_ref()?;
+    // Init containers that go on running beside the others are sidecars, and may serve.
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+    let named = ports.find(|p| p.name.as_ref() == Some(name) && is_tcp(p.protocol.as_deref()))?;
+    Some(number(named.container_port))
+}
+
+/// What is spoken on a port: `appProtocol` if set, else the port name's first word.
+pub(super) fn app_protocol(port: &ServicePort) -> AppProtocol {
+    let word = match (port.app_protocol.as_deref(), port.name.as_deref()) {
+        (Some(protocol), _) => protocol,
+        (None, Some(name)) => name.split('-').next().unwrap_or(""),
+        (None, None) => "",
+    };
+    match word.to_ascii_lowercase().as_str() {
+        "http" | "kubernetes.io/ws" => AppProtocol::Http11,
+        "http2" | "kubernetes.io/h2c" => AppProtocol::Http2,
+        "grpc" => AppProtocol::Grpc,
+        "tls" | "https" | "kubernetes.io/wss" => AppProtocol::Tls,
+        "tcp" => AppProtocol::Tcp,
+        _ => AppProtocol::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_by_field_and_by_name() {
+        let port = |app: Option<&str>, name: Option<&str>| ServicePort {
+            app_protocol: app.map(str::to_owned),
+            name: name.map(str::to_owned),
+            ..ServicePort::default()
+        };
+        for (app, name, expected) in [
+            (None, None, AppProtocol::Unknown),
+            (None, Some("http"), AppProtocol::Http11),
+            (None, Some("http-web"), AppProtocol::Http11),
+            (None, Some("httpweb"), AppProtocol::Unknown),
+            (None, Some("http2-x"), AppProtocol::Http2),
+            (None, Some("grpc-x"), AppProtocol::Grpc),
+            (None, Some("https"), AppProtocol::Tls),
+            (None, Some("tcp-db"), AppProtocol::Tcp),
+            (Some("kubernetes.io/h2c"), Some("tcp"), AppProtocol::Http2),
+            (Some("example.com/own"), Some("http"), AppProtocol::Unknown),
+        ] {
+            assert_eq!(app_protocol(&port(app, name)), expected, "{app:?} {name:?}");
+        }
+    }
+}
