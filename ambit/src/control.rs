@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest request and answer.
 const LONGEST: u64 = 16 << 20;
@@ -48,28 +48,46 @@ pub(crate) enum Answer {
 /// Asks a running mesh.
 pub(crate) fn ask(run: &RunDir, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
     let path = run.control_socket();
-    let mut stream = match UnixStream::connect(&path) {
-        Ok(stream) => stream,
-        Err(_) if !run.is_running()? => {
-            bail!("no mesh `{}` is running here. Start one: ambit up -f DIR{}", run.name(), other_meshes(run.name()))
-        }
-        Err(e) => {
+    let answered = match UnixStream::connect(&path) {
+        Ok(stream) => converse(stream, ask),
+        Err(e) if run.is_running()? => {
             return Err(e).with_context(|| format!("mesh `{}` is still starting ({})", run.name(), path.display()));
         }
+        Err(_) => bail!(not_running(run)),
     };
+    match answered {
+        Ok((Answer::Refused { why }, _)) => bail!(why),
+        Err(e) if ends(run)? => Err(e.context(not_running(run))),
+        other => other,
+    }
+}
+
+fn converse(mut stream: UnixStream, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut line = serde_json::to_vec(ask)?;
     line.push(b'\n');
     stream.write_all(&line).context("the mesh hung up")?;
-    let (first, fds) = receive(&stream).context("the mesh did not answer")?;
-    let mut text = first;
+    let (mut text, fds) = receive(&stream).context("the mesh did not answer")?;
     stream.take(LONGEST).read_to_end(&mut text).context("the mesh did not finish its answer")?;
-    let answer: Answer =
-        serde_json::from_slice(&text).context("the mesh answered in another language; is it of another version?")?;
-    if let Answer::Refused { why } = answer {
-        bail!(why);
-    }
+    let answer =
+        serde_json::from_slice(&text).context("the mesh's answer cannot be read; is it of another version?")?;
     Ok((answer, fds))
+}
+
+/// A mesh that hangs up in the middle of a conversation is usually about to be gone.
+fn ends(run: &RunDir) -> Result<bool> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while run.is_running()? {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
+}
+
+fn not_running(run: &RunDir) -> String {
+    format!("no mesh `{}` is running here. Start one: ambit up -f DIR{}", run.name(), other_meshes(run.name()))
 }
 
 /// How a running mesh is.

@@ -46,6 +46,8 @@ pub struct ProgramStatus {
     pub name: String,
     /// Its process id inside the machine, while it runs.
     pub pid: Option<i32>,
+    /// It says that it is ready.
+    pub ready: bool,
     /// How often it was started again.
     pub restarts: u32,
     /// How it ended the last time, if it did.
@@ -119,7 +121,11 @@ impl Status {
         let rows = self.nodes.iter().map(|n| vec![n.name.clone(), join(&n.ips)]);
         table(&mut out, &["NODE", "ADDRESSES"], rows.collect());
         let rows = self.programs.iter().map(|p| {
-            let state = if p.pid.is_some() { "running" } else { "down" };
+            let state = match (p.pid, p.ready) {
+                (Some(_), true) => "ready",
+                (Some(_), false) => "not ready",
+                (None, _) => "down",
+            };
             let last = p.last_end.as_ref().map_or_else(String::new, |e| format!("last ended with {e}"));
             vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
         });

@@ -2,14 +2,15 @@
 use super::Cluster;
 use super::pod::RunningPod;
 use crate::manifest::Key;
-use crate::mesh::node_files::{Enrolled, NodePod, NodePods};
+use crate::mesh::node_files::{self, NodePod, NodePods};
 use crate::mesh::overlay::{self, PodFacts};
-use crate::mesh::plugin::{Admission, Request};
+use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
 use crate::net::services::{self, Backend, Frontend};
 use crate::pods::hosts;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
+use node_agent::enrolled::States;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -85,7 +86,7 @@ impl Cluster {
                     ips: &p.ips,
                     phase: state.phase,
                     ready: state.ready() && !p.leaving(),
-                    redirection: enrolled.pods.get(&p.uid).map(|e| e.redirection),
+                    redirection: enrolled.get(&p.uid).map(|e| e.redirection),
                     created: p.created,
                 })
             })
@@ -100,12 +101,8 @@ impl Cluster {
     }
 
     /// What all node agents answered.
-    pub(super) fn enrolled(&self) -> Enrolled {
-        let mut all = Enrolled::default();
-        for node in &self.nodes {
-            all.pods.extend(Enrolled::read(&self.run.enrolled_file(&node.name)).pods);
-        }
-        all
+    pub(super) fn enrolled(&self) -> States {
+        self.nodes.iter().flat_map(|node| node_files::enrolled(&self.run.enrolled_file(&node.name))).collect()
     }
 
     /// A pod as its node's agent sees it.
@@ -133,12 +130,12 @@ impl Cluster {
     fn admission(&self, pod: &RunningPod) -> Admission {
         let facts = self.node_pod(pod);
         let (Some(netns), true) = (facts.netns.clone(), self.programs.take_part()) else { return Admission::Free };
-        if crate::mesh::plugin::belongs(&facts).is_err() {
+        if facts.belongs().is_err() {
             return Admission::Free;
         }
         Admission::Ask {
             socket: self.run.plugin_socket(&self.nodes[pod.node].name),
-            request: Request { netns, name: facts.name, namespace: facts.namespace, ips: facts.ips },
+            request: plugin::request(netns, &facts.name, &facts.namespace, &facts.ips),
         }
     }
 

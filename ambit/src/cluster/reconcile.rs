@@ -135,11 +135,11 @@ impl Cluster {
         let log = Log::open(&self.run.pod_log(&key.0, &key.1)).context("cannot open the pod's log")?;
         let shared_netns = pair.is_none().then(|| Arc::clone(&node.netns));
         let sandbox = Arc::new(Sandbox::make(&self.run, &node.name, uid, shared_netns)?);
-        if let Some(pair) = pair {
-            if let Err(e) = self.fabric.plug_pod(node.k, &node.netns, &sandbox.netns, pair, self.serial).await {
-                sandbox.remove();
-                return Err(e);
-            }
+        if let Some(pair) = pair
+            && let Err(e) = self.fabric.plug_pod(node.k, &node.netns, &sandbox.netns, pair, self.serial).await
+        {
+            sandbox.remove();
+            return Err(e);
         }
         let (admission, asked) = watch::channel(Admission::Free);
         let (stop, stopped) = watch::channel(None);

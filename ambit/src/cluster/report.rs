@@ -1,12 +1,11 @@
 //! How it all is.
 use super::Cluster;
 use crate::manifest::Rejected;
-use crate::mesh::node_files::{Enrolled, Redirection};
-use crate::mesh::plugin;
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::run_dir::write_atomically;
 use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
+use node_agent::enrolled::{Redirection, States};
 
 impl Cluster {
     /// Everything, for people and scripts.
@@ -39,7 +38,7 @@ impl Cluster {
         Status {
             name: self.run.name().to_owned(),
             folder: self.folder_path.display().to_string(),
-            ready: programs.iter().all(|p| p.pid.is_some()) && pods.iter().all(settled),
+            ready: programs.iter().all(|p| p.ready) && pods.iter().all(settled),
             generation: self.generation,
             nodes: self.nodes.iter().map(|n| NodeStatus { name: n.name.clone(), ips: n.ips() }).collect(),
             programs,
@@ -53,7 +52,7 @@ impl Cluster {
         self.objects.nodes.keys().filter(|name| !self.nodes.iter().any(|n| &n.name == *name))
     }
 
-    fn pod_status(&self, pod: &super::RunningPod, enrolled: &Enrolled) -> PodStatus {
+    fn pod_status(&self, pod: &super::RunningPod, enrolled: &States) -> PodStatus {
         let state = pod.state();
         PodStatus {
             namespace: pod.key.0.clone(),
@@ -70,16 +69,16 @@ impl Cluster {
         }
     }
 
-    fn mesh_status(&self, pod: &super::RunningPod, enrolled: &Enrolled) -> MeshStatus {
+    fn mesh_status(&self, pod: &super::RunningPod, enrolled: &States) -> MeshStatus {
         let say = |state: &str, reason: String| MeshStatus { state: state.into(), reason };
         if !self.programs.take_part() {
             return say("no", "started without a mesh (--no-mesh)".into());
         }
-        let wanted = plugin::belongs(&self.node_pod(pod));
-        match (wanted, enrolled.pods.get(&pod.uid)) {
-            (Ok(()), Some(e)) if e.redirection == Redirection::Enabled => say("yes", e.reason.clone()),
-            (Ok(()), Some(e)) => say("pending", e.reason.clone()),
-            (Ok(()), None) => say("pending", "the node agent has not taken it yet".into()),
+        let wanted = self.node_pod(pod).belongs();
+        match (wanted, enrolled.get(&pod.uid)) {
+            (Ok(_), Some(e)) if e.redirection == Redirection::Enabled => say("yes", e.reason.clone()),
+            (Ok(_), Some(e)) => say("pending", e.reason.clone()),
+            (Ok(_), None) => say("pending", "the node agent has not taken it yet".into()),
             (Err(_), Some(e)) if e.redirection != Redirection::Disabled => say("pending", "it is leaving".into()),
             (Err(why), _) => say("no", why),
         }

@@ -20,22 +20,27 @@ pub(super) fn run(args: &Logs) -> Result<ExitCode> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     show(last_lines(&text, args.tail))?;
-    while args.follow {
+    if args.follow { follow(file, &path) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Shows what is added until the mesh ends.
+fn follow(mut file: File, path: &Path) -> Result<ExitCode> {
+    let mut text = Vec::new();
+    loop {
         std::thread::sleep(Duration::from_millis(100));
         text.clear();
         file.read_to_end(&mut text)?;
         show(&text)?;
         // Put aside because it grew too large, or gone with the mesh.
-        match std::fs::metadata(&path) {
-            Ok(now) if now.ino() != file.metadata()?.ino() => file = File::open(&path)?,
+        match std::fs::metadata(path) {
+            Ok(now) if now.ino() != file.metadata()?.ino() => file = File::open(path)?,
             Ok(now) if now.len() < file.stream_position()? => {
                 file.seek(SeekFrom::Start(0))?;
             }
             Ok(_) => {}
-            Err(_) => break,
+            Err(_) => return Ok(ExitCode::SUCCESS),
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn show(text: &[u8]) -> Result<()> {

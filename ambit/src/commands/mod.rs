@@ -5,7 +5,7 @@ mod logs;
 mod status;
 mod up;
 
-use crate::cli::Command;
+use crate::cli::{Command, ProgramArgs};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -18,13 +18,21 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
-        Command::Ztunnel(_) => anyhow::bail!("not in this build"),
+        Command::Ztunnel(program) => Ok(ztunnel::app::main(texts(program)?.into_iter())),
         Command::IstiodLite(_) => anyhow::bail!("not in this build"),
-        Command::NodeAgent(_) => anyhow::bail!("not in this build"),
+        Command::NodeAgent(program) => Ok(node_agent::run(texts(program)?)),
         Command::Machine(args) => crate::init::main(&args),
         Command::Capture(args) => crate::capture::run(&args),
         Command::Tool(tool) => crate::tool::run(&tool),
     }
+}
+
+fn texts(program: ProgramArgs) -> Result<Vec<String>> {
+    program
+        .args
+        .into_iter()
+        .map(|arg| arg.into_string().map_err(|arg| anyhow::anyhow!("argument {arg:?} is not UTF-8")))
+        .collect()
 }
 
 /// `NAMESPACE/NAME`, or a name in the namespace given beside it.

@@ -1,5 +1,7 @@
 //! What a node's agent is told (`pods.json`) and what it answers (`enrolled.json`).
-use serde::{Deserialize, Serialize};
+use node_agent::enroll::{Enrolment, Selection, enrolment};
+use node_agent::enrolled::States;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -26,37 +28,39 @@ pub(crate) struct NodePod {
     pub(crate) phase: &'static str,
 }
 
-/// What the agent did about them, by pod uid.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Enrolled {
-    #[serde(default)]
-    pub(crate) pods: BTreeMap<String, Enrolment>,
-}
-
-/// How far a pod's enrolment got.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(crate) struct Enrolment {
-    pub(crate) redirection: Redirection,
-    #[serde(default)]
-    pub(crate) reason: String,
-}
-
-/// State of a pod's redirection; the words of the annotation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Redirection {
-    Enabled,
-    Pending,
-    Disabled,
-}
-
-impl Enrolled {
-    /// Reads the agent's answer; nothing if there is none yet. A broken file is the agent's fault and is said so.
-    pub(crate) fn read(path: &Path) -> Self {
-        let Ok(text) = std::fs::read(path) else { return Enrolled::default() };
-        serde_json::from_slice(&text).unwrap_or_else(|e| {
-            tracing::warn!("{} is not what a node agent writes: {e}", path.display());
-            Enrolled::default()
-        })
+impl NodePod {
+    /// Whether it belongs to the mesh, by the node agent's own rule; with the reason either way.
+    pub(crate) fn belongs(&self) -> Result<String, String> {
+        let pod = node_agent::pods::Pod {
+            uid: self.uid.clone(),
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            namespace_labels: self.namespace_labels.clone(),
+            host_network: self.host_network,
+            ips: self.ips.clone(),
+            netns: self.netns.clone(),
+            phase: match self.phase {
+                "Running" => node_agent::pods::Phase::Running,
+                "Succeeded" => node_agent::pods::Phase::Succeeded,
+                "Failed" => node_agent::pods::Phase::Failed,
+                _ => node_agent::pods::Phase::Pending,
+            },
+        };
+        let decided = enrolment(&pod, &Selection::default());
+        match decided {
+            Enrolment::In(_) => Ok(decided.to_string()),
+            Enrolment::Out(_) => Err(decided.to_string()),
+        }
     }
+}
+
+/// What a node's agent did about its pods, by their uid. A broken file is the agent's fault and is said so.
+pub(crate) fn enrolled(path: &Path) -> States {
+    node_agent::enrolled::read(path).unwrap_or_else(|e| {
+        tracing::warn!("{} is not what a node agent writes: {e}", path.display());
+        States::default()
+    })
 }

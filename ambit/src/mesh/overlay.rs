@@ -1,9 +1,9 @@
 //! What the control plane is told beyond the user's files: what a cluster would have written into objects by now.
-use super::node_files::Redirection;
 use crate::manifest::Key;
 use crate::pods::life::Phase;
 use anyhow::Result;
 use mesh_model::labels;
+use node_agent::enrolled::Redirection;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,10 +24,8 @@ pub(crate) struct PodFacts<'a> {
 /// A Pod's metadata and status.
 pub(crate) fn pod(facts: &PodFacts<'_>) -> Value {
     let mut annotations = json!({});
-    match facts.redirection {
-        Some(Redirection::Enabled) => annotations[labels::REDIRECTION] = labels::REDIRECTION_ENABLED.into(),
-        Some(Redirection::Pending) => annotations[labels::REDIRECTION] = labels::REDIRECTION_PENDING.into(),
-        Some(Redirection::Disabled) | None => {}
+    if let Some(word) = facts.redirection.and_then(Redirection::annotation) {
+        annotations[labels::REDIRECTION] = word.into();
     }
     let ready = if facts.ready { "True" } else { "False" };
     json!({

@@ -1,4 +1,7 @@
 //! How a new pod is announced to its node's agent, as a CNI plugin would.
+use node_agent::cni::{AddRequest, IpConfig, IpNet};
+use node_agent::plugin_client;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Whether the mesh must take a pod before it starts.
@@ -6,17 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum Admission {
     /// It does not belong to the mesh.
     Free,
-    /// It does: this must be asked first.
-    Ask { socket: PathBuf, request: Request },
-}
-
-/// What the agent is told about a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) netns: PathBuf,
-    pub(crate) name: String,
-    pub(crate) namespace: String,
-    pub(crate) ips: Vec<std::net::IpAddr>,
+    /// It does: the agent at this socket must be asked first.
+    Ask { socket: PathBuf, request: AddRequest },
 }
 
 impl Admission {
@@ -24,12 +18,24 @@ impl Admission {
     pub(crate) async fn ask(&self) -> Result<(), String> {
         match self {
             Admission::Free => Ok(()),
-            Admission::Ask { .. } => Err("this build has no node agent".into()),
+            Admission::Ask { socket, request } => {
+                plugin_client::cmd_add(socket, request).await.map_err(|e| format!("not in the mesh yet: {e}"))
+            }
         }
     }
 }
 
-/// Whether a pod belongs to the mesh; the node agent's own rule. `Err` says why not.
-pub(crate) fn belongs(_pod: &super::node_files::NodePod) -> Result<(), String> {
-    Err("no mesh".into())
+/// What the agent is told about a pod.
+pub(crate) fn request(netns: PathBuf, name: &str, namespace: &str, ips: &[IpAddr]) -> AddRequest {
+    let ip_config = |ip: &IpAddr| IpConfig {
+        interface: None,
+        address: IpNet::new(*ip, if ip.is_ipv4() { 32 } else { 128 }),
+        gateway: None,
+    };
+    AddRequest {
+        netns,
+        pod_name: name.to_owned(),
+        pod_namespace: namespace.to_owned(),
+        ips: ips.iter().map(ip_config).collect(),
+    }
 }

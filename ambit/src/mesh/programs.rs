@@ -1,6 +1,6 @@
 //! Which of the mesh's programs run, where, and with which settings.
 use super::overlay;
-use super::supervise::{Program, Supervised};
+use super::supervise::{Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
 use crate::exe;
 use crate::machine::MachineArgs;
@@ -19,6 +19,11 @@ use tokio::sync::{Notify, watch};
 
 /// Port of istiod-lite on the fabric.
 const ISTIOD_PORT: u16 = 15012;
+
+const ISTIOD_READY: Readiness = Readiness { port: 15021, path: "/healthz/ready" };
+const ZTUNNEL_READY: Readiness = Readiness { port: 15021, path: "/healthz/ready" };
+/// Not the agent's default, 8000, which pods on the node's network may want.
+const AGENT_READY: Readiness = Readiness { port: 15025, path: "/readyz" };
 
 /// The mesh's programs; none in a machine without a mesh.
 pub(crate) struct Programs {
@@ -102,6 +107,7 @@ impl Programs {
                 ProgramStatus {
                     name: s.name.clone(),
                     pid: state.pid,
+                    ready: state.ready,
                     restarts: state.restarts,
                     last_end: state.last_end,
                 }
@@ -171,7 +177,7 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
     let mut env = common_env(run);
     env.push(("FOLDER".into(), path(&args.folder)));
     let netns = Arc::new(fabric.netns().try_clone()?);
-    Ok(Program { args: vec!["istiod-lite".into()], env, netns, log: log(run, &name)?, name })
+    Ok(Program { args: vec!["istiod-lite".into()], env, netns, readiness: ISTIOD_READY, log: log(run, &name)?, name })
 }
 
 fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
@@ -183,10 +189,14 @@ fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
             ("ZTUNNEL_UDS_ADDRESS", path(&run.ztunnel_socket(&node.name))),
             ("PODS_FILE", path(&run.pods_file(&node.name))),
             ("ENROLLED_FILE", path(&run.enrolled_file(&node.name))),
+            ("CNI_EVENT_ADDRESS", path(&run.plugin_socket(&node.name))),
+            ("HEALTH_PORT", AGENT_READY.port.to_string()),
+            ("AMBIENT_IPV6", node.ipv6.to_string()),
         ]
         .map(|(k, v)| (k.to_owned(), v)),
     );
-    Ok(Program { args: vec!["node-agent".into()], env, netns: Arc::clone(&node.netns), log: log(run, &name)?, name })
+    let netns = Arc::clone(&node.netns);
+    Ok(Program { args: vec!["node-agent".into()], env, netns, readiness: AGENT_READY, log: log(run, &name)?, name })
 }
 
 fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Result<Program> {
@@ -216,7 +226,8 @@ fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Resu
     if let Some(ttl) = &args.secret_ttl {
         env.push(("SECRET_TTL".into(), ttl.clone()));
     }
-    Ok(Program { args: vec!["ztunnel".into()], env, netns: Arc::clone(&node.netns), log: log(run, &name)?, name })
+    let netns = Arc::clone(&node.netns);
+    Ok(Program { args: vec!["ztunnel".into()], env, netns, readiness: ZTUNNEL_READY, log: log(run, &name)?, name })
 }
 
 fn path(path: &std::path::Path) -> String {

@@ -1,9 +1,12 @@
 //! Keeping one of the mesh's programs running.
 use crate::exe;
 use crate::pods::output::Log;
+use crate::pods::plan::Check;
+use crate::pods::probe;
 use crate::sys::children::{Children, Exit};
 use crate::sys::launch::Launch;
 use rustix::process::Signal;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,15 @@ pub(crate) struct Program {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) netns: Arc<OwnedFd>,
     pub(crate) log: Log,
+    /// Where it says that it is ready.
+    pub(crate) readiness: Readiness,
+}
+
+/// An HTTP endpoint on the loopback of the program's network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Readiness {
+    pub(crate) port: u16,
+    pub(crate) path: &'static str,
 }
 
 /// How a program is.
@@ -27,6 +39,7 @@ pub(crate) struct Program {
 pub(crate) struct ProgramState {
     /// While it runs.
     pub(crate) pid: Option<i32>,
+    pub(crate) ready: bool,
     pub(crate) restarts: u32,
     /// How it ended the last time, or why it did not start.
     pub(crate) last_end: Option<String>,
@@ -91,6 +104,7 @@ async fn keep_running(
                 set(&|s| s.pid = Some(child.pid));
                 tokio::select! {
                     exit = &mut child.ended => exit.unwrap_or(Exit::Signal(libc::SIGKILL)).to_string(),
+                    never = keep_asking(&program, &set) => match never {},
                     limit = told_to_stop(&mut stop) => {
                         children.signal(child.pid, Signal::TERM);
                         if timeout(limit, &mut child.ended).await.is_err() {
@@ -106,6 +120,7 @@ async fn keep_running(
         program.log.line(format!("--- ambit: {} ended: {end}; it is started again\n", program.name).as_bytes());
         set(&|s| {
             s.pid = None;
+            s.ready = false;
             s.restarts += 1;
             s.last_end = Some(end.clone());
         });
@@ -114,6 +129,22 @@ async fn keep_running(
             _ = told_to_stop(&mut stop) => return,
             () = sleep(back_off(quick_ends)) => {}
         }
+    }
+}
+
+async fn keep_asking(program: &Program, set: &impl Fn(&dyn Fn(&mut ProgramState))) -> std::convert::Infallible {
+    let check = Check::Http { port: program.readiness.port, path: program.readiness.path.into(), host: None };
+    let mut was_ready = false;
+    loop {
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        let answer =
+            probe::over_network(check.clone(), Arc::clone(&program.netns), loopback, Duration::from_secs(1)).await;
+        if answer.is_ok() != was_ready {
+            was_ready = answer.is_ok();
+            set(&|s| s.ready = was_ready);
+        }
+        // Until it is ready, people wait.
+        sleep(Duration::from_millis(if was_ready { 1000 } else { 30 })).await;
     }
 }
 

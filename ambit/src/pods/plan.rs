@@ -118,7 +118,7 @@ pub(crate) fn plan(pod: &Pod, given: &Given<'_>) -> Result<Plan, CannotRun> {
 fn program(pod: &Pod, container: &Container, given: &Given<'_>) -> Result<Program, CannotRun> {
     let env = environment(pod, container, given)?;
     let path = env.iter().find(|(k, _)| k == "PATH").map(|(_, v)| v.clone()).unwrap_or_default();
-    let expand = |text: &String| expand(text, &env);
+    let expand = |text: &String| self::expand(text, &env);
     let mut words = container.command.iter().flatten().map(expand);
     let name = words.next().ok_or_else(|| CannotRun::NoCommand { container: container.name.clone() })?;
     let args: Vec<String> = words.chain(container.args.iter().flatten().map(expand)).collect();
@@ -180,7 +180,7 @@ fn value_of(
 ) -> Result<String, String> {
     let Some(source) = &variable.value_from else {
         let known: Vec<(String, String)> = known.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        return Ok(expand(variable.value.as_ref().unwrap_or(&String::new()), &known));
+        return Ok(expand(variable.value.as_deref().unwrap_or_default(), &known));
     };
     let Some(field) = &source.field_ref else {
         return Err("only value and valueFrom.fieldRef are supported".into());
@@ -203,9 +203,9 @@ fn value_of(
 }
 
 /// Replaces `$(NAME)` by a known variable, as Kubernetes does; `$$` is a dollar, an unknown name stays as written.
-fn expand(text: &String, env: &[(String, String)]) -> String {
+fn expand(text: &str, env: &[(String, String)]) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_str();
+    let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
