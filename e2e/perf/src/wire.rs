@@ -1,0 +1,67 @@
+//! What load and servers say to each other. Proxies below HTTP must not change a byte of it, so both ends know all bytes.
+
+/// Takes a stream, counts it, and answers with the count (u64, little endian) once the stream has ended.
+pub(crate) const BULK_PORT: u16 = 5001;
+/// Sends every byte back.
+pub(crate) const ECHO_PORT: u16 = 7000;
+/// HTTP/1.1.
+pub(crate) const HTTP_PORT: u16 = 8080;
+
+/// A request after which the connection stays open.
+pub(crate) const REQUEST: &[u8] = b"GET /hello HTTP/1.1\r\nHost: server\r\nUser-Agent: perf\r\nAccept: */*\r\n\r\n";
+/// A request after which the server closes.
+pub(crate) const LAST_REQUEST: &[u8] =
+    b"GET /hello HTTP/1.1\r\nHost: server\r\nUser-Agent: perf\r\nAccept: */*\r\nConnection: close\r\n\r\n";
+/// The answer to [`REQUEST`].
+pub(crate) const RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n\r\nhello from the other side of it\n";
+/// The answer to [`LAST_REQUEST`].
+pub(crate) const LAST_RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 32\r\nConnection: close\r\n\r\nhello from the other side of it\n";
+
+/// Longest request a server reads before it gives up on the client, in bytes.
+pub(crate) const LONGEST_REQUEST: usize = 4096;
+
+/// A request found at the beginning of what was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Its length in bytes.
+    pub(crate) length: usize,
+    /// The client wants the connection closed after the answer.
+    pub(crate) last: bool,
+}
+
+/// The first whole request in `bytes`, if there is one.
+pub(crate) fn request(bytes: &[u8]) -> Option<Request> {
+    const END: &[u8] = b"\r\n\r\n";
+    let length = bytes.windows(END.len()).position(|w| w == END)? + END.len();
+    let last = bytes[..length].split(|b| *b == b'\n').any(|line| line.eq_ignore_ascii_case(b"connection: close\r"));
+    Some(Request { length, last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_found() {
+        let two = [REQUEST, LAST_REQUEST].concat();
+        for (bytes, expected) in [
+            (&two[..], Some(Request { length: REQUEST.len(), last: false })),
+            (LAST_REQUEST, Some(Request { length: LAST_REQUEST.len(), last: true })),
+            (&REQUEST[..REQUEST.len() - 1], None),
+            (b"", None),
+        ] {
+            assert_eq!(request(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn responses_are_http() {
+        for response in [RESPONSE, LAST_RESPONSE] {
+            let text = std::str::from_utf8(response).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}: {}", body.len());
+        }
+    }
+}
