@@ -4,7 +4,7 @@
 //! told about pods that go. A ztunnel that connects first gets a snapshot of all pods held, so a restart of either
 //! side needs nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -95,12 +95,23 @@ struct Held {
 struct Ztunnel {
     id: u64,
     commands: mpsc::Sender<Command>,
+    /// The pods it has acknowledged, in the namespace that the table holds.
+    serves: HashSet<String>,
 }
 
 struct Command {
     message: Message,
     netns: Option<Arc<OwnedFd>>,
     done: oneshot::Sender<Result<(), AddError>>,
+}
+
+impl Shared {
+    /// No ztunnel serves this pod any more, as far as the table knows.
+    fn forget(&mut self, uid: &str) {
+        for ztunnel in &mut self.ztunnels {
+            ztunnel.serves.remove(uid);
+        }
+    }
 }
 
 impl AgentEnd {
@@ -117,15 +128,26 @@ impl AgentEnd {
     }
 
     /// Hands a pod to the newest ztunnel and waits for its answer. The pod is part of every later snapshot, whatever
-    /// the answer. The same pod again is no change for ztunnel, so this may be repeated.
+    /// the answer. This may be repeated: what the newest ztunnel serves already, by this or by its snapshot, is not
+    /// said again.
     pub async fn add(&self, uid: &str, info: PodInfo, netns: OwnedFd) -> Result<(), AddError> {
         let message = Message::Add { uid: uid.to_owned(), pod: info.clone() };
         message::encode(&message)?;
-        let netns = Arc::new(netns);
-        let newest = {
+        let (netns, newest) = {
             let mut shared = self.shared();
+            let known = shared.pods.get(uid).filter(|known| known.info == info);
+            let same = known.and_then(|known| known.netns.clone()).filter(|known| same_file(known, &netns));
+            let unchanged = same.is_some();
+            let netns = same.unwrap_or_else(|| Arc::new(netns));
             shared.pods.insert(uid.to_owned(), Held { info, netns: Some(netns.clone()) });
-            shared.ztunnels.last().map(|ztunnel| ztunnel.commands.clone())
+            if !unchanged {
+                shared.forget(uid);
+            }
+            let newest = shared.ztunnels.last();
+            if newest.is_some_and(|ztunnel| ztunnel.serves.contains(uid)) {
+                return Ok(());
+            }
+            (netns, newest.map(|ztunnel| ztunnel.commands.clone()))
         };
         let Some(commands) = newest else { return Err(AddError::NoZtunnel) };
         enqueue(&commands, message, Some(netns)).await
@@ -137,6 +159,7 @@ impl AgentEnd {
         let ztunnels: Vec<_> = {
             let mut shared = self.shared();
             shared.pods.remove(uid);
+            shared.forget(uid);
             shared.ztunnels.iter().map(|ztunnel| ztunnel.commands.clone()).collect()
         };
         let mut answers = JoinSet::new();
@@ -163,10 +186,27 @@ impl AgentEnd {
         Ok(Listening { listener: PacketListener::bind(path.as_ref())?, agent: self.clone() })
     }
 
+    /// Remembers that a ztunnel serves a pod, unless the pod has another namespace or is gone by now.
+    fn acknowledged(&self, id: u64, uid: &str, netns: Option<&Arc<OwnedFd>>) {
+        let mut shared = self.shared();
+        let current = shared.pods.get(uid).and_then(|held| held.netns.as_ref());
+        if current.zip(netns).is_some_and(|(current, netns)| Arc::ptr_eq(current, netns))
+            && let Some(ztunnel) = shared.ztunnels.iter_mut().find(|ztunnel| ztunnel.id == id)
+        {
+            ztunnel.serves.insert(uid.to_owned());
+        }
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        // Every change under the lock is a single insert or remove: a panic elsewhere leaves nothing half done.
+        // Nothing under the lock panics half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether two descriptors are of the same namespace. If that cannot be told, they are not.
+fn same_file(a: impl AsFd, b: impl AsFd) -> bool {
+    let identity = |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    identity(a.as_fd()).is_ok_and(|a| identity(b.as_fd()) == Ok(a))
 }
 
 async fn enqueue(
@@ -248,11 +288,11 @@ async fn converse(agent: &AgentEnd, socket: &PacketSocket, id: u64, events: &mps
     let (mut commands, snapshot) = {
         let mut shared = agent.shared();
         let (sender, commands) = mpsc::channel(QUEUE);
-        shared.ztunnels.push(Ztunnel { id, commands: sender });
+        shared.ztunnels.push(Ztunnel { id, commands: sender, serves: HashSet::new() });
         (commands, shared.pods.clone())
     };
     let _ = events.send(Event::Connected { ztunnel: id, pods: snapshot.len() });
-    match send_snapshot(socket, snapshot).await {
+    match send_snapshot(agent, socket, id, snapshot).await {
         Ok(refused) => {
             let _ = events.send(Event::SnapshotTaken { ztunnel: id, refused });
         }
@@ -264,6 +304,9 @@ async fn converse(agent: &AgentEnd, socket: &PacketSocket, id: u64, events: &mps
                 // The table holds a sender for as long as this runs.
                 let Some(Command { message, netns, done }) = command else { return Ended::Closed };
                 let answer = exchange(socket, &message, netns.as_deref()).await;
+                if let (Message::Add { uid, .. }, Ok(Ok(()))) = (&message, &answer) {
+                    agent.acknowledged(id, uid, netns.as_ref());
+                }
                 let (answer, ended) = match answer {
                     Ok(answer) => (answer.map_err(AddError::Refused), None),
                     Err(ended) => (Err(AddError::Lost(ended.to_string())), Some(ended)),
@@ -288,15 +331,21 @@ async fn hear_hello(socket: &PacketSocket) -> Result<(), Ended> {
 }
 
 /// Sends all pods; what ztunnel refuses does not hold up the rest.
-async fn send_snapshot(socket: &PacketSocket, pods: BTreeMap<String, Held>) -> Result<Vec<(String, String)>, Ended> {
+async fn send_snapshot(
+    agent: &AgentEnd,
+    socket: &PacketSocket,
+    id: u64,
+    pods: BTreeMap<String, Held>,
+) -> Result<Vec<(String, String)>, Ended> {
     let mut refused = Vec::new();
     for (uid, Held { info, netns }) in pods {
         let message = match netns {
             Some(_) => Message::Add { uid: uid.clone(), pod: info },
             None => Message::Keep { uid: uid.clone() },
         };
-        if let Err(reason) = exchange(socket, &message, netns.as_deref()).await? {
-            refused.push((uid, reason));
+        match exchange(socket, &message, netns.as_deref()).await? {
+            Ok(()) => agent.acknowledged(id, &uid, netns.as_ref()),
+            Err(reason) => refused.push((uid, reason)),
         }
     }
     match exchange(socket, &Message::SnapshotSent, None).await? {

@@ -77,7 +77,13 @@ async fn a_snapshot_then_what_happens() {
 
     let added = tokio::spawn({
         let agent = agent.clone();
-        async move { (agent.add("c", pod("c"), netns()).await, agent.add("c", pod("c"), netns()).await) }
+        async move {
+            let first = agent.add("c", pod("c"), netns()).await;
+            let second = agent.add("c", pod("c"), netns()).await;
+            // Served: not said again. The next thing ztunnel hears is something else.
+            agent.add("c", pod("c"), netns()).await.unwrap();
+            (first, second)
+        }
     });
     assert!(matches!(ztunnel.next().await.unwrap(), Request::Add { uid, .. } if uid == "c"));
     ztunnel.ack(Err("not yet".to_owned())).await.unwrap();

@@ -313,8 +313,9 @@ impl fmt::Display for Action {
             Self::Redirect(port) => write!(f, "redirect to :{port}"),
             Self::Accept => f.write_str("accept"),
             Self::Return => f.write_str("return"),
+            // nft counts a bit that is set among those kept.
             Self::SetConnectionMark(mark) => {
-                write!(f, "ct mark set ct mark & {:#010x} | {mark:#010x}", !MARK_MASK)
+                write!(f, "ct mark set ct mark & {:#010x} | {mark:#010x}", !MARK_MASK | mark)
             }
             Self::RestoreMark => f.write_str("meta mark set ct mark"),
             Self::Zone(zone) => write!(f, "ct zone set {zone}"),

@@ -179,9 +179,13 @@ impl Pair {
     }
 }
 
-/// Runs a future to its end on a runtime of its own.
-pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+/// Runs a future to its end on a runtime and a thread of its own, so that async tests can make namespaces too.
+pub fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope
+            .spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future));
+        thread.join().unwrap()
+    })
 }
 
 /// Accepts one connection, with patience.

@@ -32,7 +32,7 @@ fn the_whole_set() {
 }
 table inet istio-ambient-mangle {
 \tchain istio-prerouting {
-\t\tmeta mark & 0x00000fff == 0x00000539 counter ct mark set ct mark & 0xfffff000 | 0x00000111
+\t\tmeta mark & 0x00000fff == 0x00000539 counter ct mark set ct mark & 0xfffff111 | 0x00000111
 \t}
 \tchain istio-output {
 \t\tct mark & 0x00000fff == 0x00000111 counter meta mark set ct mark
