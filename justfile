@@ -1,0 +1,50 @@
+# What people type, and what CI runs. Each is one line of an ordinary tool: without `just`, read the line and type it.
+
+# List the recipes.
+default:
+    @just --list
+
+# Before each commit: format, lints, walls, links. A minute or two after the first build.
+check: layers docs
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Every test, including those that make network namespaces (root, or user namespaces).
+test:
+    cargo test --workspace
+
+# Only the pure tests of one crate: `just quick mesh-model`.
+quick crate:
+    cargo test -p {{crate}} --lib
+
+# End-to-end: whole meshes in namespaces.
+e2e *filter:
+    cargo test -p e2e -- {{filter}}
+
+# The walls between crates, as docs/ARCHITECTURE.md draws them.
+layers:
+    scripts/layers
+
+# Licences of all dependencies, against deny.toml.
+licences:
+    scripts/licences
+
+# Links, reason codes and settings in the documentation; then the documentation of the code.
+docs:
+    scripts/links
+    scripts/documented
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+# The whole mesh on this machine, checked step by step.
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# A mesh from a folder of YAML: `just up examples/hello`.
+up folder *args:
+    cargo run --release -- up -f {{folder}} {{args}}
+
+# Generated code needs no recipe: proto/build.rs compiles proto/*.proto whenever they change.
+
+# What CI runs, all of it.
+ci:
+    .ci/run
