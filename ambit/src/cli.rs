@@ -98,6 +98,12 @@ pub(crate) struct Exec {
     /// Container of the pod; the first by default.
     #[arg(short, long)]
     pub(crate) container: Option<String>,
+    /// Accepted for habit's sake: the command always has the caller's own input and terminal.
+    #[arg(short = 'i', long = "stdin", hide = true)]
+    pub(crate) stdin: bool,
+    /// Accepted for habit's sake, too.
+    #[arg(short = 't', long = "tty", hide = true)]
+    pub(crate) tty: bool,
     /// Name of the pod, or NAMESPACE/NAME.
     pub(crate) pod: String,
     /// The command and its arguments.
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn commands_with_dashes_reach_their_program() {
-        let cli = Cli::try_parse_from(["ambit", "exec", "-n", "shop", "web", "--", "curl", "-s", "http://x"]).unwrap();
+        let cli = Cli::try_parse_from(["ambit", "exec", "-it", "-n", "shop", "web", "--", "curl", "-s", "http://x"]).unwrap();
         let Command::Exec(exec) = cli.command else { panic!("{cli:?}") };
         assert_eq!((exec.namespace.as_str(), exec.pod.as_str()), ("shop", "web"));
         assert_eq!(exec.command, ["curl", "-s", "http://x"]);

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Most questions being read or answered at a time.
 const MOST_QUESTIONS: usize = 32;
+/// Notifications can be lost, and a kernel may have none left to give.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
 
 /// The life of process 1.
 pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
@@ -61,8 +63,11 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     });
     // Node agents replace this file when something changed.
     let answers = |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json");
-    let _agents = watch(&cluster.watched(), Duration::from_millis(5), answers, cluster.changed())
-        .context("cannot watch the node agents' answers")?;
+    let agents = watch(&cluster.watched(), answers, cluster.changed());
+    if let Err(e) = &agents {
+        tracing::warn!("cannot watch the node agents' answers ({e:#}); looking every {LOOK_ANYWAY:?} instead");
+    }
+    tokio::spawn(look_anyway(cluster.changed()));
 
     let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
     std::thread::Builder::new().name("control".into()).spawn(move || listen(&listener, &asker))?;
@@ -81,15 +86,12 @@ fn cut_lifeline_ends(ender: oneshot::Sender<()>) {
     });
 }
 
-/// Notifies `changed` when something in one of the directories changed, `settle` after it went quiet.
+/// Notifies `changed` when a file that matters changed in one of the directories.
 fn watch(
     directories: &[PathBuf],
-    settle: Duration,
     matters: impl Fn(&std::path::Path) -> bool + Send + 'static,
     changed: Arc<Notify>,
 ) -> Result<notify::RecommendedWatcher> {
-    let raw = Arc::new(Notify::new());
-    let heard = Arc::clone(&raw);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let ours = match &event {
             // Reading is not changing; reacting to our own reads would never end.
@@ -97,20 +99,21 @@ fn watch(
             Err(_) => true,
         };
         if ours {
-            heard.notify_one();
+            changed.notify_one();
         }
     })?;
     for directory in directories {
         watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
     }
-    tokio::spawn(async move {
-        loop {
-            raw.notified().await;
-            while tokio::time::timeout(settle, raw.notified()).await.is_ok() {}
-            changed.notify_one();
-        }
-    });
     Ok(watcher)
+}
+
+/// Notices what notifications missed.
+async fn look_anyway(changed: Arc<Notify>) {
+    loop {
+        tokio::time::sleep(LOOK_ANYWAY).await;
+        changed.notify_one();
+    }
 }
 
 /// Takes questions one at a time: they are few and small, and a slow asker is cut off.

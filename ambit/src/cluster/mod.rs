@@ -27,7 +27,7 @@ use crate::run_dir::RunDir;
 use crate::sys::children::Children;
 use anyhow::{Context, Result};
 use pod::RunningPod;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -61,6 +61,10 @@ pub(crate) struct Cluster {
     ready_file: Option<PathBuf>,
     quiet: bool,
     was_ready: bool,
+    /// Why something outside does not know the latest.
+    out_of_date: Option<String>,
+    /// Complaints the person at the terminal has seen and that still hold.
+    complaints: BTreeSet<String>,
 }
 
 /// A question from outside, waiting for its answer.
@@ -124,6 +128,8 @@ impl Cluster {
             ready_file: args.ready_file.clone(),
             quiet: args.quiet,
             was_ready: false,
+            out_of_date: None,
+            complaints: BTreeSet::new(),
         })
     }
 
@@ -141,11 +147,8 @@ impl Cluster {
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<()> {
         loop {
             self.reconcile().await;
-            if let Err(e) = self.publish().await {
-                // Kept at it: most of it is fine, and the next change tries again.
-                tracing::error!("cannot bring the network up to date: {e:#}");
-                self.say(&format!("error: {e:#}"));
-            }
+            // Kept at it: most of it is fine, and the next look tries again.
+            self.out_of_date = self.publish().await.err().map(|e| format!("cannot bring everything up to date: {e:#}"));
             self.begin_lives();
             self.announce();
             tokio::select! {

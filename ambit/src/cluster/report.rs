@@ -4,6 +4,7 @@ use crate::manifest::Rejected;
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::run_dir::write_atomically;
+use std::collections::BTreeSet;
 use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
 use node_agent::enrolled::{Redirection, States};
 
@@ -110,13 +111,27 @@ impl Cluster {
             .collect()
     }
 
+    /// Says what went wrong, once for as long as it lasts.
+    fn complain(&mut self, status: &Status) {
+        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.reason));
+        // Not being ready yet is no complaint while things start.
+        let pods = status.pods.iter().filter(|p| p.phase == Phase::Pending || p.restarts > 0 || p.phase == Phase::Failed);
+        let pods = pods.filter_map(|p| Some(format!("pod {}/{}: {}", p.namespace, p.name, p.trouble.as_ref()?)));
+        let programs = status.programs.iter().filter(|p| p.pid.is_none());
+        let programs = programs.filter_map(|p| Some(format!("{} is down: {}", p.name, p.last_end.as_ref()?)));
+        let now: BTreeSet<String> = rejected.chain(pods).chain(programs).chain(self.out_of_date.clone()).collect();
+        for complaint in now.difference(&self.complaints) {
+            tracing::warn!("{complaint}");
+            self.say(&format!("! {complaint}"));
+        }
+        self.complaints = now;
+    }
+
     /// Tells the person at the terminal, and whoever waits for the file, that everything is ready for the first time.
     pub(super) fn announce(&mut self) {
-        if self.was_ready {
-            return;
-        }
         let status = self.status();
-        if !status.ready {
+        self.complain(&status);
+        if self.was_ready || !status.ready {
             return;
         }
         self.was_ready = true;

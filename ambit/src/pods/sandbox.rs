@@ -47,9 +47,9 @@ impl Sandbox {
             if Path::new("/etc/resolv.conf").exists() {
                 namespace::bind(&resolv, Path::new("/etc/resolv.conf"))?;
             }
-            // The mesh's directory has the keys and sockets of everybody, and other pods' namespaces.
+            // There are the keys and sockets of everybody, and other pods' namespaces, which a copy would keep alive.
             rustix::mount::unmount(&root, UnmountFlags::DETACH)?;
-            namespace::hide(&root)
+            namespace::hide(root.parent().unwrap_or(&root))
         })
         .context("cannot arrange the pod's files (/etc/hosts must exist on this machine)")?;
         Ok(Sandbox { netns, mounts: Arc::new(mounts), pin, files, hosts })
