@@ -1,0 +1,165 @@
+//! Who may come in: AuthorizationPolicy by principal, namespace, port and address; PeerAuthentication; live, with the
+//! reason where an operator looks for it.
+use anyhow::{Result, ensure};
+use e2e::Mesh;
+use e2e::harness::{Shared, Suite};
+use e2e::until::until;
+
+pub(crate) fn trials(suite: &mut Suite, town: &Shared) {
+    suite.on(town, "authorization::deny_by_principal_with_its_reason_in_log_and_metric", deny_principal);
+    suite.on(town, "authorization::allow_by_principal", allow_principal);
+    suite.on(town, "authorization::allow_by_namespace", allow_namespace);
+    suite.on(town, "authorization::deny_by_port", deny_port);
+    suite.on(town, "authorization::deny_by_ip", deny_ip);
+    suite.on(town, "authorization::an_allow_policy_for_nobody_closes_for_all", allow_nothing);
+    suite.on(town, "authorization::strict_refuses_plaintext_and_permissive_takes_it", strict);
+    suite.on(town, "authorization::an_open_connection_is_cut_once_it_is_denied", cut);
+}
+
+const WEB: &str = "http://web.shop/";
+const FILE: &str = "policy.yaml";
+
+/// A policy for pod shop/web; `rule` is YAML in flow style.
+fn policy(action: &str, rule: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: door, namespace: shop}}\n\
+         spec:\n  selector: {{matchLabels: {{app: web}}}}\n  action: {action}\n  rules: [{rule}]\n"
+    )
+}
+
+/// Applies a policy, expects who is kept out and who is not, and takes it away again.
+fn judge(mesh: &Mesh, yaml: &str, out: &[(&str, &str)], welcome: &[(&str, &str)]) -> Result<()> {
+    // Everybody can before, or being kept out afterwards would mean nothing.
+    for (pod, url) in out.iter().chain(welcome) {
+        mesh.get_at_last(pod, url)?;
+    }
+    mesh.apply(FILE, yaml)?;
+    for (pod, url) in out {
+        mesh.refused_at_last(pod, url)?;
+    }
+    for (pod, url) in welcome {
+        mesh.get(pod, url)?;
+    }
+    // Still so, now that the welcome ones have been in.
+    for (pod, url) in out {
+        ensure!(mesh.get(pod, url).is_err(), "{pod} got {url} in the end");
+    }
+    mesh.remove(FILE)?;
+    for (pod, url) in out {
+        mesh.get_at_last(pod, url)?;
+    }
+    Ok(())
+}
+
+fn deny_principal(mesh: &Mesh) -> Result<()> {
+    let denied = [
+        ("reporter", "destination"),
+        ("response_flags", "DENY"),
+        ("source_principal", "spiffe://cluster.local/ns/shop/sa/thief"),
+        ("destination_workload", "web"),
+    ];
+    let count = || Ok::<_, anyhow::Error>(mesh.metrics("node2")?.sum("istio_tcp_connections_closed_total", &denied));
+    let before = count()?;
+    let rule = "{from: [{source: {principals: [cluster.local/ns/shop/sa/thief]}}]}";
+    judge(
+        mesh,
+        &policy("DENY", rule),
+        &[("shop/thief", WEB)],
+        &[("shop/client", WEB), ("other/client", WEB), ("outside/client", WEB)],
+    )?;
+    mesh.log_line(
+        "ztunnel-node2",
+        &["ns/shop/sa/thief", "dst.workload=\"web\"", "policy=\"shop/door\"", "explicitly denied by: shop/door"],
+    )?;
+    until("the denial is counted", || {
+        let now = count()?;
+        ensure!(now > before, "{now} denials counted, {before} before");
+        Ok(())
+    })
+}
+
+fn allow_principal(mesh: &Mesh) -> Result<()> {
+    judge(
+        mesh,
+        &policy("ALLOW", "{from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]}"),
+        &[("shop/thief", WEB), ("other/client", WEB), ("outside/client", WEB)],
+        &[("shop/client", WEB)],
+    )?;
+    mesh.log_line("ztunnel-node2", &["ns/shop/sa/thief", "allow policies exist, but none allowed"])?;
+    Ok(())
+}
+
+fn allow_namespace(mesh: &Mesh) -> Result<()> {
+    judge(
+        mesh,
+        &policy("ALLOW", "{from: [{source: {namespaces: [shop]}}]}"),
+        &[("other/client", WEB), ("outside/client", WEB)],
+        &[("shop/client", WEB), ("shop/thief", WEB)],
+    )
+}
+
+fn deny_port(mesh: &Mesh) -> Result<()> {
+    let ip = mesh.ip("shop/web", false)?;
+    let (admin, web) = (format!("http://{ip}:8081/"), format!("http://{ip}:8080/"));
+    judge(
+        mesh,
+        &policy("DENY", "{to: [{operation: {ports: ['8081']}}]}"),
+        &[("shop/client", &admin), ("outside/client", &admin)],
+        // The service's port 80 is the pod's 8080: a policy speaks of the pod's.
+        &[("shop/client", &web), ("shop/client", WEB), ("outside/client", &web)],
+    )
+}
+
+fn deny_ip(mesh: &Mesh) -> Result<()> {
+    let (thief, outside) = (mesh.ip("shop/thief", false)?, mesh.ip("outside/client", false)?);
+    judge(
+        mesh,
+        &policy("DENY", &format!("{{from: [{{source: {{ipBlocks: ['{thief}/32', '{outside}']}}}}]}}")),
+        &[("shop/thief", WEB), ("outside/client", WEB)],
+        &[("shop/client", WEB), ("other/client", WEB)],
+    )
+}
+
+fn allow_nothing(mesh: &Mesh) -> Result<()> {
+    judge(
+        mesh,
+        &policy("ALLOW", ""),
+        &[("shop/client", WEB), ("outside/client", WEB)],
+        &[("shop/client", "http://spread/")],
+    )
+}
+
+fn strict(mesh: &Mesh) -> Result<()> {
+    let mode = |mode: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: default, namespace: shop}}\n\
+             spec: {{mtls: {{mode: {mode}}}}}\n"
+        )
+    };
+    judge(
+        mesh,
+        &mode("STRICT"),
+        &[("outside/client", WEB)],
+        &[("shop/client", WEB), ("other/client", WEB), ("outside/client", "http://server/")],
+    )?;
+    // The same edit, from one mode to the other.
+    mesh.apply(FILE, &mode("STRICT"))?;
+    mesh.refused_at_last("outside/client", WEB)?;
+    mesh.apply(FILE, &mode("PERMISSIVE"))?;
+    mesh.get_at_last("outside/client", WEB)?;
+    mesh.remove(FILE)
+}
+
+fn cut(mesh: &Mesh) -> Result<()> {
+    let web = format!("{}:9100", mesh.ip("shop/web", false)?);
+    let denied = mesh.traffic("shop/thief", &web, &["--kept"])?;
+    let allowed = mesh.traffic("shop/client", &web, &["--kept"])?;
+    mesh.apply(FILE, &policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/thief]}}]}"))?;
+    mesh.log_line("ztunnel-node2", &["ns/shop/sa/thief", "closed due to policy change", "shop/door"])?;
+    mesh.refused_at_last("shop/thief", WEB)?;
+    mesh.remove(FILE)?;
+    mesh.get_at_last("shop/thief", WEB)?;
+    let denied = denied.finish()?;
+    ensure!(denied.failed > 0 && denied.good > 0, "the open connection was not cut: {denied:?}");
+    allowed.finish()?.flawless(10)
+}

@@ -1,0 +1,71 @@
+//! Certificates that live for seconds are renewed under traffic, and nobody notices.
+use anyhow::{Context, Result, ensure};
+use e2e::Mesh;
+use e2e::harness::Suite;
+use e2e::until::until_within;
+use e2e::yaml::{Pod, all, namespace};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What certificates get; renewed at about half of it.
+const LIFETIME: &str = "6s";
+/// Certificates seen before the judgement.
+const GENERATIONS: usize = 4;
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("certificates::renewed_every_few_seconds_without_a_failed_request", renewal);
+}
+
+fn renewal() -> Result<()> {
+    let mesh = Mesh::up_with(
+        &all(&[
+            namespace("shop", true),
+            Pod::new("shop", "client", "node1").yaml(),
+            Pod::new("shop", "server", "node2").http(8080, "here").peer().yaml(),
+        ]),
+        &["--secret-ttl", LIFETIME],
+    )?;
+    renewed(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+fn renewed(mesh: &Mesh) -> Result<()> {
+    let ip = mesh.ip("shop/server", false)?;
+    mesh.get_at_last("shop/client", &format!("http://{ip}:8080/"))?;
+    let new = mesh.traffic("shop/client", &format!("{ip}:8080"), &[])?;
+    let kept = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept"])?;
+    let mut seen = [BTreeSet::new(), BTreeSet::new()];
+    let mut newcomers = 0;
+    let limit = Duration::from_secs(60);
+    until_within(limit, "several certificates of each side were in use", || {
+        for (serials, (node, account)) in seen.iter_mut().zip([("node1", "client"), ("node2", "server")]) {
+            serials.insert(serial(mesh, node, account)?);
+        }
+        let fewest = seen.iter().map(BTreeSet::len).min().unwrap_or_default();
+        // Somebody new with each generation, so that handshakes are made with every one of them.
+        if fewest > newcomers {
+            newcomers += 1;
+            let name = format!("newcomer-{newcomers}");
+            mesh.apply(&format!("{name}.yaml"), &Pod::new("shop", &name, "node1").quick_end().yaml())?;
+            mesh.pod_ready(&format!("shop/{name}"), true)?;
+            mesh.get_at_last(&format!("shop/{name}"), &format!("http://{ip}:8080/"))?;
+        }
+        ensure!(fewest >= GENERATIONS, "{fewest} certificates so far");
+        Ok(())
+    })?;
+    new.finish()?.flawless(200)?;
+    kept.finish()?.flawless(200)
+}
+
+/// The serial number of a service account's certificate on a node, which must be as short-lived as asked for.
+fn serial(mesh: &Mesh, node: &str, account: &str) -> Result<String> {
+    let dump = mesh.config_dump(node)?;
+    let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}");
+    let all = dump["certificates"].as_array().context("no certificates in the state")?;
+    let own = all.iter().find(|c| c["identity"] == identity.as_str()).with_context(|| format!("none of {identity}"))?;
+    let first = &own["certChain"][0];
+    let (from, to) = (first["validFrom"].as_u64(), first["expirationTime"].as_u64());
+    let lifetime = to.zip(from).map(|(to, from)| to - from).with_context(|| format!("{own}"))?;
+    // Signed a little into the past, for clocks that differ.
+    ensure!(lifetime < 300, "it lives for {lifetime} s");
+    Ok(first["serialNumber"].to_string())
+}

@@ -1,0 +1,37 @@
+//! One file per promise to users. Run them with `cargo test -p e2e`, one with `cargo test -p e2e -- wire::`.
+//!
+//! How each was seen failing, with the feature broken on purpose, is written at the head of its file.
+mod address_reuse;
+mod authorization;
+mod bad_yaml;
+mod certificates;
+mod control_plane;
+mod examples;
+mod programs;
+mod reach;
+mod streams;
+mod town;
+mod walls;
+mod wire;
+mod ztunnel_restart;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    e2e::harness::main(|suite| {
+        let town = town::shared();
+        wire::trials(suite);
+        reach::trials(suite, &town);
+        authorization::trials(suite, &town);
+        streams::trials(suite, &town);
+        drop(town);
+        certificates::trials(suite);
+        control_plane::trials(suite);
+        ztunnel_restart::trials(suite);
+        address_reuse::trials(suite);
+        bad_yaml::trials(suite);
+        walls::trials(suite);
+        programs::trials(suite);
+        examples::trials(suite);
+    })
+}
