@@ -1,0 +1,51 @@
+//! What must hold for anything a stranger sends, one function for each door. The targets only call these; those of
+//! the model are shared with its seeded test, which runs them on every build.
+
+use http::{HeaderMap, HeaderValue};
+use mesh_hbone::connect::{Baggage, Target, forwarded_host, parse_authority};
+use prost::Message;
+
+#[path = "../../mesh/model/tests/properties/mod.rs"]
+pub mod model;
+
+/// A packet on the socket between node agent and ztunnel: what is read is written back and read the same.
+pub fn handoff(packet: &[u8]) {
+    use mesh_handoff::message::{decode, decode_ack, decode_hello, encode, encode_ack};
+    let _ = decode_hello(packet);
+    if let Ok(message) = decode(packet)
+        && let Ok(again) = encode(&message)
+    {
+        assert_eq!(decode(&again).expect("what we said, we understand"), message);
+    }
+    if let Ok(outcome) = decode_ack(packet) {
+        let again = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
+        let again = decode_ack(&again).expect("what we said, we understand");
+        assert_eq!(again.is_ok(), outcome.is_ok(), "a refusal stays a refusal");
+    }
+}
+
+/// What a tunnel's CONNECT carries: the text as authority and as each of the headers.
+pub fn connect(text: &str) {
+    if let Ok(target) = parse_authority(text) {
+        let printed = match &target {
+            Target::Address(address) => address.to_string(),
+            Target::Hostname(host, port) => format!("{host}:{port}"),
+        };
+        assert_eq!(parse_authority(&printed), Ok(target), "printed and read again");
+    }
+    let Ok(value) = HeaderValue::from_str(text) else { return };
+    let headers = HeaderMap::from_iter([(http::header::FORWARDED, value.clone()), (BAGGAGE, value)]);
+    let told = Baggage::parse(&headers);
+    assert!(told.cluster.len() <= text.len());
+    forwarded_host(&headers);
+}
+
+const BAGGAGE: http::HeaderName = http::HeaderName::from_static("baggage");
+
+/// A response of the control plane: each resource is refused or understood on its own.
+pub fn response(bytes: &[u8]) {
+    let Ok(response) = mesh_proto::discovery::DeltaDiscoveryResponse::decode(bytes) else { return };
+    for resource in response.resources.into_iter().filter_map(|r| r.resource) {
+        model::resource(&resource.value);
+    }
+}
