@@ -1,8 +1,7 @@
-//! Keep a proxy's tables following the control plane: decode, apply, publish, notify.
+//! A proxy's tables: one writer, many readers.
 //!
-//! One [`Writer`], which cannot be cloned, and any number of [`Reader`]s. A reader looks at the tables inside a closure:
-//! the lock cannot be held across an await. The writer decodes before it takes the lock and applies in bounded
-//! batches, so that a full resync never keeps a connection's decision waiting for long.
+//! Readers look through a closure, so no lock outlives a question and none is held across an await. The writer holds
+//! the lock for a bounded number of changes at a time, so a full resync does not stop traffic.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,79 +9,208 @@ use mesh_model::resource::{Kind, Resource};
 use mesh_model::tables::{Change, Tables};
 use tokio::sync::watch;
 
-/// Most resources applied under one hold of the lock: well under a millisecond's work.
+/// Most changes under one lock: about a millisecond's work.
 const BATCH: usize = 256;
 
-/// The one who may change the tables.
-#[derive(Debug)]
-pub struct Writer {
-    tables: Arc<RwLock<Tables>>,
+struct Shared {
+    tables: RwLock<Tables>,
     changed: watch::Sender<u64>,
     policies_changed: watch::Sender<u64>,
+    synced: watch::Sender<bool>,
 }
 
-/// Looks at the tables. Cheap to clone, usable from any thread.
-#[derive(Clone, Debug)]
+/// Who reads the tables. Cheap to clone.
+#[derive(Clone)]
 pub struct Reader {
-    tables: Arc<RwLock<Tables>>,
-    changed: watch::Receiver<u64>,
-    policies_changed: watch::Receiver<u64>,
+    shared: Arc<Shared>,
 }
 
-/// Empty tables, and who may write and read them.
+/// Who writes the tables: there is one, and it is not cloned.
+pub struct Writer {
+    shared: Arc<Shared>,
+}
+
+/// Empty tables.
 pub fn tables() -> (Writer, Reader) {
-    let tables = Arc::new(RwLock::new(Tables::default()));
-    let (changed, changed_receiver) = watch::channel(0);
-    let (policies_changed, policies_receiver) = watch::channel(0);
-    let reader = Reader { tables: tables.clone(), changed: changed_receiver, policies_changed: policies_receiver };
-    (Writer { tables, changed, policies_changed }, reader)
+    let shared = Arc::new(Shared {
+        tables: RwLock::default(),
+        changed: watch::Sender::new(0),
+        policies_changed: watch::Sender::new(0),
+        synced: watch::Sender::new(false),
+    });
+    (Writer { shared: shared.clone() }, Reader { shared })
 }
 
 impl Reader {
-    /// Looks at the tables. Keep it short: a writer waits meanwhile.
-    pub fn read<R>(&self, look: impl FnOnce(&Tables) -> R) -> R {
-        // A panic of a writer between two single changes leaves tables that are old in part, not broken.
-        look(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
+    /// Asks the tables. Everything seen by one call is of one moment. Short: the writer waits.
+    pub fn read<R>(&self, question: impl FnOnce(&Tables) -> R) -> R {
+        question(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes whenever the tables have.
+    /// Changes its number after each response of the control plane that changed anything.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+        self.shared.changed.subscribe()
     }
 
-    /// Changes whenever some decision of policies may differ.
+    /// Changes its number after each response by which some decision about an open connection may differ.
     pub fn policies_changed(&self) -> watch::Receiver<u64> {
-        self.policies_changed.clone()
+        self.shared.policies_changed.subscribe()
+    }
+
+    /// True once the control plane has said everything at least once. Before that, what is not in the tables may
+    /// well exist, so nothing should be decided by its absence.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.shared.synced.subscribe()
     }
 }
 
 impl Writer {
-    /// Takes in what a response brought: first what is new, then what is gone, so that what moved is never missing.
-    pub fn apply(&mut self, resources: Vec<Resource>, removed: &[(Kind, String)]) {
-        let mut change = Change::default();
-        let mut resources = resources.into_iter().peekable();
-        while resources.peek().is_some() {
-            let batch: Vec<Resource> = resources.by_ref().take(BATCH).collect();
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            for resource in batch {
-                change |= tables.apply(resource);
-            }
-        }
-        for batch in removed.chunks(BATCH) {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            for (kind, name) in batch {
-                change |= tables.remove(*kind, name);
-            }
-        }
-        // Policies first: who is told of a change may look at once.
-        if change.policies {
-            self.policies_changed.send_modify(|version| *version += 1);
-        }
-        self.changed.send_modify(|version| *version += 1);
+    /// Takes in resources that come from a file instead of a control plane.
+    pub fn apply_local(&mut self, resources: Vec<Resource>) {
+        // Policies first: no workload is seen without the policies that cover it.
+        let (policies, rest): (Vec<_>, Vec<_>) =
+            resources.into_iter().partition(|resource| resource.kind() == Kind::Authorization);
+        let mut change = self.take(policies);
+        change |= self.take(rest);
+        self.tell(change);
     }
 
-    /// Takes in resources that are not a control plane's, as from a file.
-    pub fn apply_local(&mut self, resources: Vec<Resource>) {
-        self.apply(resources, &[]);
+    /// Takes in one response: first what is there, then what is gone, so that what moves from one name to another is
+    /// never missing in between.
+    pub async fn apply(&mut self, kind: Kind, upserts: Vec<Resource>, removals: Vec<String>) {
+        if upserts.is_empty() && removals.is_empty() {
+            return;
+        }
+        let mut change = Change::default();
+        // Policies change all at once: between two batches a connection could be allowed that neither the old nor
+        // the new policies allow. There are few of them.
+        if kind == Kind::Authorization || upserts.len() + removals.len() <= BATCH {
+            let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+            for resource in upserts {
+                change |= tables.apply(resource);
+            }
+            for name in &removals {
+                change |= tables.remove(kind, name);
+            }
+        } else {
+            let mut upserts = upserts.into_iter();
+            loop {
+                let batch: Vec<_> = upserts.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                change |= self.take(batch);
+                // Lets readers in.
+                tokio::task::yield_now().await;
+            }
+            for batch in removals.chunks(BATCH) {
+                change |= self.forget(kind, batch);
+                tokio::task::yield_now().await;
+            }
+        }
+        self.tell(change);
+    }
+
+    /// The control plane has said everything at least once.
+    pub fn synced(&mut self) {
+        self.shared.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    fn take(&mut self, resources: Vec<Resource>) -> Change {
+        let mut change = Change::default();
+        let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for resource in resources {
+            change |= tables.apply(resource);
+        }
+        change
+    }
+
+    fn forget(&mut self, kind: Kind, names: &[String]) -> Change {
+        let mut change = Change::default();
+        let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            change |= tables.remove(kind, name);
+        }
+        change
+    }
+
+    fn tell(&self, change: Change) {
+        self.shared.changed.send_modify(|n| *n = n.wrapping_add(1));
+        if change.policies {
+            self.shared.policies_changed.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::address::NamespacedName;
+    use mesh_model::policy::Policy;
+    use mesh_model::workload::Workload;
+
+    use super::*;
+
+    fn workload(uid: &str, policies: &[&str]) -> Resource {
+        let names = policies.iter().map(|name| NamespacedName::new("shop", *name)).collect();
+        Resource::Workload(Arc::new(Workload { authorization_policies: names, ..Workload::empty(uid) }))
+    }
+
+    fn policy(name: &str) -> Resource {
+        let wire =
+            mesh_proto::policy::Authorization { name: name.into(), namespace: "shop".into(), ..Default::default() };
+        Resource::Policy(Arc::new(Policy::try_from(wire).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn readers_see_and_are_told() {
+        let (mut writer, reader) = tables();
+        let (mut changed, mut policies) = (reader.changed(), reader.policies_changed());
+        writer.apply(Kind::Address, Vec::new(), Vec::new()).await;
+        assert!(!changed.has_changed().unwrap(), "nothing is no change");
+
+        writer.apply(Kind::Address, vec![workload("a", &[])], Vec::new()).await;
+        assert!(changed.has_changed().unwrap() && !policies.has_changed().unwrap());
+        assert!(reader.read(|t| t.workload("a").is_some()));
+        changed.borrow_and_update();
+
+        writer.apply(Kind::Address, vec![workload("a", &["p"])], Vec::new()).await;
+        assert!(policies.has_changed().unwrap(), "another policy covers it");
+        policies.borrow_and_update();
+
+        writer.apply(Kind::Authorization, vec![policy("p")], Vec::new()).await;
+        assert!(policies.has_changed().unwrap());
+        policies.borrow_and_update();
+        writer.apply(Kind::Authorization, Vec::new(), vec!["shop/unknown".into()]).await;
+        assert!(!policies.has_changed().unwrap());
+        writer.apply(Kind::Authorization, Vec::new(), vec!["shop/p".into()]).await;
+        assert!(policies.has_changed().unwrap());
+
+        writer.apply(Kind::Address, Vec::new(), vec!["a".into()]).await;
+        assert!(reader.read(|t| t.workload("a").is_none()));
+    }
+
+    #[tokio::test]
+    async fn much_is_taken_in_parts_and_told_once() {
+        let (mut writer, reader) = tables();
+        let mut changed = reader.changed();
+        let many: Vec<_> = (0..5 * BATCH + 1).map(|n| workload(&n.to_string(), &[])).collect();
+        let names: Vec<_> = many.iter().map(Resource::name).collect();
+        writer.apply(Kind::Address, many, Vec::new()).await;
+        assert_eq!(reader.read(|t| t.workloads().count()), names.len());
+        assert_eq!(*changed.borrow_and_update(), 1);
+        writer.apply(Kind::Address, Vec::new(), names).await;
+        assert_eq!(reader.read(|t| t.workloads().count()), 0);
+        assert_eq!(*changed.borrow_and_update(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_taken_in_whole() {
+        let (mut writer, reader) = tables();
+        writer.apply_local(vec![workload("a", &["p"]), policy("p")]);
+        assert!(reader.read(|t| t.workload("a").is_some() && t.policies().count() == 1));
+        assert_eq!(*reader.changed().borrow(), 1);
+        assert!(!*reader.synced().borrow());
+        writer.synced();
+        assert!(*reader.synced().borrow());
     }
 }

@@ -1,1 +1,32 @@
-//! The delta xDS protocol, both ends.
+//! The delta xDS protocol, both ends (Istio ambient contract, section 7).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`delta`] | who has what, who wants what, what is owed: the two ends as state machines (pure) |
+//! | [`published`] | what a control plane says now, and what changed since before |
+//! | [`server`] | one subscriber's session over gRPC |
+//! | [`follow`] | a proxy's tables: one writer, many readers |
+//! | [`backoff`], [`node`] | when to reconnect; how a proxy introduces itself (pure) |
+//! | [`client`] | keeps the tables following the control plane: stream, reconnects, apply, acknowledge |
+//! | [`observe`] | what is counted |
+//!
+//! A proxy begins with [`follow::tables`] and hands the writer to [`client::run`]; a control plane begins with
+//! [`published::Publisher`] and serves [`server::Discovery`].
+
+pub mod backoff;
+pub mod client;
+pub mod delta;
+pub mod follow;
+pub mod node;
+pub mod observe;
+pub mod published;
+pub mod server;
+
+/// The service, both ends, generated from discovery.proto.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from discovery.proto, which documents it")]
+pub mod service {
+    tonic::include_proto!("envoy.service.discovery.v3");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Keeps a proxy's tables following the control plane: the stream, reconnects, apply, acknowledge.
+//!
+//! What the messages mean is decided in [`delta::client`](crate::delta::client). What was received stays through
+//! disconnections, for as long as they last; only the control plane removes.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use mesh_identity::channel::ControlChannel;
+use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use crate::backoff::Backoff;
+use crate::delta::Client;
+use crate::follow::Writer;
+use crate::observe::{End, Observer};
+use crate::service::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+/// A whole mesh comes in one response.
+const MAX_RESPONSE: usize = 200 * 1024 * 1024;
+/// Requests on their way out; one answer per response, and look-ups.
+const OUTGOING: usize = 16;
+/// Most refused resources of one response that are logged one by one.
+const MAX_LOGGED: usize = 10;
+
+/// Follows the control plane, for ever. `demand`: addresses come only when asked for, instead of all of them.
+pub async fn run(
+    channel: ControlChannel,
+    node: Node,
+    writer: Writer,
+    demand: Option<Demands>,
+    observer: Arc<dyn Observer>,
+) -> Infallible {
+    let mut follower =
+        Follower { state: Client::new(node, demand.is_some()), writer, demand, observer, waiting: HashMap::new() };
+    let mut backoff = Backoff::default();
+    loop {
+        let ended = follower.stream(channel.clone()).await;
+        follower.observer.ended(ended.end);
+        let wait = backoff.after(ended.fruitful);
+        match ended.status {
+            Some(status) if ended.end != End::Reconnect => {
+                let (code, message) = (status.code(), status.message());
+                tracing::warn!(?code, message, retry_in = ?wait, "no stream from the control plane; what is known stays");
+            }
+            _ => tracing::info!(retry_in = ?wait, "the control plane ended the stream; connecting again"),
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Asks for addresses on demand. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Demand(mpsc::Sender<Question>);
+
+/// The other end of a [`Demand`], for [`run`].
+#[derive(Debug)]
+pub struct Demands(mpsc::Receiver<Question>);
+
+#[derive(Debug)]
+struct Question {
+    key: String,
+    answered: oneshot::Sender<()>,
+}
+
+/// A way to ask for addresses on demand.
+pub fn demand() -> (Demand, Demands) {
+    let (sender, receiver) = mpsc::channel(OUTGOING);
+    (Demand(sender), Demands(receiver))
+}
+
+impl Demand {
+    /// Asks for `key` (`network/ip`, `namespace/hostname` or a uid) and waits until the control plane has answered.
+    /// What it said is then in the tables; nothing there means that it knows nothing. Keys asked for once are kept
+    /// up to date and answered at once. Waits for as long as the control plane is silent: bound it.
+    pub async fn fetch(&self, key: &str) {
+        let (answered, wait) = oneshot::channel();
+        if self.0.send(Question { key: key.to_owned(), answered }).await.is_ok() {
+            // Dropped with the follower: then nobody will answer.
+            let _ = wait.await;
+        }
+    }
+}
+
+/// Those who wait for the answer to a key; None: answered already.
+type Waiting = HashMap<String, Option<Vec<oneshot::Sender<()>>>>;
+
+struct Follower {
+    state: Client,
+    writer: Writer,
+    demand: Option<Demands>,
+    observer: Arc<dyn Observer>,
+    waiting: Waiting,
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+struct Ended {
+    end: End,
+    status: Option<Status>,
+    /// The next try need not wait long.
+    fruitful: bool,
+}
+
+impl Follower {
+    async fn stream(&mut self, channel: ControlChannel) -> Ended {
+        let first = self.state.connected();
+        let (requests, outgoing) = mpsc::channel(OUTGOING + first.len());
+        for request in first {
+            // There is room for them.
+            let _ = requests.try_send(request);
+        }
+        let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
+        let mut incoming = match service.delta_aggregated_resources(ReceiverStream::new(outgoing)).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Ended { end: End::ConnectionError, status: Some(status), fruitful: false },
+        };
+        let mut useful = false;
+        loop {
+            tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(response)) => {
+                        useful = true;
+                        self.receive(response, &requests).await;
+                    }
+                    Ok(None) => return Ended { end: End::Complete, status: None, fruitful: useful },
+                    Err(status) => {
+                        let end = if turnover(&status) { End::Reconnect } else { End::Error };
+                        return Ended { end, status: Some(status), fruitful: useful };
+                    }
+                },
+                Some(question) = next(&mut self.demand) => {
+                    if let Some(request) = self.ask(question) {
+                        // A closed channel shows as the end of the stream.
+                        let _ = requests.send(request).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn receive(&mut self, response: DeltaDiscoveryResponse, requests: &mpsc::Sender<DeltaDiscoveryRequest>) {
+        let bytes = response.resources.iter().filter_map(|r| r.resource.as_ref()).map(|any| any.value.len() as u64);
+        self.observer.message(&response.type_url, bytes.sum());
+        let received = match self.state.receive(response) {
+            Ok(received) => received,
+            Err(unusable) => {
+                tracing::warn!(%unusable, "response of the control plane left aside");
+                return;
+            }
+        };
+        for rejected in received.rejected.iter().take(MAX_LOGGED) {
+            tracing::warn!(name = rejected.name, reason = rejected.reason, "resource of the control plane refused");
+        }
+        tracing::debug!(
+            kind = ?received.kind,
+            changed = received.upserts.len(),
+            removed = received.removals.len(),
+            refused = received.rejected.len(),
+            "response of the control plane"
+        );
+        self.writer.apply(received.kind, received.upserts, received.removals).await;
+        if self.state.ready() {
+            self.writer.synced();
+        }
+        for key in received.answered {
+            for waiting in self.waiting.insert(key, None).flatten().into_iter().flatten() {
+                let _ = waiting.send(());
+            }
+        }
+        let _ = requests.send(received.answer).await;
+    }
+
+    /// Joins those who wait for a key; gives the request to send if it is a new one.
+    fn ask(&mut self, question: Question) -> Option<DeltaDiscoveryRequest> {
+        match self.waiting.entry(question.key.clone()).or_insert_with(|| Some(Vec::new())) {
+            Some(waiting) => waiting.push(question.answered),
+            None => {
+                let _ = question.answered.send(());
+            }
+        }
+        self.state.subscribe(&question.key)
+    }
+}
+
+/// The next question; never, when nothing is asked on demand.
+async fn next(demand: &mut Option<Demands>) -> Option<Question> {
+    match demand {
+        Some(demands) => demands.0.recv().await,
+        None => None,
+    }
+}
+
+/// Whether a stream ended as streams do when servers come and go.
+fn turnover(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
+        || ["transport is closing", "received prior goaway"].iter().any(|text| status.message().contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turnover_is_no_failure() {
+        for (status, expected) in [
+            (Status::unknown("x"), true),
+            (Status::cancelled("x"), true),
+            (Status::deadline_exceeded("x"), true),
+            (Status::unavailable("rpc error: transport is closing"), true),
+            (Status::unavailable("received prior goaway: max age"), true),
+            (Status::unavailable("x"), false),
+            (Status::unauthenticated("x"), false),
+            (Status::permission_denied("x"), false),
+            (Status::invalid_argument("x"), false),
+        ] {
+            assert_eq!(turnover(&status), expected, "{status:?}");
+        }
+    }
+}
