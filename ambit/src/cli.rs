@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn commands_with_dashes_reach_their_program() {
-        let cli = Cli::try_parse_from(["ambit", "exec", "-it", "-n", "shop", "web", "--", "curl", "-s", "http://x"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["ambit", "exec", "-it", "-n", "shop", "web", "--", "curl", "-s", "http://x"]).unwrap();
         let Command::Exec(exec) = cli.command else { panic!("{cli:?}") };
         assert_eq!((exec.namespace.as_str(), exec.pod.as_str()), ("shop", "web"));
         assert_eq!(exec.command, ["curl", "-s", "http://x"]);

@@ -55,6 +55,7 @@ impl Mesh {
             if up.try_wait().unwrap().is_some() {
                 let said = String::from_utf8_lossy(&up.wait_with_output().unwrap().stderr).into_owned();
                 assert!(said.contains("cannot make") || said.contains("cannot run here"), "it did not start: {said}");
+                #[allow(clippy::print_stdout, reason = "what was not tested must be seen")]
                 println!("SKIPPED {test}: this machine lacks what `ambit up` needs: {said}");
                 return None;
             }

@@ -3,10 +3,11 @@ use super::Cluster;
 use crate::manifest::Rejected;
 use crate::net::services;
 use crate::pods::life::Phase;
+use crate::pods::plan;
 use crate::run_dir::write_atomically;
-use std::collections::BTreeSet;
 use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
 use node_agent::enrolled::{Redirection, States};
+use std::collections::BTreeSet;
 
 impl Cluster {
     /// Everything, for people and scripts.
@@ -36,6 +37,12 @@ impl Cluster {
             file: "-".into(),
             reason: format!("Node {name} was added while the mesh runs; it will be there after the next `ambit up`"),
         }));
+        for (key, pod) in &self.objects.pods {
+            rejected.extend(plan::ignored(pod).into_iter().map(|what| Rejected {
+                file: "-".into(),
+                reason: format!("Pod {}/{} runs without what it asks for: {what}", key.0, key.1),
+            }));
+        }
         Status {
             name: self.run.name().to_owned(),
             folder: self.folder_path.display().to_string(),
@@ -115,7 +122,8 @@ impl Cluster {
     fn complain(&mut self, status: &Status) {
         let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.reason));
         // Not being ready yet is no complaint while things start.
-        let pods = status.pods.iter().filter(|p| p.phase == Phase::Pending || p.restarts > 0 || p.phase == Phase::Failed);
+        let pods =
+            status.pods.iter().filter(|p| p.phase == Phase::Pending || p.restarts > 0 || p.phase == Phase::Failed);
         let pods = pods.filter_map(|p| Some(format!("pod {}/{}: {}", p.namespace, p.name, p.trouble.as_ref()?)));
         let programs = status.programs.iter().filter(|p| p.pid.is_none());
         let programs = programs.filter_map(|p| Some(format!("{} is down: {}", p.name, p.last_end.as_ref()?)));

@@ -137,7 +137,7 @@ impl Life {
                 .map(|p| ProgramState { container: p.container.clone(), ..ProgramState::default() })
                 .collect();
         });
-        if !self.be_admitted().await {
+        if !self.be_admitted().await || !self.go_first().await {
             return;
         }
         self.shared.set(|s| {
@@ -169,6 +169,41 @@ impl Life {
                 () = sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
             }
         }
+    }
+
+    /// Runs the init containers, one after the other. `false` if the pod must not go on.
+    async fn go_first(&self) -> bool {
+        for program in &self.plan.first {
+            let mut attempt = 0;
+            loop {
+                let end = match self.start(program).await {
+                    Err(e) => format!("cannot start: {e}"),
+                    Ok(mut child) => tokio::select! {
+                        exit = &mut child.ended => match exit.unwrap_or(Exit::Signal(libc::SIGKILL)) {
+                            exit if exit.is_success() => break,
+                            exit => format!("ended with {exit}"),
+                        },
+                        () = self.stopped() => {
+                            self.end(child).await;
+                            return false;
+                        }
+                    },
+                };
+                let why = format!("init container {} {end}", program.container);
+                self.log.line(format!("--- ambit: {why}\n").as_bytes());
+                let again = self.plan.restart.again(false);
+                self.shared.set(|s| {
+                    s.waiting = Some(why);
+                    s.phase = if again { Phase::Pending } else { Phase::Failed };
+                });
+                attempt += 1;
+                tokio::select! {
+                    () = self.stopped() => return false,
+                    () = sleep(plan::back_off(attempt)), if again => {}
+                }
+            }
+        }
+        true
     }
 
     async fn stopped(&self) {

@@ -84,6 +84,8 @@ pub(crate) enum Check {
 /// All programs of a pod.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
+    /// Each must end well before the next, and before the others start.
+    pub(crate) first: Vec<Program>,
     pub(crate) programs: Vec<Program>,
     pub(crate) restart: Restart,
     pub(crate) grace: Duration,
@@ -111,8 +113,30 @@ pub(crate) fn plan(pod: &Pod, given: &Given<'_>) -> Result<Plan, CannotRun> {
         _ => Restart::Always,
     };
     let programs = spec.containers.iter().map(|c| program(pod, c, given)).collect::<Result<_, _>>()?;
+    let first = spec.init_containers.iter().flatten().map(|c| program(pod, c, given)).collect::<Result<_, _>>()?;
     let grace = spec.termination_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30);
-    Ok(Plan { programs, restart, grace: Duration::from_secs(grace) })
+    Ok(Plan { first, programs, restart, grace: Duration::from_secs(grace) })
+}
+
+/// What the spec asks for and does not get here; the pod runs without.
+pub(crate) fn ignored(pod: &Pod) -> Vec<&'static str> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut ignored = Vec::new();
+    if containers().any(|c| c.volume_mounts.as_ref().is_some_and(|m| !m.is_empty())) {
+        ignored.push("volumeMounts: programs see this machine's files");
+    }
+    if containers().any(|c| c.liveness_probe.is_some() || c.startup_probe.is_some()) {
+        ignored.push("livenessProbe and startupProbe: only readiness is asked");
+    }
+    let user = containers().any(|c| c.security_context.as_ref().is_some_and(|s| s.run_as_user.is_some()));
+    if user || spec.security_context.as_ref().is_some_and(|s| s.run_as_user.is_some()) {
+        ignored.push("runAsUser: programs run as whoever started the mesh");
+    }
+    if containers().any(|c| c.env_from.as_ref().is_some_and(|e| !e.is_empty())) {
+        ignored.push("envFrom");
+    }
+    ignored
 }
 
 fn program(pod: &Pod, container: &Container, given: &Given<'_>) -> Result<Program, CannotRun> {
@@ -346,6 +370,16 @@ mod tests {
             let error = planned(containers).unwrap_err().to_string();
             assert!(error.contains(expected), "{containers}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_ignored_is_said() {
+        let pod: Pod = serde_saphyr::from_str(
+            "{metadata: {name: p}, spec: {securityContext: {runAsUser: 5},
+              containers: [{name: c, volumeMounts: [{name: v, mountPath: /v}]}]}}",
+        )
+        .unwrap();
+        assert_eq!(ignored(&pod).len(), 2);
     }
 
     #[test]
