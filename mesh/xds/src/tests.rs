@@ -1,1 +1,374 @@
+//! Both ends over a real TLS socket: sync, updates, refusals, reconnects, on demand.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mesh_identity::channel::{self, ChannelConfig, ServerRoots, Token};
+use mesh_model::resource::Resource;
+use mesh_model::workload::Workload;
+use mesh_proto::discovery::Node;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use crate::client::{self, Demand};
+use crate::follow::{self, Reader};
+use crate::node::NodeInfo;
+use crate::observe::{End, Observer};
+use crate::published::{Published, Publisher};
+use crate::server::{Caller, Discovery, Gate};
+
+const NAME: &str = "istiod.istio-system.svc";
+/// How long a test waits for what must happen before it fails.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Admits who has the token.
+struct Doorman;
+
+impl Gate for Doorman {
+    fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
+        match metadata.get("authorization").and_then(|token| token.to_str().ok()) {
+            Some("Bearer good") => Ok(Caller { name: "ztunnel".into(), namespace: Some("istio-system".into()) }),
+            _ => Err(Status::unauthenticated("no")),
+        }
+    }
+}
+
+/// A control plane that can be stopped and started on the same port. It has a runtime of its own: when that ends,
+/// everything ends, as with a killed process.
+struct ControlPlane {
+    port: u16,
+    certified: rcgen::CertifiedKey<rcgen::KeyPair>,
+    running: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl ControlPlane {
+    fn start(published: watch::Receiver<Published>) -> Self {
+        let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+        let mut made = Self { port: 0, certified, running: None };
+        made.serve(published);
+        made
+    }
+
+    /// Begins to serve, on the port it had if it had one.
+    fn serve(&mut self, published: watch::Receiver<Published>) {
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certified.cert.der().clone()], key.into())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(([127, 0, 0, 1], self.port).into()).unwrap();
+            socket.listen(16).unwrap()
+        };
+        self.port = listener.local_addr().unwrap().port();
+        let incoming = TcpListenerStream::new(listener)
+            .then(move |stream| {
+                let acceptor = acceptor.clone();
+                async move { acceptor.accept(stream?).await }
+            })
+            // A client that gives up in the handshake ends only its own connection.
+            .filter(Result::is_ok);
+        let service = Discovery::new(published, Arc::new(Doorman)).into_service();
+        runtime.spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
+        self.running = Some(runtime);
+    }
+
+    fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown_background();
+        }
+    }
+
+    fn channel(&self, token: &str) -> ChannelConfig {
+        ChannelConfig {
+            address: format!("https://127.0.0.1:{}", self.port).parse().unwrap(),
+            roots: ServerRoots::Pem(self.certified.cert.pem()),
+            server_name: Some(NAME.into()),
+            token: Token::Literal(token.into()),
+            cluster_id: "Kubernetes".into(),
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// Counts for real.
+#[derive(Default)]
+struct Counted {
+    bytes: Mutex<Vec<u64>>,
+    ends: Mutex<Vec<End>>,
+    changed: watch::Sender<()>,
+}
+
+impl Observer for Counted {
+    fn message(&self, _: &str, bytes: u64) {
+        self.bytes.lock().unwrap().push(bytes);
+        self.changed.send_replace(());
+    }
+    fn ended(&self, end: End) {
+        self.ends.lock().unwrap().push(end);
+        self.changed.send_replace(());
+    }
+}
+
+impl Counted {
+    async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            while !what(self) {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.expect("counted in time");
+    }
+}
+
+/// A proxy that follows.
+struct Proxy {
+    tables: Reader,
+    counted: Arc<Counted>,
+    demand: Option<Demand>,
+    task: JoinHandle<std::convert::Infallible>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn node() -> Node {
+    NodeInfo { pod_name: "z".into(), pod_namespace: "istio-system".into(), ..NodeInfo::default() }.to_node()
+}
+
+fn follow(config: &ChannelConfig, node: Node, on_demand: bool) -> Proxy {
+    let (writer, tables) = follow::tables();
+    let counted = Arc::new(Counted::default());
+    let (demand, demands) = client::demand();
+    let demands = on_demand.then_some(demands);
+    let channel = channel::connect(config).unwrap();
+    let task = tokio::spawn(client::run(channel, node, writer, demands, counted.clone()));
+    Proxy { tables, counted, demand: on_demand.then_some(demand), task }
+}
+
+impl Proxy {
+    async fn until(&self, what: impl Fn(&mesh_model::tables::Tables) -> bool) {
+        let mut changed = self.tables.changed();
+        let wait = async {
+            while !self.tables.read(&what) {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.expect("in the tables in time");
+    }
+
+    async fn synced(&self) {
+        let mut synced = self.tables.synced();
+        tokio::time::timeout(SOON, synced.wait_for(|synced| *synced)).await.expect("synced in time").unwrap();
+    }
+}
+
+fn workload(uid: &str, ip: &str) -> Resource {
+    Resource::Workload(Arc::new(Workload { addresses: vec![ip.parse().unwrap()], ..Workload::empty(uid) }))
+}
+
+fn policy(name: &str) -> Resource {
+    let wire = mesh_proto::policy::Authorization { name: name.into(), namespace: "shop".into(), ..Default::default() };
+    Resource::Policy(Arc::new(wire.try_into().unwrap()))
+}
+
+#[tokio::test]
+async fn tables_follow_the_control_plane() {
+    let mut publisher = Publisher::new();
+    let plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), false);
+    assert!(!*proxy.tables.synced().borrow());
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2"), policy("p")]);
+    proxy.synced().await;
+    proxy.tables.read(|t| {
+        assert_eq!((t.workloads().count(), t.policies().count()), (2, 1));
+    });
+    publisher.publish([workload("a", "10.0.0.9"), policy("p")]);
+    proxy
+        .until(|t| t.workload("b").is_none() && t.workload_by_address("", "10.0.0.9".parse().unwrap()).is_some())
+        .await;
+    assert!(proxy.tables.read(|t| t.workload_by_address("", "10.0.0.1".parse().unwrap()).is_none()));
+    assert_eq!(proxy.counted.bytes.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_empty_mesh_is_a_mesh() {
+    let mut publisher = Publisher::new();
+    publisher.publish([]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    follow(&plane.channel("good"), node(), false).synced().await;
+}
+
+#[tokio::test]
+async fn a_restart_is_survived_and_nothing_is_sent_again() {
+    let mut publisher = Publisher::new();
+    let resources = || [workload("a", "10.0.0.1"), workload("b", "10.0.0.2"), policy("p")];
+    publisher.publish(resources());
+    let mut plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), false);
+    proxy.synced().await;
+    let before = proxy.counted.bytes.lock().unwrap().len();
+    plane.stop();
+    proxy.counted.until(|c| c.ends.lock().unwrap().len() >= 2).await;
+    assert_eq!(proxy.tables.read(|t| t.workloads().count()), 2, "what is known stays");
+
+    // Another process: another publisher, and at first nothing to say.
+    let mut publisher = Publisher::new();
+    plane.serve(publisher.subscribe());
+    publisher.publish(resources());
+    proxy.counted.until(|c| c.bytes.lock().unwrap().len() >= before + 2).await;
+    assert_eq!(proxy.counted.bytes.lock().unwrap()[before..], [0, 0], "nothing was sent again");
+    assert_eq!(proxy.tables.read(|t| t.workloads().count()), 2);
+    publisher.publish([workload("a", "10.0.0.1")]);
+    proxy.until(|t| t.workloads().count() == 1 && t.policies().count() == 0).await;
+    assert!(proxy.counted.ends.lock().unwrap().contains(&End::ConnectionError));
+}
+
+#[tokio::test]
+async fn on_demand_only_what_is_asked_for_comes() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2")]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), true);
+    proxy.synced().await;
+    assert_eq!(proxy.tables.read(|t| t.workloads().count()), 0);
+    let demand = proxy.demand.clone().unwrap();
+    let ask = |key: &'static str| {
+        let demand = demand.clone();
+        async move { tokio::time::timeout(SOON, demand.fetch(key)).await.expect("answered in time") }
+    };
+    ask("/10.0.0.2").await;
+    assert!(proxy.tables.read(|t| t.workload("b").is_some() && t.workload("a").is_none()));
+    ask("/10.0.0.3").await;
+    ask("/10.0.0.2").await;
+    assert_eq!(proxy.tables.read(|t| t.workloads().count()), 1);
+    // What was unknown and comes later is told.
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2"), workload("c", "10.0.0.3")]);
+    proxy.until(|t| t.workload("c").is_some()).await;
+    assert!(proxy.tables.read(|t| t.workload("a").is_none()));
+}
+
+#[tokio::test]
+async fn who_is_not_admitted_gets_nothing() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1")]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    let stranger = follow(&plane.channel("bad"), node(), false);
+    stranger.counted.until(|c| c.ends.lock().unwrap().len() >= 2).await;
+    // Admitted, but claims to be of a namespace that its token is not of.
+    let elsewhere = NodeInfo { pod_name: "z".into(), pod_namespace: "shop".into(), ..NodeInfo::default() };
+    let liar = follow(&plane.channel("good"), elsewhere.to_node(), false);
+    liar.counted.until(|c| c.ends.lock().unwrap().len() >= 2).await;
+    for proxy in [stranger, liar] {
+        assert!(proxy.counted.bytes.lock().unwrap().is_empty());
+        assert!(!*proxy.tables.synced().borrow());
+    }
+}
+
+/// One bad resource from a server that is not ours: a hand-written stream.
+#[tokio::test]
+async fn one_bad_resource_is_refused_and_the_rest_is_kept() {
+    use mesh_model::resource::Kind;
+    use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wire};
+    use prost_types::Any;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tonic::{Request, Response, Streaming};
+
+    use crate::service::aggregated_discovery_service_server::{
+        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+    };
+
+    struct Sloppy {
+        heard: tokio::sync::mpsc::Sender<DeltaDiscoveryRequest>,
+    }
+
+    #[tonic::async_trait]
+    impl AggregatedDiscoveryService for Sloppy {
+        type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+        async fn delta_aggregated_resources(
+            &self,
+            request: Request<Streaming<DeltaDiscoveryRequest>>,
+        ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+            let heard = self.heard.clone();
+            let (responses, outgoing) = tokio::sync::mpsc::channel(4);
+            let url = Kind::Address.type_url().to_owned();
+            let wire = |name: &str, value: Vec<u8>| Wire {
+                name: name.into(),
+                version: "1".into(),
+                resource: Some(Any { type_url: url.clone(), value }),
+                ..Wire::default()
+            };
+            let good = workload("a", "10.0.0.1").encode().to_vec();
+            let response = DeltaDiscoveryResponse {
+                type_url: url.clone(),
+                nonce: "1".into(),
+                resources: vec![wire("bad", vec![0xff]), wire("a", good)],
+                ..DeltaDiscoveryResponse::default()
+            };
+            responses.try_send(Ok(response)).unwrap();
+            let mut requests = request.into_inner();
+            tokio::spawn(async move {
+                while let Ok(Some(request)) = requests.message().await {
+                    let _ = heard.send(request).await;
+                }
+                drop(responses);
+            });
+            Ok(Response::new(ReceiverStream::new(outgoing)))
+        }
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let (heard, mut requests) = tokio::sync::mpsc::channel(16);
+    let incoming = TcpListenerStream::new(listener);
+    let service = AggregatedDiscoveryServiceServer::new(Sloppy { heard });
+    tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
+    let config = ChannelConfig {
+        address,
+        roots: ServerRoots::System,
+        server_name: None,
+        token: Token::None,
+        cluster_id: "Kubernetes".into(),
+        headers: Vec::new(),
+    };
+    let proxy = follow(&config, node(), false);
+    proxy.until(|t| t.workload("a").is_some()).await;
+    let answer = async {
+        loop {
+            let request = requests.recv().await.unwrap();
+            if request.response_nonce == "1" {
+                return request;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(SOON, answer).await.unwrap();
+    let message = answer.error_detail.unwrap().message;
+    assert!(message.starts_with("bad: not a message") && !message.contains("; "), "{message}");
+    assert!(!*proxy.tables.synced().borrow());
+}

@@ -84,7 +84,8 @@ impl Client {
     /// The first requests of a new stream.
     pub fn connected(&self) -> Vec<DeltaDiscoveryRequest> {
         let mut requests = Vec::new();
-        for (kind, subscription) in &self.subscriptions {
+        for kind in Kind::ALL {
+            let Some(subscription) = self.subscriptions.get(&kind) else { continue };
             let mut first = DeltaDiscoveryRequest {
                 node: Some(self.node.clone()),
                 type_url: kind.type_url().to_owned(),
@@ -100,7 +101,7 @@ impl Client {
             first.resource_names_unsubscribe.push(WILDCARD.to_owned());
             requests.push(first);
             if !keys.is_empty() {
-                requests.push(subscribe(*kind, keys.iter().cloned().collect()));
+                requests.push(subscribe(kind, keys.iter().cloned().collect()));
             }
         }
         requests

@@ -1,1 +1,188 @@
+use std::sync::Arc;
 
+use mesh_model::workload::Workload;
+use mesh_proto::discovery::Resource as WireResource;
+use prost_types::Any;
+
+use super::*;
+
+fn node() -> Node {
+    Node { id: "ztunnel~1.1.1.1~z.ns~ns.svc.cluster.local".into(), ..Node::default() }
+}
+
+fn workload(uid: &str) -> Resource {
+    Resource::Workload(Arc::new(Workload::empty(uid)))
+}
+
+fn wire(resource: &Resource, version: &str) -> WireResource {
+    let any = Any { type_url: resource.kind().type_url().into(), value: resource.encode().to_vec() };
+    WireResource { name: resource.name(), version: version.into(), resource: Some(any), ..WireResource::default() }
+}
+
+fn broken(name: &str) -> WireResource {
+    let any = Any { type_url: Kind::Address.type_url().into(), value: vec![0xff] };
+    WireResource { name: name.into(), version: "bad".into(), resource: Some(any), ..WireResource::default() }
+}
+
+fn response(kind: Kind, resources: Vec<WireResource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: kind.type_url().into(),
+        nonce: "n1".into(),
+        resources,
+        removed_resources: removed.iter().map(ToString::to_string).collect(),
+        ..DeltaDiscoveryResponse::default()
+    }
+}
+
+fn first_address_request(client: &Client) -> DeltaDiscoveryRequest {
+    client.connected().into_iter().find(|r| r.type_url == Kind::Address.type_url()).unwrap()
+}
+
+#[test]
+fn a_new_stream_asks_for_everything() {
+    let requests = Client::new(node(), false).connected();
+    let urls: Vec<_> = requests.iter().map(|r| r.type_url.as_str()).collect();
+    assert_eq!(urls, Kind::ALL.map(Kind::type_url));
+    for request in requests {
+        assert_eq!(request.node, Some(node()));
+        assert!(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty());
+        assert!(request.initial_resource_versions.is_empty() && request.response_nonce.is_empty());
+    }
+}
+
+#[test]
+fn an_acknowledgement_is_type_and_nonce_and_nothing_else() {
+    let mut client = Client::new(node(), false);
+    let received = client.receive(response(Kind::Address, vec![wire(&workload("a"), "1")], &[])).unwrap();
+    assert_eq!(received.upserts, [workload("a")]);
+    let expected = DeltaDiscoveryRequest {
+        type_url: Kind::Address.type_url().into(),
+        response_nonce: "n1".into(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    assert_eq!(received.answer, expected);
+}
+
+#[test]
+fn only_the_bad_are_refused_and_each_with_its_reason() {
+    let mut client = Client::new(node(), false);
+    let mut other_type = wire(&workload("d"), "1");
+    other_type.resource.as_mut().unwrap().type_url = Kind::Authorization.type_url().into();
+    let nothing = WireResource { name: "e".into(), ..WireResource::default() };
+    let resources = vec![wire(&workload("a"), "1"), broken("b"), wire(&workload("c"), "1"), other_type, nothing];
+    let received = client.receive(response(Kind::Address, resources, &[])).unwrap();
+    assert_eq!(received.upserts, [workload("a"), workload("c")]);
+    let names: Vec<_> = received.rejected.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["b", "d", "e"]);
+    assert_eq!(received.answer.response_nonce, "n1");
+    let detail = received.answer.error_detail.unwrap();
+    assert_eq!(detail.code, 0);
+    let parts: Vec<_> = detail.message.split("; ").collect();
+    assert_eq!(parts.len(), 3, "{}", detail.message);
+    assert!(parts[0].starts_with("b: not a message of its type"), "{}", detail.message);
+    assert!(parts[1].starts_with("d: of type"), "{}", detail.message);
+    assert_eq!(parts[2], "e: the resource is missing");
+}
+
+#[test]
+fn reasons_are_bounded() {
+    let mut client = Client::new(node(), false);
+    let many = (0..10_000).map(|n| broken(&n.to_string())).collect();
+    let received = client.receive(response(Kind::Address, many, &[])).unwrap();
+    let message = received.answer.error_detail.unwrap().message;
+    assert!(message.len() < MAX_REASONS + 100);
+    assert!(message.contains("; and ") && message.ends_with(" more"), "{}", &message[message.len() - 50..]);
+}
+
+#[test]
+fn a_reconnect_declares_what_is_held_and_only_that() {
+    let mut client = Client::new(node(), false);
+    client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), wire(&workload("b"), "1")], &[])).unwrap();
+    // b is refused in its new form: what is held is the old one.
+    let mut new_b = broken("b");
+    new_b.version = "2".into();
+    client.receive(response(Kind::Address, vec![new_b, broken("c")], &["a", "never heard of"])).unwrap();
+    let declared = first_address_request(&client).initial_resource_versions;
+    assert_eq!(declared, BTreeMap::from([("b".into(), "1".into())]));
+    let policies = client.connected().into_iter().find(|r| r.type_url == Kind::Authorization.type_url()).unwrap();
+    assert!(policies.initial_resource_versions.is_empty());
+}
+
+#[test]
+fn removals_are_of_what_is_held() {
+    let mut client = Client::new(node(), false);
+    client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), wire(&workload("b"), "1")], &[])).unwrap();
+    assert_eq!(client.held(Kind::Address), 2);
+    let received = client.receive(response(Kind::Address, Vec::new(), &["a", "x", "a"])).unwrap();
+    assert_eq!(received.removals, ["a"]);
+    // Both sent and removed: it is there.
+    let received = client.receive(response(Kind::Address, vec![wire(&workload("b"), "2")], &["b"])).unwrap();
+    assert_eq!((received.upserts.len(), received.removals.len()), (1, 0));
+    assert_eq!(client.held(Kind::Address), 1);
+}
+
+#[test]
+fn a_resource_under_another_name_is_removed_by_its_own() {
+    let mut client = Client::new(node(), false);
+    let mut renamed = wire(&workload("a"), "1");
+    renamed.name = "A".into();
+    client.receive(response(Kind::Address, vec![renamed], &[])).unwrap();
+    assert!(first_address_request(&client).initial_resource_versions.contains_key("A"));
+    assert_eq!(client.receive(response(Kind::Address, Vec::new(), &["A"])).unwrap().removals, ["a"]);
+}
+
+#[test]
+fn ready_when_each_kind_was_accepted_once_as_a_whole() {
+    let mut client = Client::new(node(), false);
+    client.receive(response(Kind::Authorization, Vec::new(), &[])).unwrap();
+    assert!(!client.ready());
+    client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), broken("b")], &[])).unwrap();
+    assert!(!client.ready(), "a refused response does not count");
+    client.receive(response(Kind::Address, Vec::new(), &[])).unwrap();
+    assert!(client.ready());
+    client.receive(response(Kind::Address, vec![broken("b")], &[])).unwrap();
+    assert!(client.ready(), "once ready, always");
+}
+
+#[test]
+fn types_never_asked_for_are_left_aside() {
+    let mut client = Client::new(node(), false);
+    let other = DeltaDiscoveryResponse { type_url: "x".into(), ..DeltaDiscoveryResponse::default() };
+    assert_eq!(client.receive(other), Err(Unusable::UnexpectedType("x".into())));
+    assert!(matches!(client.receive_bytes(&[0xff]), Err(Unusable::Encoding(_))));
+    let empty = response(Kind::Address, Vec::new(), &[]).encode_to_vec();
+    assert!(client.receive_bytes(&empty).is_ok());
+}
+
+#[test]
+fn on_demand_begins_with_nothing_and_asks_key_by_key() {
+    let mut client = Client::new(node(), true);
+    let first = first_address_request(&client);
+    assert_eq!(first.resource_names_subscribe, ["*"]);
+    assert_eq!(first.resource_names_unsubscribe, ["*"]);
+    assert_eq!(client.connected().len(), 2, "policies stay wildcard");
+
+    let asked = client.subscribe("/10.0.0.1").unwrap();
+    assert_eq!(asked.resource_names_subscribe, ["/10.0.0.1"]);
+    assert!(asked.response_nonce.is_empty() && asked.node.is_none());
+    assert_eq!(client.subscribe("/10.0.0.1"), None, "asked for already");
+    client.subscribe("shop/none").unwrap();
+
+    let mut found = wire(&workload("a"), "1");
+    found.aliases = vec!["/10.0.0.1".into()];
+    let received = client.receive(response(Kind::Address, vec![found], &["shop/none"])).unwrap();
+    assert_eq!(received.answered, ["/10.0.0.1", "shop/none"]);
+    assert!(received.removals.is_empty(), "what was never held is not removed");
+
+    // A reconnect: not everything; what is held; then the keys, in a request of their own.
+    let requests: Vec<_> = client.connected().into_iter().filter(|r| r.type_url == Kind::Address.type_url()).collect();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].initial_resource_versions, BTreeMap::from([("a".into(), "1".into())]));
+    assert_eq!(requests[1].resource_names_subscribe, ["/10.0.0.1", "shop/none"]);
+    assert!(requests[1].initial_resource_versions.is_empty());
+}
+
+#[test]
+fn with_everything_subscribed_nothing_is_asked_for_again() {
+    assert_eq!(Client::new(node(), false).subscribe("/10.0.0.1"), None);
+}

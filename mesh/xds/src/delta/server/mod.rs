@@ -218,6 +218,7 @@ impl Watch {
                 removed.push(key);
             }
         }
+        removed.sort_unstable();
         let owed = std::mem::take(&mut self.owed);
         self.seen = Some(snapshot.clone());
         if changed.is_empty() && removed.is_empty() && !owed {

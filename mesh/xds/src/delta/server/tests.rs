@@ -1,1 +1,359 @@
+use mesh_model::address::NamespacedName;
+use mesh_model::policy::Policy;
+use mesh_model::resource::Resource as Published_;
+use mesh_model::workload::Workload;
+use mesh_proto::discovery::Status;
 
+use super::*;
+use crate::published::Publisher;
+
+const ADDRESS: Kind = Kind::Address;
+const POLICY: Kind = Kind::Authorization;
+
+/// Name, and what makes one form of it differ from another.
+fn workload(uid: &str, name: &str) -> Published_ {
+    workload_at(uid, name, &[], &[])
+}
+
+fn workload_at(uid: &str, name: &str, ips: &[&str], services: &[&str]) -> Published_ {
+    let services = services.iter().map(|s| (NamespacedName::new("shop", *s), Vec::new())).collect();
+    let addresses = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+    Published_::Workload(Arc::new(Workload { name: name.into(), addresses, services, ..Workload::empty(uid) }))
+}
+
+fn service(hostname: &str) -> Published_ {
+    let wire = mesh_proto::workload::Service {
+        name: hostname.into(),
+        namespace: "shop".into(),
+        hostname: hostname.into(),
+        ..Default::default()
+    };
+    Published_::Service(Arc::new(wire.try_into().unwrap()))
+}
+
+fn policy(name: &str) -> Published_ {
+    let wire = mesh_proto::policy::Authorization { name: name.into(), namespace: "shop".into(), ..Default::default() };
+    Published_::Policy(Arc::new(Policy::try_from(wire).unwrap()))
+}
+
+/// One subscriber and what is published to it.
+struct Stage {
+    publisher: Publisher,
+    subscriber: Subscriber,
+}
+
+/// Names sent, names removed.
+type Said = (Vec<String>, Vec<String>);
+
+impl Stage {
+    fn new(resources: Vec<Published_>) -> Self {
+        let mut publisher = Publisher::new();
+        publisher.publish(resources);
+        Self { publisher, subscriber: Subscriber::default() }
+    }
+
+    fn publish(&mut self, resources: Vec<Published_>) {
+        self.publisher.publish(resources);
+    }
+
+    fn respond(&mut self) -> Option<DeltaDiscoveryResponse> {
+        let published = self.publisher.subscribe().borrow().clone();
+        self.subscriber.respond(&published)
+    }
+
+    /// The next response of this kind, which is then acknowledged.
+    fn says(&mut self, kind: Kind) -> Option<Said> {
+        let response = self.respond()?;
+        assert_eq!(response.type_url, kind.type_url());
+        assert!(!response.nonce.is_empty());
+        self.ask(ack(kind, &response.nonce));
+        Some((response.resources.into_iter().map(|r| r.name).collect(), response.removed_resources))
+    }
+
+    fn ask(&mut self, request: DeltaDiscoveryRequest) -> Meaning {
+        self.subscriber.request(request).unwrap()
+    }
+}
+
+fn request(kind: Kind) -> DeltaDiscoveryRequest {
+    let node = Node { id: "ztunnel~1.1.1.1~z.ns~ns.svc.cluster.local".into(), ..Node::default() };
+    DeltaDiscoveryRequest { node: Some(node), type_url: kind.type_url().into(), ..Default::default() }
+}
+
+fn ack(kind: Kind, nonce: &str) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest { type_url: kind.type_url().into(), response_nonce: nonce.into(), ..Default::default() }
+}
+
+fn texts(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn subscribe(keys: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest { resource_names_subscribe: texts(keys), ..ack(ADDRESS, "") }
+}
+
+fn on_demand() -> DeltaDiscoveryRequest {
+    let everything = texts(&["*"]);
+    DeltaDiscoveryRequest {
+        resource_names_subscribe: everything.clone(),
+        resource_names_unsubscribe: everything,
+        ..request(ADDRESS)
+    }
+}
+
+fn said(sent: &[&str], removed: &[&str]) -> Option<Said> {
+    Some((texts(sent), texts(removed)))
+}
+
+#[test]
+fn the_first_request_of_each_kind_is_answered_even_with_nothing() {
+    let mut stage = Stage::new(vec![]);
+    assert_eq!(stage.ask(request(POLICY)), Meaning::Subscribed(POLICY));
+    assert_eq!(stage.says(POLICY), said(&[], &[]));
+    assert_eq!(stage.respond(), None);
+    stage.ask(request(ADDRESS));
+    assert_eq!(stage.says(ADDRESS), said(&[], &[]));
+    assert_eq!(stage.respond(), None);
+}
+
+#[test]
+fn nothing_is_said_before_anything_is_published() {
+    let mut stage = Stage { publisher: Publisher::new(), subscriber: Subscriber::default() };
+    let mut declares = request(ADDRESS);
+    declares.initial_resource_versions.insert("a".into(), "1".into());
+    stage.ask(declares);
+    assert_eq!(stage.respond(), None, "a restarted control plane must not remove everything");
+    stage.publish(vec![workload("a", "x")]);
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+}
+
+#[test]
+fn only_changes_are_sent() {
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x")]);
+    stage.ask(request(ADDRESS));
+    assert_eq!(stage.says(ADDRESS), said(&["a", "b"], &[]));
+    stage.publish(vec![workload("a", "x"), workload("b", "y"), workload("c", "x")]);
+    assert_eq!(stage.says(ADDRESS), said(&["b", "c"], &[]));
+    stage.publish(vec![workload("b", "y")]);
+    assert_eq!(stage.says(ADDRESS), said(&[], &["a", "c"]));
+    stage.publish(vec![workload("b", "y"), policy("p")]);
+    assert_eq!(stage.respond(), None, "policies were not asked for");
+}
+
+#[test]
+fn a_reconnect_is_told_only_what_differs_from_what_it_declares() {
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x"), workload("c", "x")]);
+    stage.ask(request(ADDRESS));
+    let response = stage.respond().unwrap();
+    let held: BTreeMap<_, _> = response.resources.into_iter().map(|r| (r.name, r.version)).collect();
+
+    stage.subscriber = Subscriber::default();
+    stage.ask(DeltaDiscoveryRequest { initial_resource_versions: held.clone(), ..request(ADDRESS) });
+    assert_eq!(stage.says(ADDRESS), said(&[], &[]), "nothing again");
+
+    stage.subscriber = Subscriber::default();
+    let mut other = held;
+    other.insert("b".into(), "old".into());
+    other.insert("gone".into(), "1".into());
+    other.remove("c");
+    // A nonce of an earlier stream means nothing on this one.
+    let again =
+        DeltaDiscoveryRequest { initial_resource_versions: other, response_nonce: "77".into(), ..request(ADDRESS) };
+    assert_eq!(stage.ask(again), Meaning::Subscribed(ADDRESS));
+    assert_eq!(stage.says(ADDRESS), said(&["b", "c"], &["gone"]));
+}
+
+#[test]
+fn one_response_at_a_time_and_then_the_newest() {
+    let mut stage = Stage::new(vec![workload("a", "1")]);
+    stage.ask(request(ADDRESS));
+    let first = stage.respond().unwrap();
+    for n in 2..10 {
+        stage.publish(vec![workload("a", &n.to_string()), workload(&format!("short-lived-{n}"), "x")]);
+        assert_eq!(stage.respond(), None, "the first is not answered yet");
+    }
+    stage.publish(vec![workload("a", "10")]);
+    assert_eq!(stage.ask(ack(ADDRESS, &first.nonce)), Meaning::Accepted(ADDRESS));
+    let second = stage.respond().unwrap();
+    let names: Vec<_> = second.resources.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["a"]);
+    assert!(second.removed_resources.is_empty(), "what it never had is not removed");
+    assert_ne!(first.nonce, second.nonce);
+}
+
+#[test]
+fn what_went_back_to_what_it_was_is_not_sent() {
+    let mut stage = Stage::new(vec![workload("a", "1")]);
+    stage.ask(request(ADDRESS));
+    stage.says(ADDRESS).unwrap();
+    stage.publish(vec![workload("a", "2")]);
+    stage.publish(vec![workload("a", "1")]);
+    assert_eq!(stage.respond(), None);
+}
+
+#[test]
+fn a_stale_answer_is_dropped_as_a_whole() {
+    let mut stage = Stage::new(vec![workload_at("a", "x", &["10.0.0.1"], &[])]);
+    stage.ask(on_demand());
+    let first = stage.respond().unwrap();
+    let change = DeltaDiscoveryRequest { response_nonce: "older".into(), ..subscribe(&["a"]) };
+    assert_eq!(stage.ask(change), Meaning::Stale(ADDRESS));
+    assert_eq!(stage.respond(), None, "still waiting for the answer, and nothing was subscribed");
+    stage.ask(ack(ADDRESS, &first.nonce));
+    assert_eq!(stage.respond(), None);
+    assert_eq!(stage.ask(subscribe(&["a"])), Meaning::Subscribed(ADDRESS));
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+    assert_eq!(stage.ask(ack(ADDRESS, &first.nonce)), Meaning::Stale(ADDRESS));
+}
+
+#[test]
+fn a_refusal_is_reported_and_not_answered_by_the_same_again() {
+    let mut stage = Stage::new(vec![workload("a", "1"), workload("b", "1")]);
+    stage.ask(request(ADDRESS));
+    let first = stage.respond().unwrap();
+    let refused = DeltaDiscoveryRequest {
+        error_detail: Some(Status { message: "a: bad".into(), ..Status::default() }),
+        ..ack(ADDRESS, &first.nonce)
+    };
+    assert_eq!(stage.ask(refused), Meaning::Rejected(ADDRESS, "a: bad".into()));
+    assert_eq!(stage.respond(), None);
+    stage.publish(vec![workload("a", "2"), workload("b", "1")]);
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+}
+
+#[test]
+fn policies_go_before_workloads() {
+    let mut stage = Stage::new(vec![workload("a", "1"), policy("p")]);
+    stage.ask(request(ADDRESS));
+    stage.ask(request(POLICY));
+    let policies = stage.respond().unwrap();
+    assert_eq!(policies.type_url, POLICY.type_url());
+    let workloads = stage.respond().unwrap();
+    assert_eq!(workloads.type_url, ADDRESS.type_url(), "sent is enough: the stream keeps the order");
+    stage.ask(ack(ADDRESS, &workloads.nonce));
+
+    // The policy that covers the new workload cannot be sent yet: the workload waits for it.
+    stage.publish(vec![workload("a", "1"), workload("b", "1"), policy("p"), policy("q")]);
+    assert_eq!(stage.respond(), None);
+    stage.ask(ack(POLICY, &policies.nonce));
+    assert_eq!(stage.says(POLICY), said(&["shop/q"], &[]));
+    assert_eq!(stage.says(ADDRESS), said(&["b"], &[]));
+}
+
+#[test]
+fn on_demand_gets_what_it_asks_for_with_dependants() {
+    let cart = workload_at("cart-1", "x", &["10.0.0.1"], &["cart"]);
+    let other = workload_at("other", "x", &["10.0.0.9"], &[]);
+    let mut stage = Stage::new(vec![cart.clone(), other.clone(), service("cart")]);
+    stage.ask(on_demand());
+    assert_eq!(stage.says(ADDRESS), said(&[], &[]), "not everything, and nothing yet");
+
+    stage.ask(subscribe(&["shop/cart"]));
+    let response = stage.respond().unwrap();
+    let sent: Vec<_> = response.resources.iter().map(|r| (r.name.as_str(), r.aliases.join(","))).collect();
+    assert_eq!(sent, [("cart-1", "/10.0.0.1".into()), ("shop/cart", String::new())]);
+    stage.ask(ack(ADDRESS, &response.nonce));
+
+    // Unknown: it hears so, and is told when it comes.
+    stage.ask(subscribe(&["/10.0.0.2"]));
+    assert_eq!(stage.says(ADDRESS), said(&[], &["/10.0.0.2"]));
+    // By another name what is known is said again: somebody waits for this key.
+    stage.ask(subscribe(&["/10.0.0.1"]));
+    assert_eq!(stage.says(ADDRESS), said(&["cart-1"], &[]));
+
+    let second = workload_at("cart-2", "x", &["10.0.0.2"], &["cart"]);
+    let changed = workload_at("other", "y", &["10.0.0.9"], &[]);
+    stage.publish(vec![cart, second, changed, service("cart")]);
+    assert_eq!(stage.says(ADDRESS), said(&["cart-2"], &[]), "nothing of what it did not ask for");
+    stage.publish(vec![other, service("cart")]);
+    assert_eq!(stage.says(ADDRESS), said(&[], &["cart-1", "cart-2"]));
+    assert_eq!(stage.respond(), None);
+}
+
+#[test]
+fn a_reconnect_on_demand_declares_and_asks_again() {
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x")]);
+    let mut first = on_demand();
+    first.initial_resource_versions = BTreeMap::from([("a".into(), "old".into()), ("gone".into(), "1".into())]);
+    stage.ask(first);
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &["gone"]), "what is declared is kept up to date");
+    stage.publish(vec![workload("a", "y"), workload("b", "y")]);
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+}
+
+#[test]
+fn subscriptions_change() {
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x")]);
+    stage.ask(on_demand());
+    stage.says(ADDRESS).unwrap();
+    stage.ask(subscribe(&["a"]));
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+    // To everything: what it has is not sent again.
+    stage.ask(subscribe(&["*"]));
+    assert_eq!(stage.says(ADDRESS), said(&["b"], &[]));
+    // And back: only what keys stand for is kept up to date.
+    let back = DeltaDiscoveryRequest { resource_names_unsubscribe: texts(&["*"]), ..ack(ADDRESS, "") };
+    stage.ask(back);
+    stage.publish(vec![workload("a", "y"), workload("b", "y")]);
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+    // And nothing more.
+    let nothing = DeltaDiscoveryRequest { resource_names_unsubscribe: texts(&["a"]), ..ack(ADDRESS, "") };
+    stage.ask(nothing);
+    stage.publish(vec![workload("a", "z"), workload("b", "z")]);
+    assert_eq!(stage.respond(), None);
+}
+
+#[test]
+fn names_alone_mean_not_everything() {
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x")]);
+    stage.ask(DeltaDiscoveryRequest { resource_names_subscribe: texts(&["a"]), ..request(ADDRESS) });
+    assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
+}
+
+#[test]
+fn strangers_and_gluttons_are_turned_away() {
+    for id in ["", "ztunnel", "ztunnel~1.1.1.1~z.ns", "a~b~c~d~e"] {
+        let mut request = request(ADDRESS);
+        request.node.as_mut().unwrap().id = id.into();
+        assert_eq!(Subscriber::default().request(request), Err(Violation::Node(id.into())));
+    }
+    let nobody = DeltaDiscoveryRequest { node: None, ..request(ADDRESS) };
+    assert!(matches!(Subscriber::default().request(nobody), Err(Violation::Node(_))));
+
+    let mut subscriber = Subscriber::default();
+    let long = "x".repeat(MAX_NAME + 1);
+    let glutton = DeltaDiscoveryRequest { resource_names_subscribe: vec![long], ..request(ADDRESS) };
+    assert_eq!(subscriber.request(glutton), Err(Violation::TooMuch));
+
+    let other = DeltaDiscoveryRequest { type_url: "type.googleapis.com/x".into(), ..request(ADDRESS) };
+    assert_eq!(subscriber.request(other), Ok(Meaning::UnknownType("type.googleapis.com/x".into())));
+}
+
+#[test]
+fn the_two_ends_agree() {
+    use crate::delta::Client;
+    let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x"), policy("p")]);
+    let mut client = Client::new(request(ADDRESS).node.unwrap(), false);
+    let talk = |stage: &mut Stage, client: &mut Client| {
+        let mut messages = 0;
+        while let Some(response) = stage.respond() {
+            messages += response.resources.len() + response.removed_resources.len();
+            let answer = client.receive(response).unwrap().answer;
+            stage.ask(answer);
+        }
+        messages
+    };
+    for first in client.connected() {
+        stage.ask(first);
+    }
+    assert_eq!(talk(&mut stage, &mut client), 3);
+    assert!(client.ready());
+    stage.subscriber = Subscriber::default();
+    for first in client.connected() {
+        stage.ask(first);
+    }
+    assert_eq!(talk(&mut stage, &mut client), 0, "a reconnect sends nothing again");
+    stage.publish(vec![workload("a", "y")]);
+    assert_eq!(talk(&mut stage, &mut client), 3);
+    assert_eq!((client.held(ADDRESS), client.held(POLICY)), (1, 0));
+}
