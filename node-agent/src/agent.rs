@@ -73,6 +73,8 @@ struct Managed {
     held: Option<Enrolled>,
     complete: bool,
     busy: bool,
+    /// Something changed while it was busy: if that fails, try again at once.
+    again: bool,
     failures: u32,
     retry_at: Option<Instant>,
     last_error: Option<String>,
@@ -149,9 +151,11 @@ impl Agent {
         let mut verify = tokio::time::interval(VERIFY);
         verify.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.advance();
+            // One moment for both: what is not due in the first must be waited for by the second.
+            let now = Instant::now();
+            self.advance(now);
             self.publish();
-            let next = self.next_deadline();
+            let next = self.next_deadline(now);
             tokio::select! {
                 changed = inputs.pods.changed() => {
                     if changed.is_err() { return }
@@ -195,12 +199,12 @@ impl Agent {
                 known.enrolment = enrolment;
                 known.settings = settings;
                 // What was wrong may have been mended.
-                known.retry_at = None;
                 known.failures = 0;
+                known.retry_soon();
             }
         }
-        for (_, call) in std::mem::take(&mut self.early) {
-            self.admit(call, Instant::now() + POD_LOOKUP);
+        for (deadline, call) in std::mem::take(&mut self.early) {
+            self.admit(call, deadline);
         }
     }
 
@@ -226,7 +230,7 @@ impl Agent {
         if managed.pod.ips.is_empty() {
             managed.pod.ips = call.request.ips.iter().map(|ip| ip.address.ip).collect();
         }
-        managed.retry_at = None;
+        managed.retry_soon();
         managed.callers.push(call.answer);
     }
 
@@ -236,9 +240,7 @@ impl Agent {
             Event::Connected { ztunnel, pods } => tracing::info!(ztunnel, pods, "ztunnel connected"),
             Event::SnapshotTaken { ztunnel, refused } => {
                 tracing::info!(ztunnel, refused = refused.len(), "ztunnel took the snapshot");
-                for managed in self.pods.values_mut().filter(|managed| !managed.complete) {
-                    managed.retry_at = None;
-                }
+                self.pods.values_mut().filter(|managed| !managed.complete).for_each(Managed::retry_soon);
                 for (uid, reason) in refused {
                     if let Some(managed) = self.pods.get_mut(&uid) {
                         tracing::warn!(
@@ -276,8 +278,11 @@ impl Agent {
                     Err(error) => {
                         tracing::warn!(pod, uid, %error, "not enrolled; will try again");
                         self.metrics.failure(error.step());
+                        // Who asked meanwhile wants to know of an attempt that began after that.
+                        if !managed.again {
+                            managed.answer(Err(error.to_string()));
+                        }
                         managed.fail(&error);
-                        managed.answer(Err(error.to_string()));
                     }
                 }
             }
@@ -297,7 +302,7 @@ impl Agent {
             Done::Verified(Ok(Verified::Moved)) => {
                 tracing::info!(pod, uid, "the pod has a new network namespace");
                 managed.complete = false;
-                managed.retry_at = None;
+                managed.retry_soon();
             }
             Done::Verified(Ok(Verified::Repaired(missing))) => {
                 tracing::warn!(pod, uid, ?missing, "someone changed the pod's redirection; it is restored");
@@ -313,8 +318,7 @@ impl Agent {
     }
 
     /// Starts the next step of every pod that has one.
-    fn advance(&mut self) {
-        let now = Instant::now();
+    fn advance(&mut self, now: Instant) {
         self.pods.retain(|_, managed| !(managed.gone && managed.held.is_none() && !managed.busy));
         for (uid, managed) in &mut self.pods {
             if managed.busy {
@@ -373,11 +377,10 @@ impl Agent {
         }
     }
 
-    fn next_deadline(&self) -> Instant {
+    fn next_deadline(&self, now: Instant) -> Instant {
         let retries = self.pods.values().filter(|managed| !managed.busy).filter_map(|managed| managed.retry_at);
         let calls = self.early.iter().map(|(deadline, _)| *deadline);
         // Past retries of pods at rest must not spin the loop.
-        let now = Instant::now();
         retries.chain(calls).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
     }
 
@@ -436,6 +439,7 @@ impl Managed {
             held: None,
             complete: false,
             busy: false,
+            again: false,
             failures: 0,
             retry_at: None,
             last_error: None,
@@ -459,7 +463,14 @@ impl Managed {
         step((!self.gone).then_some(wanted), held)
     }
 
+    /// What it waits for may have come.
+    fn retry_soon(&mut self) {
+        self.retry_at = None;
+        self.again = self.busy;
+    }
+
     fn succeed(&mut self) {
+        self.again = false;
         self.failures = 0;
         self.retry_at = None;
         self.last_error = None;
@@ -468,7 +479,7 @@ impl Managed {
     fn fail(&mut self, error: &impl ToString) {
         let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(Instant::now() + wait);
+        self.retry_at = (!std::mem::take(&mut self.again)).then(|| Instant::now() + wait);
         self.last_error = Some(error.to_string());
     }
 

@@ -197,6 +197,14 @@ impl AgentEnd {
         }
     }
 
+    /// Whether a ztunnel has acknowledged a pod in this namespace.
+    fn serves(&self, id: u64, uid: &str, netns: Option<&Arc<OwnedFd>>) -> bool {
+        let shared = self.shared();
+        let current = shared.pods.get(uid).and_then(|held| held.netns.as_ref());
+        current.zip(netns).is_some_and(|(current, netns)| Arc::ptr_eq(current, netns))
+            && shared.ztunnels.iter().any(|ztunnel| ztunnel.id == id && ztunnel.serves.contains(uid))
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
         // Nothing under the lock panics half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -303,6 +311,13 @@ async fn converse(agent: &AgentEnd, socket: &PacketSocket, id: u64, events: &mps
             command = commands.recv() => {
                 // The table holds a sender for as long as this runs.
                 let Some(Command { message, netns, done }) = command else { return Ended::Closed };
+                // The snapshot may have said it while this waited.
+                if let Message::Add { uid, .. } = &message
+                    && agent.serves(id, uid, netns.as_ref())
+                {
+                    let _ = done.send(Ok(()));
+                    continue;
+                }
                 let answer = exchange(socket, &message, netns.as_deref()).await;
                 if let (Message::Add { uid, .. }, Ok(Ok(()))) = (&message, &answer) {
                     agent.acknowledged(id, uid, netns.as_ref());

@@ -107,6 +107,29 @@ async fn without_ztunnel_a_pod_waits_for_the_next_snapshot() {
 }
 
 #[tokio::test]
+async fn an_add_that_waits_behind_the_snapshot_is_not_said_twice() {
+    let agent = AgentEnd::new();
+    agent.hold("a", pod("a"), Some(netns()));
+    let mut node = Node::new(agent.clone());
+    let mut ztunnel = ZtunnelEnd::connect(&node.path).await.unwrap();
+    assert!(matches!(ztunnel.next().await.unwrap(), Request::Add { .. }));
+    assert!(matches!(node.events.recv().await, Some(Event::Connected { .. })));
+    let (added, ()) = tokio::join!(agent.add("a", pod("a"), netns()), async {
+        ztunnel.ack(Ok(())).await.unwrap();
+        assert!(matches!(ztunnel.next().await.unwrap(), Request::SnapshotSent));
+        ztunnel.ack(Ok(())).await.unwrap();
+    });
+    assert_eq!(added, Ok(()));
+    // Another namespace under the same UID is another pod to serve.
+    let other = File::open("/dev/null").unwrap().into();
+    let (added, ()) = tokio::join!(agent.add("a", pod("a"), other), async {
+        assert!(matches!(ztunnel.next().await.unwrap(), Request::Add { .. }));
+        ztunnel.ack(Ok(())).await.unwrap();
+    });
+    assert_eq!(added, Ok(()));
+}
+
+#[tokio::test]
 async fn the_newest_takes_adds_and_all_take_dels() {
     let mut node = Node::new(AgentEnd::new());
     let mut old = node.ztunnel().await;
