@@ -13,14 +13,14 @@ use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::config::Env;
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
-use mesh_runtime::metrics::{Metrics, TrafficMetrics};
+use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
-use crate::metrics::PodMetrics;
+use crate::metrics::{PodMetrics, XdsCounters};
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
@@ -32,7 +32,9 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["proxy"] | ["proxy", "ztunnel"] => {}
-        ["version" | "--version"] => return say(&format!("ambit ztunnel {}", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS),
+        ["version" | "--version"] => {
+            return say(&format!("ambit ztunnel {}", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS);
+        }
         _ => return say("usage: ztunnel [proxy ztunnel | version]", ExitCode::from(2)),
     }
     let env = Env::process();
@@ -77,6 +79,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let mut metrics = Metrics::new("ztunnel", env!("CARGO_PKG_VERSION"));
     let traffic = TrafficMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
+    let xds_metrics = XdsMetrics::register(&mut metrics);
     access_log.register(&mut metrics);
 
     let ca = channel::connect(&control_channel(&config, &config.ca)?).context("CA_ADDRESS")?;
@@ -89,6 +92,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let certificates = Store::new(&runtime, Arc::new(CaClient::new(ca, None)), options);
 
     let tables_ready = readiness.register("tables");
+    tables_ready.not_ready("waiting for the control plane's first complete answer");
     let (mut writer, tables) = follow::tables();
     if let Some(path) = &config.local_xds {
         let text = std::fs::read_to_string(path).with_context(|| format!("LOCAL_XDS_PATH={}", path.display()))?;
@@ -115,21 +119,47 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let list = pods.list();
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
     let dump_shared = shared.clone();
-    let routes = admin::routes(log, shutdown.clone(), move || {
-        config_dump(dump_shared.clone(), list.clone(), commands.clone())
-    });
-    tokio::spawn(admin::serve("ztunnel", Listeners::loopback(config.ports.admin).context("ADMIN_PORT")?, routes, draining.clone()));
+    let routes =
+        admin::routes(log, shutdown.clone(), move || config_dump(dump_shared.clone(), list.clone(), commands.clone()));
+    tokio::spawn(admin::serve(
+        "ztunnel",
+        Listeners::loopback(config.ports.admin).context("ADMIN_PORT")?,
+        routes,
+        draining.clone(),
+    ));
     let metrics = Arc::new(metrics);
-    tokio::spawn(http_server::serve(Listeners::wildcard(config.ports.metrics).context("STATS_PORT")?, metrics.routes(), draining.clone()));
-    tokio::spawn(http_server::serve(Listeners::wildcard(config.ports.readiness).context("READINESS_PORT")?, readiness.routes(), draining.clone()));
+    tokio::spawn(http_server::serve(
+        Listeners::wildcard(config.ports.metrics).context("STATS_PORT")?,
+        metrics.routes(),
+        draining.clone(),
+    ));
+    tokio::spawn(http_server::serve(
+        Listeners::wildcard(config.ports.readiness).context("READINESS_PORT")?,
+        readiness.routes(),
+        draining.clone(),
+    ));
 
-    tokio::spawn(warm::follow(tables, config.node.clone(), certificates));
+    tokio::spawn(warm::follow(tables.clone(), config.node.clone(), certificates));
 
-    drop(writer);
-    tables_ready.ready();
+    let mut synced = tables.synced();
+    match &config.xds {
+        Some(xds) => {
+            let channel = channel::connect(&control_channel(config, xds)?).context("XDS_ADDRESS")?;
+            let node = config.node_info().to_node();
+            tokio::spawn(mesh_xds::client::run(channel, node, writer, None, Arc::new(XdsCounters(xds_metrics))));
+        }
+        // The file has said everything.
+        None => writer.synced(),
+    }
     let agent_ready = readiness.register("node agent");
+    agent_ready.not_ready("waiting for the first tables");
     // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
     let follow_agent = async {
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            // Only at the end of the process: the writer lives in a task of its own.
+            std::future::pending::<()>().await;
+        }
+        tables_ready.ready();
         pods.follow(agent_ready).await
     };
     let violation = tokio::select! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh_hbone::Settings;
 use mesh_identity::channel::{ServerRoots, Token};
 use mesh_runtime::config::{ConfigError, Env, FileOrInline, Share};
+use mesh_xds::node::NodeInfo;
 
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub network: String,
     /// `POD_NAME`, `POD_NAMESPACE`, `INSTANCE_IP`: ztunnel's own pod, for the node id it shows the control plane.
     pub pod: OwnPod,
+    /// `ISTIO_META_<X>`: more about this node, for the control plane.
+    pub metadata: Vec<(String, String)>,
     /// `INPOD_UDS`: the node agent's socket.
     pub agent_socket: PathBuf,
     /// `XDS_ADDRESS`: `None` is off.
@@ -113,13 +116,16 @@ impl Config {
         };
         Ok(Self {
             node: text("NODE_NAME", ""),
-            cluster: env.non_empty("CLUSTER_ID").map_or_else(|| text("ISTIO_META_CLUSTER_ID", "Kubernetes"), Into::into),
+            cluster: env
+                .non_empty("CLUSTER_ID")
+                .map_or_else(|| text("ISTIO_META_CLUSTER_ID", "Kubernetes"), Into::into),
             network: text("NETWORK", ""),
             pod: OwnPod {
                 name: text("POD_NAME", ""),
                 namespace: text("POD_NAMESPACE", ""),
                 ip: env.parse("INSTANCE_IP", "an IP address")?,
             },
+            metadata: pairs(env, "ISTIO_META_"),
             agent_socket: text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock").into(),
             xds: match env.text("XDS_ADDRESS") {
                 Some("") => None,
@@ -170,6 +176,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// How it introduces itself to the control plane.
+    pub(crate) fn node_info(&self) -> NodeInfo {
+        NodeInfo {
+            instance_ip: self.pod.ip.map(|ip| ip.to_string()),
+            pod_name: self.pod.name.clone(),
+            pod_namespace: self.pod.namespace.clone(),
+            node_name: self.node.clone(),
+            cluster_id: self.cluster.clone(),
+            extra: self.metadata.clone(),
+        }
+    }
+}
+
 /// `XDS_…` or `CA_…`.
 fn control_plane(env: &Env, which: &str) -> ControlPlane {
     let header_prefix = format!("{which}_HEADER_");
@@ -177,8 +197,13 @@ fn control_plane(env: &Env, which: &str) -> ControlPlane {
         address: env.non_empty(&format!("{which}_ADDRESS")).unwrap_or(DEFAULT_CONTROL_PLANE).to_owned(),
         roots: ServerRoots::parse(env.non_empty(&format!("{which}_ROOT_CA")).unwrap_or(DEFAULT_ROOT)),
         hostname: env.non_empty(&format!("ALT_{which}_HOSTNAME")).map(Into::into),
-        headers: env.with_prefix(&header_prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        headers: pairs(env, &header_prefix),
     }
+}
+
+/// What was set with a prefix, without it.
+fn pairs(env: &Env, prefix: &str) -> Vec<(String, String)> {
+    env.with_prefix(prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// `ZTUNNEL_WORKER_THREADS`: a number, 0 for all cores, or a percentage of them. Unset: a quarter of the cores, at

@@ -45,14 +45,17 @@ pub(crate) fn own(
     BTreeMap::from([
         ("workloadState", Value::Object(pods.iter().map(pod).collect())),
         ("certificates", Value::Array(certificates.iter().map(certificate).collect())),
-        ("config", json!({
-            "node": config.node,
-            "clusterId": config.cluster,
-            "network": config.network,
-            "workers": config.workers,
-            "secretTtlSeconds": config.certificate_lifetime.as_secs(),
-            "drainSeconds": config.drain.as_secs(),
-        })),
+        (
+            "config",
+            json!({
+                "node": config.node,
+                "clusterId": config.cluster,
+                "network": config.network,
+                "workers": config.workers,
+                "secretTtlSeconds": config.certificate_lifetime.as_secs(),
+                "drainSeconds": config.drain.as_secs(),
+            }),
+        ),
         ("version", json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" })),
     ])
 }

@@ -130,9 +130,7 @@ fn workload(w: LocalWorkload) -> Result<Workload, InvalidFile> {
         value: value.to_owned(),
         expected,
     };
-    let key = |field, text: &str| {
-        NamespacedName::parse(text).ok_or_else(|| invalid(field, text, "namespace/name"))
-    };
+    let key = |field, text: &str| NamespacedName::parse(text).ok_or_else(|| invalid(field, text, "namespace/name"));
     let uid = if w.uid.is_empty() { format!("{}//Pod/{}/{}", w.cluster_id, w.namespace, w.name) } else { w.uid };
     let mut workload = Workload::empty(uid);
     if !w.service_account.is_empty() {

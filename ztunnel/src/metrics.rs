@@ -1,6 +1,7 @@
 //! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
 
-use mesh_runtime::metrics::Metrics;
+use mesh_runtime::metrics::{Metrics, XdsEnd, XdsMetrics};
+use mesh_xds::observe::{End, Observer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -23,5 +24,23 @@ impl PodMetrics {
         registry.register(prefix("proxies_started"), "Pods whose serving began", this.started.clone());
         registry.register(prefix("proxies_stopped"), "Pods whose serving ended", this.stopped.clone());
         this
+    }
+}
+
+/// Counts what the stream to the control plane does.
+pub(crate) struct XdsCounters(pub(crate) XdsMetrics);
+
+impl Observer for XdsCounters {
+    fn message(&self, type_url: &str, bytes: u64) {
+        self.0.message(type_url, bytes);
+    }
+
+    fn ended(&self, end: End) {
+        self.0.ended(match end {
+            End::ConnectionError => XdsEnd::ConnectionError,
+            End::Error => XdsEnd::Error,
+            End::Reconnect => XdsEnd::Reconnect,
+            End::Complete => XdsEnd::Complete,
+        });
     }
 }

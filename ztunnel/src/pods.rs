@@ -159,8 +159,7 @@ impl Pods {
         result.map_err(|e| {
             let error = format!("cannot listen in pod {info}: {e}");
             tracing::error!(%error, "pod is not served; it is tried again");
-            self.pending
-                .insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY });
+            self.pending.insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY });
             self.metrics.pending.set(self.pending.len() as i64);
             error
         })

@@ -55,9 +55,7 @@ impl Shared {
     /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
     pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
         let find = || {
-            self.tables.read(|tables| {
-                tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned()
-            })
+            self.tables.read(|tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned())
         };
         // Subscribed before the first look, so that a change between look and wait is not missed.
         let mut changed = None;

@@ -120,9 +120,8 @@ pub fn tune(tcp: &TcpStream, settings: &SocketSettings) {
     let socket = SockRef::from(tcp);
     let _ = socket.set_tcp_nodelay(true);
     if let Some((idle, interval, probes)) = settings.keepalive {
-        let _ = socket.set_tcp_keepalive(
-            &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
-        );
+        let _ =
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes));
     }
 }
 
@@ -152,8 +151,7 @@ pub async fn dial(
     settings: &SocketSettings,
 ) -> io::Result<TcpStream> {
     let socket = netns.run(|| {
-        let socket =
-            Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_mark(settings.mark)?;
         if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
             && let Err(error) = take_source(&socket, source)

@@ -73,8 +73,7 @@ pub(crate) fn target(
             let service = tables
                 .service_by_hostname(host, &workload.namespace)
                 .ok_or_else(|| NotAdmitted::UnknownHostname(host.clone()))?;
-            local_port(service, workload, *port)
-                .ok_or_else(|| NotAdmitted::UnknownPort(format!("{host}:{port}")))? // I4
+            local_port(service, workload, *port).ok_or_else(|| NotAdmitted::UnknownPort(format!("{host}:{port}")))? // I4
         }
         Target::Address(asked) => {
             let ours = asked.ip() == local.ip() // I5

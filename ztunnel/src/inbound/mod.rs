@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{self, AcceptError, Asked, Connection};
-use mesh_hbone::carry;
 use mesh_model::address::canonical;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, Reason};
@@ -92,13 +92,7 @@ struct Here {
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
-async fn tunnel(
-    worker: Rc<Worker>,
-    pod: Rc<Pod>,
-    here: Here,
-    asked: Asked,
-    _draining: mesh_runtime::drain::Token,
-) {
+async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _draining: mesh_runtime::drain::Token) {
     let shared = &worker.shared;
     let Here { local, from, caller } = here;
     let early = Report::early(shared, Direction::Inbound, from, local);
@@ -128,8 +122,7 @@ async fn tunnel(
             return early.failed(error.code(), &error);
         }
     };
-    let facts =
-        Facts { source_ip: from.ip(), source: Some((*caller).clone()), destination: admitted.application };
+    let facts = Facts { source_ip: from.ip(), source: Some((*caller).clone()), destination: admitted.application };
     let (source, service) = telemetry(&worker, &workload, &asked, from.ip(), &facts);
     let mut report = Report::open(
         shared,

@@ -13,9 +13,9 @@ use mesh_hbone::pool::Key;
 use mesh_identity::store::CertificateError;
 use mesh_model::destination::{PlainTo, TunnelTo};
 use mesh_model::workload::Workload;
-use mesh_runtime::trace::TraceParent;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
 use crate::report::{FromClient, Party, Report, Traffic};

@@ -484,7 +484,7 @@ fn scattered(n: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn weighted_waypoints() {
-    let canary = vec![
+    let canary = [
         serv(Service { ports: ports(15008, 15008), ..service("shop/new", &[]) }),
         work(serving("shop/new", vec![], pod("new", &["10.0.0.60"]))),
         work(serving("shop/new", vec![], pod("new2", &["10.0.0.61"]))),

@@ -53,9 +53,13 @@ impl Reason {
 
 /// Decides over `policies`, which must be all that cover the destination workload.
 ///
-/// 1. A deny policy that matches denies. 2. With no allow policy it is allowed. 3. An allow policy that matches
-/// allows. 4. Otherwise it is denied. A condition that cannot be evaluated here counts as met in a deny policy and
-/// as not met in an allow policy, so a policy is never weaker than written.
+/// 1. A deny policy that matches denies.
+/// 2. With no allow policy it is allowed.
+/// 3. An allow policy that matches allows.
+/// 4. Otherwise it is denied.
+///
+/// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
+/// policy is never weaker than written.
 pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts) -> Decision {
     let mut allow_policies = 0;
     let mut allowed_by = None;

@@ -13,8 +13,11 @@ pub(super) struct Workloads {
     /// Best first; more than one only when addresses collide, as around the reuse of a pod's address.
     by_address: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
     /// By namespace, then name.
-    by_pod: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Arc<Workload>>>>,
+    by_pod: HashMap<Arc<str>, ByName>,
 }
+
+/// Pods of one namespace.
+type ByName = HashMap<Arc<str>, Vec<Arc<Workload>>>;
 
 /// Lower is better.
 fn rank(workload: &Workload) -> u8 {

@@ -53,8 +53,10 @@ fn world(tunnel: Option<ApplicationTunnel>) -> (Tables, Arc<Workload>) {
     behind(&mut d, GatewayDestination::Address(address("10.0.0.9")));
     let mut pod = Workload::empty("pod");
     pod.addresses.push("10.0.0.5".parse().unwrap());
-    pod.waypoint =
-        Some(GatewayAddress { destination: GatewayDestination::Address(address("10.96.0.10")), hbone_mtls_port: 15008 });
+    pod.waypoint = Some(GatewayAddress {
+        destination: GatewayDestination::Address(address("10.96.0.10")),
+        hbone_mtls_port: 15008,
+    });
     let mut tables = Tables::default();
     for s in [
         b,
