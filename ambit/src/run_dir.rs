@@ -49,6 +49,14 @@ impl RunDir {
     pub(crate) fn istiod(&self) -> PathBuf {
         self.root.join("istiod")
     }
+    /// What the control plane says about the user's objects.
+    pub(crate) fn istiod_status(&self) -> PathBuf {
+        self.istiod().join("status.json")
+    }
+    /// The key that verifies tokens.
+    pub(crate) fn token_issuer(&self) -> PathBuf {
+        self.istiod().join("token-issuer.pem")
+    }
     /// Logs of programs; pods' are below it.
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")

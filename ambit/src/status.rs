@@ -25,6 +25,9 @@ pub struct Status {
     pub pods: Vec<PodStatus>,
     /// The user's services.
     pub services: Vec<ServiceStatus>,
+    /// The user's policies, as the control plane sees them.
+    #[serde(default)]
+    pub policies: Vec<PolicyStatus>,
     /// Parts of the folder that do not count.
     pub rejected: Vec<Rejected>,
 }
@@ -106,6 +109,23 @@ pub struct ServiceStatus {
     pub endpoints: Vec<String>,
 }
 
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// `AuthorizationPolicy` or `PeerAuthentication`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// It is enforced, at least in part.
+    pub accepted: bool,
+    /// One word.
+    pub reason: String,
+    /// What it means, and what to do.
+    pub message: String,
+}
+
 impl Status {
     /// A pod of this name, in this namespace.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&PodStatus> {
@@ -154,6 +174,12 @@ impl Status {
             vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), s.endpoints.join(" ")]
         });
         table(&mut out, &["SERVICE", "ADDRESSES", "PORTS", "ENDPOINTS"], rows.collect());
+        let rows = self.policies.iter().map(|p| {
+            let accepted = if p.accepted { "yes" } else { "no" };
+            let why = if p.reason == "Accepted" { String::new() } else { format!("{}: {}", p.reason, p.message) };
+            vec![format!("{}/{}", p.namespace, p.name), p.kind.clone(), accepted.into(), why]
+        });
+        table(&mut out, &["POLICY", "KIND", "ACCEPTED", ""], rows.collect());
         let rows = self.rejected.iter().map(|r| vec![r.file.clone(), r.reason.replace('\n', "\n    ")]);
         table(&mut out, &["REJECTED", "WHY"], rows.collect());
         out

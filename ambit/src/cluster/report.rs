@@ -1,6 +1,7 @@
 //! How it all is.
 use super::Cluster;
 use crate::manifest::Rejected;
+use crate::mesh::policies;
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::pods::plan;
@@ -52,6 +53,7 @@ impl Cluster {
             programs,
             pods,
             services: self.service_status(),
+            policies: policies::read(&self.run.istiod_status()),
             rejected,
         }
     }
@@ -121,13 +123,16 @@ impl Cluster {
     /// Says what went wrong, once for as long as it lasts.
     fn complain(&mut self, status: &Status) {
         let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.reason));
+        let policies = status.policies.iter().filter(|p| p.reason != "Accepted");
+        let policies = policies.map(|p| format!("{} {}/{}: {}: {}", p.kind, p.namespace, p.name, p.reason, p.message));
         // Not being ready yet is no complaint while things start.
         let pods =
             status.pods.iter().filter(|p| p.phase == Phase::Pending || p.restarts > 0 || p.phase == Phase::Failed);
         let pods = pods.filter_map(|p| Some(format!("pod {}/{}: {}", p.namespace, p.name, p.trouble.as_ref()?)));
         let programs = status.programs.iter().filter(|p| p.pid.is_none());
         let programs = programs.filter_map(|p| Some(format!("{} is down: {}", p.name, p.last_end.as_ref()?)));
-        let now: BTreeSet<String> = rejected.chain(pods).chain(programs).chain(self.out_of_date.clone()).collect();
+        let now: BTreeSet<String> =
+            rejected.chain(policies).chain(pods).chain(programs).chain(self.out_of_date.clone()).collect();
         for complaint in now.difference(&self.complaints) {
             tracing::warn!("{complaint}");
             self.say(&format!("! {complaint}"));

@@ -57,7 +57,7 @@ impl Programs {
             return Ok(Programs { supervised: Vec::new(), ztunnels: Vec::new(), stop, renewal: None });
         }
         let issuer = Issuer::new()?;
-        std::fs::write(run.istiod().join("token-issuer.pem"), issuer.public_pem()?)
+        std::fs::write(run.token_issuer(), issuer.public_pem()?)
             .context("cannot write the key that verifies tokens")?;
         let ztunnels: Vec<Ztunnel> = nodes
             .iter()
@@ -175,9 +175,26 @@ fn log(run: &RunDir, name: &str) -> Result<Log> {
 fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> {
     let name = "istiod-lite".to_owned();
     let mut env = common_env(run);
-    env.push(("FOLDER".into(), path(&args.folder)));
+    env.extend(
+        [
+            ("OVERLAY", path(&run.status())),
+            ("STATE_DIR", path(&run.istiod())),
+            ("LISTEN_ADDRESS", format!("{}:{ISTIOD_PORT}", addressing::FABRIC_V4)),
+            ("STATUS_FILE", path(&run.istiod_status())),
+            ("TOKEN_PUBLIC_KEY", path(&run.token_issuer())),
+            ("TOKEN_ISSUER", token::ISSUER.to_owned()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v)),
+    );
     let netns = Arc::new(fabric.netns().try_clone()?);
-    Ok(Program { args: vec!["istiod-lite".into()], env, netns, readiness: ISTIOD_READY, log: log(run, &name)?, name })
+    Ok(Program {
+        args: vec!["istiod-lite".into(), path(&args.folder)],
+        env,
+        netns,
+        readiness: ISTIOD_READY,
+        log: log(run, &name)?,
+        name,
+    })
 }
 
 fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {

@@ -12,7 +12,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 /// How often a new one is written: well before the old one ends.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(20 * 60);
 /// Name of the issuer in the tokens.
-const ISSUER: &str = "ambit";
+pub(crate) const ISSUER: &str = "ambit";
 
 /// The key that signs tokens.
 pub(crate) struct Issuer {
