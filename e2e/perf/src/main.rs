@@ -10,6 +10,7 @@
 //! | `cli` | what was asked |
 //! | `cases` | what is measured, in which order (pure) |
 //! | `world` | three pods on two nodes, and the proxies between them |
+//! | `interrupt` | leaving nothing behind at Ctrl-C |
 //! | `launch` | starting a program inside a pod's namespaces |
 //! | `load`, `serve`, `wire` | the load and its servers: this binary again, inside the pods |
 //! | `processes` | CPU and memory of a process, from `/proc` |
@@ -22,6 +23,7 @@
 mod bench;
 mod cases;
 mod cli;
+mod interrupt;
 mod launch;
 mod load;
 mod machine;

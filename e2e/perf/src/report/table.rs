@@ -72,13 +72,19 @@ fn range(spread: &Spread) -> String {
     if spread.count == 1 { median } else { format!("{median} ({min}–{max})") }
 }
 
-/// The ratio, and whether it is for the better or the worse: only where all rounds agree.
+/// Fewer rounds than this may agree by chance.
+const ROUNDS_TO_AGREE: usize = 3;
+
+/// The ratio, and whether it is for the better or the worse: only where all rounds agree, and there are enough of them.
 fn verdict(name: &str, ratio: &Spread) -> String {
     let range = if ratio.count == 1 {
         format!("{:.2}×", ratio.median)
     } else {
         format!("{:.2}× ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
     };
+    if ratio.count < ROUNDS_TO_AGREE {
+        return range;
+    }
     let more_is_better = metric::named(name).is_some_and(|m| m.more_is_better);
     let word = match (ratio.min > 1.0, ratio.max < 1.0) {
         (true, _) => {
@@ -127,7 +133,7 @@ mod tests {
             ("p50_us", s(2.0, 1.5, 3.0, 3), "2.00× (1.50–3.00) worse"),
             ("p50_us", s(0.5, 0.4, 0.6, 3), "0.50× (0.40–0.60) better"),
             ("p50_us", s(0.9, 0.5, 1.1, 3), "0.90× (0.50–1.10) even"),
-            ("idle_mib", s(0.25, 0.25, 0.25, 1), "0.25× better"),
+            ("idle_mib", s(0.25, 0.25, 0.25, 1), "0.25×"),
         ] {
             assert_eq!(verdict(name, &ratio), expected);
         }
@@ -154,7 +160,7 @@ mod tests {
             markdown(&summary[0]),
             "| remote/http1 | direct | ambit | envoy | ambit / direct | envoy / direct | ambit / envoy |\n\
              |---|---:|---:|---:|---:|---:|---:|\n\
-             | requests/s | 1000 | 500 | – | 0.50× worse | – | – |\n\
+             | requests/s | 1000 | 500 | – | 0.50× | – | – |\n\
              \nambit: 2 requests FAILED in remote/http1; its numbers do not count.\n"
         );
         assert!(text(&summary).contains("requests/s    1000    500"), "{}", text(&summary));

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(60);
 
 /// What carries the traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// Nothing: the pods talk to each other.
@@ -83,10 +83,10 @@ pub(crate) struct World {
     far: Pod,
     /// The processes that carry the traffic: for every path the same number of them handles a byte.
     proxies: Vec<Proxy>,
-    /// In this order: proxies go before the machine they are in, and files last.
+    /// In this order: proxies go before the machine they are in.
     _envoys: Vec<Child>,
     _up: Child,
-    directory: tempfile::TempDir,
+    directory: PathBuf,
 }
 
 /// A process under test.
@@ -99,12 +99,13 @@ pub(crate) struct Proxy {
 
 impl World {
     /// Starts the pods and what belongs between them.
-    pub(crate) fn start(kind: Kind, programs: &Programs) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("ambit-perf-").tempdir()?;
-        let folder = directory.path().join("yaml");
-        fs::create_dir(&folder)?;
+    /// Its files are made in `directory`.
+    pub(crate) fn start(kind: Kind, programs: &Programs, directory: &FilePath) -> Result<Self> {
+        let directory = directory.join(kind.to_string());
+        let folder = directory.join("yaml");
+        fs::create_dir_all(&folder)?;
         fs::write(folder.join("pods.yaml"), manifest::yaml(&programs.own, kind == Kind::Ambit))?;
-        let (up, status) = up(kind, programs, directory.path(), &folder)
+        let (up, status) = up(kind, programs, &directory, &folder)
             .with_context(|| format!("the pods of world `{kind}` did not start"))?;
         let tree = processes::descendants(up.id())?;
         let pod = |name| pod(&status, &tree, name);
@@ -141,12 +142,12 @@ impl World {
 
     /// What its programs wrote last, for an error.
     pub(crate) fn last_words(&self) -> String {
-        last_words(self.directory.path())
+        last_words(&self.directory)
     }
 
     fn start_envoys(&mut self, programs: &Programs) -> Result<()> {
         let envoy = programs.envoy.as_ref().context("no Envoy was given")?;
-        let directory = self.directory.path();
+        let directory = self.directory.as_path();
         let authority = certificates::Authority::new()?;
         let root = directory.join("root.pem");
         fs::write(&root, authority.root_pem())?;
