@@ -60,11 +60,7 @@ impl Connection {
     ///
     /// # Errors
     /// When it cannot be proven, or does not speak HTTP/2, or takes too long.
-    pub async fn accept(
-        tcp: TcpStream,
-        config: Arc<ServerConfig>,
-        settings: &Settings,
-    ) -> Result<Self, AcceptError> {
+    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, settings: &Settings) -> Result<Self, AcceptError> {
         let limit = settings.handshake_timeout;
         let stream = timeout(limit, TlsAcceptor::from(config).accept(tcp))
             .await

@@ -161,7 +161,10 @@ async fn a_peer_that_is_somebody_else_gets_no_byte() {
         let refused = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.err().unwrap();
         let said = refused.to_string();
         assert!(matches!(refused, OpenError::Tls { .. }), "{said}");
-        assert!(said.contains("sa/server") && said.contains("sa/imposter"), "says who was expected and who came: {said}");
+        assert!(
+            said.contains("sa/server") && said.contains("sa/imposter"),
+            "says who was expected and who came: {said}"
+        );
     })
     .await;
 }
