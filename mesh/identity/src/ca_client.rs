@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_model::identity::SpiffeId;
-use mesh_proto::certificate::IstioCertificateRequest;
+pub use mesh_proto::certificate::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::{Struct, Value, value::Kind};
 use tonic::{Code, Status};
 
+use crate::authority::{Authority, AuthorityError, Signing};
 use crate::channel::ControlChannel;
-use crate::store::{Authority, AuthorityError, Signing};
 
 /// The service, both ends: the client used here, and the server that a control plane implements.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from certificate.proto, which documents it")]
@@ -61,6 +61,14 @@ fn request(id: &SpiffeId, csr_pem: &str, lifetime: Duration, cert_signer: Option
         // A CA takes 0 for its own default, which is not what somebody asked for who wants half a second.
         validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX).max(1),
         metadata: Some(Struct { fields: fields.into_iter().collect() }),
+    }
+}
+
+/// For a CA: the identity a request asks for, when it asks for another than the caller's own.
+pub fn requested_identity(request: &IstioCertificateRequest) -> Option<&str> {
+    match request.metadata.as_ref()?.fields.get(IMPERSONATED_IDENTITY)?.kind.as_ref()? {
+        Kind::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
     }
 }
 

@@ -7,12 +7,14 @@
 //! | [`renewal`] | when to renew, how to back off (pure) |
 //! | `schedule` | who is fetched next (pure) |
 //! | [`channel`] | the authenticated gRPC channel to the control plane |
+//! | [`authority`] | whoever signs, as a trait |
 //! | [`ca_client`] | asks the control plane to sign; the service definition both ends use |
 //! | [`store`] | one fresh certificate per identity, fetched once, shared by many connections |
 //!
 //! Begin with [`store::Store::get`]: it is what a connection calls. Keys are made here, stay in memory and are never
 //! printed.
 
+pub mod authority;
 pub mod ca_client;
 pub mod certificate;
 pub mod channel;

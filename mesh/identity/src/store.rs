@@ -5,9 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -16,31 +14,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+pub use crate::authority::{Authority, AuthorityError, Signing};
 use crate::certificate::{InvalidCertificate, RequestFailed, SigningRequest};
 use crate::renewal;
 use crate::schedule::{Priority, Schedule};
 use crate::tls::{Credentials, TlsOptions};
 
-/// How long one request may be with the CA.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that one request may be with the CA.
+const LONGEST_REQUEST: Duration = Duration::from_secs(10);
+/// However short certificates live, a request may take as long as this.
+const SHORTEST_REQUEST: Duration = Duration::from_secs(1);
 
 /// The longest sleep: the wall clock may jump, and sleeping time does not count while a machine is suspended.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// Whoever signs: the control plane's CA, or one in the same process.
-pub trait Authority: Send + Sync + 'static {
-    /// Signs a CSR (PEM) for an identity, asking for a lifetime. The answer is PEM: leaf, intermediates, and as the
-    /// last element the root bundle.
-    fn sign<'a>(&'a self, id: &'a SpiffeId, csr_pem: &'a str, lifetime: Duration) -> Signing<'a>;
-}
-
-/// The future of an answer of an [`Authority`].
-pub type Signing<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, AuthorityError>> + Send + 'a>>;
-
-/// Why an authority did not sign: what it said, and what to do about it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct AuthorityError(pub String);
 
 /// Why a certificate could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +44,8 @@ pub enum FetchError {
     #[error("unusable for TLS: {0}")]
     Tls(rustls::Error),
     /// No answer in time.
-    #[error("no answer from the CA within {REQUEST_TIMEOUT:?}")]
-    Timeout,
+    #[error("no answer from the CA within {0:?}")]
+    Timeout(Duration),
     /// One of the two clocks is wrong.
     #[error("the CA sent a certificate that has already expired: compare this machine's clock with the CA's")]
     ExpiredOnArrival,
@@ -401,7 +387,9 @@ impl Shared {
 async fn fetch(authority: Arc<dyn Authority>, id: SpiffeId, options: StoreOptions) -> Result<Credentials, FetchError> {
     let request = SigningRequest::new(&id)?;
     let answer = authority.sign(&id, request.csr_pem(), options.lifetime);
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, answer).await.map_err(|_| FetchError::Timeout)??;
+    // A CA that hangs must not take all the time there is for trying again before the old certificate expires.
+    let limit = (options.lifetime / 4).clamp(SHORTEST_REQUEST, LONGEST_REQUEST);
+    let answer = tokio::time::timeout(limit, answer).await.map_err(|_| FetchError::Timeout(limit))??;
     let certificate = request.complete(&answer)?;
     if certificate.expired((options.clock)()) {
         return Err(FetchError::ExpiredOnArrival);

@@ -166,7 +166,7 @@ async fn a_silent_ca_is_given_up() {
     let store = ca.store(3600, 5);
     assert!(matches!(store.get(&id(CART)).await, Err(CertificateError::NotYet { .. })));
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert!(matches!(&store.list()[0].state, State::Unavailable(cause) if matches!(**cause, FetchError::Timeout)));
+    assert!(matches!(&store.list()[0].state, State::Unavailable(cause) if matches!(**cause, FetchError::Timeout(_))));
 }
 
 #[tokio::test(start_paused = true)]

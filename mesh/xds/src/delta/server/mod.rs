@@ -52,6 +52,9 @@ enum Has {
     All(Arc<Snapshot>),
 }
 
+/// What to send, and the names to remove.
+type Difference<'a> = (Vec<(&'a Arc<str>, &'a Arc<Entry>)>, Vec<String>);
+
 /// What a request meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
@@ -239,7 +242,7 @@ impl Watch {
     }
 
     /// The difference for one who wants everything.
-    fn all<'a>(&mut self, now: &'a Arc<Snapshot>) -> (Vec<(&'a Arc<str>, &'a Arc<Entry>)>, Vec<String>) {
+    fn all<'a>(&mut self, now: &'a Arc<Snapshot>) -> Difference<'a> {
         let entries = now.entries();
         let before = std::mem::replace(&mut self.has, Has::All(now.clone()));
         let gone = |name: &Arc<str>| !entries.contains_key(name);
@@ -267,7 +270,7 @@ impl Watch {
     }
 
     /// The difference for one who asks for keys: what the keys mean now, and what it has from before.
-    fn on_demand<'a>(&mut self, now: &'a Arc<Snapshot>) -> (Vec<(&'a Arc<str>, &'a Arc<Entry>)>, Vec<String>) {
+    fn on_demand<'a>(&mut self, now: &'a Arc<Snapshot>) -> Difference<'a> {
         let names = match &mut self.has {
             Has::Names(names) => names,
             // `change` has left names when everything was given up.
