@@ -1,6 +1,39 @@
-//! The control plane.
+//! The control plane: reads Kubernetes objects, tells proxies what follows from them, and signs their certificates.
+//!
+//! ```text
+//! folder ──▶ cluster ──▶ translate ──▶ publish ──▶ proxies (discovery)
+//! (YAML)     (objects)   (model)          │
+//!                          └──▶ status    └──▶ ca: who may ask for which identity
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
+//! | [`folder`] | objects from a folder of YAML, kept up to date; errors with file, line and field |
+//! | [`cluster`] | what Kubernetes says now, by kind |
+//! | [`translate`] | cluster → model, one file per kind (pure) |
+//! | [`publish`] | what changed since last time, as resources |
+//! | [`status`] | tells the user what was accepted, and why not |
+//! | [`ca`] | the certificate authority: signs, and decides for whom |
+//! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
+//! | `debug` | what can be asked on localhost |
+//! | [`config`], [`app`] | what was set; the wiring |
+//!
+//! Each line uses only the lines above it (`folder` is the exception in name only: it makes `resources`). Begin with
+//! [`translate::translate`] to see what it is all for, and with [`folder`] to see where it comes from.
 
+pub mod app;
+pub mod ca;
 pub mod cluster;
+pub mod config;
+mod debug;
 pub mod folder;
+pub mod publish;
 pub mod resources;
+pub mod serve;
+mod services;
+pub mod status;
 pub mod translate;
+
+pub use app::{main, run};
+pub use config::Config;

@@ -149,7 +149,7 @@ impl Layer {
                 }
                 Err(mut error) => {
                     error.last_good_kept = !state.objects.is_empty();
-                    state.errors = vec![error];
+                    state.errors = vec![*error];
                     // Read it again next time, whatever its stamp.
                     state.stamp = None;
                 }

@@ -108,17 +108,19 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
 }
 
 /// Reads a file, with the stamp of what was read.
-pub(super) fn read(path: &Path) -> Result<(Stamp, String), ParseError> {
-    let failed = |error: io::Error| ParseError::file(path, format!("cannot be read: {error}"));
+pub(super) fn read(path: &Path) -> Result<(Stamp, String), Box<ParseError>> {
+    let failed = |error: io::Error| Box::new(ParseError::file(path, format!("cannot be read: {error}")));
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ParseError::file(path, format!("not read: larger than {} MiB; split it", MAX_FILE_BYTES >> 20)));
+        let message = format!("not read: larger than {} MiB; split it", MAX_FILE_BYTES >> 20);
+        return Err(Box::new(ParseError::file(path, message)));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
-        ParseError::file(path, format!("not UTF-8 at byte {}: save it as UTF-8", e.utf8_error().valid_up_to()))
+        let message = format!("not UTF-8 at byte {}: save it as UTF-8", e.utf8_error().valid_up_to());
+        Box::new(ParseError::file(path, message))
     })?;
     Ok((stamp(&metadata), text))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service as KubernetesService, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use mesh_model::address::{NamespacedName, canonical_ip};
-use mesh_model::workload::{Locality, Workload};
+use mesh_model::workload::{Locality, Workload, WorkloadType};
 
 use super::{Context, ports, service, workload};
 use crate::cluster::Cluster;
@@ -130,6 +130,7 @@ fn outsider(other: &Other<'_>, uid: String, slice_name: &str, context: &Context<
         node: node.into(),
         canonical_name: other.service.into(),
         canonical_revision: "latest".into(),
+        workload_type: WorkloadType::Pod,
         workload_name: slice_name.into(),
         // Not said means ready.
         healthy: conditions.and_then(|c| c.ready) != Some(false),

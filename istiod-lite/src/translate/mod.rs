@@ -29,6 +29,7 @@ use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
 use condition::PolicyStatus;
+pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.
 #[derive(Clone, Debug)]

@@ -1,0 +1,254 @@
+//! Wiring, in the order in which things need each other; no decisions.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use mesh_runtime::config::Env;
+use mesh_runtime::http_server::{self, Listeners};
+use mesh_runtime::log::{self, LogConfig, LogControl};
+use mesh_runtime::readiness::{Part, Readiness};
+use mesh_runtime::shutdown::Shutdown;
+use mesh_runtime::{admin, drain};
+use mesh_xds::server::Discovery;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tonic::transport::Server;
+
+use crate::ca::material::Material;
+use crate::ca::serve::CertificateAuthority;
+use crate::ca::token::Tokens;
+use crate::config::Config;
+use crate::debug;
+use crate::folder::Folder;
+use crate::folder::watch::Watch;
+use crate::publish::Publication;
+use crate::serve::{Connections, ServerCertificate, TokenGate, accept, listen};
+use crate::services::Services;
+use crate::status::Status;
+use crate::translate::condition::PolicyStatus;
+
+/// How long subscribers have to leave when we stop; they live on what they know.
+const DRAIN: Duration = Duration::from_secs(5);
+
+const USAGE: &str = "\
+Usage: istiod-lite [DIR...]
+Serves a mesh from Kubernetes YAML in the given directories. Set by environment variables: FOLDER, OVERLAY, STATE_DIR,
+PLUGGED_CA, LISTEN_ADDRESS, HEALTH_PORT, DEBUG_PORT, STATUS_FILE, TOKEN_PUBLIC_KEY, TOKEN_AUDIENCES, TOKEN_ISSUER,
+CA_TRUSTED_NODE_ACCOUNTS, DEFAULT_WORKLOAD_CERT_TTL, MAX_WORKLOAD_CERT_TTL, ISTIOD_CUSTOM_HOST, CLUSTER_ID,
+TRUST_DOMAIN, CLUSTER_DOMAIN, ROOT_NAMESPACE, AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY, RUST_LOG, LOG_FORMAT.";
+
+/// The life of the process. `args` are those after the program's name.
+pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
+    let args: Vec<String> = args.into_iter().collect();
+    if args.iter().any(|arg| arg.starts_with('-')) {
+        let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+        #[allow(clippy::print_stderr, reason = "the answer to a question on the command line")]
+        {
+            eprintln!("{USAGE}");
+        }
+        return if help { ExitCode::SUCCESS } else { ExitCode::from(2) };
+    }
+    match life(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            #[allow(clippy::print_stderr, reason = "logs may not be set up yet, and the user needs the reason")]
+            {
+                eprintln!("istiod-lite: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn life(folders: Vec<String>) -> anyhow::Result<()> {
+    let env = Env::process();
+    let log = log::init(&LogConfig::from_env(&env)?)?;
+    let config = Config::from_env(&env, folders.into_iter().map(PathBuf::from).collect())?;
+    tracing::info!("{config}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    runtime.block_on(run(config, Some(log), Shutdown::new()))
+}
+
+/// Runs until `shutdown` is requested, or a signal asks for it. `log`: lets `/logging` change the level.
+///
+/// # Errors
+/// When something it needs at start is not there; the message says which setting to change.
+pub async fn run(config: Config, log: Option<LogControl>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let running = start(config, log, shutdown.clone()).await?;
+    let reason = shutdown.wait().await.context("cannot wait for signals")?;
+    tracing::info!("stopping: {reason}");
+    running.stop().await;
+    Ok(())
+}
+
+/// A control plane that is being served.
+pub struct Running {
+    /// Where proxies connect.
+    pub address: SocketAddr,
+    /// Where readiness is asked.
+    pub health: Vec<SocketAddr>,
+    /// Where the debug pages are.
+    pub debug: Vec<SocketAddr>,
+    /// Tells when it is ready.
+    pub readiness: Readiness,
+    drain: drain::Trigger,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    /// Lets subscribers go, and ends.
+    pub async fn stop(self) {
+        // Dropping what publishes ends the sessions; the server then has nothing left to wait for.
+        let drain::Drained { left } = self.drain.drain(DRAIN).await;
+        if left > 0 {
+            tracing::warn!(left, "still open at the end of the drain");
+        }
+        self.server.abort();
+    }
+}
+
+/// Starts everything and returns; ready once the folders have been read.
+///
+/// # Errors
+/// When something it needs at start is not there; the message says which setting to change.
+pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let (trigger, drain) = drain::new();
+    let readiness = Readiness::new();
+    let part = readiness.register("folders");
+
+    let material = match &config.plugged_ca {
+        Some(directory) => {
+            let material = Material::plugged_in(directory).context("PLUGGED_CA")?;
+            material.publish_roots(&config.state).context("STATE_DIR")?;
+            material
+        }
+        None => Material::kept_in(&config.state, &config.mesh.trust_domain).context("STATE_DIR")?,
+    };
+    let material = Arc::new(material);
+    let tokens = Tokens::new(config.token_keys.clone(), config.token_audiences.clone(), config.token_issuer.clone());
+    let tokens = Arc::new(tokens.context("TOKEN_PUBLIC_KEY")?);
+
+    let publication = Publication::new(config.mesh.clone());
+    let (cluster, published) = (publication.cluster(), publication.published());
+    let status = watch::Sender::new(Arc::new(Status::default()));
+    let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
+
+    let listener = listen(config.listen).await.context("LISTEN_ADDRESS")?;
+    let address = listener.local_addr()?;
+    let certificate = ServerCertificate::new(material.clone(), config.server_names()).context("ISTIOD_CUSTOM_HOST")?;
+    let tls = certificate.tls()?;
+    tokio::spawn(until_drained(drain.clone(), certificate.keep_fresh()));
+
+    let authority = CertificateAuthority {
+        material,
+        tokens: tokens.clone(),
+        cluster,
+        trust_domain: config.mesh.trust_domain.clone(),
+        trusted: config.trusted_accounts.clone(),
+        lifetimes: config.lifetimes,
+    };
+    let discovery = Discovery::new(published, Arc::new(TokenGate(tokens)));
+    let services = Services { certificates: authority.into_service(), resources: discovery.into_service() };
+    let server = tokio::spawn(serve_grpc(services, accept(listener, tls), drain.clone()));
+
+    let health = serve_health(&config, &readiness, drain.clone())?;
+    let debug = serve_debug(&config, debug_routes, log, shutdown, drain.clone())?;
+    tokio::spawn(until_drained(drain, follow_folders(config, publication, status, part)));
+    tracing::info!(%address, "serving discovery and certificates");
+    Ok(Running { address, health, debug, readiness, drain: trigger, server })
+}
+
+async fn serve_grpc(services: Services, connections: Connections, drain: drain::Watch) {
+    // The drain waits for this to end.
+    let _token = drain.token();
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
+    let stopping = drain.started();
+    if let Err(error) = server.serve_with_incoming_shutdown(services, connections, stopping).await {
+        tracing::error!(%error, "serving proxies ended");
+    }
+}
+
+fn serve_health(config: &Config, readiness: &Readiness, drain: drain::Watch) -> anyhow::Result<Vec<SocketAddr>> {
+    let listeners = Listeners::wildcard(config.health_port).context("HEALTH_PORT")?;
+    let addresses = listeners.addrs();
+    tokio::spawn(http_server::serve(listeners, readiness.routes(), drain));
+    Ok(addresses)
+}
+
+fn serve_debug(
+    config: &Config,
+    mut routes: http_server::Router,
+    log: Option<LogControl>,
+    shutdown: Shutdown,
+    drain: drain::Watch,
+) -> anyhow::Result<Vec<SocketAddr>> {
+    let listeners = Listeners::loopback(config.debug_port).context("DEBUG_PORT")?;
+    let addresses = listeners.addrs();
+    if let Some(log) = log {
+        let dump = json!({ "config": config.to_string() });
+        routes = routes.merge(admin::routes(log, shutdown, move || std::future::ready(dump.clone())));
+    }
+    tokio::spawn(admin::serve("istiod-lite", listeners, routes, drain));
+    Ok(addresses)
+}
+
+/// Ends `work` when the drain starts.
+async fn until_drained(drain: drain::Watch, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = drain.started() => {}
+        () = work => {}
+    }
+}
+
+/// Reads the folders now and whenever they change, and publishes what follows.
+async fn follow_folders(config: Config, mut publication: Publication, status: watch::Sender<Arc<Status>>, ready: Part) {
+    let mut folder = Folder::new(config.folders.clone(), config.overlay.clone());
+    // Watching begins before the first look, or a change between the two would be missed.
+    let mut watch = Watch::new(folder.roots());
+    let mut policies = Vec::new();
+    let mut first = true;
+    loop {
+        let step = spawn_blocking(move || {
+            let report = folder.rescan();
+            let changed = first || !report.changes.is_empty();
+            let published = changed.then(|| publication.apply(report.changes));
+            (folder, publication, published)
+        });
+        // A panic in there leaves nothing to go on with; what was published keeps serving.
+        let Ok(stepped) = step.await else { return };
+        let published;
+        (folder, publication, published) = stepped;
+        if let Some((difference, statuses)) = published {
+            tracing::info!(changed = difference.changed, removed = difference.removed, "published");
+            policies = statuses;
+        }
+        tell(&folder, &policies, &status, config.status_file.as_deref());
+        ready.ready();
+        first = false;
+        watch.changed().await;
+    }
+}
+
+/// Tells the user what is new.
+fn tell(folder: &Folder, policies: &[PolicyStatus], status: &watch::Sender<Arc<Status>>, file: Option<&Path>) {
+    let now =
+        Status { rejected: folder.errors().to_vec(), policies: policies.to_vec(), skipped: folder.skipped().to_vec() };
+    let before = status.borrow().clone();
+    if now != *before {
+        now.log_news(&before);
+    }
+    if let Some(file) = file.filter(|file| now != *before || !file.exists())
+        && let Err(error) = now.write(file)
+    {
+        tracing::warn!(file = %file.display(), %error, "STATUS_FILE cannot be written");
+    }
+    status.send_replace(Arc::new(now));
+}

@@ -1,0 +1,218 @@
+//! The CA's own key and certificates: made at first start and kept, or plugged in.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The CA's certificate.
+pub const CA_CERT: &str = "ca-cert.pem";
+/// Its key.
+pub const CA_KEY: &str = "ca-key.pem";
+/// Certificates between it and the root.
+pub const CERT_CHAIN: &str = "cert-chain.pem";
+/// What proxies trust; may hold several roots.
+pub const ROOT_CERT: &str = "root-cert.pem";
+
+/// How long a root made here is good for.
+const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// What certificates are signed with.
+pub struct Material {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    /// End of the signing certificate.
+    pub(super) not_after: SystemTime,
+    /// PEM of each certificate between a leaf and the root.
+    pub(super) intermediates: Vec<String>,
+    /// PEM of all roots.
+    pub(super) roots: String,
+}
+
+/// Why there is nothing to sign with.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{path}: {problem}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The root could not be made.
+    #[error("cannot make a root certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+impl Material {
+    /// The root in a directory; made at first start. The directory is for the owner alone, and so is the key.
+    ///
+    /// # Errors
+    /// When files cannot be used, or a certificate is there without its key: a root that is trusted already must not
+    /// be replaced by accident.
+    pub fn kept_in(directory: &Path, trust_domain: &str) -> Result<Self, MaterialError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| MaterialError::File { path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
+        let (cert, key) = (directory.join(CA_CERT), directory.join(CA_KEY));
+        if !cert.exists() {
+            // The key goes first: one without a certificate was never used, and is made anew.
+            let (cert_pem, key_pem) = make_root(trust_domain)?;
+            write_new(&key, &key_pem, 0o600).map_err(failed(&key))?;
+            write_new(&cert, &cert_pem, 0o644).map_err(failed(&cert))?;
+            tracing::info!(directory = %directory.display(), "made a new root certificate, good for ten years");
+        }
+        let mode = fs::metadata(&key).map_err(failed(&key))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            tracing::warn!(key = %key.display(), "the CA's key could be read by others; made it the owner's alone");
+            fs::set_permissions(&key, Permissions::from_mode(0o600)).map_err(failed(&key))?;
+        }
+        let material = Self::read(&cert, &key, None, &cert)?;
+        material.publish_roots(directory)?;
+        Ok(material)
+    }
+
+    /// An intermediate, or a root, of the user's own: `ca-cert.pem`, `ca-key.pem`, `root-cert.pem` and, where there is
+    /// something between them, `cert-chain.pem`.
+    ///
+    /// # Errors
+    /// When a file is missing, the key is not the certificate's, or the chain does not lead to the root.
+    pub fn plugged_in(directory: &Path) -> Result<Self, MaterialError> {
+        let at = |name| directory.join(name);
+        let chain = at(CERT_CHAIN);
+        Self::read(&at(CA_CERT), &at(CA_KEY), chain.exists().then_some(&*chain), &at(ROOT_CERT))
+    }
+
+    /// PEM of the roots that proxies must trust.
+    pub fn roots(&self) -> &str {
+        &self.roots
+    }
+
+    /// Writes the roots where the machinery of one machine finds them: `root-cert.pem` in a directory.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn publish_roots(&self, directory: &Path) -> Result<(), MaterialError> {
+        let path = directory.join(ROOT_CERT);
+        let written = fs::create_dir_all(directory).and_then(|()| write_new(&path, &self.roots, 0o644));
+        written.map_err(|source| MaterialError::File { path, source })
+    }
+
+    fn read(cert: &Path, key: &Path, chain: Option<&Path>, roots: &Path) -> Result<Self, MaterialError> {
+        let content = |path: &Path, problem: String| MaterialError::Content { path: path.to_owned(), problem };
+        let key_pair = KeyPair::from_pem(&text(key)?).map_err(|e| {
+            content(key, format!("not a private key we can sign with ({e}): ECDSA or RSA as PKCS#8 PEM"))
+        })?;
+        let signer = certificates(cert)?.remove(0);
+        let roots_der = certificates(roots)?;
+        let (_, parsed) = X509Certificate::from_der(&signer).map_err(|e| content(cert, format!("no X.509: {e}")))?;
+        if !parsed.is_ca() {
+            return Err(content(cert, "not a CA certificate: its basic constraints must say CA:TRUE".to_owned()));
+        }
+        if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key_pair) {
+            return Err(content(key, format!("this is not the key of {}", cert.display())));
+        }
+        let not_after = parsed.validity().not_after.timestamp();
+        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+        if not_after <= SystemTime::now() {
+            return Err(content(cert, format!("expired at {}: renew it", parsed.validity().not_after)));
+        }
+        let mut intermediates = if roots_der.contains(&signer) { Vec::new() } else { vec![signer.clone()] };
+        for link in chain.map(certificates).transpose()?.into_iter().flatten() {
+            if !intermediates.contains(&link) && !roots_der.contains(&link) {
+                intermediates.push(link);
+            }
+        }
+        leads_to_root(&intermediates, &roots_der).map_err(|problem| content(chain.unwrap_or(cert), problem))?;
+        let issuer = Issuer::from_ca_cert_der(&signer, key_pair)
+            .map_err(|e| content(cert, format!("cannot sign with this certificate: {e}")))?;
+        let roots = roots_der.iter().map(|der| to_pem(der)).collect();
+        Ok(Self { issuer, not_after, intermediates: intermediates.iter().map(|der| to_pem(der)).collect(), roots })
+    }
+}
+
+/// Each certificate is signed by the next, and the last by a root.
+fn leads_to_root(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Result<(), String> {
+    for (i, link) in chain.iter().enumerate() {
+        let (_, link) = X509Certificate::from_der(link).map_err(|e| format!("no X.509: {e}"))?;
+        let above = chain.get(i + 1).map_or(roots, std::slice::from_ref);
+        let signed = above.iter().filter_map(|der| X509Certificate::from_der(der).ok()).any(|(_, issuer)| {
+            link.issuer() == issuer.subject() && link.verify_signature(Some(issuer.public_key())).is_ok()
+        });
+        if !signed {
+            return Err(format!(
+                "{} is not signed by what comes after it: list the intermediates in order, the signing one first, and \
+                 put their root into {ROOT_CERT}",
+                link.subject()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn make_root(trust_domain: &str) -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let now = SystemTime::now();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, trust_domain);
+    params.distinguished_name.push(DnType::CommonName, "Ambit mesh root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    // Clocks of other machines may be behind.
+    params.not_before = (now - Duration::from_secs(3600)).into();
+    params.not_after = (now + ROOT_LIFETIME).into();
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn text(path: &Path) -> Result<String, MaterialError> {
+    fs::read_to_string(path).map_err(|source| MaterialError::File { path: path.to_owned(), source })
+}
+
+/// At least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    let certificates = CertificateDer::pem_slice_iter(text(path)?.as_bytes()).collect::<Result<Vec<_>, _>>();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => {
+            Err(MaterialError::Content { path: path.to_owned(), problem: "holds no certificate in PEM".to_owned() })
+        }
+        Err(e) => Err(MaterialError::Content { path: path.to_owned(), problem: format!("not PEM: {e}") }),
+    }
+}
+
+fn to_pem(der: &[u8]) -> String {
+    pem::encode_config(
+        &pem::Pem::new("CERTIFICATE", der),
+        pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+    )
+}
+
+/// Replaces a file in one step, so that nobody reads half of it.
+fn write_new(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,83 @@
+//! Istio's certificate service.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mesh_identity::ca_client::service::istio_certificate_service_server::{
+    IstioCertificateService, IstioCertificateServiceServer,
+};
+use mesh_identity::ca_client::{IstioCertificateRequest, IstioCertificateResponse, requested_identity};
+use mesh_model::address::NamespacedName;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::authorize::authorize;
+use super::material::Material;
+use super::sign::Lifetimes;
+use super::token::Tokens;
+use crate::cluster::Cluster;
+
+/// Largest request read, in bytes.
+const MAX_REQUEST: usize = 64 << 10;
+
+/// Signs for those who may ask.
+pub struct CertificateAuthority {
+    /// What is signed with.
+    pub material: Arc<Material>,
+    /// Who is calling.
+    pub tokens: Arc<Tokens>,
+    /// What runs where.
+    pub cluster: watch::Receiver<Arc<Cluster>>,
+    /// Of every identity.
+    pub trust_domain: Arc<str>,
+    /// Service accounts of node proxies.
+    pub trusted: Vec<NamespacedName>,
+    /// Of certificates.
+    pub lifetimes: Lifetimes,
+}
+
+impl CertificateAuthority {
+    /// The gRPC service.
+    pub fn into_service(self) -> IstioCertificateServiceServer<Self> {
+        IstioCertificateServiceServer::new(self).max_decoding_message_size(MAX_REQUEST)
+    }
+}
+
+/// The `authorization` header of a call.
+pub(crate) fn authorization(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("authorization")?.to_str().ok()
+}
+
+/// All that a caller hears who may not have what it asks for: no hint about what runs where.
+pub(crate) fn refused() -> Status {
+    Status::unauthenticated("request authenticate failure")
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateAuthority {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let from = request.remote_addr();
+        let caller = self.tokens.verify(authorization(request.metadata())).map_err(|reason| {
+            tracing::warn!(?from, %reason, "certificate refused");
+            refused()
+        })?;
+        let request = request.into_inner();
+        let cluster = self.cluster.borrow().clone();
+        let asked = requested_identity(&request);
+        let id = authorize(&cluster, &self.trust_domain, &self.trusted, &caller, asked).map_err(|reason| {
+            tracing::warn!(?from, caller = %caller.account, %reason, "certificate refused");
+            refused()
+        })?;
+        let chain = self.material.sign(&request.csr, &id, request.validity_duration, self.lifetimes, SystemTime::now());
+        let cert_chain = chain.map_err(|reason| {
+            tracing::warn!(?from, caller = %caller.account, %id, %reason, "certificate not signed");
+            Status::invalid_argument(reason.to_string())
+        })?;
+        tracing::info!(?from, caller = %caller.account, %id, seconds = request.validity_duration, "certificate signed");
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}

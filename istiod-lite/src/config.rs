@@ -1,0 +1,167 @@
+//! What was set → what it means. Everything is set by environment variables, under istiod's names where it has them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mesh_model::address::NamespacedName;
+use mesh_runtime::config::{ConfigError, Env};
+
+use crate::ca::sign::Lifetimes;
+use crate::translate::Mesh;
+
+/// What the process is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `FOLDER` (or arguments): the user's directories or files, separated by colons.
+    pub folders: Vec<PathBuf>,
+    /// `OVERLAY`: the directory of status that the machinery writes.
+    pub overlay: Option<PathBuf>,
+    /// `STATE_DIR`: where the CA's key is kept, default `./istiod-state`.
+    pub state: PathBuf,
+    /// `PLUGGED_CA`: a directory with the user's own intermediate.
+    pub plugged_ca: Option<PathBuf>,
+    /// `LISTEN_ADDRESS`: for proxies, default `[::]:15012`.
+    pub listen: SocketAddr,
+    /// `HEALTH_PORT`: readiness on all addresses, default 15021.
+    pub health_port: u16,
+    /// `DEBUG_PORT`: debug pages on localhost, default 15014.
+    pub debug_port: u16,
+    /// `STATUS_FILE`: where to write what was rejected and accepted.
+    pub status_file: Option<PathBuf>,
+    /// `TOKEN_PUBLIC_KEY`: file with the keys that tokens are checked with, PEM or JWKS.
+    pub token_keys: PathBuf,
+    /// `TOKEN_AUDIENCES`, default `istio-ca`.
+    pub token_audiences: Vec<String>,
+    /// `TOKEN_ISSUER`: the only issuer accepted; whoever has the key, when unset.
+    pub token_issuer: Option<String>,
+    /// `CA_TRUSTED_NODE_ACCOUNTS`: `namespace/name` of node proxies, default `istio-system/ztunnel`.
+    pub trusted_accounts: Vec<NamespacedName>,
+    /// `DEFAULT_WORKLOAD_CERT_TTL` (24h) and `MAX_WORKLOAD_CERT_TTL` (2160h).
+    pub lifetimes: Lifetimes,
+    /// `ISTIOD_CUSTOM_HOST`: more names and addresses in our own certificate.
+    pub hosts: Vec<String>,
+    /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`,
+    /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
+    pub mesh: Mesh,
+}
+
+impl Config {
+    /// Reads the settings; `folders` given as arguments come before `FOLDER`.
+    ///
+    /// # Errors
+    /// Names the setting, its value and the form expected.
+    pub fn from_env(env: &Env, mut folders: Vec<PathBuf>) -> Result<Self, ConfigError> {
+        let path = |name| env.non_empty(name).map(PathBuf::from);
+        let text = |name: &str, default: &str| env.non_empty(name).unwrap_or(default).to_owned();
+        if folders.is_empty() {
+            let form = "a directory of Kubernetes YAML, or several separated by colons";
+            folders = env.required("FOLDER", form)?.split(':').filter(|f| !f.is_empty()).map(PathBuf::from).collect();
+        }
+        let defaults = Mesh::default();
+        let root_namespace = text("ROOT_NAMESPACE", &defaults.root_namespace);
+        let accounts =
+            env.read("CA_TRUSTED_NODE_ACCOUNTS", "namespace/name, or several separated by commas", |list| {
+                commas(list).map(|account| NamespacedName::parse(&account)).collect::<Option<Vec<_>>>()
+            })?;
+        let max = env.duration("MAX_WORKLOAD_CERT_TTL")?.unwrap_or(Duration::from_secs(90 * 24 * 3600));
+        let default = env.duration("DEFAULT_WORKLOAD_CERT_TTL")?.unwrap_or(Duration::from_secs(24 * 3600));
+        Ok(Self {
+            folders,
+            overlay: path("OVERLAY"),
+            state: path("STATE_DIR").unwrap_or_else(|| "./istiod-state".into()),
+            plugged_ca: path("PLUGGED_CA"),
+            listen: env
+                .parse("LISTEN_ADDRESS", "an address and port such as 0.0.0.0:15012")?
+                .unwrap_or_else(|| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 15012))),
+            health_port: env.number("HEALTH_PORT", 0..=u16::MAX)?.unwrap_or(15021),
+            debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15014),
+            status_file: path("STATUS_FILE"),
+            token_keys: env.required("TOKEN_PUBLIC_KEY", "the file with the keys that tokens are checked with")?.into(),
+            token_audiences: commas(&text("TOKEN_AUDIENCES", "istio-ca")).collect(),
+            token_issuer: env.non_empty("TOKEN_ISSUER").map(str::to_owned),
+            trusted_accounts: accounts.unwrap_or_else(|| vec![NamespacedName::new("istio-system", "ztunnel")]),
+            // A default above the limit would refuse everybody who leaves the choice to us.
+            lifetimes: Lifetimes { default: default.min(max), max },
+            hosts: env.non_empty("ISTIOD_CUSTOM_HOST").map(|list| commas(list).collect()).unwrap_or_default(),
+            mesh: Mesh {
+                cluster_id: text("CLUSTER_ID", &defaults.cluster_id).into(),
+                trust_domain: text("TRUST_DOMAIN", &defaults.trust_domain).into(),
+                domain: text("CLUSTER_DOMAIN", &defaults.domain).into(),
+                root_namespace: root_namespace.into(),
+                dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
+            },
+        })
+    }
+
+    /// The names in our own certificate: what proxies check when they connect.
+    pub fn server_names(&self) -> Vec<String> {
+        let namespace = &self.mesh.root_namespace;
+        let mut names = vec![
+            format!("istiod.{namespace}.svc"),
+            format!("istiod.{namespace}.svc.{}", self.mesh.domain),
+            "localhost".to_owned(),
+            "127.0.0.1".to_owned(),
+            "::1".to_owned(),
+        ];
+        names.extend(self.hosts.iter().cloned());
+        if !self.listen.ip().is_unspecified() && !self.listen.ip().is_loopback() {
+            names.push(self.listen.ip().to_string());
+        }
+        names
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mesh { cluster_id, trust_domain, root_namespace, .. } = &self.mesh;
+        write!(
+            f,
+            "folders {:?}, overlay {:?}, listening on {}, cluster {cluster_id}, trust domain {trust_domain}, root \
+             namespace {root_namespace}, certificates for {:?} (at most {:?})",
+            self.folders, self.overlay, self.listen, self.lifetimes.default, self.lifetimes.max
+        )
+    }
+}
+
+fn commas(list: &str) -> impl Iterator<Item = String> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn settings_and_their_meaning() {
+        let set = [("FOLDER", "/a:/b"), ("TOKEN_PUBLIC_KEY", "/k"), ("LISTEN_ADDRESS", "172.30.0.1:15012")];
+        let config = Config::from_env(&env(&set), Vec::new()).unwrap();
+        assert_eq!(config.folders, [PathBuf::from("/a"), PathBuf::from("/b")]);
+        assert_eq!(config.trusted_accounts, [NamespacedName::new("istio-system", "ztunnel")]);
+        assert_eq!(config.lifetimes.default, Duration::from_secs(86400));
+        assert_eq!(
+            config.server_names(),
+            [
+                "istiod.istio-system.svc",
+                "istiod.istio-system.svc.cluster.local",
+                "localhost",
+                "127.0.0.1",
+                "::1",
+                "172.30.0.1"
+            ]
+        );
+        let with = |name, value| Config::from_env(&env(&[set.as_slice(), &[(name, value)]].concat()), Vec::new());
+        assert_eq!(with("MAX_WORKLOAD_CERT_TTL", "10s").unwrap().lifetimes.default, Duration::from_secs(10));
+        for (name, value) in
+            [("CA_TRUSTED_NODE_ACCOUNTS", "ztunnel"), ("LISTEN_ADDRESS", "15012"), ("HEALTH_PORT", "-1")]
+        {
+            assert!(with(name, value).unwrap_err().to_string().contains(name), "{name}");
+        }
+        assert!(Config::from_env(&env(&[]), Vec::new()).unwrap_err().to_string().contains("FOLDER"));
+    }
+}

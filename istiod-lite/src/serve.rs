@@ -1,0 +1,193 @@
+//! What proxies connect to: discovery and certificates, over TLS with a certificate of our own CA.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use mesh_xds::server::{Caller, Gate};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use crate::ca::material::Material;
+use crate::ca::serve::{authorization, refused};
+use crate::ca::token::Tokens;
+
+/// Lifetime of our own certificate; it is renewed at half of it.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// A peer that does not finish its handshake by then is gone or slow on purpose.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes at one time; more wait in the kernel's queue.
+const HANDSHAKES: usize = 256;
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Our own certificate cannot be made.
+    #[error("cannot make our own certificate: {0}")]
+    Certificate(String),
+}
+
+/// Lets in who has a good token. Discovery tells all subscribers the same, as istiod does.
+pub struct TokenGate(pub Arc<Tokens>);
+
+impl Gate for TokenGate {
+    fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
+        match self.0.verify(authorization(metadata)) {
+            Ok(caller) => Ok(Caller {
+                name: caller.pod.map_or_else(
+                    || caller.account.to_string(),
+                    |(pod, _)| format!("{}/{pod}", caller.account.namespace),
+                ),
+                namespace: Some(caller.account.namespace.to_string()),
+            }),
+            Err(reason) => {
+                tracing::warn!(%reason, "subscriber refused");
+                Err(refused())
+            }
+        }
+    }
+}
+
+/// Our own certificate, made anew at half of its life.
+pub struct ServerCertificate {
+    material: Arc<Material>,
+    names: Vec<String>,
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Makes the first one. `names` are DNS names and addresses.
+    ///
+    /// # Errors
+    /// When it cannot be made, for example because a name is none.
+    pub fn new(material: Arc<Material>, names: Vec<String>) -> Result<Arc<Self>, ServeError> {
+        let current = RwLock::new(make(&material, &names)?);
+        Ok(Arc::new(Self { material, names, current }))
+    }
+
+    /// Keeps it fresh; never returns.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LIFETIME / 2).await;
+            match make(&self.material, &self.names) {
+                Ok(fresh) => *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh,
+                Err(error) => tracing::error!(%error, "our own certificate was not renewed"),
+            }
+        }
+    }
+
+    /// TLS with this certificate; clients prove themselves by token, not by certificate.
+    ///
+    /// # Errors
+    /// When TLS itself cannot be set up.
+    pub fn tls(self: &Arc<Self>) -> Result<Arc<ServerConfig>, ServeError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|e| ServeError::Certificate(e.to_string()))?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(self.clone())));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// Hands out the current one, whatever name the client asked for: there is one.
+struct Resolver(Arc<ServerCertificate>);
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Resolver").field(&self.0.names).finish()
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn make(material: &Material, names: &[String]) -> Result<Arc<CertifiedKey>, ServeError> {
+    let failed = |e: &dyn std::fmt::Display| ServeError::Certificate(e.to_string());
+    let (chain, key) = material.server_certificate(names, LIFETIME, SystemTime::now()).map_err(|e| failed(&e))?;
+    let chain =
+        CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(|e| failed(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| failed(&e))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map(Arc::new).map_err(|e| failed(&e))
+}
+
+/// Listens; a port in use is an error here, not later.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    match TcpListener::bind(address).await {
+        // The default is every address of both families; a machine without IPv6 has only the other one.
+        Err(e) if e.raw_os_error() == Some(AFNOSUPPORT) && address.ip().is_unspecified() => {
+            let v4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
+            TcpListener::bind(v4).await.map_err(failed)
+        }
+        bound => bound.map_err(failed),
+    }
+}
+
+/// `EAFNOSUPPORT` on Linux: no IPv6 in this kernel.
+const AFNOSUPPORT: i32 = 97;
+
+/// Connections that finished their handshake.
+pub type Connections = ReceiverStream<io::Result<TlsStream<TcpStream>>>;
+
+/// Accepts connections for a gRPC server, until the stream is dropped.
+pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>) -> Connections {
+    let (accepted, stream) = mpsc::channel(1);
+    let acceptor = TlsAcceptor::from(tls);
+    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    tokio::spawn(async move {
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let connection = tokio::select! {
+                connection = listener.accept() => connection,
+                () = accepted.closed() => return,
+            };
+            let (tcp, from) = match connection {
+                Ok(connection) => connection,
+                Err(error) => {
+                    // Out of descriptors, mostly: trying again at once would only burn the processor.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+            tokio::spawn(async move {
+                let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await;
+                drop(slot);
+                match handshake {
+                    // The server may be gone by now.
+                    Ok(Ok(stream)) => drop(accepted.send(Ok(stream)).await),
+                    Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(stream)
+}

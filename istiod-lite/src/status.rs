@@ -1,0 +1,68 @@
+//! Tells the user what was accepted, and why not: in the log once per change, in a file, and on the debug page.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::folder::ParseError;
+use crate::folder::parse::Skipped;
+use crate::translate::condition::PolicyStatus;
+
+/// All there is to say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Objects that were refused; where one was good before, that version still serves.
+    pub rejected: Vec<ParseError>,
+    /// What becomes of each policy.
+    pub policies: Vec<PolicyStatus>,
+    /// Objects of kinds that are not read.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Status {
+    /// Says in the log what is new since `before`, and what is mended.
+    pub fn log_news(&self, before: &Self) {
+        let old: BTreeSet<String> = before.rejected.iter().map(ToString::to_string).collect();
+        let new: BTreeSet<String> = self.rejected.iter().map(ToString::to_string).collect();
+        for error in self.rejected.iter().filter(|error| !old.contains(&error.to_string())) {
+            let kept = error.last_good_kept;
+            tracing::error!(last_good_kept = kept, "rejected: {error}");
+        }
+        for error in old.difference(&new) {
+            tracing::info!("no longer rejected: {error}");
+        }
+        for policy in self.policies.iter().filter(|policy| !before.policies.contains(policy)) {
+            for c in &policy.conditions {
+                match (c.status, c.reason) {
+                    (true, "Accepted") => tracing::info!(policy = %policy.key, "{}", c.message),
+                    _ => tracing::warn!(policy = %policy.key, status = c.status, reason = c.reason, "{}", c.message),
+                }
+            }
+        }
+        for skipped in self.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
+            let Skipped { file, line, kind, name, unknown } = skipped;
+            let (file, name) = (file.display(), name.as_deref().unwrap_or("?"));
+            if *unknown {
+                tracing::warn!(
+                    "{file}:{line}: {kind} {name}: ignored, a kind that is not known here: is it spelt right?"
+                );
+            } else {
+                tracing::info!("{file}:{line}: {kind} {name}: skipped, it says nothing to the mesh");
+            }
+        }
+    }
+
+    /// Writes it as JSON, in one step.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        fs::write(&temporary, serde_json::to_vec_pretty(self)?)?;
+        fs::rename(&temporary, path)
+    }
+}
