@@ -114,7 +114,7 @@ impl Stage {
             .iter()
             .filter_map(|program| {
                 let log = self.log(program).ok()?;
-                let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+                let lines: Vec<String> = log.lines().map(|line| line.chars().take(300).collect()).collect();
                 Some(((*program).to_owned(), lines[lines.len().saturating_sub(6)..].to_vec()))
             })
             .collect()

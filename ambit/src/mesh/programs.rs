@@ -1,4 +1,5 @@
 //! Which of the mesh's programs run, where, and with which settings.
+use super::node_files::NodePods;
 use super::overlay;
 use super::supervise::{Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
@@ -199,6 +200,9 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
 
 fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
     let name = format!("node-agent-{}", node.name);
+    // No pods yet; better said than left to be missed.
+    let nobody = serde_json::to_vec(&NodePods::default())?;
+    write_atomically(&run.pods_file(&node.name), &nobody).context("cannot write a node's list of pods")?;
     let mut env = common_env(run);
     env.extend(
         [
