@@ -170,7 +170,11 @@ impl Agent {
                 Some(done) = self.operations.join_next(), if !self.operations.is_empty() => match done {
                     Ok((uid, done)) => self.finish(&uid, done),
                     // The pod stays busy: whatever panicked once must not be tried in a loop. The gauge shows it.
-                    Err(error) => tracing::error!(%error, "an operation on a pod panicked; this is a bug"),
+                    Err(error) if error.is_panic() => {
+                        tracing::error!(%error, "an operation on a pod panicked; this is a bug");
+                    }
+                    // The runtime is ending.
+                    Err(_) => {}
                 },
                 _ = verify.tick() => self.verify(),
                 () = tokio::time::sleep_until(next) => {}

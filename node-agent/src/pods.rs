@@ -189,7 +189,10 @@ fn watch_directory(path: &Path, changed: Arc<Notify>) -> Option<notify::Recommen
     let directory = path.parent()?.to_owned();
     let name = path.file_name()?.to_owned();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let ours = event.map_or(true, |event| event.paths.iter().any(|path| path.file_name() == Some(&name)));
+        // Our own reading is an event too; answering it by reading again would never end.
+        let ours = event.map_or(true, |event| {
+            !event.kind.is_access() && event.paths.iter().any(|path| path.file_name() == Some(&name))
+        });
         if ours {
             changed.notify_one();
         }
@@ -248,6 +251,13 @@ mod tests {
         tokio::spawn(follow(path.clone(), Arc::default(), sender));
         write(r#"{"pods":[{"uid":"u","name":"a","namespace":"n"}]}"#);
         assert_eq!(known(&mut pods).await[0].uid, "u");
+        // Reading is no change: nothing more is seen until something is written.
+        let looked = Arc::new(Notify::new());
+        let watcher = watch_directory(&path, looked.clone());
+        read(&path).unwrap();
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(200), looked.notified()).await.is_err());
+        drop(watcher);
         // A broken list changes nothing; the next good one does.
         write("{");
         write(r#"{"pods":[]}"#);

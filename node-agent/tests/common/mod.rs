@@ -26,6 +26,10 @@ pub fn main(tests: Vec<(&'static str, fn())>) {
         eprintln!("SKIPPED: {} tests need user and network namespaces: {why}", tests.len());
         return;
     }
+    if std::env::var_os("RUST_LOG").is_some() {
+        let config = mesh_runtime::log::LogConfig::from_env(&mesh_runtime::config::Env::process()).unwrap();
+        mesh_runtime::log::init(&config).unwrap();
+    }
     let trials = tests
         .into_iter()
         .map(|(name, test)| {
