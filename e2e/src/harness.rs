@@ -12,6 +12,9 @@ pub(crate) const PARENT: &str = "AMBIT_E2E_PARENT";
 /// Set to make every skipped trial a failure: for machines that are known to have everything.
 pub const REQUIRE: &str = "AMBIT_E2E_REQUIRE";
 
+/// What a mesh's report begins with, to tell it from causes.
+pub(crate) const REPORT: &str = "=== ";
+
 /// Why a trial could not be made here. It counts as ignored.
 #[derive(Debug)]
 pub struct Skip(String);
@@ -101,16 +104,16 @@ fn conclude(name: &str, outcome: Result<()>) -> Result<Completion, Failed> {
                 eprintln!("SKIPPED {name}: {why}");
                 Ok(Completion::ignored_with(why))
             }
-            // The innermost cause is what happened; the report around it is long.
-            _ => Err(format!("{e:?}\n\n{name} failed: {}", causes(&e)).into()),
+            _ => Err(told(&e).into()),
         },
     }
 }
 
-/// The causes without reports, outermost first.
-fn causes(error: &anyhow::Error) -> String {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).filter(|c| !c.starts_with("=== ")).collect();
-    causes.join(": ")
+/// What is there to know, and at its end what went wrong.
+fn told(error: &anyhow::Error) -> String {
+    let (reports, causes): (Vec<String>, Vec<String>) =
+        error.chain().map(ToString::to_string).partition(|cause| cause.starts_with(REPORT));
+    format!("{}\n{}", reports.concat(), causes.join(": "))
 }
 
 /// The whole `main` of a test binary: its trials; or `ambit`, when it is started under that name.

@@ -1,7 +1,7 @@
 //! A running mesh.
 use crate::command::{self, LIMIT, Output, ambit};
 use crate::folder::Folder;
-use crate::harness::skip;
+use crate::harness::{PARENT, REPORT, Skip, skip};
 use crate::observe::Metrics;
 use crate::process;
 use crate::traffic::Traffic;
@@ -60,13 +60,13 @@ impl Mesh {
         let mut command = ambit();
         command.args(["up", "--quiet", "--name", &name, "-f"]).arg(folder.path()).args(args);
         // Ends with the test, even if that is killed; see `harness::main`.
-        command.env(crate::harness::PARENT, std::process::id().to_string());
+        command.env(PARENT, std::process::id().to_string());
         let up =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().context("cannot start ambit")?;
         let mut mesh = Mesh { name, folder, up };
         match mesh.wait_ready() {
             Ok(()) => Ok(mesh),
-            Err(e) if e.is::<crate::harness::Skip>() => Err(e),
+            Err(e) if e.is::<Skip>() => Err(e),
             Err(e) => Err(e.context(mesh.report())),
         }
     }
@@ -282,6 +282,25 @@ impl Mesh {
         })
     }
 
+    /// Waits until both nodes' ztunnels know that a pod is in the mesh, or that it is not. Between a pod's enrolment
+    /// and this moment, others still talk to it as before: tables are eventually consistent, as Istio's are.
+    ///
+    /// # Errors
+    /// They do not learn it, in time.
+    pub fn pod_known(&self, pod: &str, meshed: bool) -> Result<()> {
+        let protocol = if meshed { "HBONE" } else { "TCP" };
+        until(&format!("all ztunnels know that {pod} speaks {protocol}"), || {
+            for node in NODES {
+                let dump = self.config_dump(node)?;
+                let workloads = dump["workloads"].as_array().context("no workloads in the state")?;
+                let named = |w: &&Value| pod == format!("{}/{}", text(&w["namespace"]), text(&w["name"]));
+                let workload = workloads.iter().find(named).with_context(|| format!("{node} does not know {pod}"))?;
+                ensure!(workload["protocol"] == protocol, "{node} thinks it speaks {}", workload["protocol"]);
+            }
+            Ok(())
+        })
+    }
+
     /// Waits until a pod is gone.
     ///
     /// # Errors
@@ -367,7 +386,7 @@ impl Mesh {
             let all: Vec<&str> = body.lines().collect();
             let end = all[all.len().saturating_sub(lines)..].join("\n");
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "=== {title}\n{end}");
+            let _ = writeln!(text, "{REPORT}{title}\n{end}");
         };
         tell("status", command::run(ambit().args(["status", "--name", &self.name]), LIMIT), 100);
         let programs = NODES.iter().flat_map(|n| [format!("ztunnel-{n}"), format!("node-agent-{n}")]);
@@ -376,7 +395,7 @@ impl Mesh {
             tell(&program, command, 60);
         }
         let said = std::fs::read_to_string(self.folder.file("up.said")).unwrap_or_default();
-        text + "=== ambit up\n" + &said
+        format!("{text}{REPORT}ambit up\n{said}")
     }
 }
 
@@ -392,6 +411,10 @@ impl Drop for Mesh {
             let _ = self.up.wait();
         }
     }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// How the mesh called `name` is.

@@ -4,10 +4,12 @@ use rustix::process::{Pid, Signal};
 use std::collections::BTreeSet;
 
 /// A process and its place among the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Process {
     /// Its id.
     pub pid: i32,
+    /// When it started, in the kernel's ticks: ids are used again.
+    started: u64,
     parent: i32,
     /// Its ids in the namespaces it is in, from ours to its own.
     inner: Vec<i32>,
@@ -19,6 +21,11 @@ impl Process {
     /// Its id in its own pid namespace.
     pub fn own_pid(&self) -> i32 {
         self.inner.last().copied().unwrap_or(self.pid)
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        process(self.pid).is_some_and(|now| now.started == self.started)
     }
 }
 
@@ -35,8 +42,12 @@ fn process(pid: i32) -> Option<Process> {
     if field("State:")?.starts_with('Z') {
         return None;
     }
+    // The name may hold anything; the fields after it are numbers. The start is field 22 of all.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     Some(Process {
         pid,
+        started,
         parent: field("PPid:")?.parse().ok()?,
         inner: field("NSpid:").unwrap_or_default().split_whitespace().filter_map(|p| p.parse().ok()).collect(),
         name: field("Name:").unwrap_or_default().to_owned(),

@@ -46,7 +46,7 @@ fn side_by_side() -> Result<()> {
     let traffic = two.traffic("shop/client", &format!("{ip}:8080"), &[])?;
     one.kill()?;
     until("every process of the killed mesh is gone", || {
-        let left: Vec<_> = process::all().into_iter().filter(|p| all.contains(p)).collect();
+        let left: Vec<_> = all.iter().filter(|p| p.runs()).collect();
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })?;
@@ -67,7 +67,7 @@ fn down() -> Result<()> {
     // A program that does not answer must not hold anything up.
     mesh.signal("ztunnel-node1", Signal::STOP)?;
     mesh.down()?;
-    let left: Vec<_> = process::all().into_iter().filter(|p| all.contains(p)).collect();
+    let left: Vec<_> = all.iter().filter(|p| p.runs()).collect();
     ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }

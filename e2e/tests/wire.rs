@@ -4,12 +4,13 @@
 //! Each trial looks at the same wire before joining, where the words must be seen: a capture that sees nothing cannot
 //! pass.
 use anyhow::{Result, ensure};
+use e2e::Mesh;
 use e2e::harness::{Shared, Suite};
 use e2e::yaml::{Pod, all, namespace, service};
-use e2e::{Mesh, yaml};
 
 const REQUEST: &str = "a-secret-question";
 const ANSWER: &str = "a-secret-answer";
+const PODS: [&str; 2] = ["plain/client", "plain/server"];
 
 pub(crate) fn trials(suite: &mut Suite) {
     let mesh = Shared::new(|| {
@@ -26,6 +27,7 @@ pub(crate) fn trials(suite: &mut Suite) {
         "wire::a_namespace_joins_and_leaves_without_restarts_and_only_then_is_unreadable",
         joins_and_leaves,
     );
+    suite.on(&mesh, "wire::a_connection_opened_before_joining_survives_it", survives);
 }
 
 struct Seen {
@@ -44,25 +46,26 @@ fn look(mesh: &Mesh) -> Result<Seen> {
     Ok(Seen { question: seen.count(REQUEST), answer: seen.count(ANSWER), hbone: seen.hbone })
 }
 
-fn joins_and_leaves(mesh: &Mesh) -> Result<()> {
-    let pods = ["plain/client", "plain/server"];
-    for pod in pods {
-        mesh.pod_ready(pod, false)?;
+/// Edits the namespace's label and waits until everybody knows.
+fn move_namespace(mesh: &Mesh, ambient: bool) -> Result<()> {
+    mesh.apply("plain.yaml", &namespace("plain", ambient))?;
+    for pod in PODS {
+        mesh.pod_ready(pod, ambient)?;
+        mesh.pod_known(pod, ambient)?;
     }
+    Ok(())
+}
+
+fn joins_and_leaves(mesh: &Mesh) -> Result<()> {
+    move_namespace(mesh, false)?;
     let born = |pod: &str| mesh.pod(pod).map(|p| (p.uid, p.restarts));
-    let before = [born(pods[0])?, born(pods[1])?];
+    let before = [born(PODS[0])?, born(PODS[1])?];
 
     let outside = look(mesh)?;
     ensure!(outside.question > 0 && outside.answer > 0, "plain traffic must be readable for this to prove anything");
     ensure!(outside.hbone == 0, "HBONE outside of the mesh");
-    // Opened before joining, this connection keeps its path.
-    let kept = mesh.traffic("plain/client", &format!("{}:9100", mesh.ip("plain/server", false)?), &["--kept"])?;
 
-    mesh.apply("plain.yaml", &yaml::namespace("plain", true))?;
-    for pod in pods {
-        mesh.pod_ready(pod, true)?;
-    }
-    // From the moment ambit says so, not later: no waiting here.
+    move_namespace(mesh, true)?;
     let inside = look(mesh)?;
     ensure!(
         inside.question == 0 && inside.answer == 0,
@@ -71,15 +74,22 @@ fn joins_and_leaves(mesh: &Mesh) -> Result<()> {
         inside.answer
     );
     ensure!(inside.hbone > 0, "no HBONE on the wire");
-    kept.finish()?.flawless(10)?;
 
-    mesh.apply("plain.yaml", &yaml::namespace("plain", false))?;
-    for pod in pods {
-        mesh.pod_ready(pod, false)?;
-    }
-    mesh.get_at_last("plain/client", "http://server/")?;
+    move_namespace(mesh, false)?;
     let left = look(mesh)?;
     ensure!(left.question > 0 && left.answer > 0 && left.hbone == 0, "still in the mesh");
-    ensure!([born(pods[0])?, born(pods[1])?] == before, "a pod was restarted");
+    ensure!([born(PODS[0])?, born(PODS[1])?] == before, "a pod was restarted");
     Ok(())
+}
+
+fn survives(mesh: &Mesh) -> Result<()> {
+    move_namespace(mesh, false)?;
+    let server = format!("{}:9100", mesh.ip("plain/server", false)?);
+    let kept = mesh.traffic("plain/client", &server, &["--kept"])?;
+    move_namespace(mesh, true)?;
+    // New connections are in the mesh by now, the old one goes its old way.
+    let inside = look(mesh)?;
+    ensure!(inside.answer == 0 && inside.hbone > 0, "not in the mesh");
+    kept.finish()?.flawless(10)?;
+    move_namespace(mesh, false)
 }

@@ -1,11 +1,10 @@
 //! A ztunnel that is asked to end lets its connections finish; when it is back, everything works again.
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace};
 use rustix::process::Signal;
-use std::time::Duration;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("ztunnel_restart::sigterm_lets_connections_finish_and_all_is_well_afterwards", terminated);
@@ -23,25 +22,25 @@ fn terminated() -> Result<()> {
 fn graceful(mesh: &Mesh) -> Result<()> {
     let ip = mesh.ip("shop/server", false)?;
     let url = format!("http://{ip}:8080/");
-    for node in ["node1", "node2"] {
+    for (node, other) in [("node1", "node2"), ("node2", "node1")] {
         let program = format!("ztunnel-{node}");
         mesh.get_at_last("shop/client", &url)?;
         let before = mesh.program(&program)?.restarts;
-        // A transfer that is on its way when the signal comes, and long enough to be so.
-        std::thread::scope(|scope| {
-            let transfer = scope.spawn(|| {
-                let command = ["ambit", "tool", "transfer", &format!("{ip}:9100"), "--down", "400000000"];
-                mesh.exec_within(Duration::from_secs(60), "shop/client", &command)?.good()
-            });
-            until("bytes flow", || {
-                let open = mesh.config_dump("node2")?["workloadState"].to_string();
-                ensure!(open.contains(":9100"), "{open}");
-                Ok(())
-            })?;
-            mesh.signal(&program, Signal::TERM)?;
-            let finished = transfer.join().map_err(|_| anyhow::anyhow!("panicked"))?;
-            finished.map_err(|e| e.context(format!("the transfer did not survive SIGTERM of {program}")))
+        let open = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept"])?;
+        let carried = || Ok::<_, anyhow::Error>(mesh.metrics(other)?.sum("istio_tcp_received_bytes_total", &[]));
+
+        mesh.signal(&program, Signal::TERM)?;
+        mesh.log_line(&program, &["draining"])?;
+        // What is open goes on, as the other node's ztunnel counts it.
+        let then = carried()?;
+        until("bytes flow while ztunnel drains", || {
+            let now = carried()?;
+            ensure!(now > then + 100.0, "{now} bytes, {then} when it began to drain");
+            Ok(())
         })?;
+        open.finish()?.flawless(5).with_context(|| format!("{program} was asked to end"))?;
+        // Nothing is open any more: it waits no longer, and ends well.
+        mesh.log_line(&program, &["every connection finished"])?;
         until(&format!("{program} was started again"), || {
             let now = mesh.program(&program)?;
             ensure!(now.restarts > before && now.pid.is_some(), "{now:?}");
@@ -52,6 +51,7 @@ fn graceful(mesh: &Mesh) -> Result<()> {
             );
             Ok(())
         })?;
+
         mesh.get_at_last("shop/client", &url)?;
         // And not in the clear: a ztunnel that is not there must not mean that nobody takes care.
         let capture = mesh.capture(&["GET /wire"])?;
