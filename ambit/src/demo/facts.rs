@@ -21,6 +21,11 @@ impl Access {
         })
     }
 
+    /// A policy kept it from being opened.
+    pub(super) fn refused(&self) -> bool {
+        self.error.as_ref().is_some_and(|e| e.contains("policy rejection"))
+    }
+
     /// Written by the node of the destination.
     pub(super) fn inbound(&self) -> bool {
         self.direction == "inbound"
