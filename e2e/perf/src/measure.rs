@@ -13,6 +13,8 @@ use std::path::Path as FilePath;
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
+/// Where tunnels arrive in a pod.
+const HBONE_PORT: u16 = 15008;
 /// Longest wait for the first request of a world to pass.
 const FIRST: Duration = Duration::from_secs(30);
 /// Let a world come to rest before its memory is read.
@@ -88,15 +90,30 @@ impl Clocks {
     }
 }
 
-/// Waits until requests pass on every path, or says why they do not.
+/// Waits until connections pass on every path, and sees that they take the way they should.
 pub(crate) fn prove(own: &FilePath, world: &World) -> Result<()> {
     let deadline = Instant::now() + FIRST;
     for path in [Path::Remote, Path::Same] {
-        while let Err(e) = Load::prepare(own, world, path, LoadKind::Http { connections: 1 }, 0.1) {
-            if Instant::now() > deadline {
-                return Err(e.context(format!("nothing passes in world `{}`: {}", world.kind, world.last_words())));
+        let held = loop {
+            match Load::prepare(own, world, path, LoadKind::Hold { connections: 1 }, 1.0) {
+                Ok(load) => break load,
+                Err(e) if Instant::now() > deadline => {
+                    return Err(e.context(format!("nothing passes in world `{}`: {}", world.kind, world.last_words())));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
-            std::thread::sleep(Duration::from_millis(50));
+        };
+        let tunnels = processes::connections(world.server(path).pid, HBONE_PORT);
+        drop(held);
+        match world.kind {
+            Kind::Direct => ensure!(tunnels == 0, "there is a tunnel in the world without a mesh"),
+            // A mesh that is bypassed is as fast as none.
+            Kind::Ambit | Kind::Envoy => ensure!(
+                tunnels > 0,
+                "in world `{}` the {path} path works without a tunnel to the server's port {HBONE_PORT}: {}",
+                world.kind,
+                world.last_words()
+            ),
         }
     }
     Ok(())
@@ -113,7 +130,6 @@ pub(crate) fn case(own: &FilePath, world: &World, case: Case, seconds: f64, roun
     ensure!(outcome.done > 0, "nothing got through: {}", outcome.example.as_deref().unwrap_or("no error was seen"));
     let (proxies, total) = (after.proxies - before.proxies, after.total - before.total);
     if world.kind != Kind::Direct && total > 0.2 {
-        // A mesh that is bypassed is as fast as none.
         ensure!(proxies > 0.0, "the proxies did nothing: the traffic went around them");
     }
     let proxies = (world.kind != Kind::Direct).then_some(proxies);

@@ -60,6 +60,17 @@ pub(crate) fn network_threads() -> Result<Vec<u32>> {
     Ok(every()?.filter(|(_, stat)| stat.name.starts_with("ksoftirqd")).map(|(pid, _)| pid).collect())
 }
 
+/// Connections that are open at this local port, in the network namespace of a process.
+pub(crate) fn connections(pid: u32, port: u16) -> usize {
+    let mut count = 0;
+    for family in ["tcp", "tcp6"] {
+        let path = format!("/proc/{pid}/net/{family}");
+        // A kernel without IPv6 has no such file.
+        count += open_at(&fs::read_to_string(&path).unwrap_or_default(), port);
+    }
+    count
+}
+
 fn every() -> Result<impl Iterator<Item = (u32, Stat)>> {
     let entries = fs::read_dir("/proc").context("cannot read /proc")?;
     Ok(entries.filter_map(|entry| {
@@ -82,6 +93,16 @@ fn parse_stat(text: &str) -> Option<Stat> {
     // Fields are counted as proc_pid_stat(5) does, from the state, which is its third.
     let (parent, user, system) = (field(4 - 3)?, field(14 - 3)?, field(15 - 3)?);
     Some(Stat { name, parent: u32::try_from(parent).ok()?, ticks: user + system })
+}
+
+/// Lines of `/proc/net/tcp` in the state "established" with this local port.
+fn open_at(text: &str, port: u16) -> usize {
+    let is_open = |line: &&str| {
+        let mut words = line.split_ascii_whitespace();
+        let at_port = words.nth(1).and_then(|local| local.rsplit_once(':')).map(|(_, p)| u16::from_str_radix(p, 16));
+        at_port == Some(Ok(port)) && words.nth(1) == Some("01")
+    };
+    text.lines().skip(1).filter(is_open).count()
 }
 
 fn parse_memory(text: &str) -> Option<Memory> {
@@ -110,6 +131,17 @@ mod tests {
         let text = "Name:\tx\nVmHWM:\t  90 kB\nVmRSS:\t    20 kB\nRssAnon:\t    5 kB\nRssFile:\t 15 kB\n";
         assert_eq!(parse_memory(text), Some(Memory { resident: 20480.0, anonymous: 5120.0 }));
         assert_eq!(parse_memory("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn open_connections() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+            0: 0202F40A:3AA0 00000000:0000 0A 00000000:00000000\n\
+            1: 0202F40A:3AA0 0201F40A:9C40 01 00000000:00000000\n\
+            2: 0000000000000000FFFF00000202F40A:3AA0 0000000000000000FFFF00000201F40A:9C42 01 0:0\n\
+            3: 0202F40A:9C40 0201F40A:3AA0 01 00000000:00000000\n\
+            4: broken\n";
+        assert_eq!((open_at(text, 15008), open_at(text, 40000), open_at(text, 1), open_at("", 15008)), (2, 1, 0, 0));
     }
 
     #[test]
