@@ -112,9 +112,18 @@ impl Agent {
             let Some(path) = managed.netns_path().filter(|_| matches!(managed.enrolment, Enrolment::In(_))) else {
                 continue;
             };
+            let was_enabled = before.get(uid).is_some_and(|state| state.redirection == Redirection::Enabled);
             let (tools, pod, settings, uid) =
                 (self.tools.clone(), managed.pod.clone(), managed.settings.clone(), uid.clone());
-            captures.spawn(async move { (tools.capture(&pod, &path, &settings).await, uid) });
+            captures.spawn(async move {
+                let captured = match Tools::open(&pod, &path, &settings) {
+                    // What the predecessor redirected stays redirected, whoever serves it now; what it had not, waits
+                    // for a ztunnel first.
+                    Ok(held) if was_enabled => tools.capture(&held).await.map(|()| held),
+                    opened => opened,
+                };
+                (captured, uid)
+            });
         }
         while let Some(captured) = captures.join_next().await {
             let Ok((captured, uid)) = captured else { continue };
@@ -409,21 +418,20 @@ impl Agent {
     }
 }
 
-/// Captures a pod, if that is not done yet, and hands it over.
+/// Hands a pod over and captures it.
 async fn enrol(tools: &Tools, pod: &Pod, path: &std::path::Path, settings: Settings, held: Option<Enrolled>) -> Done {
-    // Captured already, when only ztunnel was missing: rules are idempotent, but need not be made each time. Opened
-    // again all the same, since another namespace may be mounted at the same path by now.
+    // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be mounted at the same path by now.
     let current = held.filter(|held| {
         held.path == path
             && held.settings == settings
             && held.ips == pod.ips
             && crate::netns::Netns::open(path).is_ok_and(|now| now.id() == held.netns.id())
     });
-    let captured = match current {
+    let opened = match current {
         Some(held) => Ok(held),
-        None => tools.capture(pod, path, &settings).await,
+        None => Tools::open(pod, path, &settings),
     };
-    match captured {
+    match opened {
         Ok(held) => {
             let result = tools.hand_over(pod, &held).await;
             Done::Enrolled { held: Some(held), result }

@@ -78,23 +78,24 @@ impl Tools {
         Self { handoff, probes, kernel: Semaphore::new(AT_ONCE) }
     }
 
-    /// Opens the namespace and puts the rules in; nothing is handed over yet.
-    pub(crate) async fn capture(
-        &self,
-        pod: &Pod,
-        path: &Path,
-        settings: &Settings,
-    ) -> Result<Enrolled, OperationError> {
-        let _permit = self.kernel.acquire().await;
+    /// Opens the namespace; nothing is changed yet.
+    pub(crate) fn open(pod: &Pod, path: &Path, settings: &Settings) -> Result<Enrolled, OperationError> {
         let netns = Arc::new(Netns::open(path)?);
-        apply::install(netns.as_fd(), settings).await?;
         Ok(Enrolled { netns, path: path.to_owned(), settings: settings.clone(), ips: pod.ips.clone() })
     }
 
-    /// Hands a captured pod to ztunnel, then lets the kubelet's probes in.
+    /// Puts the rules in.
+    pub(crate) async fn capture(&self, enrolled: &Enrolled) -> Result<(), OperationError> {
+        let _permit = self.kernel.acquire().await;
+        Ok(apply::install(enrolled.netns.as_fd(), &enrolled.settings).await?)
+    }
+
+    /// Hands a pod to ztunnel, then redirects its traffic there, then lets the kubelet's probes in. In this order: a
+    /// pod that runs while it joins never meets rules that lead to nobody.
     pub(crate) async fn hand_over(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
         let netns = enrolled.netns.try_clone_fd().map_err(OperationError::Descriptor)?;
         self.handoff.add(&pod.uid, info(pod), netns).await?;
+        self.capture(enrolled).await?;
         if let Some(probes) = &self.probes {
             probes.add(&pod.uid, &enrolled.ips).await?;
         }

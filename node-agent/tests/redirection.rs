@@ -287,6 +287,7 @@ fn what_is_missing_is_seen() {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "a skipped case must be seen")]
 fn without_ipv6_in_the_pod() {
     let pair = Pair::new();
     pair.pod.run(|| {

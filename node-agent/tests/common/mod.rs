@@ -18,6 +18,7 @@ use rustix::thread::UnshareFlags;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the tests in namespaces of their own, or says loudly that this machine has none.
+#[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
 pub fn main(tests: Vec<(&'static str, fn())>) {
     let arguments = Arguments::from_args();
     if !arguments.list
