@@ -10,7 +10,7 @@ pub const DATAPLANE_MODE_NONE: &str = "none";
 pub const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// Value of [`REDIRECTION`]: captured and served by ztunnel; peers may use HBONE.
 pub const REDIRECTION_ENABLED: &str = "enabled";
-/// Value of [`REDIRECTION`]: rules are in, no ztunnel serves the pod yet.
+/// Value of [`REDIRECTION`]: it should be in the mesh, and no ztunnel serves it (yet).
 pub const REDIRECTION_PENDING: &str = "pending";
 /// Annotation on a Pod (bool): inbound plaintext is not captured.
 pub const BYPASS_INBOUND_CAPTURE: &str = "ambient.istio.io/bypass-inbound-capture";

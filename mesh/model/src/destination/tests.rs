@@ -492,7 +492,7 @@ fn weighted_waypoints() {
     for (name, weights, shares) in [
         ("ninety to ten", (90, 10), [0.9, 0.05, 0.05]),
         ("all to one", (0, 1), [0.0, 0.5, 0.5]),
-        ("even", (50, 50), [0.5, 0.25, 0.25]),
+        ("even, and the pods behind one evenly too", (1, 1), [0.5, 0.25, 0.25]),
         ("no weight at all: the single waypoint", (0, 0), [1.0, 0.0, 0.0]),
     ] {
         let waypoint = by_name("shop/wp");
