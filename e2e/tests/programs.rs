@@ -55,7 +55,7 @@ fn nginx() -> Result<()> {
     folder.write(
         "nginx.conf",
         &format!(
-            "daemon off; master_process off; pid {directory}/pid; error_log stderr;\nevents {{}}\n\
+            "user root root; daemon off; master_process off; pid {directory}/pid; error_log stderr;\nevents {{}}\n\
              http {{ access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;\n\
              fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n\
              server {{ listen 8080; listen [::]:8080; root {directory}; }} }}\n"
