@@ -404,7 +404,11 @@ impl Agent {
         let count = |redirection| states.values().filter(|state| state.redirection == redirection).count() as i64;
         self.metrics.enrolled.set(count(Redirection::Enabled));
         self.metrics.pending.set(count(Redirection::Pending));
-        self.metrics.not_captured.set(self.pods.values().filter(|managed| managed.uncaptured).count() as i64);
+        let outside = |managed: &&Managed| {
+            let wanted = !managed.gone && matches!(managed.enrolment, Enrolment::In(_));
+            wanted && (managed.uncaptured || !managed.complete)
+        };
+        self.metrics.not_captured.set(self.pods.values().filter(outside).count() as i64);
         if self.published.as_ref() == Some(&states) {
             return;
         }
@@ -420,7 +424,8 @@ impl Agent {
 
 /// Hands a pod over and captures it.
 async fn enrol(tools: &Tools, pod: &Pod, path: &std::path::Path, settings: Settings, held: Option<Enrolled>) -> Done {
-    // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be mounted at the same path by now.
+    // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be
+    // mounted at the same path by now.
     let current = held.filter(|held| {
         held.path == path
             && held.settings == settings
