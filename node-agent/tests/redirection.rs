@@ -161,7 +161,7 @@ fn dns_is_captured_when_asked() {
     // The proxy listens on loopback. Its answers must reach the application, and its own queries the real server.
     let proxy = pair.pod.run(|| UdpSocket::bind("127.0.0.1:15053").unwrap());
     let server = pair.client.run(|| UdpSocket::bind(SocketAddr::new(CLIENT_V4.into(), 53)).unwrap());
-    let app = pair.pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let app = pair.pod.run(|| udp_sharing("0.0.0.0:0".parse().unwrap(), false));
     for socket in [&proxy, &server, &app] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
@@ -171,17 +171,16 @@ fn dns_is_captured_when_asked() {
     let (n, from) = proxy.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..n], b"query");
 
-    // Forwarded from the same port as the application's: what the zones are for.
+    // ztunnel's own query may leave from the very port of the application's: without a zone of its own it would be
+    // taken for the same flow, and come back to ztunnel.
     let port = app.local_addr().unwrap().port();
-    let upstream = pair.pod.run(|| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-        socket.set_mark(node_agent::redirect::rules::ZTUNNEL_MARK).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        let address = SocketAddr::new(POD_V4.into(), 0);
-        socket.bind(&address.into()).unwrap();
-        UdpSocket::from(socket)
-    });
-    assert_ne!(port, 0);
+    let same_port = pair.pod.run(|| udp_sharing(SocketAddr::new(POD_V4.into(), port), true));
+    same_port.send_to(b"clash", SocketAddr::new(CLIENT_V4.into(), 53)).unwrap();
+    let n = server.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..n], b"clash");
+    drop(same_port);
+
+    let upstream = pair.pod.run(|| udp_sharing(SocketAddr::new(POD_V4.into(), 0), true));
     upstream.set_read_timeout(Some(PATIENCE)).unwrap();
     upstream.send_to(b"forwarded", SocketAddr::new(CLIENT_V4.into(), 53)).unwrap();
     let (n, forwarder) = server.recv_from(&mut buffer).unwrap();
@@ -192,6 +191,16 @@ fn dns_is_captured_when_asked() {
     // A connected socket takes only what comes from the server it asked.
     let n = app.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..n], b"answer");
+}
+
+fn udp_sharing(address: SocketAddr, as_ztunnel: bool) -> UdpSocket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    if as_ztunnel {
+        socket.set_mark(node_agent::redirect::rules::ZTUNNEL_MARK).unwrap();
+    }
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.into()
 }
 
 fn applying_again_disturbs_nothing() {
