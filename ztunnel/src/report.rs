@@ -139,14 +139,14 @@ impl Report {
             Judgement::Decided(decision) => {
                 self.decided(decision);
                 let error = format!("connection closed due to policy rejection: {}", decision.reason);
-                self.end(ResponseFlags::Deny, Some("POLICY_DENIED"), Some(&error));
+                self.end(ResponseFlags::Deny, Some(judgement.code()), Some(&error));
             }
             Judgement::MissingPolicy(policy) => {
                 let error = format!(
                     "connection closed due to policy rejection: {policy} covers this workload and has not come from \
                      the control plane"
                 );
-                self.end(ResponseFlags::Deny, Some("POLICY_UNKNOWN"), Some(&error));
+                self.end(ResponseFlags::Deny, Some(judgement.code()), Some(&error));
             }
         }
     }

@@ -51,6 +51,16 @@ pub(crate) enum Judgement {
     MissingPolicy(Arc<str>),
 }
 
+impl Judgement {
+    /// The stable code of a denial; documented in `docs/reasons.md`.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Decided(_) => "POLICY_DENIED",
+            Self::MissingPolicy(_) => "POLICY_UNKNOWN",
+        }
+    }
+}
+
 impl Shared {
     /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
     pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {

@@ -144,7 +144,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     match shared.judge(&pod.info, &workload, &facts).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
-            asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED");
+            asked.refuse(StatusCode::UNAUTHORIZED, judgement.code());
             return report.denied(&judgement);
         }
     }
