@@ -44,8 +44,7 @@ impl TestCa {
         csr.params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().expect("ASCII"))];
         csr.params.not_before = (now - Duration::from_secs(60)).into();
         csr.params.not_after = (now + lifetime).into();
-        csr.params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         vec![csr.signed_by(&self.root).expect("a certificate").pem(), self.root_pem()]
     }
 

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::{Action, Facts, Outcome, Policy, matches};
 use crate::address::NamespacedName;
 
+/// Most policies that a denial names; a workload covered by many is told of the first ones.
+const MOST_NAMED: usize = 4;
+
 /// May the connection enter, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -26,8 +29,8 @@ pub enum Reason {
     AllowedBy(NamespacedName, usize),
     /// A deny policy matched: its key and the index of the rule.
     DeniedBy(NamespacedName, usize),
-    /// Allow policies cover the workload, none matched: how many there were.
-    NotAllowed(usize),
+    /// Allow policies cover the workload, none matched: the first few of them.
+    NotAllowed(Vec<NamespacedName>),
 }
 
 impl fmt::Display for Reason {
@@ -36,7 +39,13 @@ impl fmt::Display for Reason {
             Self::NoPolicy => write!(f, "no policy applies"),
             Self::AllowedBy(policy, rule) => write!(f, "allowed by: {policy} (rule {rule})"),
             Self::DeniedBy(policy, rule) => write!(f, "explicitly denied by: {policy} (rule {rule})"),
-            Self::NotAllowed(_) => write!(f, "allow policies exist, but none allowed"),
+            Self::NotAllowed(policies) => {
+                write!(f, "allow policies exist, but none allowed: ")?;
+                for (i, policy) in policies.iter().enumerate() {
+                    write!(f, "{}{policy}", if i == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -61,7 +70,7 @@ impl Reason {
 /// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
 /// policy is never weaker than written.
 pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts) -> Decision {
-    let mut allow_policies = 0;
+    let mut not_allowed = Vec::new();
     let mut allowed_by = None;
     let mut denied_by = None;
     let mut dry_run = Vec::new();
@@ -77,9 +86,11 @@ pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &F
         }
         match policy.action {
             Action::Allow => {
-                allow_policies += 1;
                 if allowed_by.is_none() {
                     allowed_by = matched.map(|rule| (policy.key(), rule));
+                }
+                if not_allowed.len() < MOST_NAMED {
+                    not_allowed.push(policy.key());
                 }
             }
             Action::Deny => {
@@ -92,8 +103,8 @@ pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &F
     let (allowed, reason) = match (denied_by, allowed_by) {
         (Some((policy, rule)), _) => (false, Reason::DeniedBy(policy, rule)),
         (None, Some((policy, rule))) => (true, Reason::AllowedBy(policy, rule)),
-        (None, None) if allow_policies == 0 => (true, Reason::NoPolicy),
-        (None, None) => (false, Reason::NotAllowed(allow_policies)),
+        (None, None) if not_allowed.is_empty() => (true, Reason::NoPolicy),
+        (None, None) => (false, Reason::NotAllowed(not_allowed)),
     };
     Decision { allowed, reason, dry_run }
 }

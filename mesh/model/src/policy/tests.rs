@@ -256,6 +256,7 @@ fn policies_together() {
     let none = Vec::new();
     let by = |name: &str, rule| Reason::AllowedBy(key(name), rule);
     let not = |name: &str, rule| Reason::DeniedBy(key(name), rule);
+    let unmatched = |names: &[&str]| Reason::NotAllowed(names.iter().map(|name| key(name)).collect());
     let table = [
         ("no policy allows", vec![], Reason::NoPolicy, vec![]),
         ("a deny that does not match allows", vec![deny("d", &unmet)], Reason::NoPolicy, vec![]),
@@ -263,24 +264,24 @@ fn policies_together() {
         ("the rule that matched is named", vec![deny("d", &second)], not("d", 1), vec![]),
         ("an allow that matches allows", vec![allow("a", &met)], by("a", 0), vec![]),
         ("the rule that allowed is named", vec![allow("a", &second)], by("a", 1), vec![]),
-        ("an allow that does not match denies", vec![allow("a", &unmet)], Reason::NotAllowed(1), vec![]),
-        ("an allow without rules denies all", vec![allow("a", &none)], Reason::NotAllowed(1), vec![]),
+        ("an allow that does not match denies", vec![allow("a", &unmet)], unmatched(&["a"]), vec![]),
+        ("an allow without rules denies all", vec![allow("a", &none)], unmatched(&["a"]), vec![]),
         ("a deny without rules denies nobody", vec![deny("d", &none)], Reason::NoPolicy, vec![]),
         ("one allow of several is enough", vec![allow("a", &unmet), allow("b", &met)], by("b", 0), vec![]),
-        ("no allow of several", vec![allow("a", &unmet), allow("b", &unmet)], Reason::NotAllowed(2), vec![]),
+        ("no allow of several", vec![allow("a", &unmet), allow("b", &unmet)], unmatched(&["a", "b"]), vec![]),
         ("the first allow is named", vec![allow("a", &met), allow("b", &met)], by("a", 0), vec![]),
         ("the first deny is named", vec![deny("d", &met), deny("e", &met)], not("d", 0), vec![]),
         ("deny wins over allow", vec![allow("a", &met), deny("d", &met)], not("d", 0), vec![]),
         ("deny wins in either order", vec![deny("d", &met), allow("a", &met)], not("d", 0), vec![]),
         ("an unmet deny leaves it to allow", vec![deny("d", &unmet), allow("a", &met)], by("a", 0), vec![]),
         ("a deny that cannot be evaluated denies", vec![deny("d", &unsure), allow("a", &met)], not("d", 0), vec![]),
-        ("an allow that cannot be evaluated does not allow", vec![allow("a", &unsure)], Reason::NotAllowed(1), vec![]),
+        ("an allow that cannot be evaluated does not allow", vec![allow("a", &unsure)], unmatched(&["a"]), vec![]),
         ("a dry deny only tells", vec![dry(deny("d", &met))], Reason::NoPolicy, vec![key("d")]),
         ("a dry deny beside an allow", vec![dry(deny("d", &met)), allow("a", &met)], by("a", 0), vec![key("d")]),
         (
             "a dry allow does not allow",
             vec![dry(allow("a", &met)), allow("b", &unmet)],
-            Reason::NotAllowed(1),
+            unmatched(&["b"]),
             vec![key("a")],
         ),
         ("a dry allow is no allow policy", vec![dry(allow("a", &unmet))], Reason::NoPolicy, vec![]),
@@ -328,10 +329,10 @@ fn reasons_read_as_sentences() {
         (Reason::NoPolicy, "no policy applies"),
         (Reason::AllowedBy(key("a"), 2), "allowed by: shop/a (rule 2)"),
         (Reason::DeniedBy(key("d"), 0), "explicitly denied by: shop/d (rule 0)"),
-        (Reason::NotAllowed(3), "allow policies exist, but none allowed"),
+        (Reason::NotAllowed(vec![key("a"), key("b")]), "allow policies exist, but none allowed: shop/a, shop/b"),
     ] {
         assert_eq!(reason.to_string(), text);
     }
     assert_eq!(Reason::DeniedBy(key("d"), 0).policy(), Some(&key("d")));
-    assert_eq!(Reason::NotAllowed(1).policy(), None);
+    assert_eq!(Reason::NotAllowed(vec![key("a")]).policy(), None);
 }
