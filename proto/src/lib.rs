@@ -9,7 +9,12 @@
 //! | [`discovery`] | `envoy.service.discovery.v3` | control plane ↔ proxies |
 //! | [`certificate`] | `istio.v1.auth` | proxies → CA |
 //! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
-#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the .proto files, which carry the documentation")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated from the .proto files, which carry the documentation"
+)]
 
 // The generated code of `policy` refers to `super::workload`; the nesting below mirrors the packages.
 mod generated {
