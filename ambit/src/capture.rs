@@ -15,6 +15,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +104,8 @@ impl Capture {
 }
 
 const READY: &str = "capturing\n";
+/// How long packets that wait are still looked at after the end.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What the child is told.
 #[derive(Debug, clap::Args)]
@@ -140,17 +143,22 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode> {
     });
     let mut packet = vec![0; 128 << 10];
     let mut source = &socket;
+    let mut ends = None;
     loop {
+        if ends.is_none() && ended.load(Ordering::SeqCst) {
+            ends = Some(Instant::now() + LINGER);
+        }
         match source.read(&mut packet) {
             Ok(length) => seen.look(&packet[..length]),
             // Nothing waits: what was sent before the end has been seen.
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                if ended.load(Ordering::SeqCst) {
-                    break;
-                }
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && ends.is_some() => break,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e).context("the capture broke"),
+        }
+        // Traffic that never pauses must not hold up the end.
+        if ends.is_some_and(|end| Instant::now() > end) {
+            break;
         }
     }
     seen.lost = packets::lost(&socket)?;
