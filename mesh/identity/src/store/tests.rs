@@ -111,8 +111,9 @@ async fn lifetimes_of_three_seconds_never_run_out() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(store.held(&id(CART)).is_some());
     }
-    // Thirty seconds at one renewal in about one and a half.
-    assert!((18..=26).contains(&ca.asked()), "{}", ca.asked());
+    // Certificates end on whole seconds, so two to three of the three are left on arrival: thirty seconds at one
+    // renewal in 0.9 to 1.65.
+    assert!((18..=35).contains(&ca.asked()), "{}", ca.asked());
 }
 
 #[tokio::test(start_paused = true)]
