@@ -110,6 +110,7 @@ fn circumstances(args: &Bench, programs: &Programs) -> Circumstances {
         cores: machine::cores(),
         memory_gib: machine::memory_gib(),
         kernel: machine::kernel(),
+        load_average: machine::load_average(),
         release: !cfg!(debug_assertions),
         ambit: match &args.ambit {
             Some(path) => machine::version(path),

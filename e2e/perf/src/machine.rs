@@ -16,6 +16,8 @@ pub(crate) struct Circumstances {
     pub(crate) cores: usize,
     pub(crate) memory_gib: f64,
     pub(crate) kernel: String,
+    /// Of the last minute before the run: work that is not ours.
+    pub(crate) load_average: f64,
     /// Built with optimisations.
     pub(crate) release: bool,
     pub(crate) ambit: String,
@@ -46,6 +48,12 @@ pub(crate) fn memory_gib() -> f64 {
     let kib =
         info.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_ascii_whitespace().next()?.parse().ok());
     kib.unwrap_or(0.0) / 1024.0 / 1024.0
+}
+
+/// How many processes wanted a core during the last minute, on average.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
 /// The kernel's version.

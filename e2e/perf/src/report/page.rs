@@ -19,7 +19,8 @@ one small request in flight each; `connect16` is 16 clients that open a connecti
 compared byte by byte.
 
 Each round runs every case in every world in turn, the order rotating. A cell is the median over the rounds, with the
-smallest and the largest; a ratio is taken within each round, and called better or worse only if all rounds agree.
+smallest and the largest; a ratio is taken within each round, and called better or worse only if all of at least three
+rounds agree.
 Throughput is that of the whole chain, load and servers included, sharing this machine's cores: **CPU of the
 proxies is the figure to compare proxies by.** It counts all threads of the two (or, for Envoy, three) proxy processes;
 *everybody* adds the server, the load, and the kernel's network threads where they can be seen. Memory is that of the
@@ -52,10 +53,15 @@ pub(crate) fn page(report: &Report) -> String {
     let envoy = c.envoy.as_deref().unwrap_or("not measured");
     let _ = writeln!(
         out,
-        "| | |\n|---|---|\n| machine | {}, {} cores, {:.0} GiB, Linux {} |\n| ambit | {} |\n| envoy | {envoy} |\n\
+        "| | |\n|---|---|\n| machine | {}, {} cores, {:.0} GiB, Linux {} |\n| load average before the run | {} |\n| ambit | {} |\n| envoy | {envoy} |\n\
          | worker threads of each proxy | {} |\n| rounds | {} of {} s per case and world |\n",
-        c.cpu, c.cores, c.memory_gib, c.kernel, c.ambit, c.workers, c.rounds, c.seconds
+        c.cpu, c.cores, c.memory_gib, c.kernel, c.load_average, c.ambit, c.workers, c.rounds, c.seconds
     );
+    if c.load_average > c.cores as f64 / 2.0 {
+        out.push_str(
+            "**The machine was busy with other work during this run, so ranges are wide and latencies long.**\n\n",
+        );
+    }
     out.push_str("## Results\n\nMedian (smallest–largest).\n\n");
     for section in &report.summary {
         let what = match section.case.as_str() {
@@ -85,6 +91,7 @@ mod tests {
             cores: 2,
             memory_gib: 7.6,
             kernel: "6.1".into(),
+            load_average: 1.5,
             release: false,
             ambit: "ambit 0.1.0".into(),
             envoy: None,
@@ -99,6 +106,7 @@ mod tests {
             "debug build",
             "a processor, 2 cores, 8 GiB, Linux 6.1",
             "| envoy | not measured |",
+            "busy with other work",
             "### memory, idle and with 1000 connections held\n\n| memory | direct",
             "| idle: resident, MiB | – | 20.0 | – |",
         ] {
