@@ -59,6 +59,11 @@ fn matched(condition: &Match) -> nft::Match {
         Match::InInterface(name) => nft::Match::eq(Field::Iifname, name.as_str()),
         Match::OutInterface(is, name) => nft::Match::new(Field::Oifname, op(*is), *name),
         Match::PacketMark(is, mark) => nft::Match::new(Field::Mark, op(*is), masked(*mark)),
+        Match::Opens => {
+            let (opens, mask) = (nft::TcpFlags::SYN, nft::TcpFlags::SYN | nft::TcpFlags::ACK);
+            let masked = nft::Value::Masked { value: opens.0.into(), mask: mask.0.into() };
+            nft::Match::eq(Field::TcpFlags, masked)
+        }
         Match::ConnectionMark(mark) => nft::Match::eq(Field::CtMark, masked(*mark)),
     }
 }

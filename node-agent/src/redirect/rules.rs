@@ -160,6 +160,10 @@ pub enum Match {
     PacketMark(Is, u32),
     /// The connection's mark, under [`MARK_MASK`].
     ConnectionMark(u32),
+    /// A TCP packet that opens a connection. Connection tracking begins with the first rules of a namespace, and takes
+    /// the next packet of a connection that is open already for the first of a new one: redirected, that connection
+    /// would be reset the moment its pod joins.
+    Opens,
 }
 
 /// What happens to a packet that meets all conditions.
@@ -198,7 +202,7 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
     use End::{Destination, Source};
     use Hook::{Output, Prerouting};
     use Is::{Equal, Not};
-    use Match::{Address, ConnectionMark, InInterface, OutInterface, PacketMark, Port};
+    use Match::{Address, ConnectionMark, InInterface, Opens, OutInterface, PacketMark, Port};
     use Protocol::{Tcp, Udp};
     use Table::{Mangle, Nat, Raw};
 
@@ -229,8 +233,12 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
     }
     if settings.inbound_capture {
         for (loopback, _) in &families {
-            let matches =
-                vec![Address(Destination, Not, *loopback), Port(Tcp, Destination, Not, HBONE_PORT), not_from_ztunnel()];
+            let matches = vec![
+                Address(Destination, Not, *loopback),
+                Port(Tcp, Destination, Not, HBONE_PORT),
+                Opens,
+                not_from_ztunnel(),
+            ];
             rule(Nat, Prerouting, matches, Redirect(INBOUND_PLAINTEXT_PORT));
         }
     }
@@ -253,7 +261,7 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
         rule(Nat, Output, vec![Address(Destination, Not, *loopback), OutInterface(Equal, "lo")], Accept);
     }
     for (loopback, _) in &families {
-        let matches = vec![Address(Destination, Not, *loopback), tcp(), not_from_ztunnel()];
+        let matches = vec![Address(Destination, Not, *loopback), Opens, not_from_ztunnel()];
         rule(Nat, Output, matches, Redirect(OUTBOUND_PORT));
     }
     rules
@@ -302,6 +310,7 @@ impl fmt::Display for Match {
             Self::InInterface(name) => write!(f, "iifname \"{name}\""),
             Self::OutInterface(is, name) => write!(f, "oifname {is}\"{name}\""),
             Self::PacketMark(is, mark) => write!(f, "meta mark & {MARK_MASK:#010x} {} {mark:#010x}", is.sign()),
+            Self::Opens => f.write_str("tcp flags & (syn | ack) == syn"),
             Self::ConnectionMark(mark) => write!(f, "ct mark & {MARK_MASK:#010x} == {mark:#010x}"),
         }
     }

@@ -17,8 +17,8 @@ fn the_whole_set() {
 \tchain istio-prerouting {
 \t\tip saddr 169.254.7.127 meta l4proto tcp counter accept
 \t\tip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp counter accept
-\t\tip daddr != 127.0.0.1 tcp dport != 15008 meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
-\t\tip6 daddr != ::1 tcp dport != 15008 meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
+\t\tip daddr != 127.0.0.1 tcp dport != 15008 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
+\t\tip6 daddr != ::1 tcp dport != 15008 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
 \t}
 \tchain istio-output {
 \t\tip daddr 169.254.7.127 meta l4proto tcp counter accept
@@ -26,8 +26,8 @@ fn the_whole_set() {
 \t\tmeta l4proto tcp meta mark & 0x00000fff == 0x00000111 counter accept
 \t\tip daddr != 127.0.0.1 oifname \"lo\" counter accept
 \t\tip6 daddr != ::1 oifname \"lo\" counter accept
-\t\tip daddr != 127.0.0.1 meta l4proto tcp meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
-\t\tip6 daddr != ::1 meta l4proto tcp meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
+\t\tip daddr != 127.0.0.1 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
+\t\tip6 daddr != ::1 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15001
 \t}
 }
 table inet istio-ambient-mangle {
