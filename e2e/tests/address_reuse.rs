@@ -1,4 +1,6 @@
 //! A pod goes, another one gets its address at once: nobody who means the old one ever talks to the new one.
+//!
+//! Seen red when the caller did not compare the identity that the server proved with the one it meant.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;

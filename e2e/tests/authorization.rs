@@ -1,5 +1,7 @@
 //! Who may come in: AuthorizationPolicy by principal, namespace, port and address; PeerAuthentication; live, with the
 //! reason where an operator looks for it.
+//!
+//! Seen red when every policy allowed; cutting also when open connections were not judged again.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Shared, Suite};

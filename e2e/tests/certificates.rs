@@ -1,4 +1,6 @@
 //! Certificates that live for seconds are renewed under traffic, and nobody notices.
+//!
+//! Seen red when certificates were renewed after they had expired.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;

@@ -1,4 +1,6 @@
 //! Traffic does not need the control plane: killed and started again, nobody notices; and then it is heard again.
+//!
+//! Seen red when ztunnel ended with its stream from the control plane, and when it did not connect again.
 use anyhow::Result;
 use e2e::Mesh;
 use e2e::harness::Suite;

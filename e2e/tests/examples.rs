@@ -1,4 +1,6 @@
 //! What the README shows works: the demo, and every example.
+//!
+//! Seen red without redirect rules (the demo), and with a Pod without a command among the examples.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::command::{self, ambit};

@@ -1,5 +1,8 @@
 //! A connection through the mesh is a connection: any amount of bytes, any number of them, closed half by half, with
 //! either side speaking first.
+//!
+//! Seen red: the gibibyte when one byte in a while was flipped; the thousand when the 301st connection was refused;
+//! half-closes when the first end ended both; speaking first when plaintext was refused.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Shared, Suite};

@@ -1,4 +1,6 @@
 //! A mesh keeps to itself: two run side by side with the same addresses, and of one that was killed nothing is left.
+//!
+//! Seen red when the machine did not end with `ambit up`, and when it did not answer to `ambit down`.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::command::{self, ambit};

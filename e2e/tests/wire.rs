@@ -3,6 +3,8 @@
 //!
 //! Each trial looks at the same wire before joining, where the words must be seen: a capture that sees nothing cannot
 //! pass.
+//!
+//! Seen red when the node agent wrote no redirect rules; the second trial when rules caught open connections, too.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Shared, Suite};
