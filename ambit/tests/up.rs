@@ -37,6 +37,11 @@ metadata: {name: b-service, namespace: t}
 spec: {selector: {app: b}, ipFamilyPolicy: PreferDualStack, ports: [{port: 80, targetPort: 8080}]}
 ";
 
+#[allow(clippy::print_stdout, reason = "what was not tested must be seen")]
+fn skipped(test: &str, said: &str) {
+    println!("SKIPPED {test}: this machine lacks what `ambit up` needs: {said}");
+}
+
 impl Mesh {
     /// `None`, said loudly, where namespaces cannot be had.
     fn start(test: &str, yaml: &str) -> Option<Mesh> {
@@ -55,8 +60,7 @@ impl Mesh {
             if up.try_wait().unwrap().is_some() {
                 let said = String::from_utf8_lossy(&up.wait_with_output().unwrap().stderr).into_owned();
                 assert!(said.contains("cannot make") || said.contains("cannot run here"), "it did not start: {said}");
-                #[allow(clippy::print_stdout, reason = "what was not tested must be seen")]
-                println!("SKIPPED {test}: this machine lacks what `ambit up` needs: {said}");
+                skipped(test, &said);
                 return None;
             }
             let output = ambit(&home).args(["status", "--wait", "1", "--name", &name]).output().unwrap();

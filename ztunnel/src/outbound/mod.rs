@@ -39,7 +39,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     match plan {
         Plan::Refuse(refusal) => early.failed(refusal.code(), &refusal),
         Plan::Plain(to) => plain(&worker, &pod, &client, tcp, from, to).await,
-        Plan::Tunnel { key, to } => tunnel(&worker, &pod, &client, tcp, from, key, to).await,
+        Plan::Tunnel { key, to } => tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
     }
 }
 
@@ -75,7 +75,7 @@ async fn tunnel(
     client: &Arc<Workload>,
     tcp: TcpStream,
     from: SocketAddr,
-    key: Key,
+    key: &Key,
     to: TunnelTo,
 ) {
     let shared = &worker.shared;
@@ -106,7 +106,7 @@ async fn tunnel(
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
     };
-    match pod.pool.open(&key, request, || connect_to(worker, pod, &key)).await {
+    match pod.pool.open(key, request, || connect_to(worker, pod, key)).await {
         Ok((opened, _peer)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(tcp, opened.tunnel, &FromClient(&report)).await;

@@ -13,7 +13,7 @@ pub(crate) enum Plan {
     /// Open a tunnel on a connection of this key.
     Tunnel {
         /// What may be reused.
-        key: Key,
+        key: Box<Key>,
         /// Where it goes.
         to: TunnelTo,
     },
@@ -37,13 +37,13 @@ pub(crate) fn plan(
         Destination::Refuse(refusal) => Plan::Refuse(refusal),
         Destination::Tunnel(to) => match client.identity() {
             Ok(source) => Plan::Tunnel {
-                key: Key {
+                key: Box::new(Key {
                     source,
                     source_ip: from.ip(),
                     expected: to.expected.clone(),
                     peer: to.peer,
                     workload: to.workload.uid.clone(),
-                },
+                }),
                 to,
             },
             Err(invalid) => Plan::Refuse(Refusal::Identity(client.uid.to_string(), invalid)),
