@@ -1,7 +1,7 @@
 //! Authorization policies and the one decision over them.
 //!
 //! The type here; [`facts`] what is known about a connection; `matches` one condition against the facts;
-//! [`decide`] all policies → allow or deny, with the reason.
+//! [`mod@decide`] all policies → allow or deny, with the reason.
 
 pub mod decide;
 pub mod facts;
