@@ -43,15 +43,11 @@ pub struct Pool {
 struct Slot {
     clients: RefCell<Vec<Client>>,
     /// Held while a connection is made: one attempt at a time, the others wait and share what comes of it.
-    connecting: Mutex<Attempts>,
+    connecting: Mutex<LastFailure>,
 }
 
-/// What came of the attempts so far.
-#[derive(Default)]
-struct Attempts {
-    failures: u64,
-    last: Option<OpenError>,
-}
+/// Why the last attempt failed, if it did.
+type LastFailure = Option<OpenError>;
 
 impl Pool {
     /// An empty pool.
@@ -125,27 +121,23 @@ impl Slot {
         if let Some(client) = self.with_room() {
             return Ok(client);
         }
-        let seen = self.connecting.try_lock().map(|a| a.failures).ok();
-        let mut attempts = self.connecting.lock().await;
+        let under_way = self.connecting.try_lock().is_err();
+        let mut last_failure = self.connecting.lock().await;
         if let Some(client) = self.with_room() {
             return Ok(client);
         }
         // Somebody's attempt was under way when we came, and failed: its result is ours too.
-        if seen.is_none()
-            && let Some(error) = attempts.last.take()
-        {
-            attempts.last = Some(error.clone());
-            return Err(error);
+        if under_way && let Some(error) = &*last_failure {
+            return Err(error.clone());
         }
-        attempts.last = None;
+        *last_failure = None;
         match connect().await {
             Ok(client) => {
                 self.clients.borrow_mut().push(client.clone());
                 Ok(client)
             }
             Err(error) => {
-                attempts.failures += 1;
-                attempts.last = Some(error.clone());
+                *last_failure = Some(error.clone());
                 Err(error)
             }
         }
