@@ -165,7 +165,8 @@ fn workload(w: LocalWorkload) -> Result<Workload, InvalidFile> {
     workload.waypoint = w
         .waypoint
         .map(|g| gateway(&g).ok_or_else(|| invalid("waypoint", &g.destination, "network/ip or namespace/hostname")))
-        .transpose()?;
+        .transpose()?
+        .map(GatewayAddress::shared);
     workload.name = w.name.into();
     workload.namespace = w.namespace.into();
     workload.node = w.node.into();
@@ -199,7 +200,8 @@ fn service(s: LocalService) -> Result<Service, InvalidFile> {
     service.waypoint = s
         .waypoint
         .map(|g| gateway(&g).ok_or_else(|| invalid("waypoint", &g.destination, "network/ip or namespace/hostname")))
-        .transpose()?;
+        .transpose()?
+        .map(GatewayAddress::shared);
     Ok(service)
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
-use mesh_model::workload::{Locality, PortMapping, Tunnel, Workload, WorkloadType};
+use mesh_model::workload::{Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::{Context, ports, service};
 
@@ -124,8 +124,8 @@ fn authorization_policies(metadata: &ObjectMeta, namespace: &str, context: &Cont
 }
 
 /// The services it is an endpoint of: by selector, or because a slice says so.
-fn services(pod: &Pod, namespace: &str, context: &Context<'_>) -> BTreeMap<NamespacedName, Vec<PortMapping>> {
-    let mut services = BTreeMap::new();
+fn services(pod: &Pod, namespace: &str, context: &Context<'_>) -> Memberships {
+    let mut services = Vec::new();
     for object in context.services_in(namespace) {
         let mappings = if selects(object, pod.metadata.labels.as_ref()) {
             mappings(object, |port| ports::target_in_pod(port, pod))
@@ -134,9 +134,9 @@ fn services(pod: &Pod, namespace: &str, context: &Context<'_>) -> BTreeMap<Names
         } else {
             continue;
         };
-        services.insert(service::key(object, context), mappings);
+        services.push((service::key(object, context), mappings));
     }
-    services
+    services.into_iter().collect()
 }
 
 /// A service's ports, each with its target; ports without a target are left out.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use crate::shared::{self, Shared};
 
 /// An IP address on a named network; the empty name is the default network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,10 +53,16 @@ impl NamespacedName {
         (is_key_part(namespace) && is_key_part(name)).then(|| Self::new(namespace, name))
     }
 
-    /// [`NamespacedName::parse`] of a service's key; hostnames are case-insensitive (RFC 1035) and kept in lower case.
+    /// [`NamespacedName::parse`] of a name that others are likely to hold too: they share it.
+    pub fn parse_shared(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        (is_key_part(namespace) && is_key_part(name)).then(|| Self::new(shared::text(namespace), shared::text(name)))
+    }
+
+    /// [`NamespacedName::parse_shared`] of a service's key; hostnames are case-insensitive (RFC 1035) and kept in lower case.
     pub fn parse_service(text: &str) -> Option<Self> {
-        Self::parse(text).map(|key| match key.name.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => Self::new(key.namespace, key.name.to_ascii_lowercase()),
+        Self::parse_shared(text).map(|key| match key.name.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => Self::new(key.namespace, shared::text(&key.name.to_ascii_lowercase())),
             false => key,
         })
     }
@@ -87,6 +95,15 @@ pub enum GatewayDestination {
     Hostname(NamespacedName),
     /// An address on a network.
     Address(NetworkAddress),
+}
+
+static GATEWAYS: Shared<GatewayAddress> = LazyLock::new(Mutex::default);
+
+impl GatewayAddress {
+    /// The one copy that all who name this gateway share. Not for the data path: it takes a lock.
+    pub fn shared(self) -> Arc<Self> {
+        shared::one(&GATEWAYS, &self, |gateway| Arc::new(gateway.clone()))
+    }
 }
 
 impl fmt::Display for GatewayAddress {

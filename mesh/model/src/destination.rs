@@ -212,7 +212,7 @@ fn waypoint_of(service: &Service, random: u64) -> Option<&GatewayAddress> {
             pick -= u64::from(*weight);
         }
     }
-    service.waypoint.as_ref()
+    service.waypoint.as_deref()
 }
 
 fn to_waypoint(

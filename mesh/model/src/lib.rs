@@ -3,6 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`shared`] | one copy of what many resources say alike |
 //! | [`identity`] | SPIFFE ids |
 //! | [`address`] | addresses in normal form, hostnames, gateways |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
@@ -22,5 +23,6 @@ pub mod labels;
 pub mod policy;
 pub mod resource;
 pub mod service;
+pub mod shared;
 pub mod tables;
 pub mod workload;

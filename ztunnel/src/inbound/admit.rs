@@ -113,11 +113,11 @@ fn local_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> 
 /// Row I7: what was asked for is reached through a waypoint, and the waypoint is us.
 fn behind_us(tables: &Tables, workload: &Workload, asked: SocketAddr) -> bool {
     let waypoint = match tables.workload_by_address(&workload.network, asked.ip()) {
-        Some(target) => target.waypoint.as_ref(),
+        Some(target) => target.waypoint.as_deref(),
         // No namespace preference: the caller's is not known for certain. A private service's waypoint is still its own.
         None => tables
             .service_by_address(&workload.network, asked.ip(), &workload.namespace)
-            .and_then(|target| target.waypoint.as_ref()),
+            .and_then(|target| target.waypoint.as_deref()),
     };
     waypoint.is_some_and(|waypoint| is_us(tables, workload, waypoint))
 }

@@ -85,7 +85,7 @@ fn the_same_number_chooses_the_same_endpoint() {
 fn who_can_be_chosen() {
     let far = |w: Workload| Workload { network: "far".into(), ..w };
     let without = |w: Workload| Workload { addresses: Vec::new(), ..w };
-    let via = |w: Workload| Workload { network_gateway: Some(gateway()), ..w };
+    let via = |w: Workload| Workload { network_gateway: Some(gateway().into()), ..w };
     let sick = Workload { healthy: false, ..endpoint("w") };
     for (name, endpoint, allow_unhealthy, usable) in [
         ("healthy", endpoint("w"), false, true),

@@ -34,7 +34,7 @@ fn pod(name: &str, addresses: &[&str]) -> Workload {
 }
 
 fn serving(service: &str, ports: Vec<PortMapping>, workload: Workload) -> Workload {
-    Workload { services: BTreeMap::from([(key(service), ports)]), ..workload }
+    Workload { services: [(key(service), ports)].into(), ..workload }
 }
 
 /// A service with port 80, served by the endpoints on 8080.
@@ -44,12 +44,12 @@ fn service(name: &str, vips: &[&str]) -> Service {
     Service { vips, ports: ports(80, 8080), ..Service::empty(key.namespace, key.name) }
 }
 
-fn by_name(name: &str) -> Option<GatewayAddress> {
-    Some(GatewayAddress { destination: GatewayDestination::Hostname(key(name)), hbone_mtls_port: 15008 })
+fn by_name(name: &str) -> Option<Arc<GatewayAddress>> {
+    Some(GatewayAddress { destination: GatewayDestination::Hostname(key(name)), hbone_mtls_port: 15008 }.into())
 }
 
-fn by_address(address: &str) -> Option<GatewayAddress> {
-    Some(GatewayAddress { destination: GatewayDestination::Address(at(address)), hbone_mtls_port: 15008 })
+fn by_address(address: &str) -> Option<Arc<GatewayAddress>> {
+    Some(GatewayAddress { destination: GatewayDestination::Address(at(address)), hbone_mtls_port: 15008 }.into())
 }
 
 fn client() -> Workload {

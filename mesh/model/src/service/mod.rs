@@ -25,9 +25,9 @@ pub struct Service {
     /// SPIFFE ids accepted for any endpoint besides the endpoint's own, as written.
     pub subject_alt_names: Vec<Arc<str>>,
     /// Service-addressed traffic goes through it.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// Canary split over waypoints; empty means `waypoint` alone.
-    pub weighted_waypoints: Vec<(GatewayAddress, u32)>,
+    pub weighted_waypoints: Vec<(Arc<GatewayAddress>, u32)>,
     /// How endpoints are chosen.
     pub load_balancing: LoadBalancing,
     /// Which address families endpoints are dialled by.

@@ -4,7 +4,8 @@ use ipnet::IpNet;
 use mesh_proto::workload as pb;
 
 use super::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
-use crate::address::is_key_part;
+use crate::address::{GatewayAddress, is_key_part};
+use crate::shared::text;
 use crate::workload::InvalidWorkload;
 use crate::workload::wire::{block, gateway, gateway_to_wire, ip_bytes, network_address, ports, ports_to_wire};
 
@@ -42,18 +43,18 @@ impl TryFrom<pb::Service> for Service {
         };
         let vips = s.addresses.into_iter().map(vip).collect::<Result<_, _>>()?;
         Ok(Self {
-            name: s.name.into(),
-            namespace: s.namespace.into(),
-            hostname: s.hostname.to_ascii_lowercase().into(),
+            name: text(&s.name),
+            namespace: text(&s.namespace),
+            hostname: text(&s.hostname.to_ascii_lowercase()),
             vips,
             ports: ports(s.ports)?,
-            subject_alt_names: s.subject_alt_names.into_iter().map(Into::into).collect(),
-            waypoint: gateway("waypoint", s.waypoint)?,
+            subject_alt_names: s.subject_alt_names.iter().map(|name| text(name)).collect(),
+            waypoint: gateway("waypoint", s.waypoint)?.map(GatewayAddress::shared),
             weighted_waypoints: s
                 .weighted_waypoints
                 .into_iter()
                 .map(|w| match gateway("weighted_waypoints", w.destination)? {
-                    Some(destination) => Ok((destination, w.weight)),
+                    Some(destination) => Ok((destination.shared(), w.weight)),
                     None => Err(InvalidService::WeightedWaypoint),
                 })
                 .collect::<Result<_, _>>()?,
@@ -126,7 +127,7 @@ impl From<&Service> for pb::Service {
                 .collect(),
             ports: ports_to_wire(&s.ports),
             subject_alt_names: s.subject_alt_names.iter().map(ToString::to_string).collect(),
-            waypoint: s.waypoint.as_ref().map(gateway_to_wire),
+            waypoint: s.waypoint.as_deref().map(gateway_to_wire),
             load_balancing: (*lb != LoadBalancing::default()).then(|| pb::LoadBalancing {
                 routing_preference: lb
                     .preference

@@ -3,6 +3,7 @@
 //! A plain struct with [`Tables::apply`] and [`Tables::remove`]; who may write, and how readers see a consistent
 //! state, is the business of `mesh-xds`.
 
+mod index;
 mod policies;
 mod services;
 mod workloads;
@@ -39,10 +40,13 @@ impl std::ops::BitOrAssign for Change {
 }
 
 impl Tables {
-    /// Takes a resource in, replacing the one of the same name as a whole.
+    /// Takes a resource in, replacing the one of the same name as a whole. What is there already as it is, stays.
     pub fn apply(&mut self, resource: Resource) -> Change {
         match resource {
             Resource::Workload(workload) => {
+                if self.workloads.by_uid(&workload.uid).is_some_and(|old| *old == workload) {
+                    return Change::default();
+                }
                 let old = self.workloads.remove(&workload.uid);
                 if let Some(old) = &old {
                     self.services.detach(old);
@@ -59,8 +63,8 @@ impl Tables {
                 Change::default()
             }
             Resource::Policy(policy) => {
-                self.policies.insert(policy);
-                Change { policies: true }
+                let policies = self.policies.insert(policy);
+                Change { policies }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Policies by key and by whom they cover.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::address::NamespacedName;
@@ -10,8 +10,9 @@ use crate::workload::Workload;
 #[derive(Default, Debug)]
 pub(super) struct Policies {
     by_key: HashMap<NamespacedName, Arc<Policy>>,
-    global: Vec<Arc<Policy>>,
-    by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
+    /// By key, in order: which of several is named in a decision must not depend on the order of arrival.
+    global: BTreeMap<NamespacedName, Arc<Policy>>,
+    by_namespace: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<Policy>>>,
 }
 
 /// The policies that cover a workload.
@@ -29,8 +30,8 @@ impl Policies {
     }
 
     pub(super) fn covering(&self, workload: &Workload) -> Covering {
-        let everywhere = self.global.iter();
-        let here = self.by_namespace.get(&workload.namespace).into_iter().flatten();
+        let everywhere = self.global.values();
+        let here = self.by_namespace.get(&workload.namespace).into_iter().flat_map(BTreeMap::values);
         let mut covering = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
         for key in &workload.authorization_policies {
             match self.by_key.get(key) {
@@ -43,24 +44,32 @@ impl Policies {
         covering
     }
 
-    pub(super) fn insert(&mut self, policy: Arc<Policy>) {
+    /// False when it was there as it is: control planes send all policies again on each stream (trap 37).
+    pub(super) fn insert(&mut self, policy: Arc<Policy>) -> bool {
         let key = policy.key();
+        if self.by_key.get(&key).is_some_and(|old| *old == policy) {
+            return false;
+        }
         self.remove(&key);
         match policy.scope {
-            Scope::Global => self.global.push(policy.clone()),
-            Scope::Namespace => self.by_namespace.entry(policy.namespace.clone()).or_default().push(policy.clone()),
+            Scope::Global => drop(self.global.insert(key.clone(), policy.clone())),
+            Scope::Namespace => {
+                let here = self.by_namespace.entry(policy.namespace.clone()).or_default();
+                here.insert(policy.name.clone(), policy.clone());
+            }
             Scope::WorkloadSelector => {}
         }
         self.by_key.insert(key, policy);
+        true
     }
 
     /// True when it was there.
     pub(super) fn remove(&mut self, key: &NamespacedName) -> bool {
         let Some(old) = self.by_key.remove(key) else { return false };
-        self.global.retain(|p| !Arc::ptr_eq(p, &old));
-        if let Some(list) = self.by_namespace.get_mut(&old.namespace) {
-            list.retain(|p| !Arc::ptr_eq(p, &old));
-            if list.is_empty() {
+        self.global.remove(key);
+        if let Some(here) = self.by_namespace.get_mut(&old.namespace) {
+            here.remove(&old.name);
+            if here.is_empty() {
                 self.by_namespace.remove(&old.namespace);
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::index::Index;
 use crate::address::{NamespacedName, NetworkAddress};
 use crate::service::Service;
 use crate::workload::Workload;
@@ -21,11 +22,28 @@ pub(super) struct Services {
     endpoints: HashMap<NamespacedName, Endpoints>,
 }
 
-/// A list for choosing from, and where each endpoint stands in it, so that removal does not search.
+/// A list for choosing from, and where each endpoint stands in it by its uid, so that removal does not search.
 #[derive(Default, Debug)]
 struct Endpoints {
     list: Vec<Arc<Workload>>,
-    position: HashMap<Arc<str>, usize>,
+    position: Index,
+}
+
+impl Endpoints {
+    fn add(&mut self, workload: Arc<Workload>) {
+        self.position.insert(&&*workload.uid, self.list.len() as u32);
+        self.list.push(workload);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        let at = |position| self.list.get(position as usize);
+        let Some(position) = self.position.find(&uid, |p| at(p).is_some_and(|w| *w.uid == *uid)) else { return };
+        self.position.remove(&uid, position);
+        self.list.swap_remove(position as usize);
+        if let Some(moved) = self.list.get(position as usize) {
+            self.position.renumber(&&*moved.uid, self.list.len() as u32, position);
+        }
+    }
 }
 
 impl Services {
@@ -60,6 +78,9 @@ impl Services {
 
     pub(super) fn insert(&mut self, service: Arc<Service>) {
         let key = service.key();
+        if self.by_key.get(&key).is_some_and(|old| *old == service) {
+            return;
+        }
         self.remove(&key);
         for vip in &service.vips {
             match vip.prefix {
@@ -99,9 +120,7 @@ impl Services {
     /// A workload becomes an endpoint of the services it names.
     pub(super) fn attach(&mut self, workload: &Arc<Workload>) {
         for key in workload.services.keys() {
-            let endpoints = self.endpoints.entry(key.clone()).or_default();
-            endpoints.position.insert(workload.uid.clone(), endpoints.list.len());
-            endpoints.list.push(workload.clone());
+            self.endpoints.entry(key.clone()).or_default().add(workload.clone());
         }
     }
 
@@ -109,12 +128,7 @@ impl Services {
     pub(super) fn detach(&mut self, workload: &Workload) {
         for key in workload.services.keys() {
             let Some(endpoints) = self.endpoints.get_mut(key) else { continue };
-            if let Some(position) = endpoints.position.remove(&workload.uid) {
-                endpoints.list.swap_remove(position);
-                if let Some(moved) = endpoints.list.get(position) {
-                    endpoints.position.insert(moved.uid.clone(), position);
-                }
-            }
+            endpoints.remove(&workload.uid);
             if endpoints.list.is_empty() {
                 self.endpoints.remove(key);
             }

@@ -1,96 +1,108 @@
 //! Workloads by uid, by address and by pod name.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::address::NetworkAddress;
+use super::index::Index;
 use crate::workload::{Tunnel, Workload};
 
 #[derive(Default, Debug)]
 pub(super) struct Workloads {
-    by_uid: HashMap<Arc<str>, Arc<Workload>>,
-    /// Best first; more than one only when addresses collide, as around the reuse of a pod's address.
-    by_address: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
-    /// By namespace, then name.
-    by_pod: HashMap<Arc<str>, ByName>,
+    /// The indexes below hold places in this.
+    slots: Vec<Option<Slot>>,
+    /// Places that are empty.
+    free: Vec<u32>,
+    by_uid: Index,
+    /// By network and address: of several with one address, as around the reuse of a pod's address, the one that was
+    /// heard of last is the best of equals.
+    by_address: Index,
+    /// By namespace and name.
+    by_pod: Index,
+    /// Counts those heard of.
+    heard: u64,
 }
 
-/// Pods of one namespace.
-type ByName = HashMap<Arc<str>, Vec<Arc<Workload>>>;
+#[derive(Debug)]
+struct Slot {
+    workload: Arc<Workload>,
+    heard: u64,
+}
 
-/// Lower is better.
-fn rank(workload: &Workload) -> u8 {
-    let pod = workload.uid.contains("//Pod/");
-    match (pod, workload.tunnel == Tunnel::Hbone) {
-        (true, true) => 0,
-        (true, false) => 1,
-        (false, true) => 2,
-        (false, false) => 3,
-    }
+/// More is better.
+fn rank(workload: &Workload) -> (bool, bool) {
+    (workload.uid.contains("//Pod/"), workload.tunnel == Tunnel::Hbone)
 }
 
 impl Workloads {
+    fn at(&self, place: u32) -> Option<&Slot> {
+        self.slots.get(place as usize)?.as_ref()
+    }
+
+    fn place(&self, uid: &str) -> Option<u32> {
+        self.by_uid.find(&uid, |place| self.at(place).is_some_and(|slot| *slot.workload.uid == *uid))
+    }
+
     pub(super) fn by_uid(&self, uid: &str) -> Option<&Arc<Workload>> {
-        self.by_uid.get(uid)
+        Some(&self.at(self.place(uid)?)?.workload)
     }
 
     pub(super) fn by_address(&self, network: &str, ip: IpAddr) -> Option<&Arc<Workload>> {
-        self.by_address.get(&NetworkAddress { network: network.into(), ip })?.first()
+        let owns = |slot: &&Slot| *slot.workload.network == *network && slot.workload.addresses.contains(&ip);
+        let mut owners = self.by_address.candidates(&(network, ip)).filter_map(|place| self.at(place)).filter(owns);
+        let mut best = owners.next()?;
+        for other in owners {
+            // Of equals the newer: when a pod's address is used again, the newer pod is the one that answers.
+            if (rank(&other.workload), other.heard) > (rank(&best.workload), best.heard) {
+                best = other;
+            }
+        }
+        Some(&best.workload)
     }
 
     pub(super) fn by_pod(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_pod.get(namespace).and_then(|names| names.get(name)).into_iter().flatten()
+        self.by_pod
+            .candidates(&(namespace, name))
+            .filter_map(|place| Some(&self.at(place)?.workload))
+            .filter(move |w| *w.namespace == *namespace && *w.name == *name)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_uid.values()
+        self.slots.iter().flatten().map(|slot| &slot.workload)
     }
 
     /// The uid must not be in the table.
     pub(super) fn insert(&mut self, workload: Arc<Workload>) {
-        for address in addresses(&workload) {
-            let owners = self.by_address.entry(address).or_default();
-            // Before its equals: when a pod's address is used again, the newer pod is the one that answers.
-            let position = owners.partition_point(|other| rank(other) < rank(&workload));
-            owners.insert(position, workload.clone());
+        let place = self.free.pop().unwrap_or(self.slots.len() as u32);
+        self.by_uid.insert(&&*workload.uid, place);
+        for ip in addresses(&workload) {
+            self.by_address.insert(&(&*workload.network, *ip), place);
         }
-        self.by_pod
-            .entry(workload.namespace.clone())
-            .or_default()
-            .entry(workload.name.clone())
-            .or_default()
-            .push(workload.clone());
-        self.by_uid.insert(workload.uid.clone(), workload);
+        self.by_pod.insert(&(&*workload.namespace, &*workload.name), place);
+        self.heard += 1;
+        let slot = Some(Slot { workload, heard: self.heard });
+        match self.slots.get_mut(place as usize) {
+            Some(free) => *free = slot,
+            None => self.slots.push(slot),
+        }
     }
 
     pub(super) fn remove(&mut self, uid: &str) -> Option<Arc<Workload>> {
-        let old = self.by_uid.remove(uid)?;
-        for address in addresses(&old) {
-            if let Some(owners) = self.by_address.get_mut(&address) {
-                owners.retain(|w| w.uid != old.uid);
-                if owners.is_empty() {
-                    self.by_address.remove(&address);
-                }
-            }
+        let place = self.place(uid)?;
+        let old = self.slots.get_mut(place as usize)?.take()?.workload;
+        self.by_uid.remove(&uid, place);
+        for ip in addresses(&old) {
+            self.by_address.remove(&(&*old.network, *ip), place);
         }
-        if let Some(names) = self.by_pod.get_mut(&old.namespace) {
-            if let Some(pods) = names.get_mut(&old.name) {
-                pods.retain(|w| w.uid != old.uid);
-                if pods.is_empty() {
-                    names.remove(&old.name);
-                }
-            }
-            if names.is_empty() {
-                self.by_pod.remove(&old.namespace);
-            }
+        self.by_pod.remove(&(&*old.namespace, &*old.name), place);
+        self.free.push(place);
+        if self.free.len() == self.slots.len() {
+            *self = Self::default();
         }
         Some(old)
     }
 }
 
 /// The addresses it is found by: none on the node's own network, which it shares with others.
-fn addresses(workload: &Workload) -> impl Iterator<Item = NetworkAddress> + '_ {
-    let own = if workload.host_network { &[][..] } else { &workload.addresses[..] };
-    own.iter().map(|ip| NetworkAddress { network: workload.network.clone(), ip: *ip })
+fn addresses(workload: &Workload) -> &[IpAddr] {
+    if workload.host_network { &[] } else { &workload.addresses }
 }

@@ -1,14 +1,16 @@
 //! A workload: one pod (or outside endpoint) as proxies know it.
 
+mod memberships;
 pub(crate) mod wire;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{GatewayAddress, NamespacedName};
 use crate::identity::{InvalidSpiffeId, SpiffeId};
+use crate::shared;
 
+pub use memberships::Memberships;
 pub use wire::InvalidWorkload;
 
 /// One workload (`istio.workload.Workload`), defaults filled in.
@@ -33,9 +35,9 @@ pub struct Workload {
     /// Never empty: the default is filled in.
     pub service_account: Arc<str>,
     /// Workload-addressed traffic goes through it.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// Way in from other networks.
-    pub network_gateway: Option<GatewayAddress>,
+    pub network_gateway: Option<Arc<GatewayAddress>>,
     /// Node name; empty outside Kubernetes.
     pub node: Arc<str>,
     /// For telemetry.
@@ -55,7 +57,7 @@ pub struct Workload {
     /// Never empty: the default is filled in.
     pub cluster: Arc<str>,
     /// Services it is an endpoint of, with its own ports for each.
-    pub services: BTreeMap<NamespacedName, Vec<PortMapping>>,
+    pub services: Memberships,
     /// How ztunnel hands connections to an application that is a waypoint itself.
     pub application_tunnel: Option<ApplicationTunnel>,
     /// Region, zone and subzone.
@@ -157,7 +159,7 @@ pub struct Locality {
 impl Workload {
     /// A workload with a uid and nothing else set: a base for builders and tests.
     pub fn empty(uid: impl Into<Arc<str>>) -> Self {
-        let none: Arc<str> = "".into();
+        let none = shared::text("");
         Self {
             uid: uid.into(),
             name: none.clone(),
@@ -166,8 +168,8 @@ impl Workload {
             hostname: none.clone(),
             network: none.clone(),
             tunnel: Tunnel::None,
-            trust_domain: crate::identity::DEFAULT_TRUST_DOMAIN.into(),
-            service_account: crate::identity::DEFAULT_SERVICE_ACCOUNT.into(),
+            trust_domain: shared::text(crate::identity::DEFAULT_TRUST_DOMAIN),
+            service_account: shared::text(crate::identity::DEFAULT_SERVICE_ACCOUNT),
             waypoint: None,
             network_gateway: None,
             node: none.clone(),
@@ -178,10 +180,10 @@ impl Workload {
             native_tunnel: false,
             authorization_policies: Vec::new(),
             healthy: true,
-            cluster: DEFAULT_CLUSTER.into(),
-            services: BTreeMap::new(),
+            cluster: shared::text(DEFAULT_CLUSTER),
+            services: Memberships::default(),
             application_tunnel: None,
-            locality: Locality::default(),
+            locality: Locality { region: none.clone(), zone: none.clone(), subzone: none },
             host_network: false,
             capacity: 1,
         }

@@ -1,6 +1,5 @@
 //! Workload ↔ `istio.workload.Workload`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use mesh_proto::workload as pb;
 use super::{AppProtocol, ApplicationTunnel, DEFAULT_CLUSTER, Locality, PortMapping, Tunnel, Workload, WorkloadType};
 use crate::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use crate::identity::{DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN};
+use crate::shared::text;
 
 /// Why a workload was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +113,7 @@ pub(crate) fn ports_to_wire(ports: &[PortMapping]) -> Vec<pb::Port> {
 }
 
 pub(crate) fn network_address(address: pb::NetworkAddress) -> Result<NetworkAddress, InvalidWorkload> {
-    Ok(NetworkAddress { network: address.network.into(), ip: ip(&address.address)? })
+    Ok(NetworkAddress { network: text(&address.network), ip: ip(&address.address)? })
 }
 
 pub(crate) fn gateway(
@@ -123,9 +123,10 @@ pub(crate) fn gateway(
     use pb::gateway_address::Destination;
     let Some(gateway) = gateway else { return Ok(None) };
     let destination = match gateway.destination {
-        Some(Destination::Hostname(h)) => {
-            GatewayDestination::Hostname(NamespacedName::new(h.namespace, h.hostname.to_ascii_lowercase()))
-        }
+        Some(Destination::Hostname(h)) => GatewayDestination::Hostname(NamespacedName::new(
+            text(&h.namespace),
+            text(&h.hostname.to_ascii_lowercase()),
+        )),
         Some(Destination::Address(a)) => GatewayDestination::Address(network_address(a)?),
         None => return Err(InvalidWorkload::Gateway(field)),
     };
@@ -154,12 +155,12 @@ fn service_key(key: &str) -> Result<NamespacedName, InvalidWorkload> {
     NamespacedName::parse_service(key).ok_or_else(|| InvalidWorkload::Key { field: "services", key: key.into() })
 }
 
-fn or_default(text: String, default: &str) -> Arc<str> {
-    if text.is_empty() { default.into() } else { text.into() }
+fn or_default(value: &str, default: &str) -> Arc<str> {
+    text(if value.is_empty() { default } else { value })
 }
 
-fn unless_default(text: &str, default: &str) -> String {
-    if text == default { String::new() } else { text.into() }
+fn unless_default(value: &str, default: &str) -> String {
+    if value == default { String::new() } else { value.into() }
 }
 
 impl TryFrom<pb::Workload> for Workload {
@@ -206,41 +207,41 @@ impl TryFrom<pb::Workload> for Workload {
         Ok(Self {
             uid: w.uid.into(),
             name: w.name.into(),
-            namespace: w.namespace.into(),
+            namespace: text(&w.namespace),
             addresses: w.addresses.iter().map(|a| ip(a)).collect::<Result<_, _>>()?,
-            hostname: w.hostname.to_ascii_lowercase().into(),
-            network: w.network.into(),
+            hostname: text(&w.hostname.to_ascii_lowercase()),
+            network: text(&w.network),
             tunnel,
-            trust_domain: or_default(w.trust_domain, DEFAULT_TRUST_DOMAIN),
-            service_account: or_default(w.service_account, DEFAULT_SERVICE_ACCOUNT),
-            waypoint: gateway("waypoint", w.waypoint)?,
-            network_gateway: gateway("network_gateway", w.network_gateway)?,
-            node: w.node.into(),
-            canonical_name: w.canonical_name.into(),
-            canonical_revision: w.canonical_revision.into(),
+            trust_domain: or_default(&w.trust_domain, DEFAULT_TRUST_DOMAIN),
+            service_account: or_default(&w.service_account, DEFAULT_SERVICE_ACCOUNT),
+            waypoint: gateway("waypoint", w.waypoint)?.map(GatewayAddress::shared),
+            network_gateway: gateway("network_gateway", w.network_gateway)?.map(GatewayAddress::shared),
+            node: text(&w.node),
+            canonical_name: text(&w.canonical_name),
+            canonical_revision: text(&w.canonical_revision),
             workload_type,
-            workload_name: w.workload_name.into(),
+            workload_name: text(&w.workload_name),
             native_tunnel: w.native_tunnel,
             authorization_policies: w
                 .authorization_policies
                 .iter()
                 .map(|key| {
-                    NamespacedName::parse(key)
+                    NamespacedName::parse_shared(key)
                         .ok_or_else(|| InvalidWorkload::Key { field: "authorization_policies", key: key.clone() })
                 })
                 .collect::<Result<_, _>>()?,
             healthy,
-            cluster: or_default(w.cluster_id, DEFAULT_CLUSTER),
+            cluster: or_default(&w.cluster_id, DEFAULT_CLUSTER),
             services: w
                 .services
                 .into_iter()
                 .map(|(key, list)| Ok((service_key(&key)?, ports(list.ports)?)))
-                .collect::<Result<BTreeMap<_, _>, InvalidWorkload>>()?,
+                .collect::<Result<_, InvalidWorkload>>()?,
             application_tunnel,
             locality: Locality {
-                region: locality.region.into(),
-                zone: locality.zone.into(),
-                subzone: locality.subzone.into(),
+                region: text(&locality.region),
+                zone: text(&locality.zone),
+                subzone: text(&locality.subzone),
             },
             host_network,
             capacity: w.capacity.unwrap_or(1),
@@ -264,8 +265,8 @@ impl From<&Workload> for pb::Workload {
             .into(),
             trust_domain: unless_default(&w.trust_domain, DEFAULT_TRUST_DOMAIN),
             service_account: unless_default(&w.service_account, DEFAULT_SERVICE_ACCOUNT),
-            waypoint: w.waypoint.as_ref().map(gateway_to_wire),
-            network_gateway: w.network_gateway.as_ref().map(gateway_to_wire),
+            waypoint: w.waypoint.as_deref().map(gateway_to_wire),
+            network_gateway: w.network_gateway.as_deref().map(gateway_to_wire),
             node: w.node.to_string(),
             canonical_name: w.canonical_name.to_string(),
             canonical_revision: w.canonical_revision.to_string(),

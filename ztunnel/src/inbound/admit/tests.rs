@@ -43,7 +43,7 @@ fn world(tunnel: Option<ApplicationTunnel>) -> (Tables, Arc<Workload>) {
     us.services.insert(NamespacedName::new("a", "wp.a"), vec![port(15008, 15008)]);
     let us = Arc::new(us);
     let behind = |service: &mut Service, destination| {
-        service.waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 });
+        service.waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 }.into());
     };
     let mut b = service("b", "b.b", "10.96.0.2", &[port(80, 80)]);
     behind(&mut b, GatewayDestination::Hostname(NamespacedName::new("a", "wp.a")));
@@ -53,10 +53,8 @@ fn world(tunnel: Option<ApplicationTunnel>) -> (Tables, Arc<Workload>) {
     behind(&mut d, GatewayDestination::Address(address("10.0.0.9")));
     let mut pod = Workload::empty("pod");
     pod.addresses.push("10.0.0.5".parse().unwrap());
-    pod.waypoint = Some(GatewayAddress {
-        destination: GatewayDestination::Address(address("10.96.0.10")),
-        hbone_mtls_port: 15008,
-    });
+    let destination = GatewayDestination::Address(address("10.96.0.10"));
+    pod.waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 }.into());
     let mut tables = Tables::default();
     for s in [
         b,
