@@ -20,7 +20,7 @@ use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
-use crate::metrics::{PodMetrics, XdsCounters};
+use crate::metrics::{PodMetrics, ReasonMetrics, XdsCounters};
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
@@ -78,6 +78,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
 
     let mut metrics = Metrics::new("ztunnel", env!("CARGO_PKG_VERSION"));
     let traffic = TrafficMetrics::register(&mut metrics);
+    let reasons = ReasonMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
     let xds_metrics = XdsMetrics::register(&mut metrics);
     access_log.register(&mut metrics);
@@ -105,6 +106,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         tables: tables.clone(),
         certificates: certificates.clone(),
         traffic,
+        reasons,
         access_log,
         drain: draining.clone(),
         config,

@@ -1,8 +1,10 @@
 //! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
 
+use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Metrics, XdsEnd, XdsMetrics};
 use mesh_xds::observe::{End, Observer};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 /// How many pods are served.
@@ -24,6 +26,28 @@ impl PodMetrics {
         registry.register(prefix("proxies_started"), "Pods whose serving began", this.started.clone());
         registry.register(prefix("proxies_stopped"), "Pods whose serving ended", this.stopped.clone());
         this
+    }
+}
+
+/// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);
+
+impl ReasonMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let help = "Connections refused, failed or cut, by reason code";
+        metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
+        this
+    }
+
+    /// One more.
+    pub(crate) fn count(&self, direction: Direction, reason: &'static str) {
+        let direction = match direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        };
+        self.0.get_or_create(&[("direction", direction), ("reason", reason)]).inc();
     }
 }
 

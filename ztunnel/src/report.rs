@@ -1,5 +1,8 @@
 //! What is told of each connection: its metrics while it lives, one access log line at its end.
 
+mod counters;
+mod party;
+
 use std::cell::Cell;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -7,26 +10,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_hbone::carry::{CarryError, Count};
-use mesh_hbone::connect::Baggage;
-use mesh_model::identity::SpiffeId;
+use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::service::Service;
-use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
-use mesh_runtime::metrics::{
-    ConnectionMetrics, ConnectionSecurity, OpenSocket, Reporter, ResponseFlags, ServiceLabels, TrafficLabels,
-    WorkloadLabels,
-};
+use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
 
+pub(crate) use self::party::Party;
+use self::party::Who;
 use crate::shared::{Judgement, Shared};
-
-/// One end of a connection, as told.
-pub(crate) struct Party {
-    labels: Arc<WorkloadLabels>,
-    /// Pod name.
-    pod: Arc<str>,
-    identity: Option<SpiffeId>,
-}
 
 /// What a connection is.
 pub(crate) struct Traffic {
@@ -55,7 +47,7 @@ pub(crate) struct Report {
     /// Bytes to the client.
     sent: Cell<u64>,
     started: Instant,
-    policy: Option<String>,
+    policy: Option<NamespacedName>,
 }
 
 /// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
@@ -69,6 +61,7 @@ pub(crate) struct Early {
 impl Early {
     /// It failed.
     pub(crate) fn failed(&self, code: &'static str, error: &dyn Display) {
+        self.shared.reasons.count(self.direction, code);
         self.shared.access_log.record(&Entry {
             event: Event::Failed,
             src: Peer { addr: Some(self.from), ..Peer::default() },
@@ -89,28 +82,9 @@ impl Report {
 
     /// Once it is known what the connection is; counts it as opened.
     pub(crate) fn open(shared: &Arc<Shared>, traffic: Traffic) -> Self {
-        let reporter = if traffic.outbound { Reporter::Source } else { Reporter::Destination };
-        let service = traffic.service.as_ref().map_or_else(ServiceLabels::default, |s| ServiceLabels {
-            hostname: s.hostname.clone(),
-            name: s.name.clone(),
-            namespace: s.namespace.clone(),
-        });
-        let principal = |id: Option<&SpiffeId>| id.map_or_else(|| "".into(), |id| Arc::from(id.to_string()));
-        let labels = TrafficLabels {
-            reporter,
-            source: traffic.source.labels.clone(),
-            source_principal: principal(traffic.source.identity.as_ref().filter(|_| traffic.secured)),
-            service: Arc::new(service),
-            destination: traffic.destination.labels.clone(),
-            destination_principal: principal(traffic.destination.identity.as_ref()),
-            security: match traffic.secured {
-                true => ConnectionSecurity::MutualTls,
-                false => ConnectionSecurity::Unknown,
-            },
-        };
         Self {
-            metrics: Some(shared.traffic.open(&labels)),
-            _socket: shared.traffic.socket(reporter),
+            metrics: Some(counters::open(&shared.traffic, &traffic)),
+            _socket: shared.traffic.socket(counters::reporter(&traffic)),
             shared: shared.clone(),
             traffic,
             received: Cell::new(0),
@@ -127,7 +101,7 @@ impl Report {
 
     /// The policies let it in.
     pub(crate) fn decided(&mut self, decision: &Decision) {
-        self.policy = decision.reason.policy().map(ToString::to_string);
+        self.policy = decision.reason.policy().cloned();
         for policy in &decision.dry_run {
             tracing::info!(%policy, from = %self.traffic.from, "dry-run policy would have matched");
         }
@@ -153,13 +127,13 @@ impl Report {
 
     /// It was open and the policies have changed.
     pub(crate) fn cut(mut self, reason: &Reason) {
-        self.policy = reason.policy().map(ToString::to_string);
+        self.policy = reason.policy().cloned();
         let error = format!("connection closed due to policy change: {reason}");
         self.end(ResponseFlags::Deny, Some("POLICY_CHANGED"), Some(&error));
     }
 
     /// It could not be opened.
-    pub(crate) fn failed(mut self, flags: ResponseFlags, code: &str, error: &dyn Display) {
+    pub(crate) fn failed(mut self, flags: ResponseFlags, code: &'static str, error: &dyn Display) {
         self.end(flags, Some(code), Some(error));
     }
 
@@ -177,11 +151,18 @@ impl Report {
         self.end(ResponseFlags::None, Some(code), Some(error));
     }
 
-    fn end(&mut self, flags: ResponseFlags, code: Option<&str>, error: Option<&dyn Display>) {
+    fn end(&mut self, flags: ResponseFlags, code: Option<&'static str>, error: Option<&dyn Display>) {
         if let Some(metrics) = self.metrics.take() {
             metrics.closed(flags);
+            if let Some(code) = code {
+                self.shared.reasons.count(self.direction(), code);
+            }
             self.line(Event::Complete, code, error);
         }
+    }
+
+    fn direction(&self) -> Direction {
+        if self.traffic.outbound { Direction::Outbound } else { Direction::Inbound }
     }
 
     fn line(&self, event: Event, reason: Option<&str>, error: Option<&dyn Display>) {
@@ -193,11 +174,11 @@ impl Report {
         };
         self.shared.access_log.record(&Entry {
             event,
-            src: side(&t.source, t.from, t.secured),
-            dst: side(&t.destination, t.to, t.secured),
+            src: t.source.peer(t.from, t.secured),
+            dst: t.destination.peer(t.to, t.secured),
             hbone_addr: t.hbone_to.as_ref().map(|a| a as &dyn Display),
             service: t.service.as_ref().map(|s| &*s.hostname),
-            direction: Some(if t.outbound { Direction::Outbound } else { Direction::Inbound }),
+            direction: Some(self.direction()),
             bytes_sent: (event == Event::Complete).then_some(bytes_sent),
             bytes_recv: (event == Event::Complete).then_some(bytes_recv),
             duration: (event == Event::Complete).then(|| self.started.elapsed()),
@@ -222,17 +203,6 @@ impl Report {
         if let Some(metrics) = &self.metrics {
             metrics.sent(bytes);
         }
-    }
-}
-
-/// One end of the connection, as the line shows it; identities only where they are proven.
-fn side(party: &Party, addr: SocketAddr, secured: bool) -> Peer<'_> {
-    Peer {
-        addr: Some(addr),
-        workload: Some(&party.pod),
-        namespace: Some(&party.labels.namespace),
-        identity: party.identity.as_ref().filter(|_| secured).map(|id| id as &dyn Display),
-        cluster: Some(&party.labels.cluster),
     }
 }
 
@@ -269,51 +239,5 @@ impl Count for FromServer<'_> {
     }
 }
 
-impl Party {
-    /// A workload of the tables.
-    pub(crate) fn workload(workload: &Workload, identity: Option<&SpiffeId>) -> Self {
-        Self {
-            labels: Arc::new(WorkloadLabels {
-                workload: workload.workload_name.clone(),
-                canonical_service: workload.canonical_name.clone(),
-                canonical_revision: workload.canonical_revision.clone(),
-                namespace: workload.namespace.clone(),
-                app: workload.canonical_name.clone(),
-                version: workload.canonical_revision.clone(),
-                cluster: workload.cluster.clone(),
-                region: workload.locality.region.clone(),
-                zone: workload.locality.zone.clone(),
-            }),
-            pod: workload.name.clone(),
-            identity: identity.cloned(),
-        }
-    }
-
-    /// A workload of the tables, if the address is one's; its identity is the table's word.
-    pub(crate) fn known(workload: Option<&Arc<Workload>>) -> Self {
-        match workload {
-            Some(workload) => Self::workload(workload, workload.identity().ok().as_ref()),
-            None => Self { labels: Arc::default(), pod: "".into(), identity: None },
-        }
-    }
-
-    /// A proven caller whose address is nobody's: what it tells of itself.
-    pub(crate) fn told(baggage: &Baggage, identity: &SpiffeId) -> Self {
-        let text = |s: &str| Arc::<str>::from(s);
-        Self {
-            labels: Arc::new(WorkloadLabels {
-                workload: text(&baggage.workload),
-                canonical_service: text(&baggage.service_name),
-                canonical_revision: text(&baggage.service_version),
-                namespace: identity.namespace().clone(),
-                app: text(&baggage.workload),
-                version: text(&baggage.service_version),
-                cluster: text(&baggage.cluster),
-                region: text(&baggage.region),
-                zone: text(&baggage.zone),
-            }),
-            pod: "".into(),
-            identity: Some(identity.clone()),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

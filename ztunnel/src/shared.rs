@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::inbound::admit::{self, Verdict};
+use crate::metrics::ReasonMetrics;
 
 /// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
 const AWAIT_TABLES: Duration = Duration::from_secs(5);
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) tables: Reader,
     pub(crate) certificates: Store,
     pub(crate) traffic: TrafficMetrics,
+    pub(crate) reasons: ReasonMetrics,
     pub(crate) access_log: AccessLog,
     pub(crate) drain: drain::Watch,
 }

@@ -40,18 +40,25 @@ pub enum InvalidSpiffeId {
 impl SpiffeId {
     /// From parts that are known to be well formed. An invalid part is refused as [`FromStr`] would refuse it.
     pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, InvalidSpiffeId> {
-        let parts = [trust_domain, namespace, service_account];
-        if parts.iter().any(|p| p.is_empty() || !p.bytes().all(allowed)) {
-            return Err(InvalidSpiffeId::Character);
-        }
-        // "spiffe://" "/ns/" "/sa/"
-        if parts.iter().map(|p| p.len()).sum::<usize>() + 17 > MAX_LEN {
-            return Err(InvalidSpiffeId::Length);
-        }
+        check([trust_domain, namespace, service_account])?;
         Ok(Self {
             trust_domain: trust_domain.into(),
             namespace: namespace.into(),
             service_account: service_account.into(),
+        })
+    }
+
+    /// The same, from parts that somebody holds already: nothing is copied.
+    pub fn of(
+        trust_domain: &Arc<str>,
+        namespace: &Arc<str>,
+        service_account: &Arc<str>,
+    ) -> Result<Self, InvalidSpiffeId> {
+        check([trust_domain, namespace, service_account])?;
+        Ok(Self {
+            trust_domain: trust_domain.clone(),
+            namespace: namespace.clone(),
+            service_account: service_account.clone(),
         })
     }
 
@@ -74,6 +81,17 @@ impl SpiffeId {
     pub fn principal(&self) -> String {
         format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
+}
+
+fn check(parts: [&str; 3]) -> Result<(), InvalidSpiffeId> {
+    if parts.iter().any(|p| p.is_empty() || !p.bytes().all(allowed)) {
+        return Err(InvalidSpiffeId::Character);
+    }
+    // "spiffe://" "/ns/" "/sa/"
+    if parts.iter().map(|p| p.len()).sum::<usize>() + 17 > MAX_LEN {
+        return Err(InvalidSpiffeId::Length);
+    }
+    Ok(())
 }
 
 /// SPIFFE-ID section 2: path segments are letters, digits, dot, dash and underscore. Trust domains are

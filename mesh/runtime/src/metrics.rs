@@ -34,7 +34,7 @@ use prometheus_client::registry::Registry;
 
 pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
 pub use text_format::TextFormat;
-pub use traffic::{ConnectionMetrics, OpenSocket, TrafficMetrics};
+pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};
 pub use xds::{XdsEnd, XdsMetrics};
 
 use crate::http_server::{Request, Router, response};

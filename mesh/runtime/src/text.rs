@@ -56,6 +56,10 @@ impl<W: Write + ?Sized> Write for Escaped<'_, W> {
 }
 
 fn escape_into<W: Write + ?Sized>(text: &str, escape: Escape, out: &mut W) -> fmt::Result {
+    // Names and identities are plain: looked at all at once, which the compiler makes wide, they are copied whole.
+    if text.bytes().fold(true, |plain, b| plain & (0x20..0x7f).contains(&b) & (b != b'"') & (b != b'\\')) {
+        return out.write_str(text);
+    }
     let mut clean_from = 0;
     for (at, c) in text.char_indices() {
         let special = match c {

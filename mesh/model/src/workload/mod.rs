@@ -194,6 +194,6 @@ impl Workload {
     /// # Errors
     /// When the namespace, service account or trust domain cannot be part of a SPIFFE id.
     pub fn identity(&self) -> Result<SpiffeId, InvalidSpiffeId> {
-        SpiffeId::new(&self.trust_domain, &self.namespace, &self.service_account)
+        SpiffeId::of(&self.trust_domain, &self.namespace, &self.service_account)
     }
 }

@@ -1,6 +1,7 @@
 //! An entry as one line (pure).
 
 use std::fmt::{self, Display, Write};
+use std::net::SocketAddr;
 
 use tracing::Level;
 
@@ -26,13 +27,13 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
     };
     let mut fields = Fields { out, format, separator: '\t' };
     let Peer { addr, workload, namespace, identity, cluster } = &entry.src;
-    fields.bare("src.addr", addr.as_ref().map(display));
+    fields.addr("src.addr", *addr);
     fields.text("src.workload", *workload);
     fields.text("src.namespace", *namespace);
     fields.quoted("src.identity", *identity);
     fields.text("src.cluster", *cluster);
     let Peer { addr, workload, namespace, identity, cluster } = &entry.dst;
-    fields.bare("dst.addr", addr.as_ref().map(display));
+    fields.addr("dst.addr", *addr);
     fields.bare("dst.hbone_addr", entry.hbone_addr);
     fields.text("dst.service", entry.service);
     fields.text("dst.workload", *workload);
@@ -83,6 +84,15 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// An address has nothing in it to escape.
+    fn addr(&mut self, name: &str, value: Option<SocketAddr>) {
+        let Some(value) = value else { return };
+        let quote = if self.name(name, Escape::Bare) == Escape::Json { "\"" } else { "" };
+        self.out.push_str(quote);
+        let _ = write!(self.out, "{value}");
+        self.out.push_str(quote);
+    }
+
     /// Not quoted in plain lines: addresses.
     fn bare(&mut self, name: &str, value: Option<&dyn Display>) {
         self.put(name, value, self.format == LogFormat::Json, Escape::Bare);
@@ -93,8 +103,11 @@ impl Fields<'_> {
     }
 
     fn text(&mut self, name: &str, value: Option<&str>) {
-        let value = value.filter(|value| !value.is_empty());
-        self.quoted(name, value.as_ref().map(display));
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return };
+        let escape = self.name(name, Escape::Quoted);
+        self.out.push('"');
+        let _ = Escaped::new(self.out, escape).write_str(value);
+        self.out.push('"');
     }
 
     fn number(&mut self, name: &str, value: Option<u64>) {
@@ -103,8 +116,16 @@ impl Fields<'_> {
 
     fn put(&mut self, name: &str, value: Option<&dyn Display>, quoted: bool, escape: Escape) {
         let Some(value) = value else { return };
+        let escape = self.name(name, escape);
         let quote = if quoted { "\"" } else { "" };
-        let escape = match self.format {
+        self.out.push_str(quote);
+        let _ = write!(Escaped::new(self.out, escape), "{value}");
+        self.out.push_str(quote);
+    }
+
+    /// Begins a field; says how its value is escaped.
+    fn name(&mut self, name: &str, escape: Escape) -> Escape {
+        match self.format {
             LogFormat::Plain => {
                 self.out.push(self.separator);
                 self.separator = ' ';
@@ -118,9 +139,6 @@ impl Fields<'_> {
                 self.out.push_str("\":");
                 Escape::Json
             }
-        };
-        self.out.push_str(quote);
-        let _ = write!(Escaped::new(self.out, escape), "{value}");
-        self.out.push_str(quote);
+        }
     }
 }

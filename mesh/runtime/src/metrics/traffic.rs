@@ -1,12 +1,13 @@
 //! Istio's TCP metrics, counted per connection without locks and without allocating.
 //!
-//! Opening a connection finds the counters of its label set once; from then on the connection adds to those counters directly. Label sets
+//! Opening a connection finds the counters of its label set once; from then on the connection adds to those counters directly. Who opens
+//! many connections with the same labels keeps what [`TrafficMetrics::remember`] gives, and need not even make the labels again. Label sets
 //! are bounded: beyond the limit, sets idle for a while make room, and if there are none a new set is counted under `other`.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
@@ -27,7 +28,17 @@ pub struct TrafficMetrics {
 #[derive(Debug)]
 pub struct ConnectionMetrics {
     series: Arc<Series>,
+    /// Counted under `other`.
+    other: bool,
     ended: bool,
+}
+
+/// The counters of a label set, as long as they are kept: a connection opened with it costs no look at the labels.
+#[derive(Clone, Debug, Default)]
+pub struct KnownLabels {
+    /// Whose: a number that is only compared.
+    owner: Weak<Inner>,
+    series: Weak<Series>,
 }
 
 /// One open socket in `istio_tcp_sockets_open`, until it is dropped.
@@ -94,9 +105,32 @@ impl TrafficMetrics {
 
     /// Counts an opened connection and gives the handle that counts the rest of it.
     pub fn open(&self, labels: &TrafficLabels) -> ConnectionMetrics {
-        let series = self.inner.series(labels);
+        let (series, other) = self.inner.series(labels);
         series.opened.fetch_add(1, Ordering::Relaxed);
-        ConnectionMetrics { series, ended: false }
+        ConnectionMetrics { series, other, ended: false }
+    }
+
+    /// What opens the next connection with the labels of this one. Nothing is remembered of a connection that is counted under `other`:
+    /// the next may find room.
+    pub fn remember(&self, connection: &ConnectionMetrics) -> KnownLabels {
+        match connection.other {
+            true => KnownLabels::default(),
+            false => KnownLabels { owner: Arc::downgrade(&self.inner), series: Arc::downgrade(&connection.series) },
+        }
+    }
+
+    /// Counts an opened connection with labels that were seen before. `None` if they have been forgotten since, or are another's: then
+    /// [`TrafficMetrics::open`] it.
+    pub fn open_known(&self, known: &KnownLabels) -> Option<ConnectionMetrics> {
+        if !std::ptr::eq(known.owner.as_ptr(), Arc::as_ptr(&self.inner)) {
+            return None;
+        }
+        // Under the table's lock, as every handle is made: a sweep must not forget what is being taken.
+        let _table = self.inner.table.read().unwrap_or_else(PoisonError::into_inner);
+        let series = known.series.upgrade()?;
+        series.idle.store(false, Ordering::Relaxed);
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        Some(ConnectionMetrics { series, other: false, ended: false })
     }
 
     /// Counts an open socket.
@@ -146,13 +180,14 @@ impl Drop for OpenSocket {
 }
 
 impl Inner {
-    fn series(&self, labels: &TrafficLabels) -> Arc<Series> {
+    /// The counters of these labels, and whether they are those of `other`.
+    fn series(&self, labels: &TrafficLabels) -> (Arc<Series>, bool) {
         {
             // A panic while the lock was held cannot leave the map half changed.
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(series) = table.series.get(labels) {
                 series.idle.store(false, Ordering::Relaxed);
-                return series.clone();
+                return (series.clone(), false);
             }
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -162,10 +197,10 @@ impl Inner {
             }
             if table.series.len() >= self.limit {
                 self.label_sets_dropped.fetch_add(1, Ordering::Relaxed);
-                return table.get_or_create(&labels.collapsed());
+                return (table.get_or_create(&labels.collapsed()), true);
             }
         }
-        table.get_or_create(labels)
+        (table.get_or_create(labels), false)
     }
 
     /// What there is now. Encoding takes long; it must not keep new connections waiting.

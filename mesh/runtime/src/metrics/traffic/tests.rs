@@ -168,6 +168,38 @@ fn a_full_table_forgets_what_stays_idle() {
 }
 
 #[test]
+fn remembered_labels_open_the_same_counters_until_they_are_forgotten() {
+    let (metrics, traffic) = registered(1);
+    let first = traffic.open(&labels("a"));
+    let known = traffic.remember(&first);
+    first.closed(ResponseFlags::None);
+    let second = traffic.open_known(&known).unwrap();
+    second.received(5);
+    let opened = samples(&metrics, "istio_tcp_connections_opened_total");
+    assert_eq!(opened.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [2]);
+    assert_eq!(samples(&metrics, "istio_tcp_received_bytes_total")[0].1, 5);
+
+    // Being remembered keeps nothing from being swept, and using it does.
+    let sweep = || traffic.inner.table.write().unwrap().sweep();
+    sweep();
+    sweep();
+    drop(second);
+    sweep();
+    assert!(traffic.open_known(&known).is_some(), "idle once is not enough");
+    sweep();
+    sweep();
+    assert!(traffic.open_known(&known).is_none(), "forgotten");
+
+    let kept = traffic.open(&labels("b"));
+    let other = traffic.open(&labels("c"));
+    assert!(traffic.open_known(&traffic.remember(&kept)).is_some());
+    assert!(traffic.open_known(&traffic.remember(&other)).is_none(), "what is under `other` may find room next time");
+    let (_, elsewhere) = registered(1);
+    assert!(elsewhere.open_known(&traffic.remember(&kept)).is_none(), "another's");
+    assert!(traffic.open_known(&KnownLabels::default()).is_none());
+}
+
+#[test]
 fn counted_from_many_threads() {
     let (metrics, traffic) = registered(100);
     std::thread::scope(|scope| {

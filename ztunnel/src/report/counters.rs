@@ -1,0 +1,129 @@
+//! The counters of a connection, found without making its labels where the same was seen before.
+//!
+//! A label set is some thirty strings. Each thread remembers, for the workloads, the service and the identities of a
+//! connection, which counters they lead to; they are recognised by address, so that a change in the tables, which makes
+//! new ones, is a new set.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use mesh_model::identity::SpiffeId;
+use mesh_model::service::Service;
+use mesh_model::workload::Workload;
+use mesh_runtime::metrics::{
+    ConnectionMetrics, ConnectionSecurity, KnownLabels, Reporter, ServiceLabels, TrafficLabels, TrafficMetrics,
+};
+
+use super::{Party, Traffic, Who};
+
+/// Sets that a thread remembers, a power of two. Each place holds the last of those that fall on it.
+const PLACES: usize = 1024;
+
+thread_local! {
+    static SEEN: RefCell<Vec<Option<Seen>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One set. It keeps what it is recognised by, so that no address of it is given to another meanwhile.
+struct Seen {
+    source: (Option<Arc<Workload>>, Option<SpiffeId>),
+    destination: (Option<Arc<Workload>>, Option<SpiffeId>),
+    service: Option<Arc<Service>>,
+    outbound: bool,
+    secured: bool,
+    known: KnownLabels,
+}
+
+/// Counts a connection as opened.
+pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMetrics {
+    // What strangers tell of themselves is not remembered: they would push out what is.
+    let (Ok(source), Ok(destination)) = (traffic.source.in_tables(), traffic.destination.in_tables()) else {
+        return metrics.open(&labels(traffic));
+    };
+    SEEN.with_borrow_mut(|seen| {
+        if seen.is_empty() {
+            seen.resize_with(PLACES, || None);
+        }
+        let place = &mut seen[place(source, destination, traffic)];
+        let same = place.as_ref().filter(|seen| seen.is(source, destination, traffic));
+        if let Some(connection) = same.and_then(|seen| metrics.open_known(&seen.known)) {
+            return connection;
+        }
+        let connection = metrics.open(&labels(traffic));
+        *place = Some(Seen {
+            source: (source.cloned(), traffic.source.identity.clone()),
+            destination: (destination.cloned(), traffic.destination.identity.clone()),
+            service: traffic.service.clone(),
+            outbound: traffic.outbound,
+            secured: traffic.secured,
+            known: metrics.remember(&connection),
+        });
+        connection
+    })
+}
+
+impl Seen {
+    fn is(
+        &self,
+        source: Option<&Arc<Workload>>,
+        destination: Option<&Arc<Workload>>,
+        Traffic { source: from, destination: to, service, outbound, secured, .. }: &Traffic,
+    ) -> bool {
+        address(self.source.0.as_ref()) == address(source)
+            && address(self.destination.0.as_ref()) == address(destination)
+            && address(self.service.as_ref()) == address(service.as_ref())
+            && (self.outbound, self.secured) == (*outbound, *secured)
+            && self.source.1 == from.identity
+            && self.destination.1 == to.identity
+    }
+}
+
+impl Party {
+    /// Its workload in the tables, if they have it; an error if it is only what it tells of itself.
+    fn in_tables(&self) -> Result<Option<&Arc<Workload>>, ()> {
+        match &self.who {
+            Who::Unknown => Ok(None),
+            Who::Known(workload) => Ok(Some(workload)),
+            Who::Told(_) => Err(()),
+        }
+    }
+}
+
+fn address<T>(of: Option<&Arc<T>>) -> usize {
+    of.map_or(0, |of| Arc::as_ptr(of).addr())
+}
+
+fn place(source: Option<&Arc<Workload>>, destination: Option<&Arc<Workload>>, traffic: &Traffic) -> usize {
+    // Fibonacci hashing: addresses differ in their middle bits, the place is taken from the upper ones.
+    const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+    let parts = [address(source), address(destination), address(traffic.service.as_ref())];
+    let flags = u64::from(traffic.outbound) << 1 | u64::from(traffic.secured);
+    let hash = parts.iter().fold(flags, |hash, part| (hash.rotate_left(23) ^ *part as u64).wrapping_mul(MIX));
+    (hash >> (u64::BITS - PLACES.ilog2())) as usize
+}
+
+/// The whole label set.
+fn labels(traffic: &Traffic) -> TrafficLabels {
+    let service = traffic.service.as_ref().map_or_else(ServiceLabels::default, |s| ServiceLabels {
+        hostname: s.hostname.clone(),
+        name: s.name.clone(),
+        namespace: s.namespace.clone(),
+    });
+    let principal = |id: Option<&SpiffeId>| id.map_or_else(|| "".into(), |id| Arc::from(id.to_string()));
+    TrafficLabels {
+        reporter: reporter(traffic),
+        source: traffic.source.labels(),
+        source_principal: principal(traffic.source.identity.as_ref().filter(|_| traffic.secured)),
+        service: Arc::new(service),
+        destination: traffic.destination.labels(),
+        destination_principal: principal(traffic.destination.identity.as_ref()),
+        security: match traffic.secured {
+            true => ConnectionSecurity::MutualTls,
+            false => ConnectionSecurity::Unknown,
+        },
+    }
+}
+
+/// Which side tells.
+pub(super) fn reporter(traffic: &Traffic) -> Reporter {
+    if traffic.outbound { Reporter::Source } else { Reporter::Destination }
+}
