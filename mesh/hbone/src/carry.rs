@@ -1,19 +1,31 @@
 //! Carry bytes between two streams, count them, pass half-closes on.
 //!
-//! A connection that moves nothing holds no buffer: one is made when bytes can be read and given up when they
-//! cannot. It grows with what the reads bring, from [`MIN_BUFFER`] to [`MAX_BUFFER`].
+//! A connection that moves nothing holds no buffer. Between an application and a tunnel bytes go from the socket
+//! straight into the record in which they leave, and from the record in which they came straight into the socket.
+//! Between two sockets they pass through a buffer of the thread, and when there are many, through a pipe, without
+//! being looked at.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::http2::state::{Incoming, Sink};
+use crate::pipe::Pipe;
 use crate::stream::{Receiver, Sender, Tunnel, TunnelError};
 
 /// First read of a connection, in bytes.
-pub const MIN_BUFFER: usize = 4 << 10;
-/// Largest read, in bytes: the most that one direction of a connection holds.
-pub const MAX_BUFFER: usize = 256 << 10;
+const MIN_READ: usize = 16 << 10;
+/// Largest read, in bytes: no more than what is sent at once.
+const MAX_READ: usize = 240 << 10;
+
+thread_local! {
+    /// What is on its way between two sockets while this thread moves it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Told of bytes as they pass.
 pub trait Count {
@@ -43,17 +55,19 @@ pub enum CarryError {
 /// When one side breaks; the other is then broken off too, so that neither application takes a cut for an end.
 ///
 /// Dropping the future breaks both off, too.
-pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: &impl Count) -> Result<(), CarryError> {
+pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: Rc<dyn Count>) -> Result<(), CarryError> {
+    let tcp = Rc::new(tcp);
     let unless_ended = BreakOff(&tcp);
+    tunnel.receiver.pour_into(Sink { tcp: tcp.clone(), count: count.clone() });
     let forth = async {
-        match to_tunnel(&tcp, &mut tunnel.sender, count).await {
+        match to_tunnel(&tcp, &mut tunnel.sender, &*count).await {
             // The peer takes no more, but may have answered in full before it said so: the way back tells, by its
             // end or by the same reset.
             Err(CarryError::Tunnel(_)) => Ok(()),
             other => other,
         }
     };
-    let back = from_tunnel(&mut tunnel.receiver, &tcp, count);
+    let back = from_tunnel(&mut tunnel.receiver, &tcp, &*count);
     match tokio::try_join!(forth, back) {
         Ok(((), ())) => {
             unless_ended.ended();
@@ -70,7 +84,7 @@ pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: &impl Cou
 ///
 /// # Errors
 /// When one side breaks; the other is then broken off too. Dropping the future breaks both off, too.
-pub async fn tcp_and_tcp(local: TcpStream, remote: TcpStream, count: &impl Count) -> Result<(), CarryError> {
+pub async fn tcp_and_tcp(local: TcpStream, remote: TcpStream, count: Rc<dyn Count>) -> Result<(), CarryError> {
     let unless_ended = (BreakOff(&local), BreakOff(&remote));
     let forth = pump(&local, &remote, CarryError::Local, CarryError::Remote, |n| count.forth(n));
     let back = pump(&remote, &local, CarryError::Remote, CarryError::Local, |n| count.back(n));
@@ -80,25 +94,43 @@ pub async fn tcp_and_tcp(local: TcpStream, remote: TcpStream, count: &impl Count
     Ok(())
 }
 
-async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &impl Count) -> Result<(), CarryError> {
-    let mut size = MIN_BUFFER;
+async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &dyn Count) -> Result<(), CarryError> {
+    let mut size = MIN_READ;
     loop {
-        let Some(data) = read(tcp, &mut size).await.map_err(CarryError::Local)? else {
-            sender.finish()?;
-            return Ok(());
-        };
-        count.forth(data.len());
-        sender.send(data).await?;
+        readable(tcp).await.map_err(CarryError::Local)?;
+        let most = sender.room().await?.min(size);
+        // There may be less room in the buffer than in the window.
+        let mut asked = 0;
+        let read = sender.send_from(most, |slices| {
+            asked = slices.iter().map(|slice| slice.len()).sum();
+            tcp.try_read_vectored(slices)
+        });
+        match read {
+            Ok(0) => return Ok(sender.finish()?),
+            Ok(read) => {
+                count.forth(read);
+                after_read(tcp, read, asked, &mut size);
+            }
+            Err(error) if is_transient(&error) => {}
+            Err(error) => return Err(CarryError::Local(error)),
+        }
     }
 }
 
-async fn from_tunnel(receiver: &mut Receiver, tcp: &TcpStream, count: &impl Count) -> Result<(), CarryError> {
-    while let Some(data) = receiver.receive().await? {
-        write(tcp, &data).await.map_err(CarryError::Local)?;
-        receiver.taken(data.len());
-        count.back(data.len());
+/// What the socket does not take at once comes through here, and the end.
+async fn from_tunnel(receiver: &mut Receiver, tcp: &TcpStream, count: &dyn Count) -> Result<(), CarryError> {
+    loop {
+        match poll_fn(|cx| receiver.poll_incoming(cx)).await {
+            Incoming::Bytes(bytes) => {
+                write(tcp, &bytes).await.map_err(CarryError::Local)?;
+                receiver.taken(bytes.len());
+                count.back(bytes.len());
+            }
+            Incoming::End => return shut_down_write(tcp).map_err(CarryError::Local),
+            Incoming::Broken(broken) => return Err(TunnelError::from(broken).into()),
+            Incoming::SinkFailed(error) => return Err(CarryError::Local(error)),
+        }
     }
-    shut_down_write(tcp).map_err(CarryError::Local)
 }
 
 /// One direction between two TCP connections.
@@ -109,31 +141,111 @@ async fn pump(
     write_failed: fn(io::Error) -> CarryError,
     count: impl Fn(usize),
 ) -> Result<(), CarryError> {
-    let mut size = MIN_BUFFER;
-    while let Some(data) = read(from, &mut size).await.map_err(read_failed)? {
-        write(to, &data).await.map_err(write_failed)?;
-        count(data.len());
+    let mut size = MIN_READ;
+    loop {
+        readable(from).await.map_err(read_failed)?;
+        if size == MAX_READ
+            && let Some(pipe) = Pipe::take()
+        {
+            match splice(pipe, from, to, &read_failed, &write_failed, &count).await? {
+                Spliced::End => return shut_down_write(to).map_err(write_failed),
+                Spliced::Dry => size = MIN_READ,
+            }
+            continue;
+        }
+        let passed = BUFFER.with_borrow_mut(|buffer| {
+            if buffer.is_empty() {
+                buffer.resize(MAX_READ, 0);
+            }
+            let read = match from.try_read(&mut buffer[..size]) {
+                Ok(0) => return Ok(Some((0, Vec::new()))),
+                Ok(read) => read,
+                Err(error) if is_transient(&error) => return Ok(None),
+                Err(error) => return Err(read_failed(error)),
+            };
+            let written = match to.try_write(&buffer[..read]) {
+                Ok(written) => written,
+                Err(error) if is_transient(&error) => 0,
+                Err(error) => return Err(write_failed(error)),
+            };
+            Ok(Some((read, buffer[written..read].to_vec())))
+        })?;
+        let Some((read, rest)) = passed else { continue };
+        if read == 0 {
+            return shut_down_write(to).map_err(write_failed);
+        }
+        let asked = size;
+        after_read(from, read, asked, &mut size);
+        write(to, &rest).await.map_err(write_failed)?;
+        count(read);
     }
-    shut_down_write(to).map_err(write_failed)
 }
 
-/// What can be read now, at most `size` bytes; waits without a buffer. `None` at the end. A full read grows `size`.
-async fn read(tcp: &TcpStream, size: &mut usize) -> io::Result<Option<Bytes>> {
+/// Why splicing stopped.
+enum Spliced {
+    /// The sender has finished.
+    End,
+    /// Nothing more for now: the pipe is better used by others.
+    Dry,
+}
+
+/// Moves bytes from socket to socket through a pipe, in the kernel, while there are any.
+async fn splice(
+    pipe: Pipe,
+    from: &TcpStream,
+    to: &TcpStream,
+    read_failed: &fn(io::Error) -> CarryError,
+    write_failed: &fn(io::Error) -> CarryError,
+    count: &impl Fn(usize),
+) -> Result<Spliced, CarryError> {
     loop {
-        tcp.readable().await?;
-        let mut buffer = BytesMut::with_capacity(*size);
-        match tcp.try_read_buf(&mut buffer) {
-            Ok(0) => return Ok(None),
-            Ok(n) => {
-                if n == *size {
-                    *size = (*size * 4).min(MAX_BUFFER);
-                }
-                return Ok(Some(buffer.freeze()));
+        let mut inside = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => {
+                pipe.give_back();
+                return Ok(Spliced::End);
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                pipe.give_back();
+                return Ok(Spliced::Dry);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(read_failed(error)),
+        };
+        while inside > 0 {
+            match to.try_io(Interest::WRITABLE, || pipe.empty(to, inside)) {
+                Ok(bytes) => {
+                    inside -= bytes;
+                    count(bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|cx| to.poll_write_ready(cx)).await.map_err(write_failed)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(write_failed(error)),
+            }
         }
+        // Others of the thread have their turn, too.
+        tokio::task::consume_budget().await;
+    }
+}
+
+async fn readable(tcp: &TcpStream) -> io::Result<()> {
+    poll_fn(|cx| tcp.poll_read_ready(cx)).await
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// A full read grows the next. After a short one the socket is known to be empty, which saves asking it.
+fn after_read(tcp: &TcpStream, read: usize, asked: usize, size: &mut usize) {
+    if read == asked {
+        if asked >= *size {
+            *size = (*size * 4).min(MAX_READ);
+        }
+    } else {
+        let _ = tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 }
 
@@ -141,9 +253,9 @@ async fn write(tcp: &TcpStream, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match tcp.try_write(data) {
             Ok(n) => data = &data[n..],
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => poll_fn(|cx| tcp.poll_write_ready(cx)).await?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

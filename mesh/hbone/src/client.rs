@@ -1,23 +1,24 @@
 //! One HTTP/2 connection to a proven peer; opens tunnels on it.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout};
 
 use crate::Settings;
 use crate::connect::REASON_HEADER;
-use crate::stream::Tunnel;
+use crate::http2::driver::Driver;
+use crate::http2::state::{Broken, Role, Shared};
+use crate::stream::{StreamHandle, Tunnel};
+use crate::tls::handshake;
 
 /// Why a tunnel could not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,113 +72,84 @@ pub struct Opened {
     pub headers: HeaderMap,
 }
 
-/// A connection to one peer. Clones share it.
+/// A connection to one peer. Clones share it; it ends when they are gone and so are its tunnels.
 #[derive(Clone)]
-pub struct Client {
-    requests: SendRequest<Bytes>,
-    shared: Rc<Shared>,
-}
+pub struct Client(Rc<Handle>);
 
-struct Shared {
-    /// Tunnels open now.
-    open: Cell<usize>,
-    /// Set when the connection takes no new tunnels: closed, going away, or given up.
-    closed: Cell<bool>,
+struct Handle {
+    connection: Shared,
     /// When the last tunnel ended.
-    idle_since: Cell<tokio::time::Instant>,
-    own_limit: usize,
+    idle_since: Rc<Cell<Instant>>,
     peer: Option<SpiffeId>,
 }
 
-/// Frees a tunnel's place on the connection.
-struct Place(Rc<Shared>);
-
-impl Drop for Place {
+impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.idle_since.set(tokio::time::Instant::now());
+        self.connection.borrow_mut().release_connection();
+    }
+}
+
+/// Notes the end of a tunnel; dropped with it.
+struct Use(Rc<Cell<Instant>>);
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.set(Instant::now());
     }
 }
 
 impl Client {
-    /// Proves the peer over `tcp` and speaks HTTP/2 with it. Its driver runs as a task of this thread's `LocalSet`.
+    /// Proves the peer over `transport` and speaks HTTP/2 with it. Its driver runs as a task of this thread's
+    /// `LocalSet`.
     ///
     /// # Errors
-    /// When the peer cannot be proven or does not speak HTTP/2.
-    pub async fn handshake(
-        tcp: TcpStream,
-        tls: Arc<ClientConfig>,
+    /// When the peer cannot be proven or does not answer in time.
+    pub async fn handshake<T>(
+        mut transport: T,
+        config: Arc<ClientConfig>,
         expected: &[SpiffeId],
         settings: &Settings,
-    ) -> Result<Self, OpenError> {
-        let limit = settings.handshake_timeout;
-        // It sends no SNI; the peer chooses its certificate by listener.
-        let name = tls::dial_name();
+    ) -> Result<Self, OpenError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let tls_failed = |error| OpenError::Tls {
             expected: expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
             error: Arc::new(error),
         };
-        let stream = timeout(limit, TlsConnector::from(tls).connect(name, tcp))
+        let established = timeout(settings.handshake_timeout, handshake::client(&mut transport, config))
             .await
             .map_err(|_| OpenError::HandshakeTimeout)?
             .map_err(tls_failed)?;
-        let peer = stream.get_ref().1.peer_certificates().and_then(tls::peer_identity);
-        let handshake = h2::client::Builder::new()
-            .initial_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
-            .max_frame_size(settings.frame_size)
-            .max_header_list_size(16 << 10)
-            .initial_max_send_streams(settings.client_streams)
-            .max_send_buffer_size(settings.stream_window as usize)
-            .enable_push(false)
-            .handshake(stream);
-        let (requests, mut connection) = timeout(limit, handshake)
-            .await
-            .map_err(|_| OpenError::HandshakeTimeout)?
-            .map_err(|e| OpenError::Http2(e.to_string()))?;
-        let shared = Rc::new(Shared {
-            open: Cell::new(0),
-            closed: Cell::new(false),
-            idle_since: Cell::new(tokio::time::Instant::now()),
-            own_limit: settings.client_streams,
-            peer,
-        });
-        let pings = connection.ping_pong();
-        let (interval, deadline) = (settings.ping_interval, settings.ping_timeout);
-        let ended = shared.clone();
+        let peer = established.certificates.as_deref().and_then(tls::peer_identity);
+        let driver =
+            Driver::new(transport, Role::Client, Rc::new(settings.clone()), established).map_err(tls_failed)?;
+        let connection = driver.shared();
         tokio::task::spawn_local(async move {
-            tokio::select! {
-                result = connection => if let Err(error) = result {
-                    tracing::debug!(%error, "HBONE connection ended");
-                },
-                () = unanswered(pings, interval, deadline) => {
-                    tracing::debug!("HBONE peer does not answer PING: connection dropped");
-                }
-            }
-            ended.closed.set(true);
+            let over = driver.await;
+            tracing::debug!(%over, "HBONE connection ended");
         });
-        Ok(Self { requests, shared })
+        Ok(Self(Rc::new(Handle { connection, idle_since: Rc::new(Cell::new(Instant::now())), peer })))
     }
 
     /// True while another tunnel can be opened on it.
     pub fn has_room(&self) -> bool {
-        let limit = self.shared.own_limit.min(self.requests.current_max_send_streams());
-        !self.shared.closed.get() && self.shared.open.get() < limit
+        self.0.connection.borrow().has_room()
     }
 
     /// True when it takes no new tunnels any more.
     pub fn is_closed(&self) -> bool {
-        self.shared.closed.get()
+        !self.0.connection.borrow().takes_streams()
     }
 
     /// How long it has had no tunnel; `None` while it has one.
     pub fn idle(&self) -> Option<std::time::Duration> {
-        (self.shared.open.get() == 0).then(|| self.shared.idle_since.get().elapsed())
+        (self.0.connection.borrow().open_streams() == 0).then(|| self.0.idle_since.get().elapsed())
     }
 
     /// Who the peer proved to be.
     pub fn peer(&self) -> Option<&SpiffeId> {
-        self.shared.peer.as_ref()
+        self.0.peer.as_ref()
     }
 
     /// Opens a tunnel. Ask [`Client::has_room`] first.
@@ -185,48 +157,21 @@ impl Client {
     /// # Errors
     /// [`OpenError::Closed`] when the peer never looked at the request, so that it may be sent elsewhere.
     pub async fn open(&mut self, request: Request<()>) -> Result<Opened, OpenError> {
-        self.shared.open.set(self.shared.open.get() + 1);
-        let place = Place(self.shared.clone());
-        let sent = self.requests.send_request(request, false);
-        let answered = match sent {
-            Ok((response, sender)) => response.await.map(|response| (response, sender)),
-            Err(error) => Err(error),
-        };
-        let (response, sender) = answered.map_err(|error| self.failed(&error))?;
-        let (parts, receiver) = response.into_parts();
-        if parts.status != StatusCode::OK {
-            let reason = parts.headers.get(REASON_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            return Err(OpenError::Refused { status: parts.status, reason });
+        let connection = &self.0.connection;
+        let authority = request.uri().authority().map_or("", |authority| authority.as_str());
+        let id =
+            connection.borrow_mut().open(request.method(), authority, request.headers()).ok_or(OpenError::Closed)?;
+        let handle = StreamHandle::new(connection.clone(), id, Some(Box::new(Use(self.0.idle_since.clone()))));
+        let answer = poll_fn(|cx| connection.borrow_mut().poll_response(id, cx)).await;
+        let (status, headers) = answer.map_err(|broken| match broken {
+            // Nobody has answered yet, and nobody has sent a byte: another connection may serve it.
+            Broken::Unprocessed | Broken::Lost => OpenError::Closed,
+            Broken::Reset(code) => OpenError::Http2(format!("the peer reset the request with code {code}")),
+        })?;
+        if status != StatusCode::OK {
+            let reason = headers.get(REASON_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            return Err(OpenError::Refused { status, reason });
         }
-        Ok(Opened { tunnel: Tunnel::new(sender, receiver, Some(Box::new(place))), headers: parts.headers })
-    }
-
-    /// The peer looked at a stream unless it refused it (RFC 9113 8.7), went away before it, or the connection was
-    /// closed under us.
-    fn failed(&self, error: &h2::Error) -> OpenError {
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        if refused || error.is_go_away() || error.is_io() || self.shared.closed.get() {
-            self.shared.closed.set(true);
-            return OpenError::Closed;
-        }
-        OpenError::Http2(error.to_string())
-    }
-}
-
-/// Returns when the peer leaves a PING unanswered: it is gone without having said so.
-pub(crate) async fn unanswered(
-    pings: Option<h2::PingPong>,
-    interval: std::time::Duration,
-    deadline: std::time::Duration,
-) {
-    let Some(mut pings) = pings else { return std::future::pending().await };
-    loop {
-        sleep(interval).await;
-        match timeout(deadline, pings.ping(h2::Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection ends by itself with its own error.
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => return,
-        }
+        Ok(Opened { tunnel: Tunnel::new(handle), headers })
     }
 }

@@ -18,9 +18,12 @@
 pub mod carry;
 pub mod client;
 pub mod connect;
+mod http2;
+mod pipe;
 pub mod pool;
 pub mod server;
 pub mod stream;
+mod tls;
 
 use std::time::Duration;
 

@@ -1,23 +1,23 @@
 //! Accept, prove the caller, hand each tunnel over.
 
+use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::Settings;
 use crate::connect::REASON_HEADER;
-use crate::stream::Tunnel;
+use crate::http2::driver::Driver;
+use crate::http2::state::{Over, Request, Role, Shared};
+use crate::stream::{StreamHandle, Tunnel, TunnelError};
+use crate::tls::handshake;
 
 /// Why a caller was not let as far as asking.
 #[derive(Debug, thiserror::Error)]
@@ -28,17 +28,17 @@ pub enum AcceptError {
     /// It proved itself, but not by a SPIFFE id.
     #[error("the caller's certificate names no SPIFFE id")]
     NoIdentity,
-    /// It does not speak HTTP/2.
+    /// It does not speak HTTP/2, or hung up.
     #[error("HTTP/2: {0}")]
-    Http2(#[source] h2::Error),
+    Http2(String),
     /// It took too long.
     #[error("TLS or HTTP/2 handshake timed out")]
     Timeout,
 }
 
-/// A connection from a proven caller.
+/// A connection from a proven caller. Dropped, it breaks its tunnels off.
 pub struct Connection {
-    inner: h2::server::Connection<TlsStream<TcpStream>, Bytes>,
+    connection: Shared,
     /// Who is calling.
     pub peer: SpiffeId,
 }
@@ -51,69 +51,70 @@ pub struct Asked {
     pub authority: String,
     /// Headers of the request.
     pub headers: HeaderMap,
-    receiver: RecvStream,
-    respond: SendResponse<Bytes>,
+    stream: StreamHandle,
 }
 
 impl Connection {
-    /// Proves the caller over `tcp` and speaks HTTP/2 with it.
+    /// Proves the caller over `transport` and speaks HTTP/2 with it. Its driver runs as a task of this thread's
+    /// `LocalSet`.
     ///
     /// # Errors
     /// When it cannot be proven, or does not speak HTTP/2, or takes too long.
-    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, settings: &Settings) -> Result<Self, AcceptError> {
+    pub async fn accept<T>(
+        mut transport: T,
+        config: Arc<ServerConfig>,
+        settings: &Settings,
+    ) -> Result<Self, AcceptError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let limit = settings.handshake_timeout;
-        let stream = timeout(limit, TlsAcceptor::from(config).accept(tcp))
+        let established = timeout(limit, handshake::server(&mut transport, config))
             .await
             .map_err(|_| AcceptError::Timeout)?
             .map_err(AcceptError::Tls)?;
-        let peer =
-            stream.get_ref().1.peer_certificates().and_then(tls::peer_identity).ok_or(AcceptError::NoIdentity)?;
-        let handshake = h2::server::Builder::new()
-            .initial_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
-            .max_frame_size(settings.frame_size)
-            .max_header_list_size(64 << 10)
-            .max_concurrent_streams(settings.server_streams)
-            .max_send_buffer_size(400 << 10)
-            .handshake(stream);
-        let inner = timeout(limit, handshake).await.map_err(|_| AcceptError::Timeout)?.map_err(AcceptError::Http2)?;
-        Ok(Self { inner, peer })
+        let peer = established.certificates.as_deref().and_then(tls::peer_identity).ok_or(AcceptError::NoIdentity)?;
+        let driver =
+            Driver::new(transport, Role::Server, Rc::new(settings.clone()), established).map_err(AcceptError::Tls)?;
+        let accepted = Self { connection: driver.shared(), peer };
+        tokio::task::spawn_local(async move {
+            let over = driver.await;
+            tracing::debug!(%over, "HBONE connection ended");
+        });
+        let greeting = poll_fn(|cx| accepted.connection.borrow_mut().poll_greeting(cx));
+        match timeout(limit, greeting).await {
+            Err(_) => Err(AcceptError::Timeout),
+            Ok(Err(over)) => Err(AcceptError::Http2(over.to_string())),
+            Ok(Ok(())) => Ok(accepted),
+        }
     }
 
-    /// PINGs for [`unanswered`]; once.
-    pub fn pings(&mut self) -> Option<h2::PingPong> {
-        self.inner.ping_pong()
-    }
-
-    /// What the caller asks for next. It must be awaited for the connection's tunnels to move. `None` when the
-    /// connection has ended and so have its tunnels.
+    /// What the caller asks for next. `None` when the connection has ended and so have its tunnels.
     ///
     /// # Errors
-    /// When the connection broke; its tunnels break too.
-    pub async fn next(&mut self) -> Option<Result<Asked, h2::Error>> {
-        let (request, respond) = match self.inner.accept().await? {
-            Ok(asked) => asked,
-            Err(error) => return Some(Err(error)),
-        };
-        let (parts, receiver) = request.into_parts();
-        Some(Ok(Asked {
-            method: parts.method,
-            authority: parts.uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default(),
-            headers: parts.headers,
-            receiver,
-            respond,
-        }))
+    /// When the connection broke; its tunnels are broken too.
+    pub async fn next(&mut self) -> Option<Result<Asked, TunnelError>> {
+        let next = poll_fn(|cx| self.connection.borrow_mut().poll_request(cx)).await;
+        match next {
+            Ok(Request { stream, method, authority, headers }) => {
+                let stream = StreamHandle::new(self.connection.clone(), stream, None);
+                Some(Ok(Asked { method, authority, headers, stream }))
+            }
+            Err(Over::Done) => None,
+            Err(over) => Some(Err(TunnelError::Connection(over.to_string()))),
+        }
     }
 
     /// Asks the caller to open no more tunnels here (GOAWAY). Open ones go on; [`Connection::next`] ends with the last.
     pub fn go_away(&mut self) {
-        self.inner.graceful_shutdown();
+        self.connection.borrow_mut().go_away();
     }
 }
 
-/// Returns when the caller leaves a PING unanswered: it is gone without having said so.
-pub async fn unanswered(pings: Option<h2::PingPong>, settings: &Settings) {
-    crate::client::unanswered(pings, settings.ping_interval, settings.ping_timeout).await;
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connection.borrow_mut().release_connection();
+    }
 }
 
 impl Asked {
@@ -121,23 +122,22 @@ impl Asked {
     ///
     /// # Errors
     /// When the caller is gone.
-    pub fn accept(mut self, baggage: &str) -> Result<Tunnel, h2::Error> {
-        let mut response = Response::new(());
+    pub fn accept(self, baggage: &str) -> Result<Tunnel, TunnelError> {
+        let mut headers = HeaderMap::new();
         if !baggage.is_empty()
             && let Ok(value) = HeaderValue::from_str(baggage)
         {
-            response.headers_mut().insert("baggage", value);
+            headers.insert("baggage", value);
         }
-        let sender = self.respond.send_response(response, false)?;
-        Ok(Tunnel::new(sender, self.receiver, None))
+        self.stream.respond(StatusCode::OK, &headers, false)?;
+        Ok(Tunnel::new(self.stream))
     }
 
     /// Says no: a status without body, and the reason code for servers and clients of ours.
-    pub fn refuse(mut self, status: StatusCode, reason: &'static str) {
-        let mut response = Response::new(());
-        *response.status_mut() = status;
-        response.headers_mut().insert(REASON_HEADER, HeaderValue::from_static(reason));
+    pub fn refuse(self, status: StatusCode, reason: &'static str) {
+        let mut headers = HeaderMap::new();
+        headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
         // A caller that is gone needs no answer.
-        let _ = self.respond.send_response(response, true);
+        let _ = self.stream.respond(status, &headers, true);
     }
 }

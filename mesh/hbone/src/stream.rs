@@ -1,31 +1,64 @@
 //! One tunnel: bytes both ways, half-close, reset.
 
+use std::any::Any;
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
-use futures_util::future::poll_fn;
-use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, StatusCode};
+
+use crate::http2::state::{Broken, Incoming, Shared, Sink};
 
 /// Why a tunnel broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TunnelError {
-    /// The peer reset it with this HTTP/2 reason.
-    #[error("tunnel reset by the peer: {0}")]
-    Reset(Reason),
+    /// The peer reset it with this HTTP/2 error code (RFC 9113, section 7).
+    #[error("tunnel reset by the peer, HTTP/2 error code {0}")]
+    Reset(u32),
     /// The connection under it ended.
     #[error("the connection that carried the tunnel was lost")]
     Lost,
+    /// The connection under it ended, and why.
+    #[error("{0}")]
+    Connection(String),
 }
 
-impl From<h2::Error> for TunnelError {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(reason) if error.is_remote() || error.is_reset() => Self::Reset(reason),
-            _ => Self::Lost,
+impl From<Broken> for TunnelError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Reset(code) => Self::Reset(code),
+            Broken::Unprocessed | Broken::Lost => Self::Lost,
         }
     }
 }
 
-/// What keeps a connection's place taken while its tunnel lives; dropped with it.
-pub(crate) type Guard = Option<Box<dyn std::any::Any>>;
+/// What lives as long as a tunnel.
+pub(crate) type Guard = Option<Box<dyn Any>>;
+
+/// A stream's place on its connection. Dropped before both directions have ended, it resets the stream.
+pub(crate) struct StreamHandle {
+    connection: Shared,
+    id: u32,
+    _guard: Guard,
+}
+
+impl StreamHandle {
+    pub(crate) fn new(connection: Shared, id: u32, guard: Guard) -> Self {
+        Self { connection, id, _guard: guard }
+    }
+
+    pub(crate) fn respond(&self, status: StatusCode, headers: &HeaderMap, end: bool) -> Result<(), TunnelError> {
+        Ok(self.connection.borrow_mut().respond(self.id, status, headers, end)?)
+    }
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        self.connection.borrow_mut().release(self.id);
+    }
+}
 
 /// One open tunnel.
 pub struct Tunnel {
@@ -33,18 +66,18 @@ pub struct Tunnel {
     pub sender: Sender,
     /// Bytes from the peer.
     pub receiver: Receiver,
-    _guard: Guard,
 }
 
 /// The sending half of a tunnel.
-pub struct Sender(SendStream<Bytes>);
+pub struct Sender(Rc<StreamHandle>);
 
 /// The receiving half of a tunnel.
-pub struct Receiver(RecvStream);
+pub struct Receiver(Rc<StreamHandle>);
 
 impl Tunnel {
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, guard: Guard) -> Self {
-        Self { sender: Sender(send), receiver: Receiver(receive), _guard: guard }
+    pub(crate) fn new(handle: StreamHandle) -> Self {
+        let handle = Rc::new(handle);
+        Self { sender: Sender(handle.clone()), receiver: Receiver(handle) }
     }
 }
 
@@ -55,19 +88,29 @@ impl Sender {
     /// When the tunnel broke; some of the data may have been sent.
     pub async fn send(&mut self, mut data: Bytes) -> Result<(), TunnelError> {
         while !data.is_empty() {
-            self.0.reserve_capacity(data.len());
-            // `poll_capacity` may report what was available already, in which case there is nothing to wait for.
-            let granted = match self.0.capacity() {
-                0 => match poll_fn(|cx| self.0.poll_capacity(cx)).await {
-                    Some(granted) => granted?,
-                    None => return Err(self.why_closed().await),
-                },
-                ready => ready,
-            };
-            let chunk = data.split_to(granted.min(data.len()));
-            self.0.send_data(chunk, false)?;
+            let room = self.room().await?;
+            let sent = self.0.connection.borrow_mut().send_data(self.0.id, &data, room);
+            let _ = data.split_to(sent);
         }
         Ok(())
+    }
+
+    /// Waits until the peer takes bytes; returns how many.
+    pub(crate) async fn room(&self) -> Result<usize, TunnelError> {
+        Ok(poll_fn(|cx| self.poll_room(cx)).await?)
+    }
+
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<usize, Broken>> {
+        self.0.connection.borrow_mut().poll_room(self.0.id, cx)
+    }
+
+    /// Sends what `read` reads, at most `most` bytes, which [`Sender::room`] has granted. Nothing is copied.
+    pub(crate) fn send_from(
+        &self,
+        most: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.0.connection.borrow_mut().send_from(self.0.id, most, read)
     }
 
     /// Half-closes: the peer reads the end of this direction.
@@ -75,19 +118,12 @@ impl Sender {
     /// # Errors
     /// When the tunnel is broken already.
     pub fn finish(&mut self) -> Result<(), TunnelError> {
-        Ok(self.0.send_data(Bytes::new(), true)?)
+        Ok(self.0.connection.borrow_mut().finish(self.0.id)?)
     }
 
     /// Breaks the tunnel off in both directions.
     pub fn reset(&mut self) {
-        self.0.send_reset(Reason::CANCEL);
-    }
-
-    async fn why_closed(&mut self) -> TunnelError {
-        match poll_fn(|cx| self.0.poll_reset(cx)).await {
-            Ok(reason) => TunnelError::Reset(reason),
-            Err(_) => TunnelError::Lost,
-        }
+        self.0.connection.borrow_mut().reset(self.0.id);
     }
 }
 
@@ -100,17 +136,26 @@ impl Receiver {
     /// # Errors
     /// When the tunnel broke.
     pub async fn receive(&mut self) -> Result<Option<Bytes>, TunnelError> {
-        match self.0.data().await {
-            None => Ok(None),
-            Some(Ok(data)) => Ok(Some(data)),
-            Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => Ok(None),
-            Some(Err(error)) => Err(error.into()),
+        match poll_fn(|cx| self.poll_incoming(cx)).await {
+            Incoming::Bytes(bytes) => Ok(Some(bytes.into())),
+            Incoming::End => Ok(None),
+            Incoming::Broken(broken) => Err(broken.into()),
+            Incoming::SinkFailed(_) => Err(TunnelError::Lost),
         }
+    }
+
+    pub(crate) fn poll_incoming(&self, cx: &Context<'_>) -> Poll<Incoming> {
+        self.0.connection.borrow_mut().poll_incoming(self.0.id, cx)
+    }
+
+    /// Has bytes written to an application's socket as they arrive. What the socket does not take comes by
+    /// [`Receiver::poll_incoming`], and so does everything after it until that is taken.
+    pub(crate) fn pour_into(&self, sink: Sink) {
+        self.0.connection.borrow_mut().pour_into(self.0.id, sink);
     }
 
     /// Gives the window of `bytes` back to the peer: the application has taken them.
     pub fn taken(&mut self, bytes: usize) {
-        // Fails only when more is given back than was taken, or the stream is gone; the peer is then past caring.
-        let _ = self.0.flow_control().release_capacity(bytes);
+        self.0.connection.borrow_mut().took(self.0.id, bytes);
     }
 }

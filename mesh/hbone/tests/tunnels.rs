@@ -66,7 +66,7 @@ async fn serve(ca: Arc<TestCa>, who: &str, application: std::net::SocketAddr, se
                     spawn_local(async move {
                         let tcp = TcpStream::connect(application).await.unwrap();
                         let tunnel = asked.accept("k8s.namespace.name=shop").unwrap();
-                        let _ = carry::tcp_and_tunnel(tcp, tunnel, &Uncounted).await;
+                        let _ = carry::tcp_and_tunnel(tcp, tunnel, Rc::new(Uncounted)).await;
                     });
                 }
             });
@@ -130,7 +130,7 @@ async fn bytes_and_half_closes_pass_both_ways() {
         let opened = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.unwrap();
         assert_eq!(opened.headers["baggage"], "k8s.namespace.name=shop");
         let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, &Uncounted).await.unwrap() });
+        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, Rc::new(Uncounted)).await.unwrap() });
         // More than every window and buffer on the way, so that flow control takes part.
         let said = vec![b'a'; 40 << 20];
         let (mut read, mut write) = application.split();
@@ -252,7 +252,7 @@ async fn a_connection_that_goes_away_is_replaced_and_its_tunnels_live_on() {
         }
         assert_eq!(server.connections.get(), 2);
         let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, before.tunnel, &Uncounted).await.unwrap() });
+        spawn_local(async move { carry::tcp_and_tunnel(captured, before.tunnel, Rc::new(Uncounted)).await.unwrap() });
         application.write_all(b"still here").await.unwrap();
         application.shutdown().await.unwrap();
         let mut answer = String::new();
@@ -301,7 +301,7 @@ async fn a_cut_is_not_taken_for_an_end() {
         let pool = Pool::new(settings.clone());
         let opened = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.unwrap();
         let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, &Uncounted).await });
+        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, Rc::new(Uncounted)).await });
         application.write_all(b"?").await.unwrap();
         let mut heard = [0; 7];
         application.read_exact(&mut heard).await.unwrap();
@@ -321,16 +321,29 @@ async fn a_peer_that_is_gone_is_found_by_ping() {
             ping_timeout: Duration::from_millis(100),
             ..Settings::default()
         };
-        let (dialled, accepted) = tcp::pair().await;
+        // The network between the two, until it is gone without a word: its sockets stay open.
+        let (dialled, mut near) = tcp::pair().await;
+        let (mut far, accepted) = tcp::pair().await;
+        let (cut, is_cut) = tokio::sync::oneshot::channel::<()>();
+        spawn_local(async move {
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                _ = is_cut => std::future::pending().await,
+            }
+        });
         let (ours, theirs) = (ca.credentials(&id("client")), ca.credentials(&id("server")));
         let expected = [id("server")];
         let (client, server) = tokio::join!(
             Client::handshake(dialled, ours.client_config(&expected), &expected, &settings),
             Connection::accept(accepted, theirs.server_config(), &settings),
         );
-        let client = client.unwrap();
-        // Never driven again, so it answers no PING; kept, so the socket stays open.
-        let _silent = server.unwrap();
+        let (client, mut server) = (client.unwrap(), server.unwrap());
+        // While it is there, both live much longer than a PING may take.
+        tokio::time::sleep(3 * settings.ping_timeout).await;
+        assert!(!client.is_closed());
+        cut.send(()).unwrap();
+        let error = server.next().await.expect("no end, a failure").err().expect("nobody asks for anything");
+        assert_eq!(error.to_string(), "the peer does not answer PING");
         while !client.is_closed() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -343,7 +356,7 @@ async fn carrying_that_is_given_up_resets_both_sides() {
     on_one_thread(async {
         let (mut client, captured) = tcp::pair().await;
         let (dialled, mut server) = tcp::pair().await;
-        let carrying = spawn_local(async move { carry::tcp_and_tcp(captured, dialled, &Uncounted).await });
+        let carrying = spawn_local(async move { carry::tcp_and_tcp(captured, dialled, Rc::new(Uncounted)).await });
         client.write_all(b"x").await.unwrap();
         let mut byte = [0];
         server.read_exact(&mut byte).await.unwrap();

@@ -128,6 +128,8 @@ impl Credentials {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
+        // HBONE seals and opens its records in place, with the keys of the handshake.
+        server.enable_secret_extraction = true;
 
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(options))?
@@ -137,6 +139,7 @@ impl Credentials {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
         client.resumption = Resumption::disabled();
+        client.enable_secret_extraction = true;
 
         Ok(Self { certificate, provider, server: Arc::new(server), client })
     }

@@ -1,0 +1,231 @@
+//! The handshake, by rustls, up to the moment when only records of data are left to do.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedConnectionCommon, UnbufferedStatus};
+use rustls::{ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::record::{Opener, RecordError, Sealer};
+
+/// Most bytes of a handshake that wait for the rest of a message: the longest chain that rustls takes, and a record.
+const MAX_WAITING: usize = 96 << 10;
+/// First size of the buffer: most flights fit.
+const FLIGHT: usize = 4 << 10;
+
+/// A peer that has proven itself, and the keys.
+pub(crate) struct Established {
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+    pub(crate) keys: Keys,
+    /// The peer's certificates, its own first.
+    pub(crate) certificates: Option<Vec<CertificateDer<'static>>>,
+    /// What the peer sent right after the handshake and rustls has opened.
+    pub(crate) plaintext: Vec<u8>,
+    /// What of the peer's records has been read and not been opened.
+    pub(crate) unread: Vec<u8>,
+}
+
+/// Where new keys come from when a side changes its own (RFC 8446 4.6.3).
+pub(crate) struct Keys {
+    side: Side,
+    version: ProtocolVersion,
+}
+
+enum Side {
+    Client(Box<KernelConnection<ClientConnectionData>>),
+    Server(Box<KernelConnection<ServerConnectionData>>),
+}
+
+impl Keys {
+    /// The next key of what we send. The peer has to have been told, under the old key.
+    pub(crate) fn next_sealer(&mut self) -> Result<Sealer, RecordError> {
+        let secrets = match &mut self.side {
+            Side::Client(connection) => connection.update_tx_secret(),
+            Side::Server(connection) => connection.update_tx_secret(),
+        };
+        Sealer::new(usable(secrets)?, self.version)
+    }
+
+    /// The next key of what we receive, after the peer has said that it changes its own.
+    pub(crate) fn next_opener(&mut self) -> Result<Opener, RecordError> {
+        let secrets = match &mut self.side {
+            Side::Client(connection) => connection.update_rx_secret(),
+            Side::Server(connection) => connection.update_rx_secret(),
+        };
+        Opener::new(usable(secrets)?, self.version)
+    }
+}
+
+type Secrets = (u64, ConnectionTrafficSecrets);
+
+fn usable(secrets: Result<Secrets, rustls::Error>) -> Result<Secrets, RecordError> {
+    // TLS 1.2 has no such change.
+    secrets.map_err(|_| RecordError::Keys("this version of TLS cannot change them"))
+}
+
+/// Proves ourselves to a server and the server to us.
+///
+/// # Errors
+/// When the transport fails, or the handshake does; the [`rustls::Error`] is inside then.
+pub(crate) async fn client<T>(transport: &mut T, config: Arc<ClientConfig>) -> io::Result<Established>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection =
+        UnbufferedClientConnection::new(config, mesh_identity::tls::dial_name()).map_err(io::Error::other)?;
+    let read =
+        run(transport, &mut *connection, UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records)
+            .await?;
+    let (version, certificates) = facts(&connection);
+    let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
+    established(secrets, Side::Client(Box::new(keys)), version, certificates, read)
+}
+
+/// Proves a client to us and ourselves to the client.
+///
+/// # Errors
+/// As for [`client`].
+pub(crate) async fn server<T>(transport: &mut T, config: Arc<ServerConfig>) -> io::Result<Established>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+    let read =
+        run(transport, &mut *connection, UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records)
+            .await?;
+    let (version, certificates) = facts(&connection);
+    let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
+    established(secrets, Side::Server(Box::new(keys)), version, certificates, read)
+}
+
+fn facts<D>(
+    connection: &UnbufferedConnectionCommon<D>,
+) -> (Option<ProtocolVersion>, Option<Vec<CertificateDer<'static>>>) {
+    let certificates = connection.peer_certificates();
+    (connection.protocol_version(), certificates.map(|c| c.iter().map(|c| c.clone().into_owned()).collect()))
+}
+
+fn established(
+    secrets: ExtractedSecrets,
+    side: Side,
+    version: Option<ProtocolVersion>,
+    certificates: Option<Vec<CertificateDer<'static>>>,
+    read: Read,
+) -> io::Result<Established> {
+    let version = version.ok_or_else(|| io::Error::other("the handshake settled on no version"))?;
+    Ok(Established {
+        sealer: Sealer::new(secrets.tx, version).map_err(io::Error::other)?,
+        opener: Opener::new(secrets.rx, version).map_err(io::Error::other)?,
+        keys: Keys { side, version },
+        certificates,
+        plaintext: read.plaintext,
+        unread: read.unread,
+    })
+}
+
+/// What was read with the handshake.
+struct Read {
+    plaintext: Vec<u8>,
+    unread: Vec<u8>,
+}
+
+/// What has to happen before rustls is asked again.
+enum Next {
+    Again,
+    Send,
+    Receive,
+    Done,
+}
+
+type Process<D> = for<'c, 'i> fn(&'c mut UnbufferedConnectionCommon<D>, &'i mut [u8]) -> UnbufferedStatus<'c, 'i, D>;
+
+async fn run<T, D>(
+    transport: &mut T,
+    connection: &mut UnbufferedConnectionCommon<D>,
+    process: Process<D>,
+) -> io::Result<Read>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut received, mut outgoing, mut plaintext) = (Vec::<u8>::with_capacity(FLIGHT), Vec::new(), Vec::new());
+    loop {
+        let status = process(connection, &mut received);
+        let mut used = status.discard;
+        let next = match status.state {
+            Ok(ConnectionState::EncodeTlsData(mut flight)) => {
+                encode(|room| flight.encode(room), &mut outgoing)?;
+                Next::Again
+            }
+            Ok(ConnectionState::TransmitTlsData(flight)) => {
+                flight.done();
+                Next::Send
+            }
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record.map_err(invalid)?;
+                    plaintext.extend_from_slice(record.payload);
+                    used += record.discard;
+                }
+                Next::Again
+            }
+            Ok(ConnectionState::WriteTraffic(_)) => Next::Done,
+            Ok(ConnectionState::BlockedHandshake) => Next::Receive,
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => {
+                // The peer is told why, if it listens.
+                received.drain(..used);
+                while let Ok(ConnectionState::EncodeTlsData(mut alert)) = process(connection, &mut received).state {
+                    encode(|room| alert.encode(room), &mut outgoing)?;
+                }
+                let _ = transport.write_all(&outgoing).await;
+                return Err(invalid(error));
+            }
+        };
+        received.drain(..used);
+        let receive = match next {
+            Next::Again => false,
+            Next::Send => {
+                transport.write_all(&outgoing).await?;
+                outgoing.clear();
+                false
+            }
+            Next::Done if !connection.is_handshaking() => return Ok(Read { plaintext, unread: received }),
+            Next::Done | Next::Receive => true,
+        };
+        if receive {
+            if received.len() > MAX_WAITING {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS handshake message is too long"));
+            }
+            received.reserve(FLIGHT);
+            if transport.read_buf(&mut received).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up during the TLS handshake"));
+            }
+        }
+    }
+}
+
+fn encode(mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, outgoing: &mut Vec<u8>) -> io::Result<()> {
+    let begin = outgoing.len();
+    let mut room = FLIGHT;
+    loop {
+        outgoing.resize(begin + room, 0);
+        match encode(&mut outgoing[begin..]) {
+            Ok(written) => {
+                outgoing.truncate(begin + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+            Err(error @ EncodeError::AlreadyEncoded) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
