@@ -3,9 +3,10 @@
 mod counters;
 mod party;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,14 +41,22 @@ pub(crate) struct Traffic {
 pub(crate) struct Report {
     shared: Arc<Shared>,
     traffic: Traffic,
-    metrics: Option<ConnectionMetrics>,
+    moved: Rc<Moved>,
     _socket: OpenSocket,
+    started: Instant,
+    policy: Option<NamespacedName>,
+}
+
+/// What a connection has moved. Shared with those who move it.
+struct Moved {
     /// Bytes from the client.
     received: Cell<u64>,
     /// Bytes to the client.
     sent: Cell<u64>,
-    started: Instant,
-    policy: Option<NamespacedName>,
+    /// They carry forth what the server says, not the client.
+    from_server: Cell<bool>,
+    /// Until the connection's end has been told.
+    metrics: RefCell<Option<ConnectionMetrics>>,
 }
 
 /// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
@@ -83,12 +92,15 @@ impl Report {
     /// Once it is known what the connection is; counts it as opened.
     pub(crate) fn open(shared: &Arc<Shared>, traffic: Traffic) -> Self {
         Self {
-            metrics: Some(counters::open(&shared.traffic, &traffic)),
+            moved: Rc::new(Moved {
+                received: Cell::new(0),
+                sent: Cell::new(0),
+                from_server: Cell::new(false),
+                metrics: RefCell::new(Some(counters::open(&shared.traffic, &traffic))),
+            }),
             _socket: shared.traffic.socket(counters::reporter(&traffic)),
             shared: shared.clone(),
             traffic,
-            received: Cell::new(0),
-            sent: Cell::new(0),
             started: Instant::now(),
             policy: None,
         }
@@ -152,7 +164,8 @@ impl Report {
     }
 
     fn end(&mut self, flags: ResponseFlags, code: Option<&'static str>, error: Option<&dyn Display>) {
-        if let Some(metrics) = self.metrics.take() {
+        let metrics = self.moved.metrics.borrow_mut().take();
+        if let Some(metrics) = metrics {
             metrics.closed(flags);
             if let Some(code) = code {
                 self.shared.reasons.count(self.direction(), code);
@@ -169,8 +182,8 @@ impl Report {
         let t = &self.traffic;
         // The log speaks from the client's side, the counters from the server's.
         let (bytes_sent, bytes_recv) = match t.outbound {
-            true => (self.received.get(), self.sent.get()),
-            false => (self.sent.get(), self.received.get()),
+            true => (self.moved.received.get(), self.moved.sent.get()),
+            false => (self.moved.sent.get(), self.moved.received.get()),
         };
         self.shared.access_log.record(&Entry {
             event,
@@ -189,10 +202,23 @@ impl Report {
         });
     }
 
+    /// Counts what is carried forth from the client and back to it.
+    pub(crate) fn from_client(&self) -> Rc<dyn Count> {
+        self.moved.clone()
+    }
+
+    /// Counts what is carried forth from the server and back to it.
+    pub(crate) fn from_server(&self) -> Rc<dyn Count> {
+        self.moved.from_server.set(true);
+        self.moved.clone()
+    }
+}
+
+impl Moved {
     fn received(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.received.set(self.received.get() + bytes);
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &*self.metrics.borrow() {
             metrics.received(bytes);
         }
     }
@@ -200,7 +226,7 @@ impl Report {
     fn sent(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.sent.set(self.sent.get() + bytes);
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &*self.metrics.borrow() {
             metrics.sent(bytes);
         }
     }
@@ -213,29 +239,13 @@ impl Drop for Report {
     }
 }
 
-/// Counts what is carried forth from the client and back to it.
-pub(crate) struct FromClient<'a>(pub(crate) &'a Report);
-
-impl Count for FromClient<'_> {
+impl Count for Moved {
     fn forth(&self, bytes: usize) {
-        self.0.received(bytes);
+        if self.from_server.get() { self.sent(bytes) } else { self.received(bytes) }
     }
 
     fn back(&self, bytes: usize) {
-        self.0.sent(bytes);
-    }
-}
-
-/// Counts what is carried forth from the server and back to it.
-pub(crate) struct FromServer<'a>(pub(crate) &'a Report);
-
-impl Count for FromServer<'_> {
-    fn forth(&self, bytes: usize) {
-        self.0.sent(bytes);
-    }
-
-    fn back(&self, bytes: usize) {
-        self.0.received(bytes);
+        if self.from_server.get() { self.received(bytes) } else { self.sent(bytes) }
     }
 }
 

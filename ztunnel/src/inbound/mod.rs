@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
-use mesh_hbone::server::{self, AcceptError, Asked, Connection};
+use mesh_hbone::server::{AcceptError, Asked, Connection};
 use mesh_model::address::canonical;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, Reason};
@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::outbound::close;
-use crate::report::{FromServer, Party, Report, Traffic};
+use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
@@ -55,9 +55,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return early.failed(accept_code(&error), &error),
     };
     let caller = Rc::new(connection.peer.clone());
-    let gone = server::unanswered(connection.pings(), settings);
     let draining = shared.drain.started();
-    tokio::pin!(gone, draining);
+    tokio::pin!(draining);
     let mut going_away = false;
     loop {
         tokio::select! {
@@ -72,10 +71,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 }
                 None => return,
             },
-            () = &mut gone => {
-                tracing::debug!(pod = %pod.info, %from, caller = %caller, "caller does not answer PING: connection dropped");
-                return;
-            }
             () = &mut draining, if !going_away => {
                 going_away = true;
                 connection.go_away();
@@ -163,8 +158,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
     };
     report.opened();
-    let count = FromServer(&report);
-    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, &count), cut).await;
+    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.from_server()), cut).await;
     match carried {
         Ok(result) => close(report, result),
         // Dropping the tunnel resets it: the caller sees a cut, not an end.

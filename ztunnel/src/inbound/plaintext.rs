@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{admit, source_of, until_cut};
 use crate::outbound::close;
-use crate::report::{FromClient, Party, Report, Traffic};
+use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
@@ -56,8 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     match sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets).await {
         Ok(application) => {
             report.opened();
-            let count = FromClient(&report);
-            let carried = until_cut(carry::tcp_and_tcp(tcp, application, &count), cut).await;
+            let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.from_client()), cut).await;
             match carried {
                 Ok(result) => close(report, result),
                 Err(reason) => report.cut(&reason),

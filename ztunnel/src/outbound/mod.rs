@@ -18,7 +18,7 @@ use mesh_runtime::metrics::ResponseFlags;
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
-use crate::report::{FromClient, Party, Report, Traffic};
+use crate::report::{Party, Report, Traffic};
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 use plan::Plan;
@@ -61,7 +61,7 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStrea
     let result = match sockets::dial(&pod.netns, None, to.address, &worker.shared.config.sockets).await {
         Ok(remote) => {
             report.opened();
-            carry::tcp_and_tcp(tcp, remote, &FromClient(&report)).await
+            carry::tcp_and_tcp(tcp, remote, report.from_client()).await
         }
         Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
     };
@@ -109,7 +109,7 @@ async fn tunnel(
     match pod.pool.open(key, request, || connect_to(worker, pod, key)).await {
         Ok((opened, _peer)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, &FromClient(&report)).await;
+            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.from_client()).await;
             close(report, result);
         }
         Err(error) => {
