@@ -21,6 +21,7 @@ use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
 use crate::metrics::{PodMetrics, ReasonMetrics, XdsCounters};
+use crate::names::Names;
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
@@ -105,6 +106,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let shared = Arc::new(Shared {
         tables: tables.clone(),
         certificates: certificates.clone(),
+        names: Names::default(),
         traffic,
         reasons,
         access_log,

@@ -46,6 +46,8 @@ pub struct Config {
     pub sockets: SocketSettings,
     /// `ENABLE_RESPONSE_BAGGAGE`: describe the destination in the answer, and read the caller's description.
     pub baggage: bool,
+    /// `LOCALHOST_APP_TUNNEL`: an application that takes PROXY headers is dialled on loopback.
+    pub localhost_app_tunnel: bool,
     /// `CONNECTION_TERMINATION_DEADLINE`: how long open connections may go on after SIGTERM.
     pub drain: Duration,
     /// Ports of admin, metrics and readiness.
@@ -166,6 +168,7 @@ impl Config {
                 },
             },
             baggage: yes("ENABLE_RESPONSE_BAGGAGE", true)?,
+            localhost_app_tunnel: yes("LOCALHOST_APP_TUNNEL", true)?,
             drain: drain(env)?,
             ports: AdminPorts {
                 admin: env.number("ADMIN_PORT", 1..=65_535)?.unwrap_or(15_000),

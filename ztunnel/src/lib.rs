@@ -9,7 +9,8 @@
 //! | `pods` | this node's pods, handed over by the agent |
 //! | `worker` | the threads that move bytes |
 //! | `sockets` | sockets in a pod's namespace |
-//! | `outbound` | connections that pods open: `plan` (pure), then carry |
+//! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
+//! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | `connections` | what is open, asked again when policies change |
 //! | `report` | metrics and access log of each connection |
@@ -25,6 +26,7 @@ mod dump;
 mod inbound;
 pub mod local_xds;
 mod metrics;
+mod names;
 mod outbound;
 mod pods;
 mod report;

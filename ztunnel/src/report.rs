@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_hbone::carry::{CarryError, Count};
-use mesh_model::address::NamespacedName;
+use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::service::Service;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
@@ -29,7 +29,7 @@ pub(crate) struct Traffic {
     /// The other end of the hop.
     pub(crate) to: SocketAddr,
     /// What the tunnel is for.
-    pub(crate) hbone_to: Option<SocketAddr>,
+    pub(crate) hbone_to: Option<Authority>,
     pub(crate) source: Party,
     pub(crate) destination: Party,
     pub(crate) service: Option<Arc<Service>>,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::inbound::admit::{self, Verdict};
 use crate::metrics::ReasonMetrics;
+use crate::names::Names;
 
 /// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
 const AWAIT_TABLES: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tables: Reader,
     pub(crate) certificates: Store,
+    /// Addresses of workloads that have only a hostname.
+    pub(crate) names: Names,
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
     pub(crate) access_log: AccessLog,

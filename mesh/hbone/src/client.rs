@@ -99,8 +99,8 @@ impl Drop for Use {
 }
 
 impl Client {
-    /// Proves the peer over `transport` and speaks HTTP/2 with it. Its driver runs as a task of this thread's
-    /// `LocalSet`.
+    /// Proves the peer over `transport`, a TCP connection or a tunnel, and speaks HTTP/2 with it. Its driver runs as a
+    /// task of this thread's `LocalSet`.
     ///
     /// # Errors
     /// When the peer cannot be proven or does not answer in time.

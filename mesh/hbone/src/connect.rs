@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use mesh_model::address::canonical;
+use mesh_model::address::{Authority, canonical};
 use mesh_model::workload::Workload;
 
 /// Longest authority accepted, in bytes: a DNS name (RFC 1035: 253), brackets and a port fit.
@@ -13,15 +13,8 @@ const MAX_AUTHORITY: usize = 300;
 const MAX_BAGGAGE: usize = 8192;
 /// Header by which a refusing server of ours says why: a stable reason code, see `docs/reasons.md`.
 pub const REASON_HEADER: &str = "x-ambit-reason";
-
-/// What a CONNECT asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// An address, in normal form.
-    Address(SocketAddr),
-    /// A service by name, used across networks. In lower case.
-    Hostname(String, u16),
-}
+/// Header that names the client's network, on the inner CONNECT of double HBONE only (trap 15).
+pub const NETWORK_HEADER: &str = "x-forwarded-network";
 
 /// Why an authority was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +31,7 @@ pub enum InvalidAuthority {
 }
 
 /// Reads `ip:port`, `[ipv6]:port` or `hostname:port`.
-pub fn parse_authority(text: &str) -> Result<Target, InvalidAuthority> {
+pub fn parse_authority(text: &str) -> Result<Authority, InvalidAuthority> {
     if text.len() > MAX_AUTHORITY {
         return Err(InvalidAuthority::Length);
     }
@@ -51,8 +44,8 @@ pub fn parse_authority(text: &str) -> Result<Target, InvalidAuthority> {
         None => host.parse().ok().filter(IpAddr::is_ipv4),
     };
     match ip {
-        Some(ip) => Ok(Target::Address(canonical(SocketAddr::new(ip, port)))),
-        None if is_dns_name(host) => Ok(Target::Hostname(host.to_ascii_lowercase(), port)),
+        Some(ip) => Ok(Authority::Address(canonical(SocketAddr::new(ip, port)))),
+        None if is_dns_name(host) => Ok(Authority::Hostname(host.to_ascii_lowercase().into(), port)),
         None => Err(InvalidAuthority::Host),
     }
 }
@@ -152,6 +145,8 @@ pub struct Context<'a> {
     pub host: Option<&'a str>,
     /// W3C trace context.
     pub traceparent: &'a str,
+    /// The source's network, for somebody on another one; `None` everywhere but in an inner tunnel.
+    pub network: Option<&'a str>,
 }
 
 /// Builds a CONNECT for `target`, which is `ip:port`, `[ipv6]:port` or `hostname:port`.
@@ -178,6 +173,9 @@ pub fn request(target: &str, context: &Context<'_>) -> Result<Request<()>, http:
     if !context.traceparent.is_empty() {
         put("traceparent", context.traceparent);
     }
+    if let Some(network) = context.network {
+        put(NETWORK_HEADER, network);
+    }
     request.body(())
 }
 
@@ -188,14 +186,20 @@ pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     Some(host.trim_matches('"'))
 }
 
+/// Whether the caller says that it is on another network than `own`: then its address is none of ours, whatever our
+/// tables say of it. **Untrusted**: for telemetry only.
+pub fn from_another_network(headers: &HeaderMap, own: &str) -> bool {
+    headers.get(NETWORK_HEADER).is_some_and(|network| !network.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn authorities() {
-        let address = |s: &str| Ok(Target::Address(s.parse().unwrap()));
-        let host = |s: &str, p| Ok(Target::Hostname(s.to_owned(), p));
+        let address = |s: &str| Ok(Authority::Address(s.parse().unwrap()));
+        let host = |s: &str, p| Ok(Authority::Hostname(s.into(), p));
         let long = format!("{}:80", "a.".repeat(200));
         for (text, expected) in [
             ("10.0.0.1:80", address("10.0.0.1:80")),
@@ -258,6 +262,7 @@ mod tests {
             client: Some("10.0.0.9:4000".parse().unwrap()),
             host: Some("b.c.svc.cluster.local"),
             traceparent: "00-0-0-00",
+            network: None,
         };
         let request = request("[fd00::1]:80", &context).unwrap();
         assert_eq!(request.method(), Method::CONNECT);
@@ -265,8 +270,28 @@ mod tests {
         assert!(request.uri().scheme().is_none() && request.uri().path_and_query().is_none());
         assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.9:4000\";host=b.c.svc.cluster.local");
         assert_eq!(forwarded_host(request.headers()), Some("b.c.svc.cluster.local"));
+        assert!(!request.headers().contains_key("x-forwarded-network"), "trap 15: only on the inner CONNECT");
         // A name that no header can hold is dropped, not sent broken.
         let odd = Context { baggage: "k8s.namespace.name=a\nb", ..Default::default() };
         assert!(super::request("10.0.0.1:80", &odd).unwrap().headers().is_empty());
+    }
+
+    #[test]
+    fn the_network_of_the_caller() {
+        for (told, own, another) in [
+            (None, "a", false),
+            (Some("a"), "a", false),
+            (Some("A"), "a", false),
+            (Some("b"), "a", true),
+            (Some(""), "a", true),
+            (Some("a"), "", true),
+            (Some(""), "", false),
+        ] {
+            let context = Context { network: told, ..Context::default() };
+            let request = request("b.c.svc.cluster.local:80", &context).unwrap();
+            let header = request.headers().get("x-forwarded-network").map(|v| v.to_str().unwrap());
+            assert_eq!(header, told, "trap 15: its name, and it is there even for the default network");
+            assert_eq!(from_another_network(request.headers(), own), another, "{told:?} at {own:?}");
+        }
     }
 }

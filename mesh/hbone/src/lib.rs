@@ -7,6 +7,7 @@
 //! | [`pool`] | reuse of such connections per source identity and destination |
 //! | [`server`] | accept, prove the caller, hand each tunnel over |
 //! | [`stream`] | one tunnel: bytes both ways, half-close, reset |
+//! | [`duplex`] | a tunnel as a stream, to speak another HBONE inside |
 //! | [`carry`] | carry bytes between two streams, count them, pass half-closes on |
 //!
 //! A connection and all of its tunnels live on one thread: every future here may be `!Send`, tasks are spawned on
@@ -18,6 +19,7 @@
 pub mod carry;
 pub mod client;
 pub mod connect;
+pub mod duplex;
 mod http2;
 mod pipe;
 pub mod pool;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -102,6 +102,15 @@ impl Sender {
 
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<usize, Broken>> {
         self.0.connection.borrow_mut().poll_room(self.0.id, cx)
+    }
+
+    /// Sends what of `data` can be sent now, and says how much; waits only where that is nothing.
+    pub(crate) fn poll_send(&self, data: &[u8], cx: &Context<'_>) -> Poll<Result<usize, Broken>> {
+        let room = ready!(self.poll_room(cx))?;
+        match self.0.connection.borrow_mut().send_data(self.0.id, data, room) {
+            0 => Poll::Ready(Err(Broken::Lost)),
+            sent => Poll::Ready(Ok(sent)),
+        }
     }
 
     /// Sends what `read` reads, at most `most` bytes, which [`Sender::room`] has granted. Nothing is copied.

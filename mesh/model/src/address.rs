@@ -79,6 +79,24 @@ impl fmt::Display for NamespacedName {
     }
 }
 
+/// What a tunnel's CONNECT asks for (`:authority`, ambient contract 4.2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Authority {
+    /// An address, in normal form.
+    Address(SocketAddr),
+    /// A service's hostname, in lower case, and its service port: used across networks.
+    Hostname(Arc<str>, u16),
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Hostname(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// A waypoint or network gateway: where it is and the port it speaks HBONE on (`istio.workload.GatewayAddress`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GatewayAddress {

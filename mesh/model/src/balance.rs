@@ -84,7 +84,7 @@ fn pick(
         let target = target(workload)?;
         // A gateway is the way in from other networks; on the own network it is no substitute for an address.
         let by_gateway = workload.network != client.network && workload.network_gateway.is_some();
-        let reachable = !workload.addresses.is_empty() || by_gateway;
+        let reachable = !workload.addresses.is_empty() || !workload.hostname.is_empty() || by_gateway;
         let healthy = workload.healthy || lb.allow_unhealthy;
         let rank = rank(lb, client, workload)?;
         (reachable && healthy && workload.capacity > 0).then_some((rank, target))
@@ -154,6 +154,19 @@ pub fn address(workload: &Workload, families: IpFamilies, dialled: SocketAddr) -
     };
     let mut candidates = workload.addresses.iter().filter(|ip| allowed(ip));
     candidates.clone().find(|ip| ip.is_ipv4() == dialled.is_ipv4()).or_else(|| candidates.next()).copied()
+}
+
+/// One of the addresses that an endpoint's hostname resolved to: any of the family that the client dialled, else any.
+/// `None` when there is none.
+pub fn resolved(addresses: &[IpAddr], ipv4_first: bool, random: u64) -> Option<IpAddr> {
+    let same_family = |ip: &&IpAddr| ip.is_ipv4() == ipv4_first;
+    let of_family = addresses.iter().filter(same_family).count();
+    // A number below a length that is a usize.
+    let below = |count: usize| (random % count.max(1) as u64) as usize;
+    match of_family {
+        0 => addresses.get(below(addresses.len())).copied(),
+        count => addresses.iter().filter(same_family).nth(below(count)).copied(),
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,27 @@
 //! (source, address, tables) → where this connection should go, or why nowhere. The heart of the outbound path; no
 //! socket is opened before it has answered. Rows are those of the ambient contract's outbound table.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | which of the ways, and the straight one |
+//! | `via` | waypoints, and the gateways of other networks |
+//! | `reach` | what remains once an endpoint's address is known, for those that have only a name |
+
+mod reach;
+mod via;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::address::{GatewayAddress, GatewayDestination};
+use crate::address::Authority;
 use crate::balance::{self, NoEndpoint};
 use crate::identity::{InvalidSpiffeId, SpiffeId};
 use crate::service::{BalanceMode, Service};
 use crate::tables::Tables;
 use crate::workload::{Tunnel, Workload};
+
+pub use reach::ByName;
+use reach::Reach;
 
 /// The port of HBONE on every meshed pod.
 pub const HBONE_PORT: u16 = 15008;
@@ -21,8 +33,12 @@ pub const RESERVED_PORTS: [u16; 3] = [15008, 15006, 15001];
 pub enum Destination {
     /// Through a tunnel to a peer that proves one of the identities.
     Tunnel(TunnelTo),
+    /// Through a tunnel within a tunnel, to another network.
+    Across(AcrossTo),
     /// Plain TCP.
     Plain(PlainTo),
+    /// The endpoint has no address: resolve its name, then ask [`ByName::at`].
+    Resolve(ByName),
     /// Nowhere.
     Refuse(Refusal),
 }
@@ -32,16 +48,27 @@ pub enum Destination {
 pub struct TunnelTo {
     /// The peer's HBONE address.
     pub peer: SocketAddr,
-    /// What the CONNECT asks for: the application's address, or the dialled address at a waypoint.
-    pub authority: SocketAddr,
+    /// What the CONNECT asks for: the application's address, the dialled address at a waypoint, the service's hostname at
+    /// a network gateway.
+    pub authority: Authority,
     /// Identities of which the peer must prove one; the workload's own first.
     pub expected: Vec<SpiffeId>,
-    /// Who ends the tunnel: the application's workload, or the waypoint's.
+    /// Who ends the tunnel: the application's workload, the waypoint's or the gateway's.
     pub workload: Arc<Workload>,
     /// The service that was dialled.
     pub service: Option<Arc<Service>>,
-    /// The peer is a waypoint.
+    /// A waypoint is in the way.
     pub via_waypoint: bool,
+}
+
+/// Two tunnels to open, one in the other (double HBONE, ambient contract 4.7). Both CONNECTs ask for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcrossTo {
+    /// To the gateway of the other network.
+    pub outer: TunnelTo,
+    /// Identities of which the far end of the inner tunnel must prove one: those that the service names, never a
+    /// workload's, because the gateway chooses the workload. Never empty.
+    pub expected: Vec<SpiffeId>,
 }
 
 /// A plain connection to open.
@@ -61,7 +88,7 @@ pub enum Refusal {
     /// It would come back to ourselves (row O1).
     #[error("attempted recursive call to ourselves")]
     Recursive,
-    /// The service cannot take it (rows O7, O11).
+    /// The service cannot take it (row O7).
     #[error("{reason}: {service} port {port}")]
     NoUpstream {
         /// The service's key.
@@ -77,6 +104,12 @@ pub enum Refusal {
     /// The endpoint is on another network and there is no way there (row O11).
     #[error("unknown network gateway: {0}")]
     UnknownGateway(String),
+    /// The endpoint is on another network and the service names nobody who may answer there (trap 21).
+    #[error(
+        "service {0} has endpoints on another network and no subject alternative names: whoever answered there could \
+         not be proven; does the control plane know the remote workloads' identities?"
+    )]
+    NoServiceIdentity(String),
     /// The workload's name makes no SPIFFE id, so its peer could not be proven.
     #[error("workload {0} has no valid identity: {1}")]
     Identity(String, InvalidSpiffeId),
@@ -91,75 +124,65 @@ impl Refusal {
             Self::NoUpstream { reason: NoEndpoint::Healthy, .. } => "NO_HEALTHY_UPSTREAM",
             Self::UnknownWaypoint(_) => "UNKNOWN_WAYPOINT",
             Self::UnknownGateway(_) => "UNKNOWN_NETWORK_GATEWAY",
+            Self::NoServiceIdentity(_) => "NO_SERVICE_IDENTITY",
             Self::Identity(..) => "INVALID_IDENTITY",
         }
     }
 }
 
+/// What a connection is decided from.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    tables: &'a Tables,
+    client: &'a Workload,
+    dialled: SocketAddr,
+    random: u64,
+}
+
 /// Decides where a connection of `client` to `dialled` should go. `network` is the proxy's own, on which `dialled` is
 /// looked up; endpoints are held against the client's, which should be the same. `random` chooses between endpoints. `dialled` must be in normal form.
 pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: SocketAddr, random: u64) -> Destination {
-    if dialled.ip().is_loopback() && RESERVED_PORTS.contains(&dialled.port()) {
+    if recursive(dialled) {
         return Destination::Refuse(Refusal::Recursive); // O1
     }
-    // Rows O3 to O11 are for addresses of services; an address that is also a workload's is the workload's.
+    let asked = Asked { tables, client, dialled, random };
     let workload = tables.workload_by_address(network, dialled.ip());
-    let service = match workload {
-        Some(_) => None,
-        None => tables.service_by_address(network, dialled.ip(), &client.namespace),
+    let service = tables.service_by_address(network, dialled.ip(), &client.namespace);
+    // An address of both: only the workload's waypoint is asked for, then the service's endpoints are.
+    let waypoint = match (workload, service) {
+        (Some(workload), _) => via::of_workload(asked, workload).map(|waypoint| (waypoint, None)),
+        (None, Some(service)) => via::of_service(service, random).map(|waypoint| (waypoint, Some(service))),
+        (None, None) => None,
     };
-    let decided = match (service, workload) {
-        (Some(service), _) => to_service(tables, client, service, dialled, random),
-        (None, Some(workload)) => to_workload(tables, client, workload, dialled, random),
+    let decided = match (waypoint, service, workload) {
+        (Some((waypoint, service)), _, _) => via::waypoint(asked, waypoint, service), // O3 to O5, O12
+        (None, Some(service), _) => to_service(asked, service),
+        (None, None, Some(workload)) => direct(workload.clone(), None, dialled), // O13 to O15
         // O16: nobody we know; the application meant the outside world.
-        (None, None) => Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: None })),
+        (None, None, None) => Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: None })),
     };
     decided.unwrap_or_else(Destination::Refuse)
 }
 
-fn to_service(
-    tables: &Tables,
-    client: &Workload,
-    service: &Arc<Service>,
-    dialled: SocketAddr,
-    random: u64,
-) -> Result<Destination, Refusal> {
-    if let Some(waypoint) = waypoint_of(service, random) {
-        let tunnel = to_waypoint(tables, client, waypoint, Some(service), dialled, random)?;
-        return Ok(Destination::Tunnel(tunnel)); // O3
-    }
+/// A port of ours on the pod itself.
+fn recursive(to: SocketAddr) -> bool {
+    to.ip().is_loopback() && RESERVED_PORTS.contains(&to.port())
+}
+
+fn to_service(asked: Asked<'_>, service: &Arc<Service>) -> Result<Destination, Refusal> {
+    let Asked { tables, client, dialled, random } = asked;
     if service.load_balancing.mode == BalanceMode::Passthrough {
         // O6
         return Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: Some(service.clone()) }));
     }
-    let endpoint = balance::choose(service, tables.endpoints(&service.key()), client, dialled.port(), random).map_err(
-        |reason| Refusal::NoUpstream { service: service.key().to_string(), port: dialled.port(), reason }, // O7
-    )?;
+    let none = |reason| Refusal::NoUpstream { service: service.key().to_string(), port: dialled.port(), reason }; // O7
+    let endpoints = tables.endpoints(&service.key());
+    let endpoint = balance::choose(service, endpoints, client, dialled.port(), random).map_err(none)?;
     if endpoint.workload.network != client.network {
-        return Err(Refusal::UnknownGateway(endpoint.workload.network.to_string())); // O10, O11
+        return via::gateway(asked, &endpoint.workload, service, None); // O10, O11
     }
-    let ip = balance::address(&endpoint.workload, service.ip_families, dialled).ok_or_else(|| Refusal::NoUpstream {
-        service: service.key().to_string(),
-        port: dialled.port(),
-        reason: NoEndpoint::Healthy,
-    })?;
-    direct(endpoint.workload, Some(service), SocketAddr::new(ip, endpoint.port)) // O8, O9
-}
-
-fn to_workload(
-    tables: &Tables,
-    client: &Workload,
-    workload: &Arc<Workload>,
-    dialled: SocketAddr,
-    random: u64,
-) -> Result<Destination, Refusal> {
-    if let Some(waypoint) = &workload.waypoint
-        && !is_waypoint(tables, client, waypoint)
-    {
-        let tunnel = to_waypoint(tables, client, waypoint, None, dialled, random)?;
-        return Ok(Destination::Tunnel(tunnel)); // O12
-    }
-    direct(workload.clone(), None, dialled) // O13 to O15
+    let reach = Reach::Application { service: Some(service.clone()), port: endpoint.port };
+    reach::locate(asked, endpoint.workload, service.ip_families, reach, || none(NoEndpoint::Healthy)) // O8, O9
 }
 
 /// Straight to the application's workload, through its tunnel if it has one.
@@ -176,7 +199,7 @@ fn direct(
         })),
         Tunnel::Hbone => Ok(Destination::Tunnel(TunnelTo {
             peer: SocketAddr::new(application.ip(), HBONE_PORT),
-            authority: application,
+            authority: Authority::Address(application),
             expected: expected(&workload, service)?,
             workload,
             service: service.cloned(),
@@ -185,90 +208,20 @@ fn direct(
     }
 }
 
-/// The workload's own identity, then those the service's certificates may carry besides. Names that are no SPIFFE id
-/// are skipped: they can never be proven.
+/// The workload's own identity, then those the service's certificates may carry besides.
 fn expected(workload: &Workload, service: Option<&Arc<Service>>) -> Result<Vec<SpiffeId>, Refusal> {
     let own = workload.identity().map_err(|e| Refusal::Identity(workload.uid.to_string(), e))?;
     let mut expected = vec![own];
-    let others = service.into_iter().flat_map(|s| &s.subject_alt_names).filter_map(|name| name.parse().ok());
-    for id in others {
-        if !expected.contains(&id) {
-            expected.push(id);
-        }
-    }
+    add_names(&mut expected, service);
     Ok(expected)
 }
 
-/// The waypoint of a service: one of the weighted ones, or the single one.
-fn waypoint_of(service: &Service, random: u64) -> Option<&GatewayAddress> {
-    let total: u64 = service.weighted_waypoints.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    if total > 0 {
-        // The low bits go on to choose the endpoint: use others here, so that the two choices are independent.
-        let mut pick = random.rotate_left(32) % total;
-        for (waypoint, weight) in &service.weighted_waypoints {
-            if pick < u64::from(*weight) {
-                return Some(waypoint);
-            }
-            pick -= u64::from(*weight);
+/// Adds the identities that a service names. Names that are no SPIFFE id are skipped: they can never be proven.
+fn add_names(expected: &mut Vec<SpiffeId>, service: Option<&Arc<Service>>) {
+    for id in service.into_iter().flat_map(|s| &s.subject_alt_names).filter_map(|name| name.parse().ok()) {
+        if !expected.contains(&id) {
+            expected.push(id);
         }
-    }
-    service.waypoint.as_deref()
-}
-
-fn to_waypoint(
-    tables: &Tables,
-    client: &Workload,
-    waypoint: &GatewayAddress,
-    service: Option<&Arc<Service>>,
-    dialled: SocketAddr,
-    random: u64,
-) -> Result<TunnelTo, Refusal> {
-    let unknown = || Refusal::UnknownWaypoint(waypoint.to_string()); // O5
-    let own = match &waypoint.destination {
-        GatewayDestination::Hostname(key) => tables.service(key),
-        GatewayDestination::Address(a) => tables.service_by_address(&a.network, a.ip, &client.namespace),
-    };
-    let (workload, ip, port) = match (own, &waypoint.destination) {
-        (Some(own), _) => {
-            let endpoints = tables.endpoints(&own.key());
-            let chosen = balance::choose_waypoint(own, endpoints, client, waypoint.hbone_mtls_port, random);
-            let endpoint = chosen.map_err(|_| unknown())?;
-            let ip = balance::address(&endpoint.workload, own.ip_families, dialled).ok_or_else(unknown)?;
-            (endpoint.workload, ip, endpoint.port)
-        }
-        (None, GatewayDestination::Address(a)) => {
-            let workload = tables.workload_by_address(&a.network, a.ip).ok_or_else(unknown)?;
-            (workload.clone(), a.ip, waypoint.hbone_mtls_port)
-        }
-        (None, GatewayDestination::Hostname(_)) => return Err(unknown()),
-    };
-    if workload.network != client.network {
-        return Err(Refusal::UnknownGateway(workload.network.to_string())); // O4
-    }
-    Ok(TunnelTo {
-        peer: SocketAddr::new(ip, port),
-        authority: dialled,
-        expected: expected(&workload, own)?,
-        workload,
-        service: service.cloned(),
-        via_waypoint: true,
-    })
-}
-
-/// Whether the client is itself an endpoint of the waypoint (row O13): same identity and one of its addresses.
-fn is_waypoint(tables: &Tables, client: &Workload, waypoint: &GatewayAddress) -> bool {
-    let same = |w: &Arc<Workload>| {
-        w.namespace == client.namespace
-            && w.service_account == client.service_account
-            && w.trust_domain == client.trust_domain
-            && w.addresses.iter().any(|ip| client.addresses.contains(ip))
-    };
-    match &waypoint.destination {
-        GatewayDestination::Hostname(key) => tables.endpoints(key).iter().any(same),
-        GatewayDestination::Address(a) => tables.service_by_address(&a.network, a.ip, &client.namespace).map_or_else(
-            || tables.workload_by_address(&a.network, a.ip).is_some_and(same),
-            |service| tables.endpoints(&service.key()).iter().any(same),
-        ),
     }
 }
 

@@ -4,8 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_hbone::connect::Target;
-use mesh_model::address::{GatewayAddress, GatewayDestination};
+use mesh_model::address::{Authority, GatewayAddress, GatewayDestination};
 use mesh_model::destination::RESERVED_PORTS;
 use mesh_model::policy::{Decision, Facts, decide};
 use mesh_model::service::Service;
@@ -15,24 +14,36 @@ use mesh_model::workload::Workload;
 /// Where an admitted connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Admitted {
-    /// The application: the address the tunnel came in on, and its port.
+    /// The application: the address the tunnel came in on, and its port. What policies judge.
     pub application: SocketAddr,
+    /// The application is a waypoint that learns from a PROXY header what was asked for: this.
+    pub proxied: Option<SocketAddr>,
 }
 
 /// Why the target was not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotAdmitted {
     /// Row I8: it asks for somebody else.
-    #[error("ip mismatch: {asked} != {local}")]
+    #[error("ip mismatch: {asked} != {local}{}", if *canary {
+        ": we are only a canary waypoint of it, which is not enough without an application tunnel (annotation \
+         ambient.istio.io/waypoint-inbound-binding)"
+    } else {
+        ""
+    })]
     NotForUs {
         /// What the caller asks for.
         asked: SocketAddr,
         /// Where we are.
         local: SocketAddr,
+        /// It is reached through us by weight (`weighted_waypoints`), which row I7 does not count (trap 57).
+        canary: bool,
     },
     /// Row I4: the hostname is no service we know.
     #[error("unknown hostname: {0}")]
     UnknownHostname(String),
+    /// Row I4: the application has to be told an address, and the service has none.
+    #[error("service {0} has no address that a PROXY header could name")]
+    NoServiceAddress(String),
     /// Row I4: the service has no such port here.
     #[error("no port for {0}")]
     UnknownPort(String),
@@ -47,6 +58,7 @@ impl NotAdmitted {
         match self {
             Self::NotForUs { .. } => "WRONG_DESTINATION",
             Self::UnknownHostname(_) => "UNKNOWN_HOSTNAME",
+            Self::NoServiceAddress(_) => "NO_SERVICE_ADDRESS",
             Self::UnknownPort(_) => "UNKNOWN_SERVICE_PORT",
             Self::Recursive => "RECURSIVE_CALL",
         }
@@ -66,23 +78,28 @@ pub(crate) fn target(
     tables: &Tables,
     workload: &Workload,
     local: SocketAddr,
-    asked: &Target,
+    asked: &Authority,
 ) -> Result<Admitted, NotAdmitted> {
-    let port = match asked {
-        Target::Hostname(host, port) => {
+    let proxy = workload.application_tunnel.is_some_and(|tunnel| tunnel.proxy_protocol);
+    let (port, proxied) = match asked {
+        Authority::Hostname(host, port) => {
             let service = tables
                 .service_by_hostname(host, &workload.namespace)
-                .ok_or_else(|| NotAdmitted::UnknownHostname(host.clone()))?;
-            local_port(service, workload, *port).ok_or_else(|| NotAdmitted::UnknownPort(format!("{host}:{port}")))? // I4
+                .ok_or_else(|| NotAdmitted::UnknownHostname(host.to_string()))?;
+            let own = local_port(service, workload, *port);
+            let own = own.ok_or_else(|| NotAdmitted::UnknownPort(asked.to_string()))?; // I4
+            let vip = proxy.then(|| vip(service, workload, *port));
+            (own, vip.map(|vip| vip.ok_or_else(|| NotAdmitted::NoServiceAddress(host.to_string()))).transpose()?)
         }
-        Target::Address(asked) => {
+        Authority::Address(asked) => {
             let ours = asked.ip() == local.ip() // I5
                 || workload.application_tunnel.is_some() // I6
                 || behind_us(tables, workload, *asked); // I7
             if !ours {
-                return Err(NotAdmitted::NotForUs { asked: *asked, local }); // I8
+                let canary = canary_of(tables, workload, *asked);
+                return Err(NotAdmitted::NotForUs { asked: *asked, local, canary }); // I8
             }
-            asked.port()
+            (asked.port(), proxy.then_some(*asked))
         }
     };
     let port = match workload.application_tunnel {
@@ -92,7 +109,7 @@ pub(crate) fn target(
     if RESERVED_PORTS.contains(&port) {
         return Err(NotAdmitted::Recursive); // I9
     }
-    Ok(Admitted { application: SocketAddr::new(local.ip(), port) })
+    Ok(Admitted { application: SocketAddr::new(local.ip(), port), proxied })
 }
 
 /// Row P1: a plaintext connection goes where it was going, unless that is us.
@@ -100,7 +117,7 @@ pub(crate) fn plaintext(destination: SocketAddr) -> Result<Admitted, NotAdmitted
     if RESERVED_PORTS.contains(&destination.port()) {
         return Err(NotAdmitted::Recursive);
     }
-    Ok(Admitted { application: destination })
+    Ok(Admitted { application: destination, proxied: None })
 }
 
 /// The workload's own port for a service port.
@@ -108,6 +125,19 @@ fn local_port(service: &Service, workload: &Workload, port: u16) -> Option<u16> 
     let own = workload.services.get(&service.key()).and_then(|list| list.iter().find(|p| p.service_port == port));
     let target = own.or_else(|| service.ports.iter().find(|p| p.service_port == port))?.target_port;
     (target != 0).then_some(target)
+}
+
+/// The address of a service asked for by hostname: one on the own network if there is one, IPv4 before IPv6.
+fn vip(service: &Service, workload: &Workload, port: u16) -> Option<SocketAddr> {
+    let single = service.vips.iter().filter(|vip| vip.prefix.is_none()).map(|vip| &vip.address);
+    let best = single.min_by_key(|at| (at.network != workload.network, !at.ip.is_ipv4()))?;
+    Some(SocketAddr::new(best.ip, port))
+}
+
+/// What was asked for is a service that sends some of its traffic, by weight, through a waypoint, and that is us.
+fn canary_of(tables: &Tables, workload: &Workload, asked: SocketAddr) -> bool {
+    let service = tables.service_by_address(&workload.network, asked.ip(), &workload.namespace);
+    service.is_some_and(|s| s.weighted_waypoints.iter().any(|(waypoint, _)| is_us(tables, workload, waypoint)))
 }
 
 /// Row I7: what was asked for is reached through a waypoint, and the waypoint is us.

@@ -2,8 +2,10 @@
 
 pub(crate) mod admit;
 pub(crate) mod plaintext;
+mod proxy_protocol;
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{AcceptError, Asked, Connection};
-use mesh_model::address::canonical;
+use mesh_model::address::{Authority, canonical};
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
@@ -28,6 +31,7 @@ use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
+use admit::Admitted;
 
 /// Serves one HBONE connection from `from`: as many tunnels as its caller opens.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
@@ -125,7 +129,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
             outbound: false,
             from,
             to: local,
-            hbone_to: Some(admitted.application),
+            hbone_to: Some(Authority::Address(admitted.application)),
             source: match &source {
                 Some(source) => Party::workload(source, Some(&caller)),
                 None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), &caller),
@@ -144,8 +148,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         }
     }
     let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
-    let source = source_of(from, admitted.application);
-    let application = match sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets).await {
+    let application = match connect(&worker, &pod, from, &caller, &admitted).await {
         Ok(application) => application,
         Err(error) => {
             asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "APPLICATION_UNREACHABLE");
@@ -166,6 +169,25 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     }
 }
 
+/// Connects to the application; one that is a waypoint is told first who calls and what was asked for.
+async fn connect(
+    worker: &Worker,
+    pod: &Pod,
+    from: SocketAddr,
+    caller: &SpiffeId,
+    admitted: &Admitted,
+) -> io::Result<TcpStream> {
+    let config = &worker.shared.config;
+    let Some(asked) = admitted.proxied else {
+        let source = source_of(from, admitted.application);
+        return sockets::dial(&pod.netns, source, admitted.application, &config.sockets).await;
+    };
+    let (source, to) = proxy_protocol::dial_at(from, admitted.application, config.localhost_app_tunnel);
+    let mut application = sockets::dial(&pod.netns, source, to, &config.sockets).await?;
+    application.write_all(&proxy_protocol::header(from, asked, Some(caller))).await?;
+    Ok(application)
+}
+
 /// Who seems to call and which service they seem to mean: for telemetry only, from tables and from what was told.
 fn telemetry(
     worker: &Worker,
@@ -175,10 +197,11 @@ fn telemetry(
     facts: &Facts,
 ) -> (Option<Arc<Workload>>, Option<Arc<Service>>) {
     worker.shared.tables.read(|tables| {
-        // A waypoint's or gateway's address is its own; a caller whose proven identity differs is somebody else.
-        let source = tables
-            .workload_by_address(&workload.network, source_ip)
-            .filter(|w| w.identity().ok().as_ref() == facts.source.as_ref());
+        // A waypoint's or gateway's address is its own; a caller whose proven identity differs is somebody else. So is one
+        // who comes from another network, where the same address may be in use.
+        let elsewhere = connect::from_another_network(&asked.headers, &worker.shared.config.network);
+        let here = if elsewhere { None } else { tables.workload_by_address(&workload.network, source_ip) };
+        let source = here.filter(|w| w.identity().ok().as_ref() == facts.source.as_ref());
         let told = connect::forwarded_host(&asked.headers)
             .and_then(|host| workload.services.keys().find(|key| *key.name == *host));
         let port = facts.destination.port();

@@ -1,17 +1,19 @@
 //! Connections that pods open: accept → plan → carry.
 
+mod across;
 mod plan;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Request;
 use mesh_hbone::carry::{self, CarryError};
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
 use mesh_identity::store::CertificateError;
-use mesh_model::destination::{PlainTo, TunnelTo};
+use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
@@ -19,8 +21,10 @@ use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
 use crate::report::{Party, Report, Traffic};
+use crate::shared::Shared;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
+use across::Requests;
 use plan::Plan;
 
 /// Serves one captured connection from `from`.
@@ -35,11 +39,21 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
     let network = &worker.shared.config.network;
-    let plan = worker.shared.tables.read(|t| plan::plan(t, &client, network, from, dialled, rand::random()));
-    match plan {
-        Plan::Refuse(refusal) => early.failed(refusal.code(), &refusal),
-        Plan::Plain(to) => plain(&worker, &pod, &client, tcp, from, to).await,
-        Plan::Tunnel { key, to } => tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
+    let mut plan = worker.shared.tables.read(|t| plan::plan(t, &client, network, from, dialled, rand::random()));
+    loop {
+        plan = match plan {
+            Plan::Resolve(name) => {
+                let names = &worker.shared.names;
+                match names.address(name.hostname(), name.ipv4_first(), rand::random()).await {
+                    Ok(ip) => plan::of(name.at(ip), &client, from),
+                    Err(error) => return early.failed(error.code(), &error),
+                }
+            }
+            Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
+            Plan::Plain(to) => return plain(&worker, &pod, &client, tcp, from, to).await,
+            Plan::Tunnel { key, to } => return tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
+            Plan::Across { key, to } => return across(&worker, &pod, &client, tcp, from, &key, to).await,
+        }
     }
 }
 
@@ -85,24 +99,14 @@ async fn tunnel(
             outbound: true,
             from,
             to: to.peer,
-            hbone_to: Some(to.authority),
+            hbone_to: Some(to.authority.clone()),
             source: Party::workload(client, Some(&key.source)),
             destination: Party::workload(&to.workload, to.expected.first()),
             service: to.service.clone(),
             secured: true,
         },
     );
-    let baggage = if shared.config.baggage { connect::baggage_of(client) } else { String::new() };
-    let request = connect::request(
-        &to.authority.to_string(),
-        &Context {
-            baggage: &baggage,
-            client: Some(from),
-            host: to.service.as_ref().map(|s| &*s.hostname),
-            traceparent: &TraceParent::random().to_string(),
-        },
-    );
-    let request = match request {
+    let request = match request(shared, client, from, &to, &TraceParent::random(), None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
     };
@@ -117,6 +121,86 @@ async fn tunnel(
             report.failed(flags, code, &error);
         }
     }
+}
+
+/// A tunnel within a tunnel, to somebody on another network.
+async fn across(
+    worker: &Worker,
+    pod: &Pod,
+    client: &Arc<Workload>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    key: &Key,
+    AcrossTo { outer, expected }: AcrossTo,
+) {
+    let shared = &worker.shared;
+    let attempt = async {
+        let trace = TraceParent::random();
+        let invalid = |error: http::Error| (ResponseFlags::Connect, "BAD_REQUEST", error.to_string());
+        let requests = Requests {
+            outer: request(shared, client, from, &outer, &trace, None).map_err(invalid)?,
+            inner: request(shared, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
+        };
+        let credentials = shared.certificates.get(&key.source).await.map_err(|error| {
+            let (flags, code) = classify(&no_certificate(error.clone()));
+            (flags, code, error.to_string())
+        })?;
+        let settings = &shared.config.hbone;
+        let connect = || connect_to(worker, pod, key);
+        across::open(&pod.pool, key, &expected, requests, &credentials, settings, connect).await.map_err(|error| {
+            let (flags, code) = classify(&error.error);
+            (flags, code, error.to_string())
+        })
+    };
+    let attempt = attempt.await;
+    // The gateway is all that our tables know of; who answered behind it has proven it (ambient contract 11.1).
+    let destination = match &attempt {
+        Ok((_, peer)) => peer.as_ref(),
+        Err(_) => outer.expected.first(),
+    };
+    let report = Report::open(
+        shared,
+        Traffic {
+            outbound: true,
+            from,
+            to: outer.peer,
+            hbone_to: Some(outer.authority.clone()),
+            source: Party::workload(client, Some(&key.source)),
+            destination: Party::workload(&outer.workload, destination),
+            service: outer.service.clone(),
+            secured: true,
+        },
+    );
+    match attempt {
+        Ok((opened, _)) => {
+            report.opened();
+            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.from_client()).await;
+            close(report, result);
+        }
+        Err((flags, code, error)) => report.failed(flags, code, &error),
+    }
+}
+
+/// The CONNECT of a tunnel. `network` is ours, for the inner one of two only (trap 15).
+fn request(
+    shared: &Shared,
+    client: &Workload,
+    from: SocketAddr,
+    to: &TunnelTo,
+    trace: &TraceParent,
+    network: Option<&str>,
+) -> Result<Request<()>, http::Error> {
+    let baggage = if shared.config.baggage { connect::baggage_of(client) } else { String::new() };
+    connect::request(
+        &to.authority.to_string(),
+        &Context {
+            baggage: &baggage,
+            client: Some(from),
+            host: to.service.as_ref().map(|s| &*s.hostname),
+            traceparent: &trace.to_string(),
+            network,
+        },
+    )
 }
 
 /// A new connection for the pool: from inside the pod's namespace, so that the peer sees the pod's address.

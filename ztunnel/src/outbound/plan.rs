@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_hbone::pool::Key;
-use mesh_model::destination::{self, Destination, PlainTo, Refusal, TunnelTo};
+use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, TunnelTo};
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 
@@ -17,8 +17,17 @@ pub(crate) enum Plan {
         /// Where it goes.
         to: TunnelTo,
     },
+    /// Open a tunnel on a connection of this key, and another one in it.
+    Across {
+        /// What may be reused of the outer one.
+        key: Box<Key>,
+        /// Where they go.
+        to: AcrossTo,
+    },
     /// Connect.
     Plain(PlainTo),
+    /// Resolve a name, then ask [`of`] again.
+    Resolve(ByName),
     /// Close it.
     Refuse(Refusal),
 }
@@ -32,21 +41,26 @@ pub(crate) fn plan(
     dialled: SocketAddr,
     random: u64,
 ) -> Plan {
-    match destination::decide(tables, client, network, dialled, random) {
+    of(destination::decide(tables, client, network, dialled, random), client, from)
+}
+
+/// What to do about a connection of `client`, seen at address `from`, that should go to `destination`.
+pub(crate) fn of(destination: Destination, client: &Workload, from: SocketAddr) -> Plan {
+    let key = |to: &TunnelTo| match client.identity() {
+        Ok(source) => Ok(Box::new(Key {
+            source,
+            source_ip: from.ip(),
+            expected: to.expected.clone(),
+            peer: to.peer,
+            workload: to.workload.uid.clone(),
+        })),
+        Err(invalid) => Err(Refusal::Identity(client.uid.to_string(), invalid)),
+    };
+    match destination {
         Destination::Plain(to) => Plan::Plain(to),
         Destination::Refuse(refusal) => Plan::Refuse(refusal),
-        Destination::Tunnel(to) => match client.identity() {
-            Ok(source) => Plan::Tunnel {
-                key: Box::new(Key {
-                    source,
-                    source_ip: from.ip(),
-                    expected: to.expected.clone(),
-                    peer: to.peer,
-                    workload: to.workload.uid.clone(),
-                }),
-                to,
-            },
-            Err(invalid) => Plan::Refuse(Refusal::Identity(client.uid.to_string(), invalid)),
-        },
+        Destination::Resolve(name) => Plan::Resolve(name),
+        Destination::Tunnel(to) => key(&to).map_or_else(Plan::Refuse, |key| Plan::Tunnel { key, to }),
+        Destination::Across(to) => key(&to.outer).map_or_else(Plan::Refuse, |key| Plan::Across { key, to }),
     }
 }

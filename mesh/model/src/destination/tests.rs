@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::address::{NamespacedName, NetworkAddress};
+use crate::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use crate::resource::Resource;
 use crate::service::{LoadBalancing, Vip};
 use crate::workload::{AppProtocol, ApplicationTunnel, PortMapping};
+
+mod networks;
 
 fn key(name: &str) -> NamespacedName {
     NamespacedName::parse(name).unwrap()
@@ -90,15 +92,23 @@ fn ask(tables: &Tables, client: &Workload, dialled: &str, random: u64) -> Destin
     decide(tables, client, "", crate::address::canonical(dialled.parse().unwrap()), random)
 }
 
-/// A destination in a line.
+/// A destination in a line; a name is resolved to 203.0.113.1.
 fn told(destination: &Destination) -> String {
     let service = |s: &Option<Arc<Service>>| s.as_ref().map_or("-".into(), |s| s.key().to_string());
+    let names = |ids: &[SpiffeId]| {
+        ids.iter().map(|id| format!("{}/{}", id.namespace(), id.service_account())).collect::<Vec<_>>().join(" or ")
+    };
+    let tunnel = |t: &TunnelTo| {
+        let how = if t.via_waypoint { "waypoint" } else { "tunnel" };
+        let (expected, service) = (names(&t.expected), service(&t.service));
+        format!("{how} {} for {} as {expected} service {service}", t.peer, t.authority)
+    };
     match destination {
-        Destination::Tunnel(t) => {
-            let how = if t.via_waypoint { "waypoint" } else { "tunnel" };
-            let expected: Vec<_> =
-                t.expected.iter().map(|id| format!("{}/{}", id.namespace(), id.service_account())).collect();
-            format!("{how} {} for {} as {} service {}", t.peer, t.authority, expected.join(" or "), service(&t.service))
+        Destination::Tunnel(t) => tunnel(t),
+        Destination::Across(a) => format!("{} across to {}", tunnel(&a.outer), names(&a.expected)),
+        Destination::Resolve(name) => {
+            let then = told(&name.at("203.0.113.1".parse().unwrap()));
+            format!("resolve {} then {then}", name.hostname())
         }
         Destination::Plain(p) => {
             let workload = p.workload.as_ref().map_or("-", |w| &w.name);
@@ -207,7 +217,7 @@ fn straight_to_services_and_workloads() {
             "tunnel 10.0.0.9:15008 for 10.0.0.9:8080 as shop/client service shop/me",
         ),
         (
-            "O11: endpoint on another network",
+            "O11: endpoint on another network, no gateway",
             vec![work(Workload { network: "far".into(), ..serving(cart, vec![], pod("cart", &["10.0.0.1"])) })],
             "10.96.0.1:80",
             "refuse UNKNOWN_NETWORK_GATEWAY",
@@ -265,10 +275,31 @@ fn straight_to_services_and_workloads() {
             "tunnel 10.0.0.1:15008 for 10.0.0.1:8080 as shop/cart service shop/cart",
         ),
         (
-            "an address of both is the workload's",
-            vec![serv(service("shop/odd", &["10.0.0.2"]))],
+            "an address of both: the service's endpoints are asked for",
+            vec![serv(service("shop/old", &["10.0.0.2"]))],
             "10.0.0.2:80",
-            "plain 10.0.0.2:80 workload old service -",
+            "plain 10.0.0.2:8080 workload old service shop/old",
+        ),
+        (
+            "an address of both: the service's waypoint is not",
+            vec![serv(Service { waypoint: by_name("shop/wp"), ..service("shop/old", &["10.0.0.2"]) })],
+            "10.0.0.2:80",
+            "plain 10.0.0.2:8080 workload old service shop/old",
+        ),
+        (
+            "an address of both: the workload's waypoint is",
+            vec![
+                serv(service("shop/cart", &["10.0.0.1"])),
+                work(Workload { waypoint: by_name("shop/wp"), ..pod("cart", &["10.0.0.1"]) }),
+            ],
+            "10.0.0.1:80",
+            "waypoint 10.0.0.50:15008 for 10.0.0.1:80 as shop/wp service -",
+        ),
+        (
+            "ingress_use_waypoint is a hint for gateways, nothing to us",
+            vec![serv(Service { ingress_use_waypoint: true, ..service("shop/old", &["10.96.0.2"]) })],
+            "10.96.0.2:80",
+            "plain 10.0.0.2:8080 workload old service shop/old",
         ),
     ] {
         check(name, extra, &client(), dialled, want);
@@ -374,7 +405,7 @@ fn services_behind_a_waypoint() {
             through,
         ),
         (
-            "O4: on another network",
+            "O4: on another network, no gateway",
             by_name("shop/wp"),
             vec![work(Workload { network: "far".into(), ..wp_pod() })],
             v4,

@@ -104,6 +104,11 @@ impl Tables {
         self.workloads.by_pod(namespace, name).find(|w| *w.service_account == *service_account)
     }
 
+    /// A workload with this hostname, in the key's namespace: a gateway that is known by its load balancer's name.
+    pub fn workload_by_hostname(&self, key: &NamespacedName) -> Option<&Arc<Workload>> {
+        self.workloads.by_hostname(key)
+    }
+
     /// All workloads, in no order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.iter()

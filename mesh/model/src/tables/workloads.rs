@@ -1,9 +1,10 @@
-//! Workloads by uid, by address and by pod name.
+//! Workloads by uid, by address, by pod name and by hostname.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::index::Index;
+use crate::address::NamespacedName;
 use crate::workload::{Tunnel, Workload};
 
 #[derive(Default, Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Workloads {
     by_address: Index,
     /// By namespace and name.
     by_pod: Index,
+    /// By namespace and hostname, those that have one: gateways and outside endpoints.
+    by_hostname: Index,
     /// Counts those heard of.
     heard: u64,
 }
@@ -66,6 +69,12 @@ impl Workloads {
             .filter(move |w| *w.namespace == *namespace && *w.name == *name)
     }
 
+    pub(super) fn by_hostname(&self, key: &NamespacedName) -> Option<&Arc<Workload>> {
+        let named = |w: &&Arc<Workload>| w.namespace == key.namespace && w.hostname == key.name;
+        let found = self.by_hostname.candidates(&(&*key.namespace, &*key.name));
+        found.filter_map(|place| Some(&self.at(place)?.workload)).find(named)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.slots.iter().flatten().map(|slot| &slot.workload)
     }
@@ -78,6 +87,9 @@ impl Workloads {
             self.by_address.insert(&(&*workload.network, *ip), place);
         }
         self.by_pod.insert(&(&*workload.namespace, &*workload.name), place);
+        if !workload.hostname.is_empty() {
+            self.by_hostname.insert(&(&*workload.namespace, &*workload.hostname), place);
+        }
         self.heard += 1;
         let slot = Some(Slot { workload, heard: self.heard });
         match self.slots.get_mut(place as usize) {
@@ -94,6 +106,9 @@ impl Workloads {
             self.by_address.remove(&(&*old.network, *ip), place);
         }
         self.by_pod.remove(&(&*old.namespace, &*old.name), place);
+        if !old.hostname.is_empty() {
+            self.by_hostname.remove(&(&*old.namespace, &*old.hostname), place);
+        }
         self.free.push(place);
         if self.free.len() == self.slots.len() {
             *self = Self::default();

@@ -100,12 +100,70 @@ fn targets() {
     }
 }
 
+/// 4.8: what the PROXY header names as the destination.
+#[test]
+fn what_a_proxied_application_is_told() {
+    let local: SocketAddr = LOCAL.parse().unwrap();
+    let proxy = Some(ApplicationTunnel { proxy_protocol: true, port: 15088 });
+    let on = |network: &str, ip: &str, prefix| Vip {
+        address: NetworkAddress { network: network.into(), ip: ip.parse().unwrap() },
+        prefix,
+    };
+    let (far, six, own) = (on("far", "10.96.1.1", None), on("", "fd00:96::1", None), on("", "10.96.0.1", None));
+    let block = on("", "10.97.0.0", Some(16));
+    for (name, tunnel, vips, asked, want) in [
+        ("no tunnel: nothing", None, vec![], "10.0.0.1:80", Ok(None)),
+        (
+            "a tunnel without PROXY: nothing",
+            Some(ApplicationTunnel { proxy_protocol: false, port: 15088 }),
+            vec![],
+            "10.0.0.7:80",
+            Ok(None),
+        ),
+        ("what was asked for", proxy, vec![], "10.0.0.7:80", Ok(Some("10.0.0.7:80"))),
+        ("a hostname: its service's address", proxy, vec![own.clone()], "us.a:80", Ok(Some("10.96.0.1:80"))),
+        ("IPv4 before IPv6", proxy, vec![six.clone(), own.clone()], "us.a:80", Ok(Some("10.96.0.1:80"))),
+        ("the own network first", proxy, vec![far.clone(), six], "us.a:80", Ok(Some("[fd00:96::1]:80"))),
+        ("another network rather than none", proxy, vec![far], "us.a:80", Ok(Some("10.96.1.1:80"))),
+        ("a block is no address", proxy, vec![block], "us.a:80", Err("NO_SERVICE_ADDRESS")),
+        ("none", proxy, vec![], "us.a:80", Err("NO_SERVICE_ADDRESS")),
+    ] {
+        let (mut tables, us) = world(tunnel);
+        let ports = vec![port(80, 0)];
+        tables.apply(Resource::Service(Arc::new(Service { vips, ports, ..Service::empty("a", "us.a") })));
+        let got = target(&tables, &us, local, &parse_authority(asked).unwrap());
+        let want = want.map(|to: Option<&str>| to.map(|to| to.parse().unwrap()));
+        assert_eq!(got.map(|a| a.proxied).map_err(|e| e.code()), want, "4.8: {name}");
+    }
+}
+
+/// Trap 57: only the single `waypoint` counts. The refusal says what would help.
+#[test]
+fn trap_57_a_canary_waypoint_needs_an_application_tunnel() {
+    let local: SocketAddr = LOCAL.parse().unwrap();
+    let asked = parse_authority("10.96.0.9:80").unwrap();
+    for (tunnel, want) in [
+        (None, Err(("WRONG_DESTINATION", true))),
+        (Some(ApplicationTunnel { proxy_protocol: true, port: 15088 }), Ok("10.0.0.1:15088")),
+    ] {
+        let (mut tables, us) = world(tunnel);
+        let mut split = service("e", "e.e", "10.96.0.9", &[port(80, 80)]);
+        let canary = GatewayDestination::Hostname(NamespacedName::new("a", "wp.a"));
+        split.weighted_waypoints.push((GatewayAddress { destination: canary, hbone_mtls_port: 15008 }.into(), 10));
+        tables.apply(Resource::Service(Arc::new(split)));
+        let got = target(&tables, &us, local, &asked);
+        let got = got.map(|a| a.application).map_err(|e| (e.code(), e.to_string().contains("application tunnel")));
+        assert_eq!(got, want.map(|a| a.parse().unwrap()), "trap 57: {tunnel:?}");
+    }
+}
+
 #[test]
 fn statuses_are_the_contracts() {
     let local: SocketAddr = LOCAL.parse().unwrap();
     for (error, status) in [
-        (NotAdmitted::NotForUs { asked: local, local }, 400),
+        (NotAdmitted::NotForUs { asked: local, local, canary: false }, 400),
         (NotAdmitted::UnknownHostname("x".into()), 503),
+        (NotAdmitted::NoServiceAddress("x".into()), 503),
         (NotAdmitted::UnknownPort("x".into()), 503),
         (NotAdmitted::Recursive, 503),
     ] {

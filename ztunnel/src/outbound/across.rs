@@ -1,0 +1,67 @@
+//! Tunnels to other networks (double HBONE): an outer one to the gateway, on a connection that is shared; in it an
+//! inner one, which is this connection's own. Were it shared, all of a client's connections would end at one endpoint.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+
+use http::Request;
+use mesh_hbone::Settings;
+use mesh_hbone::client::{Client, OpenError, Opened};
+use mesh_hbone::duplex::Duplex;
+use mesh_hbone::pool::{Key, Pool};
+use mesh_identity::tls::Credentials;
+use mesh_model::identity::SpiffeId;
+
+/// Why a tunnel to another network could not be opened.
+#[derive(Debug)]
+pub(crate) struct AcrossError {
+    gateway: SocketAddr,
+    /// The gateway had let us through: whoever is behind it is meant.
+    behind: bool,
+    /// What failed.
+    pub(crate) error: OpenError,
+}
+
+impl fmt::Display for AcrossError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gateway, error, .. } = self;
+        match self.behind {
+            false => write!(f, "network gateway {gateway}: {error}"),
+            true => write!(f, "behind network gateway {gateway}: {error}"),
+        }
+    }
+}
+
+/// Both CONNECTs of a connection. They ask for the same; the inner one names our network besides.
+pub(crate) struct Requests {
+    pub(crate) outer: Request<()>,
+    pub(crate) inner: Request<()>,
+}
+
+/// Opens an outer tunnel on a connection of `key`, made with `connect` if need be, and an inner one within it, whose far
+/// end proves one of `expected`. Returns the inner one, and who answered.
+pub(crate) async fn open<F>(
+    pool: &Pool,
+    key: &Key,
+    expected: &[SpiffeId],
+    requests: Requests,
+    credentials: &Credentials,
+    settings: &Settings,
+    connect: impl Fn() -> F,
+) -> Result<(Opened, Option<SpiffeId>), AcrossError>
+where
+    F: Future<Output = Result<Client, OpenError>>,
+{
+    let failed = |behind| move |error| AcrossError { gateway: key.peer, behind, error };
+    let (outer, _gateway) = pool.open(key, requests.outer, connect).await.map_err(failed(false))?;
+    let config = credentials.client_config(expected);
+    let inner = Client::handshake(Duplex::new(outer.tunnel), config, expected, settings).await;
+    let mut inner = inner.map_err(failed(true))?;
+    let peer = inner.peer().cloned();
+    let opened = inner.open(requests.inner).await.map_err(failed(true))?;
+    Ok((opened, peer))
+}
+
+#[cfg(test)]
+mod tests;
