@@ -1,5 +1,6 @@
 //! The parts, wired in order. No decisions here.
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,9 @@ use mesh_identity::ca_client::CaClient;
 use mesh_identity::channel::{self, ChannelConfig};
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
+use mesh_model::resource::Resource;
 use mesh_runtime::access_log::AccessLog;
-use mesh_runtime::config::Env;
+use mesh_runtime::config::{Env, FileOrInline};
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
 use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
@@ -20,12 +22,16 @@ use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
+use crate::local_xds::Local;
 use crate::metrics::{PodMetrics, ReasonMetrics, XdsCounters};
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
 use crate::{dump, local_xds, pods, warm};
+
+/// Most refused entries of local tables that are logged one by one.
+const MAX_LOGGED: usize = 10;
 
 /// Runs ztunnel with the process's environment. Arguments are upstream's: nothing, or `proxy ztunnel`; `version`
 /// prints the version.
@@ -96,11 +102,8 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let tables_ready = readiness.register("tables");
     tables_ready.not_ready("waiting for the control plane's first complete answer");
     let (mut writer, tables) = follow::tables();
-    if let Some(path) = &config.local_xds {
-        let text = std::fs::read_to_string(path).with_context(|| format!("LOCAL_XDS_PATH={}", path.display()))?;
-        let resources = local_xds::parse(&text).with_context(|| format!("LOCAL_XDS_PATH={}", path.display()))?;
-        tracing::info!(resources = resources.len(), file = %path.display(), "tables read from a file");
-        writer.apply_local(resources);
+    if let Some(local) = &config.local_xds {
+        writer.apply_local(local_tables(local)?);
     }
 
     let shared = Arc::new(Shared {
@@ -185,6 +188,23 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         worker.join();
     }
     Ok(())
+}
+
+/// What `LOCAL_XDS_PATH` or `LOCAL_XDS` says; what means nothing is named in the log.
+fn local_tables(local: &FileOrInline) -> Result<Vec<Resource>> {
+    let (read, place) = match local {
+        FileOrInline::File(path) => {
+            let place = format!("LOCAL_XDS_PATH={}", path.display());
+            (local_xds::read(File::open(path).with_context(|| place.clone())?), place)
+        }
+        FileOrInline::Inline(text) => (local_xds::read(text.as_bytes()), "LOCAL_XDS".to_owned()),
+    };
+    let Local { resources, refused } = read.with_context(|| place.clone())?;
+    for refused in refused.iter().take(MAX_LOGGED) {
+        tracing::warn!(place, entry = refused.entry, reason = refused.reason, "entry of the local tables refused");
+    }
+    tracing::info!(place, resources = resources.len(), refused = refused.len(), "local tables read");
+    Ok(resources)
 }
 
 fn control_channel(config: &Config, to: &ControlPlane) -> Result<ChannelConfig> {

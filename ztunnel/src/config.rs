@@ -30,8 +30,8 @@ pub struct Config {
     pub xds: Option<ControlPlane>,
     /// `CA_ADDRESS`.
     pub ca: ControlPlane,
-    /// `LOCAL_XDS_PATH`: workloads, services and policies from a file.
-    pub local_xds: Option<PathBuf>,
+    /// `LOCAL_XDS_PATH` or `LOCAL_XDS`: workloads, services and policies without a control plane.
+    pub local_xds: Option<FileOrInline>,
     /// `AUTH_TOKEN`: how it proves itself to the control plane.
     pub token: Token,
     /// `SECRET_TTL`: certificate lifetime to ask for.
@@ -134,7 +134,7 @@ impl Config {
                 _ => Some(control_plane(env, "XDS")),
             },
             ca: control_plane(env, "CA"),
-            local_xds: env.non_empty("LOCAL_XDS_PATH").map(Into::into),
+            local_xds: local_xds(env)?,
             token: match env.file_or_inline("AUTH_TOKEN") {
                 Some(FileOrInline::Inline(token)) => Token::Literal(token),
                 Some(FileOrInline::File(path)) => Token::File(path),
@@ -190,6 +190,19 @@ impl Config {
             cluster_id: self.cluster.clone(),
             extra: self.metadata.clone(),
         }
+    }
+}
+
+/// `LOCAL_XDS_PATH`, a file, or `LOCAL_XDS`, its text: not both.
+fn local_xds(env: &Env) -> Result<Option<FileOrInline>, ConfigError> {
+    match (env.non_empty("LOCAL_XDS_PATH"), env.non_empty("LOCAL_XDS")) {
+        (Some(path), Some(_)) => Err(ConfigError::Invalid {
+            name: "LOCAL_XDS_PATH".into(),
+            value: path.into(),
+            expected: "nothing while LOCAL_XDS is set: one of the two".into(),
+        }),
+        (Some(path), None) => Ok(Some(FileOrInline::File(path.into()))),
+        (None, text) => Ok(text.map(|text| FileOrInline::Inline(text.into()))),
     }
 }
 
@@ -254,6 +267,15 @@ mod tests {
     fn an_empty_xds_address_is_off() {
         assert!(config(&[("XDS_ADDRESS", "")]).xds.is_none());
         assert_eq!(config(&[("XDS_ADDRESS", "http://a:15010")]).xds.unwrap().address, "http://a:15010");
+    }
+
+    #[test]
+    fn local_tables_come_from_one_place() {
+        assert!(matches!(config(&[("LOCAL_XDS_PATH", "/a")]).local_xds, Some(FileOrInline::File(_))));
+        assert!(matches!(config(&[("LOCAL_XDS", "{}")]).local_xds, Some(FileOrInline::Inline(_))));
+        assert!(config(&[]).local_xds.is_none());
+        let both = Config::from_env(&[("LOCAL_XDS_PATH", "/a"), ("LOCAL_XDS", "{}")].into_iter().collect());
+        assert!(both.unwrap_err().to_string().contains("LOCAL_XDS is set"));
     }
 
     #[test]

@@ -1,0 +1,213 @@
+//! Workloads, services and policies without a control plane, in upstream's format: YAML in camelCase with the lists
+//! `workloads`, `services` and `policies`, in a file (`LOCAL_XDS_PATH`) or in the environment (`LOCAL_XDS`).
+//!
+//! Read as a stream, one entry at a time: a large mesh is never in memory twice. An entry that means nothing is
+//! refused alone and by name, as a control plane's would be; nothing but a policy that may keep somebody out makes
+//! the whole file useless.
+
+mod address;
+mod policy;
+
+use std::fmt;
+use std::io::Read;
+
+use mesh_model::resource::Resource;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_saphyr::Options;
+
+/// Largest file, in bytes.
+const MAX_BYTES: usize = 1 << 30;
+
+/// What a file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// What it means.
+    pub resources: Vec<Resource>,
+    /// What means nothing.
+    pub refused: Vec<Refused>,
+}
+
+/// One entry that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{entry}: {reason}")]
+pub struct Refused {
+    /// Which: its kind, namespace and name, as far as it has them, or its place in the list.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Why a file was refused as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidFile {
+    /// Not the YAML expected.
+    #[error("{0}")]
+    Yaml(String),
+    /// A policy without a name, a scope or an action. Without it, more would be let in than was written.
+    #[error("{0}; without this policy more would be let in than is written")]
+    Policy(Refused),
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// Says where and what, for the person who wrote it.
+pub fn read(file: impl Read) -> Result<Local, InvalidFile> {
+    let mut options = Options::default();
+    options.with_snippet = false;
+    // A namespace may be called `n`.
+    options.strict_booleans = true;
+    if let Some(budget) = &mut options.budget {
+        // The bytes bound the rest.
+        budget.max_reader_input_bytes = Some(MAX_BYTES);
+        (budget.max_events, budget.max_nodes, budget.max_total_scalar_bytes) = (usize::MAX, usize::MAX, usize::MAX);
+    }
+    let read = serde_saphyr::with_deserializer_from_reader_with_options(file, options, |yaml| {
+        let mut reading = Reading::default();
+        yaml.deserialize_any(File(&mut reading))?;
+        Ok(reading)
+    });
+    let mut reading = read.map_err(|e| InvalidFile::Yaml(e.to_string()))?;
+    match reading.policy.take() {
+        Some(refused) => Err(InvalidFile::Policy(refused)),
+        None => Ok(reading.local),
+    }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    local: Local,
+    /// The first policy that was refused.
+    policy: Option<Refused>,
+}
+
+/// The lists that a file has.
+#[derive(Clone, Copy)]
+enum List {
+    Workloads,
+    Services,
+    Policies,
+}
+
+impl List {
+    const NAMES: &[&str] = &["workloads", "services", "policies"];
+
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "workloads" => Self::Workloads,
+            "services" => Self::Services,
+            "policies" => Self::Policies,
+            _ => return None,
+        })
+    }
+
+    /// What one entry of it is called.
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Workloads => "workload",
+            Self::Services => "service",
+            Self::Policies => "policy",
+        }
+    }
+}
+
+impl Reading {
+    fn take(&mut self, list: List, place: usize, value: &Value) {
+        let resource = match list {
+            List::Workloads => entry(value).and_then(address::workload).map(|w| Resource::Workload(w.into())),
+            List::Services => entry(value).and_then(address::service).map(|s| Resource::Service(s.into())),
+            List::Policies => entry(value).and_then(policy::policy).map(|p| Resource::Policy(p.into())),
+        };
+        let reason = match resource {
+            Ok(resource) => return self.local.resources.push(resource),
+            Err(reason) => reason,
+        };
+        let part = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or("");
+        let entry = match part("name") {
+            "" => format!("{} number {} of the list", list.entry(), place + 1),
+            name => format!("{} {}/{name}", list.entry(), part("namespace")),
+        };
+        let refused = Refused { entry, reason };
+        match list {
+            List::Policies => drop(self.policy.get_or_insert(refused)),
+            List::Workloads | List::Services => self.local.refused.push(refused),
+        }
+    }
+}
+
+/// An entry in its form, or what is wrong with it and where.
+fn entry<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    // The way to what is wrong is looked for only when something is.
+    T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|e| e.to_string())
+}
+
+/// A value that is not what it should be.
+fn expected(field: &str, value: &str, expected: &str) -> String {
+    format!("{field} {value:?}: expected {expected}")
+}
+
+/// The file: a map of lists, or nothing at all.
+struct File<'a>(&'a mut Reading);
+
+impl<'de> Visitor<'de> for File<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the lists {}", List::NAMES.join(", "))
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let Some(list) = List::named(&name) else {
+                map.next_value::<IgnoredAny>()?;
+                return Err(serde::de::Error::unknown_field(&name, List::NAMES));
+            };
+            map.next_value_seed(Entries { list, reading: self.0 })?;
+        }
+        Ok(())
+    }
+}
+
+/// One list, or nothing at all.
+struct Entries<'a> {
+    list: List,
+    reading: &'a mut Reading,
+}
+
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<(), D::Error> {
+        yaml.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list, each entry a {}", self.list.entry())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut place = 0;
+        while let Some(value) = entries.next_element::<Value>()? {
+            self.reading.take(self.list, place, &value);
+            place += 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
