@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mesh_identity::ca_client::CaClient;
 use mesh_identity::channel::{self, ChannelConfig};
+use mesh_identity::revocation::{RevocationError, Revocations};
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
 use mesh_model::resource::Resource;
@@ -23,7 +24,7 @@ use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
 use crate::local_xds::Local;
-use crate::metrics::{PodMetrics, ReasonMetrics, XdsCounters};
+use crate::metrics::{PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::shared::Shared;
@@ -86,14 +87,17 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let mut metrics = Metrics::new("ztunnel", env!("CARGO_PKG_VERSION"));
     let traffic = TrafficMetrics::register(&mut metrics);
     let reasons = ReasonMetrics::register(&mut metrics);
+    let revocation = RevocationMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
     let xds_metrics = XdsMetrics::register(&mut metrics);
     access_log.register(&mut metrics);
 
     let ca = channel::connect(&control_channel(&config, &config.ca)?).context("CA_ADDRESS")?;
+    let revocations = config.crl.as_deref().map(Revocations::of_file).unwrap_or_default();
+    follow_revocations(&revocations, &readiness);
     let options = StoreOptions {
         lifetime: config.certificate_lifetime,
-        tls: TlsOptions { tls12: config.tls12, ..TlsOptions::default() },
+        tls: TlsOptions { tls12: config.tls12, post_quantum: config.post_quantum, revocations },
         ..StoreOptions::default()
     };
     let runtime = tokio::runtime::Handle::current();
@@ -112,6 +116,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         names: Names::default(),
         traffic,
         reasons,
+        revocation,
         access_log,
         drain: draining.clone(),
         config,
@@ -205,6 +210,26 @@ fn local_tables(local: &FileOrInline) -> Result<Vec<Resource>> {
     }
     tracing::info!(place, resources = resources.len(), refused = refused.len(), "local tables read");
     Ok(resources)
+}
+
+/// Reads the revocation lists as they change. Not ready until they were good once: until then nobody is let in.
+fn follow_revocations(revocations: &Revocations, readiness: &Readiness) {
+    if !revocations.is_on() {
+        return;
+    }
+    let ready = readiness.register("revocation lists");
+    let told = move |outcome: Result<(), RevocationError>| match outcome {
+        Ok(()) => {
+            tracing::info!("certificate revocation lists are in force");
+            ready.ready();
+        }
+        Err(error) => {
+            tracing::error!(%error, "CRL_PATH: what was last good stays in force; before there was any, nobody is let in");
+            // Those that were good once go on protecting.
+            ready.still_pending(error.to_string());
+        }
+    };
+    tokio::spawn(revocations.clone().follow(told));
 }
 
 fn control_channel(config: &Config, to: &ControlPlane) -> Result<ChannelConfig> {

@@ -38,6 +38,10 @@ pub struct Config {
     pub certificate_lifetime: Duration,
     /// `TLS12_ENABLED`.
     pub tls12: bool,
+    /// `COMPLIANCE_POLICY=pqc`: post-quantum key exchange only.
+    pub post_quantum: bool,
+    /// `CRL_PATH`: certificates that were taken back.
+    pub crl: Option<PathBuf>,
     /// `ZTUNNEL_WORKER_THREADS`: threads that move bytes.
     pub workers: usize,
     /// HTTP/2.
@@ -144,6 +148,8 @@ impl Config {
             },
             certificate_lifetime: duration("SECRET_TTL", secs(24 * 3600))?,
             tls12: yes("TLS12_ENABLED", false)?,
+            post_quantum: env.choice("COMPLIANCE_POLICY", &[("pqc", true)])?.unwrap_or(false),
+            crl: env.non_empty("CRL_PATH").map(Into::into),
             workers: workers(env)?,
             hbone: Settings {
                 stream_window: window("HTTP2_STREAM_WINDOW_SIZE", hbone.stream_window)?,

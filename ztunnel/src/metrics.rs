@@ -1,7 +1,7 @@
 //! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
 
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::{Metrics, XdsEnd, XdsMetrics};
+use mesh_runtime::metrics::{Metrics, Reporter, XdsEnd, XdsMetrics};
 use mesh_xds::observe::{End, Observer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +48,35 @@ impl ReasonMetrics {
             Direction::Outbound => "outbound",
         };
         self.0.get_or_create(&[("direction", direction), ("reason", reason)]).inc();
+    }
+}
+
+/// What certificate revocation lists did. The label is the reporter's, as Istio's traffic metrics have it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RevocationMetrics {
+    rejections: Family<[(&'static str, &'static str); 1], Counter>,
+    untracked: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl RevocationMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let registry = metrics.registry_mut();
+        let help = "Connections refused or cut because the peer's certificate is revoked";
+        registry.register("istio_crl_policy_rejections", help, this.rejections.clone());
+        let help = "Connections that stay when the peer's certificate is revoked later";
+        registry.register("istio_crl_untracked_connections", help, this.untracked.clone());
+        this
+    }
+
+    /// A revoked peer was refused, or cut.
+    pub(crate) fn rejected(&self, reporter: Reporter) {
+        self.rejections.get_or_create(&[("reporter", reporter.as_str())]).inc();
+    }
+
+    /// A connection was made that will not be asked about again.
+    pub(crate) fn untracked(&self, reporter: Reporter) {
+        self.untracked.get_or_create(&[("reporter", reporter.as_str())]).inc();
     }
 }
 

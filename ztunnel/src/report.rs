@@ -15,7 +15,7 @@ use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::service::Service;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
-use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
+use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, Reporter, ResponseFlags};
 
 pub(crate) use self::party::Party;
 use self::party::Who;
@@ -142,6 +142,13 @@ impl Report {
         self.policy = reason.policy().cloned();
         let error = format!("connection closed due to policy change: {reason}");
         self.end(ResponseFlags::Deny, Some("POLICY_CHANGED"), Some(&error));
+    }
+
+    /// It was open and its caller's certificate was taken back.
+    pub(crate) fn revoked(mut self) {
+        self.shared.revocation.rejected(Reporter::Destination);
+        let error = "connection closed because the caller's certificate has been revoked";
+        self.end(ResponseFlags::CertRevoked, Some("CERT_REVOKED"), Some(&error));
     }
 
     /// It could not be opened.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::inbound::admit::{self, Verdict};
-use crate::metrics::ReasonMetrics;
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
 use crate::names::Names;
 
 /// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
+    pub(crate) revocation: RevocationMetrics,
     pub(crate) access_log: AccessLog,
     pub(crate) drain: drain::Watch,
 }

@@ -19,6 +19,8 @@ pub(crate) fn id(text: &str) -> SpiffeId {
 /// Signs whatever it is told to.
 pub(crate) struct TestCa {
     root: CertifiedIssuer<'static, KeyPair>,
+    /// Signs in the root's place.
+    intermediate: Option<CertifiedIssuer<'static, KeyPair>>,
     /// What certificates may be used for.
     pub(crate) usages: Vec<ExtendedKeyUsagePurpose>,
 }
@@ -30,8 +32,61 @@ impl TestCa {
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "test");
         Self {
             root: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+            intermediate: None,
             usages: vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
         }
+    }
+
+    /// With an intermediate that signs.
+    pub(crate) fn with_intermediate() -> Self {
+        let mut ca = Self::new();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "intermediate");
+        let key = KeyPair::generate().unwrap();
+        ca.intermediate = Some(CertifiedIssuer::signed_by(params, key, &ca.root).unwrap());
+        ca
+    }
+
+    /// The intermediate's certificate.
+    pub(crate) fn intermediate(&self) -> &rustls_pki_types::CertificateDer<'static> {
+        self.intermediate.as_ref().unwrap().der()
+    }
+
+    /// A list, PEM, that takes these certificates back. The root's; from long ago, and long over.
+    pub(crate) fn revoke(&self, certificates: &[&rustls_pki_types::CertificateDer<'_>]) -> String {
+        self.revoke_by(&self.root, certificates)
+    }
+
+    /// The same by the intermediate.
+    pub(crate) fn revoke_by_intermediate(&self, certificates: &[&rustls_pki_types::CertificateDer<'_>]) -> String {
+        self.revoke_by(self.intermediate.as_ref().unwrap(), certificates)
+    }
+
+    fn revoke_by(
+        &self,
+        issuer: &CertifiedIssuer<'static, KeyPair>,
+        certificates: &[&rustls_pki_types::CertificateDer<'_>],
+    ) -> String {
+        let serial = |certificate: &rustls_pki_types::CertificateDer<'_>| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).unwrap();
+            rcgen::SerialNumber::from_slice(parsed.tbs_certificate.raw_serial())
+        };
+        let revoked = |certificate: &&rustls_pki_types::CertificateDer<'_>| rcgen::RevokedCertParams {
+            serial_number: serial(certificate),
+            revocation_time: rcgen::date_time_ymd(2024, 6, 17),
+            reason_code: Some(rcgen::RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 6, 17),
+            next_update: rcgen::date_time_ymd(2024, 6, 18),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: certificates.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(issuer).unwrap().pem().unwrap()
     }
 
     pub(crate) fn root_pem(&self) -> String {
@@ -51,7 +106,10 @@ impl TestCa {
         csr.params.not_before = from.into();
         csr.params.not_after = until.into();
         csr.params.extended_key_usages.clone_from(&self.usages);
-        vec![csr.signed_by(&self.root).unwrap().pem(), self.root_pem()]
+        match &self.intermediate {
+            None => vec![csr.signed_by(&self.root).unwrap().pem(), self.root_pem()],
+            Some(signer) => vec![csr.signed_by(signer).unwrap().pem(), signer.pem(), self.root_pem()],
+        }
     }
 
     /// For the hour around now.
@@ -67,6 +125,10 @@ impl TestCa {
     }
 
     pub(crate) fn credentials(&self, name: &str) -> Credentials {
-        Credentials::new(self.certificate(name), &TlsOptions::default()).unwrap()
+        self.credentials_with(name, &TlsOptions::default())
+    }
+
+    pub(crate) fn credentials_with(&self, name: &str, options: &TlsOptions) -> Credentials {
+        Credentials::new(self.certificate(name), options).unwrap()
     }
 }

@@ -10,29 +10,32 @@ use std::sync::{Arc, LazyLock};
 use mesh_model::identity::SpiffeId;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
     SignatureScheme, SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
 
 use crate::certificate::{WorkloadCertificate, spiffe_ids_of};
+use crate::revocation::{PeerChain, Revocations};
 
 /// HBONE is HTTP/2 and nothing else.
 const ALPN: &[u8] = b"h2";
 
 /// What an operator may change about TLS between workloads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
     /// Also speak TLS 1.2 (`TLS12_ENABLED`), for peers that have nothing better.
     pub tls12: bool,
     /// Exchange keys only by X25519MLKEM768 (`COMPLIANCE_POLICY=pqc`).
     pub post_quantum: bool,
+    /// Whose certificates were taken back (`CRL_PATH`).
+    pub revocations: Revocations,
 }
 
 /// Why a peer was refused although its certificate is genuine.
@@ -102,46 +105,36 @@ pub fn dial_name() -> ServerName<'static> {
 /// One identity, ready for handshakes as client and as server.
 pub struct Credentials {
     certificate: WorkloadCertificate,
-    provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
     client: ClientConfig,
+    /// What clients are checked by.
+    clients: Arc<Chain>,
+    /// What servers are checked by.
+    servers: Arc<Chain>,
+    options: TlsOptions,
 }
 
 impl Credentials {
     /// Prepares both sides.
     ///
     /// # Errors
-    /// When rustls cannot use the roots or the versions asked for.
+    /// When rustls cannot use the versions asked for.
     pub fn new(certificate: WorkloadCertificate, options: &TlsOptions) -> Result<Self, rustls::Error> {
         let provider = provider(options);
-        let key = certificate.certified_key().clone();
-        let roots = certificate.roots().store().clone();
-
-        let trust_domain = certificate.id().trust_domain().clone();
-        let verifier = ClientVerifier::new(roots, trust_domain, &provider)?;
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(versions(options))?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        // Clients of the mesh do not resume, and a resumed session would outlive the check of its certificate.
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        server.max_early_data_size = 0;
-        // HBONE seals and opens its records in place, with the keys of the handshake.
-        server.enable_secret_extraction = true;
-
+        let chain = |usage| Arc::new(Chain::new(&certificate, &provider, &options.revocations, usage));
+        let (clients, servers) = (chain(KeyUsage::client_auth()), chain(KeyUsage::server_auth()));
+        let server = Arc::new(server_config(&certificate, &clients, options, None)?);
+        let nobody = ServerVerifier { chain: servers.clone(), expected: Vec::new() };
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(options))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(&certificate, &[], &provider)))
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+            .with_custom_certificate_verifier(Arc::new(nobody))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.certified_key().clone())));
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.enable_sni = false;
         client.resumption = Resumption::disabled();
         client.enable_secret_extraction = true;
-
-        Ok(Self { certificate, provider, server: Arc::new(server), client })
+        Ok(Self { certificate, server, client, clients, servers, options: options.clone() })
     }
 
     /// Whose they are.
@@ -159,14 +152,56 @@ impl Credentials {
         self.server.clone()
     }
 
+    /// The same for one connection, whose client's certificates are kept in `seen`, to be asked about with
+    /// [`Self::has_revoked`] when the revocation lists change. Some microseconds dearer.
+    pub fn server_config_seeing(&self, seen: &PeerChain) -> Arc<ServerConfig> {
+        // What was built once builds again.
+        server_config(&self.certificate, &self.clients, &self.options, Some(seen.clone()))
+            .map_or_else(|_| self.server.clone(), Arc::new)
+    }
+
+    /// What its peers' certificates are checked for.
+    pub fn revocations(&self) -> &Revocations {
+        &self.options.revocations
+    }
+
+    /// Whether the client that has proven itself with `seen` would be refused now because it is revoked.
+    pub fn has_revoked(&self, seen: &PeerChain) -> bool {
+        seen.get().is_some_and(|(leaf, intermediates)| {
+            self.clients.verify(leaf, intermediates, UnixTime::now()).is_err_and(|error| is_revoked(&error))
+        })
+    }
+
     /// For dialling with [`dial_name`]: only a server that proves to be one of `expected`; with none expected, no
     /// server at all. Cheap, made for every connection.
     pub fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
-        let verifier = ServerVerifier::new(&self.certificate, expected, &self.provider);
+        let verifier = ServerVerifier { chain: self.servers.clone(), expected: expected.to_vec() };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         Arc::new(config)
     }
+}
+
+fn server_config(
+    certificate: &WorkloadCertificate,
+    clients: &Arc<Chain>,
+    options: &TlsOptions,
+    seen: Option<PeerChain>,
+) -> Result<ServerConfig, rustls::Error> {
+    let trust_domain = certificate.id().trust_domain().clone();
+    let verifier = ClientVerifier { chain: clients.clone(), trust_domain, seen };
+    let mut server = ServerConfig::builder_with_provider(clients.provider.clone())
+        .with_protocol_versions(versions(options))?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.certified_key().clone())));
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    // Clients of the mesh do not resume, and a resumed session would outlive the check of its certificate.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server.max_early_data_size = 0;
+    // HBONE seals and opens its records in place, with the keys of the handshake.
+    server.enable_secret_extraction = true;
+    Ok(server)
 }
 
 impl fmt::Debug for Credentials {
@@ -205,31 +240,114 @@ pub(crate) fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
     if options.post_quantum { POST_QUANTUM.clone() } else { PROVIDER.clone() }
 }
 
-/// Checks clients: chain, client usage, validity, and a SPIFFE id of the trust domain.
+/// Checks that a certificate is genuine, in its time, for this use, and not revoked: the part that both sides share.
 #[derive(Debug)]
-struct ClientVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
-    trust_domain: Arc<str>,
+struct Chain {
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+    revocations: Revocations,
+    usage: KeyUsage,
 }
 
-impl ClientVerifier {
+impl Chain {
     fn new(
-        roots: Arc<RootCertStore>,
-        trust_domain: Arc<str>,
+        own: &WorkloadCertificate,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, rustls::Error> {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-            // Clients hold one certificate; hints would only make the handshake longer.
-            .clear_root_hint_subjects()
-            .build()
-            .map_err(|e| rustls::Error::General(format!("roots cannot verify clients: {e}")))?;
-        Ok(Self { chain, trust_domain })
+        revocations: &Revocations,
+        usage: KeyUsage,
+    ) -> Self {
+        Self { roots: own.roots().store().clone(), provider: provider.clone(), revocations: revocations.clone(), usage }
     }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        self.revocations.with_options(|revocation| {
+            let anchors = &self.roots.roots;
+            parsed
+                .verify_for_usage(algorithms, anchors, intermediates, now, self.usage, revocation, None)
+                .map(|_| ())
+                .map_err(refused)
+        })
+    }
+}
+
+/// What rustls calls it; the rest in webpki's own words.
+fn refused(error: webpki::Error) -> rustls::Error {
+    use webpki::Error as E;
+    let error = match error {
+        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
+        E::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        E::CertRevoked => CertificateError::Revoked,
+        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    rustls::Error::InvalidCertificate(error)
+}
+
+/// Whether a handshake failed because the peer's certificate, or one above it, is revoked: the error of rustls, or one
+/// that was made of it.
+pub fn is_revoked(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref() {
+        return matches!(error, rustls::Error::InvalidCertificate(CertificateError::Revoked));
+    }
+    let inner: Option<&(dyn std::error::Error + 'static)> = match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as _),
+        None => error.source(),
+    };
+    inner.is_some_and(is_revoked)
+}
+
+/// The parts of a verifier that are the provider's, the same for clients and servers.
+macro_rules! signatures_by_provider {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &self.chain.provider.signature_verification_algorithms;
+            verify_tls12_signature(message, certificate, signature, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = &self.chain.provider.signature_verification_algorithms;
+            verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.chain.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
+/// Checks clients: the chain, and a SPIFFE id of the trust domain.
+#[derive(Debug)]
+struct ClientVerifier {
+    chain: Arc<Chain>,
+    trust_domain: Arc<str>,
+    /// Where to keep what the client showed.
+    seen: Option<PeerChain>,
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        // Clients hold one certificate; hints would only make the handshake longer.
+        &[]
     }
 
     fn verify_client_cert(
@@ -238,50 +356,28 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        self.chain.verify(leaf, intermediates, now)?;
         // The very id that policies will see, `peer_identity`, has to be of our trust domain: not any one of several.
         match peer_identity(std::slice::from_ref(leaf)) {
             None => Err(PeerRefused::Nobody.into()),
-            Some(id) if *id.trust_domain() == self.trust_domain => Ok(verified),
+            Some(id) if *id.trust_domain() == self.trust_domain => {
+                if let Some(seen) = &self.seen {
+                    seen.set(leaf, intermediates);
+                }
+                Ok(ClientCertVerified::assertion())
+            }
             Some(presented) => Err(PeerRefused::TrustDomain { presented, ours: self.trust_domain.clone() }.into()),
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+    signatures_by_provider!();
 }
 
-/// Checks servers: chain, server usage, validity, and one of the identities expected.
+/// Checks servers: the chain, and one of the identities expected.
 #[derive(Debug)]
 struct ServerVerifier {
-    roots: Arc<RootCertStore>,
+    chain: Arc<Chain>,
     expected: Vec<SpiffeId>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerVerifier {
-    fn new(own: &WorkloadCertificate, expected: &[SpiffeId], provider: &Arc<CryptoProvider>) -> Self {
-        Self { roots: own.roots().store().clone(), expected: expected.to_vec(), provider: provider.clone() }
-    }
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -294,9 +390,7 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        self.chain.verify(leaf, intermediates, now)?;
         let presented = spiffe_ids_of(leaf).map_err(|_| CertificateError::BadEncoding)?;
         match presented.iter().any(|id| self.expected.contains(id)) {
             true => Ok(ServerCertVerified::assertion()),
@@ -304,30 +398,8 @@ impl ServerCertVerifier for ServerVerifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by_provider!();
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -104,6 +104,19 @@ impl Part {
         self.set(false, Some(detail.into()));
     }
 
+    /// Says why, if it is not ready; a part that is ready stays so.
+    pub fn still_pending(&self, detail: impl Into<String>) {
+        let detail = detail.into();
+        self.parts.send_if_modified(|parts| {
+            let state = &mut parts[self.index];
+            let changed = !state.ready && state.detail.as_ref() != Some(&detail);
+            if changed {
+                state.detail = Some(detail);
+            }
+            changed
+        });
+    }
+
     fn set(&self, ready: bool, detail: Option<String>) {
         self.parts.send_if_modified(|parts| {
             let state = &mut parts[self.index];
@@ -148,8 +161,12 @@ mod tests {
         assert!(!readiness.is_ready());
         pods.ready();
         assert!(readiness.is_ready());
+        xds.still_pending("fails");
+        assert!(readiness.is_ready());
         xds.not_ready("lost");
         assert_eq!(pending(&readiness), ["xds (lost)"]);
+        xds.still_pending("lost again");
+        assert_eq!(pending(&readiness), ["xds (lost again)"]);
     }
 
     #[test]

@@ -9,21 +9,24 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{AcceptError, Asked, Connection};
+use mesh_identity::revocation::ClientWatch;
+use mesh_identity::tls::is_revoked;
 use mesh_model::address::{Authority, canonical};
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 
 use crate::outbound::close;
@@ -32,6 +35,9 @@ use crate::shared::Judgement;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 use admit::Admitted;
+
+/// How long a connection that is cut may take to say so to its caller.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves one HBONE connection from `from`: as many tunnels as its caller opens.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
@@ -54,19 +60,27 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return early.failed("NO_CERTIFICATE", &error),
     };
     let settings = &shared.config.hbone;
-    let mut connection = match Connection::accept(tcp, credentials.server_config(), settings).await {
+    let mut client = ClientWatch::new(credentials);
+    let mut connection = match Connection::accept(tcp, client.server_config(), settings).await {
         Ok(connection) => connection,
-        Err(error) => return early.failed(accept_code(&error), &error),
+        Err(error) => {
+            let code = accept_code(&error);
+            if code == "CERT_REVOKED" {
+                shared.revocation.rejected(Reporter::Destination);
+            }
+            return early.failed(code, &error);
+        }
     };
     let caller = Rc::new(connection.peer.clone());
     let draining = shared.drain.started();
     tokio::pin!(draining);
     let mut going_away = false;
+    let (revoked, told_revoked) = watch::channel(false);
     loop {
         tokio::select! {
             asked = connection.next() => match asked {
                 Some(Ok(asked)) => {
-                    let here = Here { local, from, caller: caller.clone() };
+                    let here = Here { local, from, caller: caller.clone(), revoked: told_revoked.clone() };
                     spawn_local(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token()));
                 }
                 Some(Err(error)) => {
@@ -75,6 +89,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 }
                 None => return,
             },
+            () = client.revoked() => {
+                tracing::warn!(pod = %pod.info, %from, caller = %caller, "caller's certificate is revoked: connection cut");
+                revoked.send_replace(true);
+                connection.go_away();
+                // Its tunnels end by themselves now; what it asks meanwhile is answered.
+                let rest = async {
+                    while let Some(Ok(asked)) = connection.next().await {
+                        asked.refuse(StatusCode::UNAUTHORIZED, "CERT_REVOKED");
+                    }
+                };
+                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+                return;
+            }
             () = &mut draining, if !going_away => {
                 going_away = true;
                 connection.go_away();
@@ -88,12 +115,14 @@ struct Here {
     local: SocketAddr,
     from: SocketAddr,
     caller: Rc<SpiffeId>,
+    /// True once the caller's certificate is revoked.
+    revoked: watch::Receiver<bool>,
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
 async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _draining: mesh_runtime::drain::Token) {
     let shared = &worker.shared;
-    let Here { local, from, caller } = here;
+    let Here { local, from, caller, mut revoked } = here;
     let early = Report::early(shared, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
@@ -161,7 +190,11 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
     };
     report.opened();
-    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.from_server()), cut).await;
+    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.from_server()), cut);
+    let carried = tokio::select! {
+        carried = carried => carried,
+        Ok(_) = revoked.wait_for(|revoked| *revoked) => return report.revoked(),
+    };
     match carried {
         Ok(result) => close(report, result),
         // Dropping the tunnel resets it: the caller sees a cut, not an end.
@@ -229,6 +262,7 @@ async fn until_cut<T>(carried: impl Future<Output = T>, cut: oneshot::Receiver<R
 
 fn accept_code(error: &AcceptError) -> &'static str {
     match error {
+        AcceptError::Tls(error) if is_revoked(error) => "CERT_REVOKED",
         AcceptError::Tls(_) | AcceptError::NoIdentity => "TLS_FAILED",
         AcceptError::Http2(_) => "HTTP2_FAILED",
         AcceptError::Timeout => "HANDSHAKE_TIMEOUT",

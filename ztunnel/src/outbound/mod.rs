@@ -13,10 +13,11 @@ use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
 use mesh_identity::store::CertificateError;
+use mesh_identity::tls::is_revoked;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
@@ -118,6 +119,9 @@ async fn tunnel(
         }
         Err(error) => {
             let (flags, code) = classify(&error);
+            if flags == ResponseFlags::CertRevoked {
+                shared.revocation.rejected(Reporter::Source);
+            }
             report.failed(flags, code, &error);
         }
     }
@@ -207,6 +211,9 @@ fn request(
 async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
     let shared = &worker.shared;
     let credentials = shared.certificates.get(&key.source).await.map_err(no_certificate)?;
+    if credentials.revocations().is_on() {
+        shared.revocation.untracked(Reporter::Source);
+    }
     let tcp = sockets::dial(&pod.netns, None, key.peer, &shared.config.sockets).await.map_err(|error| {
         match error.kind() {
             std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
@@ -226,6 +233,7 @@ fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
         OpenError::Certificate(_) => (ResponseFlags::IdentityError, "NO_CERTIFICATE"),
         OpenError::Connect { .. } => (ResponseFlags::Connect, "CONNECT_FAILED"),
         OpenError::ConnectTimeout => (ResponseFlags::NetworkPolicy, "CONNECT_TIMEOUT"),
+        OpenError::Tls { error, .. } if is_revoked(&**error) => (ResponseFlags::CertRevoked, "CERT_REVOKED"),
         OpenError::Tls { .. } => (ResponseFlags::TlsFailure, "TLS_FAILED"),
         OpenError::HandshakeTimeout => (ResponseFlags::H2HandshakeFailure, "HANDSHAKE_TIMEOUT"),
         OpenError::Http2(_) => (ResponseFlags::H2HandshakeFailure, "HTTP2_FAILED"),

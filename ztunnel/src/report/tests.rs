@@ -13,7 +13,7 @@ use mesh_runtime::metrics::{Metrics, TextFormat, TrafficMetrics};
 
 use super::*;
 use crate::config::Config;
-use crate::metrics::ReasonMetrics;
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
 mod counting {
     //! Counts what this thread allocates.
@@ -88,6 +88,7 @@ fn told() -> Told {
         names: crate::names::Names::default(),
         traffic: TrafficMetrics::register(&mut metrics),
         reasons: ReasonMetrics::register(&mut metrics),
+        revocation: RevocationMetrics::register(&mut metrics),
         access_log,
         drain: drain::new().1,
     };

@@ -10,13 +10,13 @@ use crate::test_ca::{TestCa, id};
 const CART: &str = "spiffe://td/ns/shop/sa/cart";
 const PAY: &str = "spiffe://td/ns/shop/sa/pay";
 
-struct Done {
+pub(crate) struct Done {
     client: ClientConnection,
     server: ServerConnection,
 }
 
 /// Runs a handshake to its end, or to the first error of either side.
-fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Done, rustls::Error> {
+pub(crate) fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Done, rustls::Error> {
     let mut client = ClientConnection::new(client, dial_name()).unwrap();
     let mut server = ServerConnection::new(server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
@@ -32,7 +32,7 @@ fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Don
     Ok(Done { client, server })
 }
 
-fn between(client: &Credentials, expected: &[&str], server: &Credentials) -> Result<Done, rustls::Error> {
+pub(crate) fn between(client: &Credentials, expected: &[&str], server: &Credentials) -> Result<Done, rustls::Error> {
     let expected: Vec<_> = expected.iter().map(|e| id(e)).collect();
     handshake(client.client_config(&expected), server.server_config())
 }
@@ -105,7 +105,7 @@ fn certificates_of_another_root_are_refused_by_both() {
     // A client that would take any server, so the server's own check is what is seen.
     let (cart, pay) = (theirs.credentials(CART), ours.credentials(PAY));
     let mut config = cart.client.clone();
-    let trusting = ServerVerifier::new(pay.certificate(), &[id(PAY)], &cart.provider);
+    let trusting = ServerVerifier { chain: pay.servers.clone(), expected: vec![id(PAY)] };
     config.dangerous().set_certificate_verifier(Arc::new(trusting));
     assert_eq!(handshake(Arc::new(config), pay.server_config()).err().unwrap(), forged);
 }
@@ -145,11 +145,14 @@ fn certificates_for_another_use_are_refused() {
 fn a_client_without_certificate_is_refused() {
     let ca = TestCa::new();
     let cart = ca.credentials(CART);
-    let nobody = ClientConfig::builder_with_provider(cart.provider.clone())
+    let nobody = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(versions(&TlsOptions::default()))
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(cart.certificate(), &[id(PAY)], &cart.provider)))
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier {
+            chain: cart.servers.clone(),
+            expected: vec![id(PAY)],
+        }))
         .with_no_client_auth();
     let error = handshake(Arc::new(nobody), ca.credentials(PAY).server_config()).err().unwrap();
     assert_eq!(error, rustls::Error::NoCertificatesPresented);
@@ -160,23 +163,16 @@ fn older_tls_and_other_suites_only_when_asked() {
     let ca = TestCa::new();
     let with = |options: TlsOptions, name| Credentials::new(ca.certificate(name), &options).unwrap();
     let old = TlsOptions { tls12: true, ..Default::default() };
-    let mut config = with(old, CART).client.clone();
-    config.dangerous().set_certificate_verifier(Arc::new(ServerVerifier::new(
-        &ca.certificate(CART),
-        &[id(PAY)],
-        &PROVIDER,
-    )));
     let only12 = {
-        let cart = with(old, CART);
-        let mut c = ClientConfig::builder_with_provider(cart.provider.clone())
+        let cart = with(old.clone(), CART);
+        let mut c = ClientConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(&[&rustls::version::TLS12])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(
-                cart.certificate(),
-                &[id(PAY)],
-                &cart.provider,
-            )))
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier {
+                chain: cart.servers.clone(),
+                expected: vec![id(PAY)],
+            }))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(cart.certificate().certified_key().clone())));
         c.alpn_protocols = vec![ALPN.to_vec()];
         Arc::new(c)
@@ -198,7 +194,7 @@ fn older_tls_and_other_suites_only_when_asked() {
     assert!(matches!(error, rustls::Error::PeerIncompatible(_)), "{error}");
 
     let pqc = TlsOptions { post_quantum: true, ..Default::default() };
-    let done = between(&with(pqc, CART), &[PAY], &with(pqc, PAY)).unwrap();
+    let done = between(&with(pqc.clone(), CART), &[PAY], &with(pqc.clone(), PAY)).unwrap();
     let group = done.server.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
     // One that does not speak it is refused, not humoured.

@@ -1,0 +1,178 @@
+//! Who is refused when, and what becomes of the file. Contract 4.1, "CRL".
+
+use std::future::Future;
+
+use super::*;
+use crate::test_ca::TestCa;
+use crate::tls::tests::{between, handshake};
+use crate::tls::{Credentials, TlsOptions, is_revoked};
+
+const CART: &str = "spiffe://td/ns/shop/sa/cart";
+const PAY: &str = "spiffe://td/ns/shop/sa/pay";
+
+/// A file of lists that is written as tests go on.
+struct Lists {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    revocations: Revocations,
+}
+
+impl Lists {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca-crl.pem");
+        Self { _dir: dir, revocations: Revocations::of_file(&path), path }
+    }
+
+    fn write(&self, content: impl AsRef<[u8]>) -> Result<bool, RevocationError> {
+        std::fs::write(&self.path, content).unwrap();
+        self.revocations.reload()
+    }
+
+    fn credentials(&self, ca: &TestCa, name: &str) -> Credentials {
+        let options = TlsOptions { revocations: self.revocations.clone(), ..TlsOptions::default() };
+        ca.credentials_with(name, &options)
+    }
+}
+
+fn leaf(of: &Credentials) -> &CertificateDer<'static> {
+    &of.certificate().chain()[0]
+}
+
+/// Both verifiers refuse, each with the other side not looking.
+#[test]
+fn a_revoked_peer_is_refused_by_both_sides() {
+    let (ca, lists) = (TestCa::new(), Lists::new());
+    let (cart, pay) = (ca.credentials(CART), ca.credentials(PAY));
+    let (checking_cart, checking_pay) = (lists.credentials(&ca, CART), lists.credentials(&ca, PAY));
+    lists.write(ca.revoke(&[leaf(&cart), leaf(&pay)])).unwrap();
+    let error = between(&cart, &[PAY], &checking_pay).err().unwrap();
+    assert!(is_revoked(&error), "the server: {error}");
+    let error = between(&checking_cart, &[PAY], &pay).err().unwrap();
+    assert!(is_revoked(&error), "the client: {error}");
+    // Another certificate of the same identity is none the worse for it. The list was over long ago, and is used.
+    between(&ca.credentials(CART), &[PAY], &checking_pay).unwrap();
+    between(&cart, &[PAY], &pay).unwrap();
+}
+
+/// An intermediate that is revoked takes what it signed with it; who has no list is let in.
+#[test]
+fn the_whole_chain_is_checked_and_a_missing_list_is_allowed() {
+    let (ca, lists) = (TestCa::with_intermediate(), Lists::new());
+    let pay = lists.credentials(&ca, PAY);
+    let cart = ca.credentials(CART);
+    // Only the root has a list; the leaf's issuer has none.
+    lists.write(ca.revoke(&[])).unwrap();
+    between(&cart, &[PAY], &pay).unwrap();
+    lists.write(ca.revoke(&[]) + &ca.revoke_by_intermediate(&[leaf(&cart)])).unwrap();
+    assert!(is_revoked(&between(&cart, &[PAY], &pay).err().unwrap()));
+    between(&ca.credentials(CART), &[PAY], &pay).unwrap();
+    lists.write(ca.revoke(&[ca.intermediate()])).unwrap();
+    assert!(is_revoked(&between(&ca.credentials(CART), &[PAY], &pay).err().unwrap()));
+}
+
+/// A list is worth no more than its signature.
+#[test]
+fn a_list_that_another_ca_signed_lets_nobody_in() {
+    let (ca, other, lists) = (TestCa::new(), TestCa::new(), Lists::new());
+    let pay = lists.credentials(&ca, PAY);
+    lists.write(other.revoke(&[])).unwrap();
+    // The two CAs have one name: the list claims to be ours.
+    let error = between(&ca.credentials(CART), &[PAY], &pay).err().unwrap();
+    assert!(!is_revoked(&error) && error.to_string().contains("Crl"), "{error}");
+}
+
+/// Fail closed if it was never good; keep the last good otherwise.
+#[test]
+fn a_bad_file_changes_nothing_unless_it_was_never_good() {
+    let (ca, lists) = (TestCa::new(), Lists::new());
+    let (cart, pay) = (ca.credentials(CART), lists.credentials(&ca, PAY));
+    let changed = lists.revocations.changed();
+    let refused = |why: &str| {
+        let error = between(&cart, &[PAY], &pay).err().unwrap().to_string();
+        assert!(error.contains("no usable revocation lists") && error.contains("CRL_PATH"), "{why}: {error}");
+    };
+    refused("not read yet");
+    let error = lists.revocations.reload().unwrap_err().to_string();
+    assert!(error.contains("ca-crl.pem cannot be read"), "{error}");
+    refused("not there");
+    for content in ["", "hello", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", &ca.root_pem()] {
+        let error = lists.write(content).unwrap_err().to_string();
+        assert!(error.contains("cannot be used"), "{content:?}: {error}");
+        refused(content);
+        assert!(!lists.revocations.is_usable());
+        assert!(!lists.revocations.reload().unwrap(), "the same bad content is told once");
+    }
+    assert!(!changed.has_changed().unwrap());
+
+    assert!(lists.write(ca.revoke(&[])).unwrap());
+    assert!(changed.has_changed().unwrap() && lists.revocations.is_usable());
+    between(&cart, &[PAY], &pay).unwrap();
+    assert!(!lists.revocations.reload().unwrap(), "nothing new");
+
+    assert!(lists.write(ca.revoke(&[leaf(&cart)])).unwrap());
+    lists.write("hello").unwrap_err();
+    assert!(is_revoked(&between(&cart, &[PAY], &pay).err().unwrap()), "the last good is kept");
+    std::fs::remove_file(&lists.path).unwrap();
+    lists.revocations.reload().unwrap_err();
+    assert!(is_revoked(&between(&cart, &[PAY], &pay).err().unwrap()), "also when the file goes");
+}
+
+/// DER, and more than may be.
+#[test]
+fn forms_and_bounds() {
+    let (ca, lists) = (TestCa::new(), Lists::new());
+    let cart = ca.credentials(CART);
+    let pem = ca.revoke(&[leaf(&cart)]);
+    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+    assert!(lists.write(der.as_ref()).unwrap());
+    assert!(is_revoked(&between(&cart, &[PAY], &lists.credentials(&ca, PAY)).err().unwrap()));
+    let error = lists.write(pem.repeat(MAX_LISTS + 1)).unwrap_err().to_string();
+    assert!(error.contains("more than 256"), "{error}");
+    let error = lists.write(vec![b'x'; MAX_BYTES as usize + 1]).unwrap_err().to_string();
+    assert!(error.contains("larger than"), "{error}");
+}
+
+/// What is open is asked about again when the lists change.
+#[tokio::test]
+async fn a_client_that_is_connected_is_judged_again() {
+    let (ca, lists) = (TestCa::new(), Lists::new());
+    let (cart, pay) = (ca.credentials(CART), lists.credentials(&ca, PAY));
+    lists.write(ca.revoke(&[])).unwrap();
+    let mut watch = ClientWatch::new(Arc::new(pay));
+    let expected = [PAY.parse().unwrap()];
+    handshake(cart.client_config(&expected), watch.server_config()).unwrap();
+    let now = |watch: &mut ClientWatch| {
+        let revoked = std::pin::pin!(watch.revoked());
+        revoked.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    };
+    assert!(!now(&mut watch));
+    lists.write(ca.revoke(&[leaf(&ca.credentials(CART))])).unwrap();
+    assert!(!now(&mut watch), "another's");
+    lists.write(ca.revoke(&[leaf(&cart)])).unwrap();
+    assert!(now(&mut watch));
+    assert!(!now(&mut ClientWatch::new(Arc::new(ca.credentials(PAY)))), "nothing is checked");
+}
+
+/// The file is followed, through the swap of a link as Kubernetes mounts it.
+#[tokio::test(start_paused = true)]
+async fn the_file_is_followed() {
+    let ca = TestCa::new();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("one"), ca.revoke(&[])).unwrap();
+    std::fs::write(at("two"), ca.revoke(&[leaf(&ca.credentials(CART))])).unwrap();
+    std::os::unix::fs::symlink(at("one"), at("crl")).unwrap();
+    let revocations = Revocations::of_file(&at("crl"));
+    let mut changed = revocations.changed();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let following =
+        tokio::spawn(revocations.clone().follow(move |outcome| tell.send(outcome.is_ok()).unwrap_or_default()));
+    changed.changed().await.unwrap();
+    std::os::unix::fs::symlink(at("two"), at("next")).unwrap();
+    std::fs::rename(at("next"), at("crl")).unwrap();
+    changed.changed().await.unwrap();
+    std::fs::remove_file(at("crl")).unwrap();
+    assert_eq!((told.recv().await, told.recv().await, told.recv().await), (Some(true), Some(true), Some(false)));
+    following.abort();
+}
