@@ -7,6 +7,8 @@ use prost::Message;
 
 #[path = "../../mesh/model/tests/properties/mod.rs"]
 pub mod model;
+#[path = "../../ztunnel/tests/properties/mod.rs"]
+pub mod ztunnel_properties;
 
 /// A packet on the socket between node agent and ztunnel: what is read is written back and read the same.
 pub fn handoff(packet: &[u8]) {

@@ -1,6 +1,7 @@
 //! The parts, wired in order. No decisions here.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
 use crate::config::{Config, ControlPlane};
+use crate::dns::Dns;
 use crate::local_xds::Local;
 use crate::metrics::{PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
 use crate::names::Names;
@@ -110,7 +112,12 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         writer.apply_local(local_tables(local)?);
     }
 
+    let dns = config
+        .dns
+        .as_ref()
+        .map(|dns| Dns::new(dns, tables.clone(), config.sockets.clone(), Path::new("/etc/resolv.conf"), &mut metrics));
     let shared = Arc::new(Shared {
+        dns,
         tables: tables.clone(),
         certificates: certificates.clone(),
         names: Names::default(),

@@ -9,6 +9,8 @@ use mesh_identity::channel::{ServerRoots, Token};
 use mesh_runtime::config::{ConfigError, Env, FileOrInline, Share};
 use mesh_xds::node::NodeInfo;
 
+use crate::dns::answer::Names;
+use crate::dns::{DnsConfig, ProxyAddress};
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
 /// Everything ztunnel is told.
@@ -48,6 +50,8 @@ pub struct Config {
     pub hbone: Settings,
     /// Sockets in pods.
     pub sockets: SocketSettings,
+    /// `ISTIO_META_DNS_CAPTURE`: `None` is off.
+    pub dns: Option<DnsConfig>,
     /// `ENABLE_RESPONSE_BAGGAGE`: describe the destination in the answer, and read the caller's description.
     pub baggage: bool,
     /// `LOCALHOST_APP_TUNNEL`: an application that takes PROXY headers is dialled on loopback.
@@ -173,6 +177,7 @@ impl Config {
                     Some(false) => OriginalSource::Off,
                 },
             },
+            dns: dns(env)?,
             baggage: yes("ENABLE_RESPONSE_BAGGAGE", true)?,
             localhost_app_tunnel: yes("LOCALHOST_APP_TUNNEL", true)?,
             drain: drain(env)?,
@@ -239,6 +244,20 @@ fn workers(env: &Env) -> Result<usize, ConfigError> {
     })
 }
 
+/// `ISTIO_META_DNS_CAPTURE`: unset is on, and of all values only `true` (upstream's reading). Pods see it only where the
+/// node agent captures their DNS.
+fn dns(env: &Env) -> Result<Option<DnsConfig>, ConfigError> {
+    let on = env.non_empty("ISTIO_META_DNS_CAPTURE").is_none_or(|value| value == "true");
+    let address = env.parse("ISTIO_META_DNS_PROXY_ADDR", "localhost:PORT, or an address and a port")?;
+    Ok(on.then(|| DnsConfig {
+        address: address.unwrap_or(ProxyAddress::Localhost(15_053)),
+        names: Names {
+            domain: env.non_empty("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_ascii_lowercase(),
+            preferred_namespace: env.non_empty("PREFERED_SERVICE_NAMESPACE").map(Into::into),
+        },
+    }))
+}
+
 /// `CONNECTION_TERMINATION_DEADLINE`, else what is left of `TERMINATION_GRACE_PERIOD_SECONDS` for a clean end.
 fn drain(env: &Env) -> Result<Duration, ConfigError> {
     if let Some(deadline) = env.duration("CONNECTION_TERMINATION_DEADLINE")? {
@@ -297,8 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn dns_is_on_unless_it_is_said_otherwise() {
+        for (vars, expected) in [
+            (&[][..], Some(ProxyAddress::Localhost(15_053))),
+            (&[("ISTIO_META_DNS_CAPTURE", "true")], Some(ProxyAddress::Localhost(15_053))),
+            (&[("ISTIO_META_DNS_CAPTURE", "false")], None),
+            (&[("ISTIO_META_DNS_CAPTURE", "yes")], None),
+            (&[("ISTIO_META_DNS_PROXY_ADDR", "localhost:53")], Some(ProxyAddress::Localhost(53))),
+            (
+                &[("ISTIO_META_DNS_PROXY_ADDR", "127.0.0.2:1053")],
+                Some(ProxyAddress::Address("127.0.0.2:1053".parse().unwrap())),
+            ),
+        ] {
+            assert_eq!(config(vars).dns.map(|dns| dns.address), expected, "{vars:?}");
+        }
+        let dns = config(&[("CLUSTER_DOMAIN", "Mesh.Example"), ("PREFERED_SERVICE_NAMESPACE", "shop")]).dns.unwrap();
+        assert_eq!(
+            (dns.names.domain.as_str(), dns.names.preferred_namespace.as_deref()),
+            ("mesh.example", Some("shop"))
+        );
+    }
+
+    #[test]
     fn wrong_values_name_the_setting() {
         for (name, value) in [
+            ("ISTIO_META_DNS_PROXY_ADDR", "here"),
             ("PACKET_MARK", "0"),
             ("HTTP2_FRAME_SIZE", "1"),
             ("SECRET_TTL", "soon"),

@@ -13,6 +13,7 @@
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | `connections` | what is open, asked again when policies change |
+//! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
 //! | `warm`, `dump`, `metrics`, `shared` | certificates ahead of need, the admin dump, counters, what workers read |
@@ -22,6 +23,7 @@
 pub mod app;
 pub mod config;
 mod connections;
+pub mod dns;
 mod dump;
 mod inbound;
 pub mod local_xds;

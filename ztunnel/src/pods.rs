@@ -14,6 +14,7 @@ use mesh_runtime::readiness::Part;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Config;
+use crate::dns;
 use crate::metrics::PodMetrics;
 use crate::sockets::{self, Netns};
 use crate::worker::{Command, Handle, Listeners, Served};
@@ -173,11 +174,17 @@ impl Pods {
                 outbound: sockets::listen(&netns, OUTBOUND, settings)?,
                 plaintext: sockets::listen(&netns, PLAINTEXT, settings)?,
                 hbone: sockets::listen(&netns, HBONE, settings)?,
+                dns: None,
             })
         };
         // Without a shared port one worker serves the pod alone.
         let count = if settings.reuse_port { self.workers.len() } else { 1 };
-        let listeners = (0..count).map(|_| listen()).collect::<io::Result<Vec<_>>>()?;
+        let mut listeners = (0..count).map(|_| listen()).collect::<io::Result<Vec<_>>>()?;
+        if let Some(config) = &self.config.dns {
+            // By one worker each, all pods by all of them.
+            let worker = self.metrics.started.get() as usize % count;
+            listeners[worker].dns = Some(dns::listen(&netns, config.address, settings)?);
+        }
         for (worker, listeners) in self.workers.iter().zip(listeners) {
             let served = Served { uid: uid.clone(), info: info.clone(), netns: netns.clone(), listeners };
             // A worker ends only with the process.

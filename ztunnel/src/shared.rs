@@ -15,6 +15,7 @@ use mesh_xds::follow::Reader;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::inbound::admit::{self, Verdict};
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 use crate::names::Names;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
     pub(crate) revocation: RevocationMetrics,
+    /// None when it is turned off.
+    pub(crate) dns: Option<Arc<Dns>>,
     pub(crate) access_log: AccessLog,
     pub(crate) drain: drain::Watch,
 }
@@ -67,32 +70,36 @@ impl Judgement {
     }
 }
 
+/// [`Shared::local_workload`], for who reads only the tables.
+pub(crate) async fn local_workload(tables: &Reader, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
+    let find =
+        || tables.read(|tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned());
+    // Subscribed before the first look, so that a change between look and wait is not missed.
+    let mut changed = None;
+    let deadline = Instant::now() + AWAIT_TABLES;
+    loop {
+        if let Some(workload) = find() {
+            return Ok(workload);
+        }
+        let Some(changed) = changed.as_mut() else {
+            changed = Some(tables.changed());
+            continue;
+        };
+        if timeout_at(deadline, changed.changed()).await.is_ok_and(|r| r.is_ok()) {
+            continue;
+        }
+        return Err(UnknownWorkload {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            account: pod.service_account.clone(),
+        });
+    }
+}
+
 impl Shared {
     /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
     pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
-        let find = || {
-            self.tables.read(|tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned())
-        };
-        // Subscribed before the first look, so that a change between look and wait is not missed.
-        let mut changed = None;
-        let deadline = Instant::now() + AWAIT_TABLES;
-        loop {
-            if let Some(workload) = find() {
-                return Ok(workload);
-            }
-            let Some(changed) = changed.as_mut() else {
-                changed = Some(self.tables.changed());
-                continue;
-            };
-            if timeout_at(deadline, changed.changed()).await.is_ok_and(|r| r.is_ok()) {
-                continue;
-            }
-            return Err(UnknownWorkload {
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                account: pod.service_account.clone(),
-            });
-        }
+        local_workload(&self.tables, pod).await
     }
 
     /// Asks the policies about a connection to a local workload. A policy that the workload names and that has not

@@ -21,7 +21,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::connections::Connections;
 use crate::shared::Shared;
 use crate::sockets::{self, Netns};
-use crate::{inbound, outbound};
+use crate::{dns, inbound, outbound};
 
 /// How often connections that nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -50,6 +50,8 @@ pub(crate) struct Listeners {
     pub(crate) outbound: std::net::TcpListener,
     pub(crate) plaintext: std::net::TcpListener,
     pub(crate) hbone: std::net::TcpListener,
+    /// On one of the pod's workers.
+    pub(crate) dns: Option<dns::Listeners>,
 }
 
 /// A pod as a worker's connections see it.
@@ -57,6 +59,7 @@ pub(crate) struct Pod {
     pub(crate) info: Arc<PodInfo>,
     pub(crate) netns: Netns,
     pub(crate) pool: Pool,
+    pub(crate) dns: Rc<dns::PodDns>,
     stop: watch::Sender<bool>,
 }
 
@@ -114,12 +117,26 @@ impl Worker {
         self.stop(&served.uid);
         let (stop, _) = watch::channel(false);
         let pool = Pool::new(self.shared.config.hbone.clone());
-        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, stop });
+        let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
+        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, dns, stop });
         self.pods.borrow_mut().insert(served.uid, pod.clone());
-        let Listeners { outbound, plaintext, hbone } = served.listeners;
+        let Listeners { outbound, plaintext, hbone, dns } = served.listeners;
         self.listen(&pod, outbound, outbound::serve);
         self.listen(&pod, plaintext, inbound::plaintext::serve);
         self.listen(&pod, hbone, inbound::serve);
+        let dns = dns.map_or_else(Default::default, |dns| (dns.udp, dns.tcp));
+        for socket in dns.0 {
+            let (serve, stopped) = (dns::udp(self.clone(), pod.clone(), socket), stopped(pod.stop.subscribe()));
+            spawn_local(async move {
+                tokio::select! {
+                    () = serve => {}
+                    () = stopped => {}
+                }
+            });
+        }
+        for tcp in dns.1 {
+            self.listen(&pod, tcp, dns::tcp);
+        }
     }
 
     fn stop(&self, uid: &str) {

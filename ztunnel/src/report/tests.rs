@@ -87,6 +87,7 @@ fn told() -> Told {
         certificates: Store::new(&tokio::runtime::Handle::current(), Arc::new(NoAuthority), StoreOptions::default()),
         names: crate::names::Names::default(),
         traffic: TrafficMetrics::register(&mut metrics),
+        dns: None,
         reasons: ReasonMetrics::register(&mut metrics),
         revocation: RevocationMetrics::register(&mut metrics),
         access_log,

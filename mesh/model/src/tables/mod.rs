@@ -131,6 +131,12 @@ impl Tables {
         self.services.by_hostname(hostname, namespace)
     }
 
+    /// All services with a hostname that a client in `namespace` sees, for those who choose by other rules; in the
+    /// order in which they came.
+    pub fn services_named(&self, hostname: &str, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.named(hostname, namespace)
+    }
+
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.iter()

@@ -72,6 +72,10 @@ impl Services {
         preferred(self.by_hostname.get(hostname).into_iter().flatten(), namespace)
     }
 
+    pub(super) fn named(&self, hostname: &str, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_hostname.get(hostname).into_iter().flatten().filter(move |service| visible(service, namespace))
+    }
+
     pub(super) fn endpoints(&self, service: &NamespacedName) -> &[Arc<Workload>] {
         self.endpoints.get(service).map_or(&[], |e| &e.list)
     }

@@ -1,0 +1,163 @@
+//! Asking others. The query leaves from the pod's own network, as if the pod had asked, but with ztunnel's mark: so it
+//! is neither captured again nor taken for the flow that was (Trap 9). It goes byte for byte but for its id; its port and
+//! id are new each time, so that nobody can guess them and answer first (RFC 5452).
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout};
+
+use super::message;
+use crate::sockets::{self, Netns, SocketSettings};
+
+/// How long a query may take in all: resolvers ask again after 5 s, and are better told that it failed.
+const PATIENCE: Duration = Duration::from_millis(4500);
+/// Most questions sent over UDP for one query.
+const UDP_TRIES: usize = 3;
+/// How long one of them is waited for.
+const UDP_WAIT: Duration = Duration::from_millis(1500);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nobody to ask.
+    NoServers,
+    /// Each that was asked, and what became of it.
+    Unanswered(Vec<(SocketAddr, io::Error)>),
+}
+
+impl Failure {
+    /// Its stable code; documented in `docs/reasons.md`.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NoServers => "DNS_NO_NAMESERVER",
+            Self::Unanswered(_) => "DNS_UPSTREAM_FAILED",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServers => f.write_str(
+                "ztunnel's /etc/resolv.conf names no server that can be asked from inside a pod: give ztunnel a \
+                 dnsPolicy with one that is not on loopback",
+            ),
+            Self::Unanswered(tries) => {
+                f.write_str(
+                    "no name server of ztunnel's /etc/resolv.conf answered from inside the pod's network (does a \
+                     NetworkPolicy keep the pod from port 53?)",
+                )?;
+                tries.iter().try_for_each(|(server, error)| write!(f, "; {server}: {error}"))
+            }
+        }
+    }
+}
+
+/// Asks the servers in turn until one answers. What a server answers is an answer, an error included; only where one
+/// says that it failed, the next is asked, too.
+pub(crate) async fn ask(
+    netns: &Netns,
+    settings: &SocketSettings,
+    servers: &[SocketAddr],
+    query: &[u8],
+    tcp: bool,
+) -> Result<Vec<u8>, Failure> {
+    if servers.is_empty() {
+        return Err(Failure::NoServers);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    // A client that came over TCP is served by a server that has only UDP, too.
+    let attempts: Vec<(SocketAddr, bool)> = match tcp {
+        true => [true, false].iter().flat_map(|tcp| servers.iter().map(|server| (*server, *tcp))).collect(),
+        false => servers.iter().cycle().take(UDP_TRIES).map(|server| (*server, false)).collect(),
+    };
+    let mut tries = Vec::new();
+    let mut failed: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
+    for (index, (server, tcp)) in attempts.iter().copied().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || failed.iter().any(|(known, _)| *known == server) {
+            continue;
+        }
+        let outcome = if tcp {
+            let share = left / u32::try_from(attempts.len() - index).unwrap_or(1);
+            timeout(share, over_tcp(netns, settings, server, query)).await
+        } else {
+            timeout(left.min(UDP_WAIT), over_udp(netns, settings, server, query)).await
+        };
+        match outcome {
+            Ok(Ok(answer)) if message::failed(&answer) => failed.push((server, answer)),
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => tries.push((server, error)),
+            Err(_) => tries.push((server, io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+        }
+    }
+    failed.pop().map(|(_, answer)| answer).ok_or(Failure::Unanswered(tries))
+}
+
+async fn over_udp(netns: &Netns, settings: &SocketSettings, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = netns.run(|| {
+        let socket = Socket::new(Domain::for_address(server), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+        socket.set_mark(settings.mark)?;
+        // The kernel takes a random port, and from now on only what comes from the server.
+        socket.connect(&server.into())?;
+        Ok(socket)
+    })?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let (asked, id) = with_new_id(query);
+    socket.send(&asked).await?;
+    loop {
+        socket.readable().await?;
+        let received: io::Result<_> = with_buffer(|buffer| {
+            let length = socket.try_recv(buffer)?;
+            let answer = &buffer[..length];
+            // What does not fit the question is somebody's guess: the real answer may still come.
+            Ok(message::answers(answer, query, id).then(|| answer.to_vec()))
+        });
+        match received {
+            Ok(Some(answer)) => return Ok(with_id_of(answer, query)),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn over_tcp(netns: &Netns, settings: &SocketSettings, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let mut tcp = sockets::dial(netns, None, server, settings).await?;
+    let (asked, id) = with_new_id(query);
+    let length = u16::try_from(asked.len()).map_err(io::Error::other)?;
+    tcp.write_all(&[&length.to_be_bytes(), asked.as_slice()].concat()).await?;
+    let mut answer = vec![0; tcp.read_u16().await?.into()];
+    tcp.read_exact(&mut answer).await?;
+    if !message::answers(&answer, query, id) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer does not fit the question"));
+    }
+    Ok(with_id_of(answer, query))
+}
+
+fn with_new_id(query: &[u8]) -> (Vec<u8>, u16) {
+    let id: u16 = rand::random();
+    let mut asked = query.to_vec();
+    message::set_id(&mut asked, id.to_be_bytes());
+    (asked, id)
+}
+
+fn with_id_of(mut answer: Vec<u8>, query: &[u8]) -> Vec<u8> {
+    message::set_id(&mut answer, message::id(query));
+    answer
+}
+
+/// A buffer that any datagram fits in. One for each thread: nothing waits while it is used.
+fn with_buffer<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; usize::from(u16::MAX)].into());
+    }
+    BUFFER.with_borrow_mut(|buffer| f(buffer))
+}
