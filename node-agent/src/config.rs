@@ -61,8 +61,7 @@ impl Config {
             plugin_socket: path("CNI_EVENT_ADDRESS", "/var/run/istio-cni/pluginevent.sock"),
             redirection: Defaults {
                 ipv6: env.bool("AMBIENT_IPV6")?.unwrap_or(true),
-                // Off until ztunnel serves DNS: captured queries would have nobody to answer them.
-                dns_capture: env.bool("AMBIENT_DNS_CAPTURE")?.unwrap_or(false),
+                dns_capture: env.bool("AMBIENT_DNS_CAPTURE")?.unwrap_or(true),
             },
             selection: Selection {
                 excluded_namespaces: env.non_empty("EXCLUDE_NAMESPACES").map_or(defaults.excluded_namespaces, list),
@@ -114,7 +113,7 @@ mod tests {
         let plain = config(&["--pods-file", "/run/n1/pods.json"]).unwrap();
         assert_eq!(plain.enrolled_file, Path::new("/run/n1/enrolled.json"));
         assert_eq!(plain.ztunnel_socket, Path::new("/var/run/ztunnel/ztunnel.sock"));
-        assert_eq!(plain.redirection, Defaults { ipv6: true, dns_capture: false });
+        assert_eq!(plain.redirection, Defaults { ipv6: true, dns_capture: true });
         assert_eq!(plain.selection, Selection::default());
         assert_eq!((plain.kubelet_uid, plain.health_port, plain.monitoring_port), (Some(0), Some(8000), Some(15014)));
 

@@ -168,7 +168,7 @@ fn labelled(mut pod: Value, value: &str) -> Value {
 }
 
 async fn missing(netns: &Netns) -> Vec<String> {
-    let settings = Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() };
+    let settings = Settings { ipv6: true, inbound_capture: true, dns_capture: true, outbound_interfaces: Vec::new() };
     apply::missing(netns.as_fd(), &settings).await.unwrap()
 }
 

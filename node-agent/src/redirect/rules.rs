@@ -247,8 +247,12 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
         let query = || Port(Udp, Destination, Equal, DNS);
         rule(Nat, Output, vec![OutInterface(Not, "lo"), query(), not_from_ztunnel()], Redirect(DNS_PROXY_PORT));
         for (loopback, _) in &families {
-            let matches =
-                vec![Address(Destination, Not, *loopback), Port(Tcp, Destination, Equal, DNS), not_from_ztunnel()];
+            let matches = vec![
+                Address(Destination, Not, *loopback),
+                Port(Tcp, Destination, Equal, DNS),
+                Opens,
+                not_from_ztunnel(),
+            ];
             rule(Nat, Output, matches, Redirect(DNS_PROXY_PORT));
         }
         rule(Raw, Output, vec![query(), PacketMark(Equal, ZTUNNEL_MARK)], Zone(DNS_ZONE));

@@ -64,7 +64,7 @@ fn dns_capture_comes_before_the_rules_that_would_hide_it() {
         chain(&settings, Table::Nat, Hook::Output)[1..3],
         [
             "oifname != \"lo\" udp dport 53 meta mark & 0x00000fff != 0x00000539 counter redirect to :15053",
-            "ip daddr != 127.0.0.1 tcp dport 53 meta mark & 0x00000fff != 0x00000539 counter redirect to :15053",
+            "ip daddr != 127.0.0.1 tcp dport 53 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15053",
         ]
     );
     assert_eq!(
