@@ -52,6 +52,8 @@ pub struct Config {
     pub sockets: SocketSettings,
     /// `ISTIO_META_DNS_CAPTURE`: `None` is off.
     pub dns: Option<DnsConfig>,
+    /// `SAME_NODE_ENCRYPTION`: tunnels between two pods of this node are encrypted, too.
+    pub same_node_encryption: bool,
     /// `ENABLE_RESPONSE_BAGGAGE`: describe the destination in the answer, and read the caller's description.
     pub baggage: bool,
     /// `LOCALHOST_APP_TUNNEL`: an application that takes PROXY headers is dialled on loopback.
@@ -178,6 +180,7 @@ impl Config {
                 },
             },
             dns: dns(env)?,
+            same_node_encryption: yes("SAME_NODE_ENCRYPTION", false)?,
             baggage: yes("ENABLE_RESPONSE_BAGGAGE", true)?,
             localhost_app_tunnel: yes("LOCALHOST_APP_TUNNEL", true)?,
             drain: drain(env)?,

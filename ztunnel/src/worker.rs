@@ -139,6 +139,13 @@ impl Worker {
         }
     }
 
+    /// The pod of that name, if this worker serves it.
+    pub(crate) fn pod(&self, name: &str, namespace: &str, account: &str) -> Option<Rc<Pod>> {
+        let pods = self.pods.borrow();
+        let is = |info: &PodInfo| info.name == name && info.namespace == namespace && info.service_account == account;
+        pods.values().find(|pod| is(&pod.info)).cloned()
+    }
+
     fn stop(&self, uid: &str) {
         if let Some(pod) = self.pods.borrow_mut().remove(uid) {
             pod.stop.send_replace(true);
@@ -196,8 +203,15 @@ impl Worker {
     }
 }
 
+impl Pod {
+    /// For [`stopped`].
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+}
+
 /// Resolves when the pod is to stop, or is gone.
-async fn stopped(mut stop: watch::Receiver<bool>) {
+pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 

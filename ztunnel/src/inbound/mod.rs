@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 
+use crate::connections::Place;
 use crate::outbound::close;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
@@ -135,55 +136,21 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
             return early.failed("BAD_REQUEST", &error);
         }
     };
-    // Asked for each tunnel: the workload may have changed since the connection was made.
-    let workload = match shared.local_workload(&pod.info).await {
-        Ok(workload) => workload,
-        Err(error) => {
-            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN_WORKLOAD");
-            return early.failed("UNKNOWN_WORKLOAD", &error);
-        }
+    let visit = Visit { local, from, caller: &caller, target: &target };
+    let describe = |workload: &Workload, facts: &Facts| {
+        let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
+        let party = match &source {
+            Some(source) => Party::workload(source, Some(&caller)),
+            None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), &caller),
+            None => Party::told(&Baggage::default(), &caller),
+        };
+        (party, service)
     };
-    let admitted = match shared.tables.read(|t| admit::target(t, &workload, local, &target)) {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            asked.refuse(error.status(), error.code());
-            return early.failed(error.code(), &error);
-        }
-    };
-    let facts = Facts { source_ip: from.ip(), source: Some((*caller).clone()), destination: admitted.application };
-    let (source, service) = telemetry(&worker, &workload, &asked, from.ip(), &facts);
-    let mut report = Report::open(
-        shared,
-        Traffic {
-            outbound: false,
-            from,
-            to: local,
-            hbone_to: Some(Authority::Address(admitted.application)),
-            source: match &source {
-                Some(source) => Party::workload(source, Some(&caller)),
-                None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), &caller),
-                None => Party::told(&Baggage::default(), &caller),
-            },
-            destination: Party::workload(&workload, workload.identity().ok().as_ref()),
-            service,
-            secured: true,
-        },
-    );
-    match shared.judge(&pod.info, &workload, &facts).await {
-        Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
-        judgement => {
-            asked.refuse(StatusCode::UNAUTHORIZED, judgement.code());
-            return report.denied(&judgement);
-        }
-    }
-    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
-    let application = match connect(&worker, &pod, from, &caller, &admitted).await {
-        Ok(application) => application,
-        Err(error) => {
-            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "APPLICATION_UNREACHABLE");
-            return report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
-        }
-    };
+    let Entered { workload, application, report, place: _place, cut } =
+        match enter(&worker, &pod, &visit, describe).await {
+            Ok(entered) => entered,
+            Err(turned) => return asked.refuse(turned.status, turned.code),
+        };
     let baggage = if shared.config.baggage { connect::baggage_of(&workload) } else { String::new() };
     let tunnel = match asked.accept(&baggage) {
         Ok(tunnel) => tunnel,
@@ -199,6 +166,85 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Ok(result) => close(report, result),
         // Dropping the tunnel resets it: the caller sees a cut, not an end.
         Err(reason) => report.cut(&reason),
+    }
+}
+
+/// A proven caller, and what it asks of a pod of ours.
+pub(crate) struct Visit<'a> {
+    /// The address it came to.
+    pub(crate) local: SocketAddr,
+    /// The address it came from.
+    pub(crate) from: SocketAddr,
+    pub(crate) caller: &'a SpiffeId,
+    pub(crate) target: &'a Authority,
+}
+
+/// A caller that was let in, and its connection to the application.
+pub(crate) struct Entered {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) application: TcpStream,
+    pub(crate) report: Report,
+    /// To be kept as long as the connection.
+    pub(crate) place: Place,
+    /// Resolves when the policies no longer allow it.
+    pub(crate) cut: oneshot::Receiver<Reason>,
+}
+
+/// A caller that was turned away; this has been reported.
+pub(crate) struct TurnedAway {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+}
+
+/// Admits a caller, asks the policies, connects to the application, in this order. `describe` tells who the caller is
+/// and which service it means, for telemetry.
+pub(crate) async fn enter(
+    worker: &Worker,
+    pod: &Pod,
+    visit: &Visit<'_>,
+    describe: impl FnOnce(&Workload, &Facts) -> (Party, Option<Arc<Service>>),
+) -> Result<Entered, TurnedAway> {
+    let shared = &worker.shared;
+    let Visit { local, from, caller, target } = *visit;
+    let early = Report::early(shared, Direction::Inbound, from, local);
+    // Asked for each tunnel: the workload may have changed since the connection was made.
+    let workload = shared.local_workload(&pod.info).await.map_err(|error| {
+        early.failed("UNKNOWN_WORKLOAD", &error);
+        TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "UNKNOWN_WORKLOAD" }
+    })?;
+    let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target)).map_err(|error| {
+        early.failed(error.code(), &error);
+        TurnedAway { status: error.status(), code: error.code() }
+    })?;
+    let facts = Facts { source_ip: from.ip(), source: Some(caller.clone()), destination: admitted.application };
+    let (source, service) = describe(&workload, &facts);
+    let mut report = Report::open(
+        shared,
+        Traffic {
+            outbound: false,
+            from,
+            to: local,
+            hbone_to: Some(Authority::Address(admitted.application)),
+            source,
+            destination: Party::workload(&workload, workload.identity().ok().as_ref()),
+            service,
+            secured: true,
+        },
+    );
+    match shared.judge(&pod.info, &workload, &facts).await {
+        Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
+        judgement => {
+            report.denied(&judgement);
+            return Err(TurnedAway { status: StatusCode::UNAUTHORIZED, code: judgement.code() });
+        }
+    }
+    let (place, cut) = worker.connections.enter(pod.info.clone(), facts);
+    match connect(worker, pod, from, caller, &admitted).await {
+        Ok(application) => Ok(Entered { workload, application, report, place, cut }),
+        Err(error) => {
+            report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
+            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "APPLICATION_UNREACHABLE" })
+        }
     }
 }
 
@@ -253,7 +299,10 @@ fn source_of(from: SocketAddr, application: SocketAddr) -> Option<IpAddr> {
 }
 
 /// Runs `carried` until it ends or the connection is cut.
-async fn until_cut<T>(carried: impl Future<Output = T>, cut: oneshot::Receiver<Reason>) -> Result<T, Reason> {
+pub(crate) async fn until_cut<T>(
+    carried: impl Future<Output = T>,
+    cut: oneshot::Receiver<Reason>,
+) -> Result<T, Reason> {
     tokio::select! {
         result = carried => Ok(result),
         Ok(reason) = cut => Err(reason),

@@ -2,6 +2,7 @@
 
 mod across;
 mod plan;
+mod same_node;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -52,7 +53,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             }
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
             Plan::Plain(to) => return plain(&worker, &pod, &client, tcp, from, to).await,
-            Plan::Tunnel { key, to } => return tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
+            Plan::Tunnel { key, to } => match same_node::neighbour(&worker, &to) {
+                Some(neighbour) => return same_node::serve(&worker, neighbour, &client, tcp, from, &key, to).await,
+                None => return tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
+            },
             Plan::Across { key, to } => return across(&worker, &pod, &client, tcp, from, &key, to).await,
         }
     }
@@ -94,19 +98,7 @@ async fn tunnel(
     to: TunnelTo,
 ) {
     let shared = &worker.shared;
-    let report = Report::open(
-        shared,
-        Traffic {
-            outbound: true,
-            from,
-            to: to.peer,
-            hbone_to: Some(to.authority.clone()),
-            source: Party::workload(client, Some(&key.source)),
-            destination: Party::workload(&to.workload, to.expected.first()),
-            service: to.service.clone(),
-            secured: true,
-        },
-    );
+    let report = Report::open(shared, traffic(client, from, key, &to));
     let request = match request(shared, client, from, &to, &TraceParent::random(), None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
@@ -124,6 +116,20 @@ async fn tunnel(
             }
             report.failed(flags, code, &error);
         }
+    }
+}
+
+/// What is told of a tunnel.
+fn traffic(client: &Arc<Workload>, from: SocketAddr, key: &Key, to: &TunnelTo) -> Traffic {
+    Traffic {
+        outbound: true,
+        from,
+        to: to.peer,
+        hbone_to: Some(to.authority.clone()),
+        source: Party::workload(client, Some(&key.source)),
+        destination: Party::workload(&to.workload, to.expected.first()),
+        service: to.service.clone(),
+        secured: true,
     }
 }
 

@@ -1,0 +1,170 @@
+//! Between two pods of this node there is no wire: both ends of the tunnel would be this process, which would encrypt
+//! for itself. The two ends meet here instead. Everything else is as it is between nodes: both identities have to be
+//! proven to the certificate authority, the destination's policies decide, both ends report, and a policy that changes
+//! cuts. Bytes never leave the two pods' own namespaces but through this process.
+//!
+//! `SAME_NODE_ENCRYPTION=true` turns it off.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh_hbone::carry::{self, CarryError, Count};
+use mesh_hbone::client::OpenError;
+use mesh_hbone::pool::Key;
+use mesh_hbone::stream::TunnelError;
+use mesh_identity::tls::PeerRefused;
+use mesh_model::destination::TunnelTo;
+use mesh_model::identity::SpiffeId;
+use mesh_model::workload::Workload;
+use tokio::net::TcpStream;
+
+use super::{classify, close, no_certificate, traffic};
+use crate::inbound::{self, Entered, Visit};
+use crate::report::{Party, Report};
+use crate::worker::{Pod, Worker, stopped};
+
+/// HTTP/2's CANCEL (RFC 9113, section 7): what a caller on another node would see of a cut.
+const CANCEL: u32 = 8;
+
+/// The pod at the other end, if it is one of ours.
+pub(super) fn neighbour(worker: &Worker, to: &TunnelTo) -> Option<Rc<Pod>> {
+    let config = &worker.shared.config;
+    if config.same_node_encryption || *to.workload.node != *config.node {
+        return None;
+    }
+    worker.pod(&to.workload.name, &to.workload.namespace, &to.workload.service_account)
+}
+
+/// Serves a connection from `from` whose other end is `neighbour`.
+pub(super) async fn serve(
+    worker: &Worker,
+    neighbour: Rc<Pod>,
+    client: &Arc<Workload>,
+    tcp: TcpStream,
+    from: SocketAddr,
+    key: &Key,
+    to: TunnelTo,
+) {
+    let report = Report::open(&worker.shared, traffic(client, from, key, &to));
+    let entered = match enter(worker, &neighbour, client, from, key, &to).await {
+        Ok(entered) => entered,
+        Err(error) => {
+            let (flags, code) = classify(&error);
+            return report.failed(flags, code, &error);
+        }
+    };
+    let Entered { application, report: theirs, place: _place, cut, .. } = entered;
+    report.opened();
+    theirs.opened();
+    let count = Rc::new(Both(report.from_client(), theirs.from_client()));
+    let carried = inbound::until_cut(carry::tcp_and_tcp(tcp, application, count), cut);
+    tokio::select! {
+        ended = carried => match ended {
+            Ok(result) => {
+                match &result {
+                    Ok(()) => theirs.closed(),
+                    Err(error) => theirs.broken(error),
+                }
+                close(report, result);
+            }
+            Err(reason) => {
+                theirs.cut(&reason);
+                report.broken(&CarryError::Tunnel(TunnelError::Reset(CANCEL)));
+            }
+        },
+        // Its report tells that its pod is gone.
+        () = stopped(neighbour.stopping()) => report.broken(&CarryError::Tunnel(TunnelError::Lost)),
+    }
+}
+
+/// All that two ends of a tunnel do before bytes flow.
+async fn enter(
+    worker: &Worker,
+    neighbour: &Pod,
+    client: &Arc<Workload>,
+    from: SocketAddr,
+    key: &Key,
+    to: &TunnelTo,
+) -> Result<Entered, OpenError> {
+    let shared = &worker.shared;
+    let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
+    let server = shared.local_workload(&neighbour.info).await.map_err(|error| unknown(error.to_string()))?;
+    let identity = server.identity().map_err(|error| unknown(error.to_string()))?;
+    prove(key, &identity)?;
+    for id in [&key.source, &identity] {
+        shared.certificates.get(id).await.map_err(no_certificate)?;
+    }
+    let visit = Visit { local: to.peer, from, caller: &key.source, target: &to.authority };
+    let describe = |_: &Workload, _: &_| (Party::workload(client, Some(&key.source)), to.service.clone());
+    inbound::enter(worker, neighbour, &visit, describe)
+        .await
+        .map_err(|turned| OpenError::Refused { status: turned.status, reason: Some(turned.code.to_owned()) })
+}
+
+/// What each end's TLS would check of the other's identity.
+fn prove(key: &Key, server: &SpiffeId) -> Result<(), OpenError> {
+    let refused = if !key.expected.contains(server) {
+        PeerRefused::Identity { expected: key.expected.clone(), presented: vec![server.clone()] }
+    } else if key.source.trust_domain() != server.trust_domain() {
+        PeerRefused::TrustDomain { presented: key.source.clone(), ours: server.trust_domain().clone() }
+    } else {
+        return Ok(());
+    };
+    let expected = key.expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    Err(OpenError::Tls { expected, error: Arc::new(std::io::Error::other(refused.to_string())) })
+}
+
+/// Counts for both ends.
+struct Both(Rc<dyn Count>, Rc<dyn Count>);
+
+impl Count for Both {
+    fn forth(&self, bytes: usize) {
+        self.0.forth(bytes);
+        self.1.forth(bytes);
+    }
+
+    fn back(&self, bytes: usize) {
+        self.0.back(bytes);
+        self.1.back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> SpiffeId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn both_ends_prove_what_tls_would_prove() {
+        let (client, server) = (id("spiffe://td/ns/a/sa/client"), id("spiffe://td/ns/a/sa/server"));
+        let (other, foreign) = (id("spiffe://td/ns/a/sa/other"), id("spiffe://elsewhere/ns/a/sa/client"));
+        for (source, expected, says) in [
+            (&client, vec![&server], None),
+            (&client, vec![&other, &server], None),
+            (
+                &client,
+                vec![&other],
+                Some("expected spiffe://td/ns/a/sa/other, but the peer is spiffe://td/ns/a/sa/server"),
+            ),
+            (&client, vec![], Some("expected nobody")),
+            (&foreign, vec![&server], Some("not of our trust domain td")),
+        ] {
+            let key = Key {
+                source: source.clone(),
+                source_ip: "10.0.0.1".parse().unwrap(),
+                expected: expected.into_iter().cloned().collect(),
+                peer: "10.0.0.2:15008".parse().unwrap(),
+                workload: "w".into(),
+            };
+            let proven = prove(&key, &server).map_err(|error| error.to_string());
+            match says {
+                None => assert_eq!(proven, Ok(())),
+                Some(says) => assert!(proven.clone().is_err_and(|e| e.contains(says)), "{proven:?}"),
+            }
+        }
+    }
+}
