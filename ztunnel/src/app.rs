@@ -23,7 +23,7 @@ use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
-use crate::config::{Config, ControlPlane};
+use crate::config::{self, Config, ControlPlane};
 use crate::dns::Dns;
 use crate::local_xds::Local;
 use crate::metrics::{PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
@@ -48,7 +48,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
         _ => return say("usage: ztunnel [proxy ztunnel | version]", ExitCode::from(2)),
     }
     let env = Env::process();
-    match start(&env) {
+    match start(env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -63,12 +63,16 @@ fn say(text: &str, code: ExitCode) -> ExitCode {
     code
 }
 
-fn start(env: &Env) -> Result<()> {
+fn start(env: Env) -> Result<()> {
+    let env = &config::with_mesh_config(env, Path::new(config::MESH_CONFIG))?;
     let config = Config::from_env(env)?;
     let log_config = LogConfig::from_env(env)?;
     let log = log::init(&log_config)?;
     let access_log = AccessLog::stdout(log_config.format).context("starting the access log")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
+    for setting in config::ignored(env) {
+        tracing::warn!(setting, "this setting is not supported and changes nothing");
+    }
     // Control work: the control plane, certificates, the node agent, admin. The data path has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

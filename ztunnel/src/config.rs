@@ -1,14 +1,20 @@
 //! What was set → what it means. The names are Istio's: an operator's DaemonSet works unchanged.
 
+mod layers;
+mod threads;
+mod unsupported;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_hbone::Settings;
 use mesh_identity::channel::{ServerRoots, Token};
-use mesh_runtime::config::{ConfigError, Env, FileOrInline, Share};
+use mesh_runtime::config::{ConfigError, Env, FileOrInline};
 use mesh_xds::node::NodeInfo;
 
+pub use self::layers::{MESH_CONFIG, with_mesh_config};
+pub use self::unsupported::ignored;
 use crate::dns::answer::Names;
 use crate::dns::{DnsConfig, ProxyAddress};
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
@@ -54,6 +60,8 @@ pub struct Config {
     pub dns: Option<DnsConfig>,
     /// `SAME_NODE_ENCRYPTION`: tunnels between two pods of this node are encrypted, too.
     pub same_node_encryption: bool,
+    /// `AUTHZ_POLICY_INFO_LOGGING`: what policies decide is logged at INFO, not DEBUG.
+    pub policy_info_logging: bool,
     /// `ENABLE_RESPONSE_BAGGAGE`: describe the destination in the answer, and read the caller's description.
     pub baggage: bool,
     /// `LOCALHOST_APP_TUNNEL`: an application that takes PROXY headers is dialled on loopback.
@@ -100,6 +108,8 @@ pub struct AdminPorts {
 }
 
 const DEFAULT_CONTROL_PLANE: &str = "https://istiod.istio-system.svc:15012";
+/// Outside Kubernetes, which tells each container where its API server is.
+const DEFAULT_CONTROL_PLANE_OUTSIDE: &str = "https://localhost:15012";
 const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
 const DEFAULT_TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 
@@ -109,6 +119,7 @@ impl Config {
     /// # Errors
     /// Names the setting, what it holds and what it should hold.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        unsupported::refuse(env)?;
         let text = |name: &str, default: &str| env.non_empty(name).unwrap_or(default).to_owned();
         let duration = |name: &str, default: Duration| Ok(env.duration(name)?.unwrap_or(default));
         let yes = |name: &str, default: bool| Ok(env.bool(name)?.unwrap_or(default));
@@ -156,7 +167,7 @@ impl Config {
             tls12: yes("TLS12_ENABLED", false)?,
             post_quantum: env.choice("COMPLIANCE_POLICY", &[("pqc", true)])?.unwrap_or(false),
             crl: env.non_empty("CRL_PATH").map(Into::into),
-            workers: workers(env)?,
+            workers: threads::workers(env, std::thread::available_parallelism().map_or(1, usize::from))?,
             hbone: Settings {
                 stream_window: window("HTTP2_STREAM_WINDOW_SIZE", hbone.stream_window)?,
                 connection_window: window("HTTP2_CONNECTION_WINDOW_SIZE", hbone.connection_window)?,
@@ -173,6 +184,7 @@ impl Config {
                 mark: env.number("PACKET_MARK", 1..=u32::MAX)?.unwrap_or(PACKET_MARK),
                 reuse_port: yes("INPOD_PORT_REUSE", true)?,
                 keepalive,
+                user_timeout: yes("USER_TIMEOUT_ENABLED", false)?,
                 original_source: match env.bool("ENABLE_ORIG_SRC")? {
                     None => OriginalSource::BestEffort,
                     Some(true) => OriginalSource::Required,
@@ -181,6 +193,7 @@ impl Config {
             },
             dns: dns(env)?,
             same_node_encryption: yes("SAME_NODE_ENCRYPTION", false)?,
+            policy_info_logging: yes("AUTHZ_POLICY_INFO_LOGGING", false)?,
             baggage: yes("ENABLE_RESPONSE_BAGGAGE", true)?,
             localhost_app_tunnel: yes("LOCALHOST_APP_TUNNEL", true)?,
             drain: drain(env)?,
@@ -223,8 +236,12 @@ fn local_xds(env: &Env) -> Result<Option<FileOrInline>, ConfigError> {
 /// `XDS_…` or `CA_…`.
 fn control_plane(env: &Env, which: &str) -> ControlPlane {
     let header_prefix = format!("{which}_HEADER_");
+    let default = match env.non_empty("KUBERNETES_SERVICE_HOST") {
+        Some(_) => DEFAULT_CONTROL_PLANE,
+        None => DEFAULT_CONTROL_PLANE_OUTSIDE,
+    };
     ControlPlane {
-        address: env.non_empty(&format!("{which}_ADDRESS")).unwrap_or(DEFAULT_CONTROL_PLANE).to_owned(),
+        address: env.non_empty(&format!("{which}_ADDRESS")).unwrap_or(default).to_owned(),
         roots: ServerRoots::parse(env.non_empty(&format!("{which}_ROOT_CA")).unwrap_or(DEFAULT_ROOT)),
         hostname: env.non_empty(&format!("ALT_{which}_HOSTNAME")).map(Into::into),
         headers: pairs(env, &header_prefix),
@@ -234,17 +251,6 @@ fn control_plane(env: &Env, which: &str) -> ControlPlane {
 /// What was set with a prefix, without it.
 fn pairs(env: &Env, prefix: &str) -> Vec<(String, String)> {
     env.with_prefix(prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// `ZTUNNEL_WORKER_THREADS`: a number, 0 for all cores, or a percentage of them. Unset: a quarter of the cores, at
-/// least two.
-fn workers(env: &Env) -> Result<usize, ConfigError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(match env.share("ZTUNNEL_WORKER_THREADS")? {
-        Some(Share::Count(0)) => cores,
-        Some(share) => share.of(cores).clamp(1, 256),
-        None => (cores / 4).max(2),
-    })
 }
 
 /// `ISTIO_META_DNS_CAPTURE`: unset is on, and of all values only `true` (upstream's reading). Pods see it only where the
@@ -285,7 +291,10 @@ mod tests {
     #[test]
     fn defaults_are_upstreams() {
         let c = config(&[]);
-        assert_eq!(c.xds.unwrap().address, "https://istiod.istio-system.svc:15012");
+        assert_eq!(c.xds.unwrap().address, "https://localhost:15012");
+        let within = config(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")]);
+        assert_eq!(within.ca.address, "https://istiod.istio-system.svc:15012");
+        assert_eq!(within.xds.unwrap().address, within.ca.address);
         assert_eq!(c.agent_socket, PathBuf::from("/var/run/ztunnel/ztunnel.sock"));
         assert_eq!((c.sockets.mark, c.certificate_lifetime), (1337, Duration::from_secs(86_400)));
         assert_eq!(c.drain, Duration::from_secs(5));

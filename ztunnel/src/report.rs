@@ -114,8 +114,19 @@ impl Report {
     /// The policies let it in.
     pub(crate) fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
+        self.log_decision(decision);
         for policy in &decision.dry_run {
             tracing::info!(%policy, from = %self.traffic.from, "dry-run policy would have matched");
+        }
+    }
+
+    /// One line for each decision, for those who follow policies (`AUTHZ_POLICY_INFO_LOGGING`).
+    fn log_decision(&self, Decision { allowed, reason, .. }: &Decision) {
+        let Traffic { from, to, hbone_to, .. } = &self.traffic;
+        let to = hbone_to.as_ref().map_or(to as &dyn Display, |to| to);
+        match self.shared.config.policy_info_logging {
+            true => tracing::info!(target: "policy", %from, %to, allowed, %reason, "policies decided"),
+            false => tracing::debug!(target: "policy", %from, %to, allowed, %reason, "policies decided"),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct SocketSettings {
     pub reuse_port: bool,
     /// `KEEPALIVE_*`: idle time, interval, probes; `None` is off.
     pub keepalive: Option<(Duration, Duration, u32)>,
+    /// `USER_TIMEOUT_ENABLED`: data that is not acknowledged for as long as keepalive would take breaks the connection.
+    pub user_timeout: bool,
     /// `ENABLE_ORIG_SRC`: what to do about dialling with the caller's address.
     pub original_source: OriginalSource,
 }
@@ -122,6 +124,9 @@ pub fn tune(tcp: &TcpStream, settings: &SocketSettings) {
     if let Some((idle, interval, probes)) = settings.keepalive {
         let _ =
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes));
+        if settings.user_timeout {
+            let _ = socket.set_tcp_user_timeout(Some(idle + interval * probes));
+        }
     }
 }
 

@@ -1,0 +1,65 @@
+//! Settings of Istio's ztunnel that this one does not have: said at start, never passed over.
+
+use mesh_runtime::config::{ConfigError, Env};
+
+/// Settings without which ztunnel would be another program than was asked for: it does not start.
+///
+/// # Errors
+/// Names the first that is set to something else than the default.
+pub(super) fn refuse(env: &Env) -> Result<(), ConfigError> {
+    let no = |name: &str, expected: &str| {
+        let value = env.non_empty(name).unwrap_or_default().to_owned();
+        Err(ConfigError::Invalid { name: name.into(), value, expected: expected.into() })
+    };
+    if env.non_empty("PROXY_MODE").is_some_and(|mode| mode != "shared") {
+        return no("PROXY_MODE", "shared: ztunnel for a single workload (dedicated) is not supported");
+    }
+    if env.bool("ENABLE_PROXY")? == Some(false) {
+        return no("ENABLE_PROXY", "true: a ztunnel that proxies nothing is not supported");
+    }
+    if env.bool("FAKE_CA")? == Some(true) {
+        return no("FAKE_CA", "false: certificates come from CA_ADDRESS only; istiod-lite is a CA for tests");
+    }
+    Ok(())
+}
+
+/// Settings that are set and change nothing, with what to know about it: for warnings at start.
+pub fn ignored(env: &Env) -> Vec<String> {
+    let on = |name: &str| env.bool(name).ok().flatten() == Some(true);
+    let mut ignored = Vec::new();
+    if on("UNSTABLE_ENABLE_SOCKS5") {
+        ignored.push("UNSTABLE_ENABLE_SOCKS5: there is no SOCKS5 listener".to_owned());
+    }
+    if env.non_empty("PROXY_WORKLOAD_INFO").is_some() {
+        ignored.push("PROXY_WORKLOAD_INFO: it is for dedicated mode, which is not supported".to_owned());
+    }
+    ignored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contract 12.1: what is not supported is said.
+    #[test]
+    fn said_at_start() {
+        for (name, value, refused) in [
+            ("PROXY_MODE", "dedicated", true),
+            ("PROXY_MODE", "shared", false),
+            ("ENABLE_PROXY", "false", true),
+            ("ENABLE_PROXY", "true", false),
+            ("ENABLE_PROXY", "perhaps", true),
+            ("FAKE_CA", "true", true),
+            ("FAKE_CA", "false", false),
+        ] {
+            let outcome = refuse(&[(name, value)].into_iter().collect());
+            assert_eq!(outcome.is_err(), refused, "{name}={value}");
+            if let Err(error) = outcome {
+                assert!(error.to_string().contains(name), "{error}");
+            }
+        }
+        let set = [("UNSTABLE_ENABLE_SOCKS5", "true"), ("PROXY_WORKLOAD_INFO", "shop/a/b")];
+        assert_eq!(ignored(&set.into_iter().collect()).len(), 2);
+        assert!(ignored(&Env::default()).is_empty());
+    }
+}
