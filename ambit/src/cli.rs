@@ -80,6 +80,9 @@ pub(crate) struct Up {
     /// Lifetime of workload certificates, such as 24h or 10s.
     #[arg(long, value_name = "DURATION")]
     pub(crate) secret_ttl: Option<String>,
+    /// What the nodes have as /etc/resolv.conf: whom ztunnel asks for names outside of the mesh. A pod can be one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resolv_conf: Option<PathBuf>,
     /// Run the pods only, without a mesh.
     #[arg(long)]
     pub(crate) no_mesh: bool,

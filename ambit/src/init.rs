@@ -23,7 +23,7 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(1);
 pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
     let run = RunDir::at(args.run.clone())?;
     // Threads would keep the old namespaces, so this comes before any.
-    machine::settle_in(&run)?;
+    machine::settle_in(&run, args.resolv_conf.as_deref())?;
     let listener = UnixListener::bind(run.control_socket()).context("cannot open the control socket")?;
     let log = std::fs::File::create(run.program_log("ambit")).context("cannot open our own log")?;
     tracing_subscriber::fmt()

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::thread::UnshareFlags;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// What the inside has to know.
@@ -28,6 +29,9 @@ pub(crate) struct MachineArgs {
     /// Lifetime of workload certificates, as ztunnel asks for it.
     #[arg(long)]
     pub(crate) secret_ttl: Option<String>,
+    /// What the nodes have as `/etc/resolv.conf`.
+    #[arg(long)]
+    pub(crate) resolv_conf: Option<std::path::PathBuf>,
     /// Run the pods only.
     #[arg(long)]
     pub(crate) no_mesh: bool,
@@ -94,6 +98,9 @@ fn arguments(args: &MachineArgs) -> Vec<OsString> {
     if let Some(ttl) = &args.secret_ttl {
         all.extend(["--secret-ttl".into(), ttl.into()]);
     }
+    if let Some(file) = &args.resolv_conf {
+        all.extend(["--resolv-conf".into(), file.clone().into()]);
+    }
     if args.no_mesh {
         all.push("--no-mesh".into());
     }
@@ -126,13 +133,18 @@ fn enter_namespaces() -> Result<()> {
 }
 
 /// On the inside, before anything else: its own mounts, its own `/proc`, and the namespace that becomes the fabric.
-pub(crate) fn settle_in(run: &RunDir) -> Result<()> {
+pub(crate) fn settle_in(run: &RunDir, resolv_conf: Option<&Path>) -> Result<()> {
     let facts = Facts::of_this_machine();
     namespace::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET)
         .map_err(|e| anyhow!(prerequisites::explain("mount and network namespaces", &e, &facts)))?;
     namespace::make_mounts_private().map_err(|e| anyhow!(prerequisites::explain("private mounts", &e, &facts)))?;
     // A mount of its own, so that pods can have all of it taken away at once, pinned namespaces included.
     namespace::bind(run.root(), run.root()).context("cannot mount the run directory")?;
+    if let Some(file) = resolv_conf {
+        namespace::bind(file, Path::new("/etc/resolv.conf")).with_context(|| {
+            format!("cannot make {} the nodes' /etc/resolv.conf (there must be one)", file.display())
+        })?;
+    }
     // Inside a container that hides parts of /proc the kernel refuses; the one we have then has to do.
     let _ = namespace::mount_proc();
     Ok(())

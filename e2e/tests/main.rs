@@ -7,6 +7,7 @@ mod bad_yaml;
 mod certificates;
 mod control_plane;
 mod examples;
+mod names;
 mod programs;
 mod reach;
 mod streams;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     e2e::harness::main(|suite| {
         let town = town::shared();
         wire::trials(suite);
+        names::trials(suite);
         reach::trials(suite, &town);
         authorization::trials(suite, &town);
         streams::trials(suite, &town);

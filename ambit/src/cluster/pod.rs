@@ -28,6 +28,8 @@ pub(super) struct RunningPod {
     pub(super) shared: Shared,
     /// What its hosts file says at the moment.
     pub(super) hosts: String,
+    /// And its `resolv.conf`.
+    pub(super) resolv_conf: String,
     pub(super) admission: watch::Sender<Admission>,
     pub(super) created: std::time::SystemTime,
     stop: watch::Sender<Option<Duration>>,
@@ -65,6 +67,7 @@ impl RunningPod {
             sandbox: Arc::clone(&life.sandbox),
             shared: life.shared.clone(),
             hosts: String::new(),
+            resolv_conf: String::new(),
             admission,
             created: std::time::SystemTime::now(),
             stop,

@@ -11,6 +11,8 @@ use crate::pods::hosts;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
 use node_agent::enrolled::States;
+use node_agent::redirect::Settings;
+use node_agent::redirect::settings::Defaults;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -33,7 +35,13 @@ impl Cluster {
             }
         }
         drop(backends);
-        for (key, pod) in &mut self.pods {
+        let captured: Vec<bool> = self.pods.values().map(|pod| self.dns_is_captured(pod)).collect();
+        for ((key, pod), captured) in self.pods.iter_mut().zip(captured) {
+            let text = hosts::resolv_conf(&key.0, captured);
+            if text != pod.resolv_conf {
+                pod.sandbox.write_resolv_conf(&text).context("cannot write a pod's resolv.conf")?;
+                pod.resolv_conf = text;
+            }
             let text = hosts::hosts(&key.0, (&key.1, &pod.ips), &names);
             if text != pod.hosts {
                 pod.sandbox.write_hosts(&text).context("cannot write a pod's hosts file")?;
@@ -137,6 +145,16 @@ impl Cluster {
             socket: self.run.plugin_socket(&self.nodes[pod.node].name),
             request: plugin::request(netns, &facts.name, &facts.namespace, &facts.ips),
         }
+    }
+
+    /// Whether a pod's DNS goes to ztunnel: it is to be in the mesh, and does not say otherwise.
+    fn dns_is_captured(&self, pod: &RunningPod) -> bool {
+        let facts = self.node_pod(pod);
+        let defaults = Defaults { ipv6: true, dns_capture: true };
+        facts.netns.is_some()
+            && self.programs.take_part()
+            && facts.belongs().is_ok()
+            && Settings::of(&facts.annotations, defaults).0.dns_capture
     }
 
     /// Pods as services see them.

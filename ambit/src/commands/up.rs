@@ -31,6 +31,7 @@ pub(super) fn run(args: &Up) -> Result<ExitCode> {
             folder,
             ready_file,
             secret_ttl: args.secret_ttl.clone(),
+            resolv_conf: args.resolv_conf.as_ref().map(std::path::absolute).transpose()?,
             no_mesh: args.no_mesh,
             quiet: args.quiet,
         },
@@ -91,6 +92,9 @@ fn detach(args: &Up, run: &RunDir) -> Result<ExitCode> {
     }
     if let Some(ttl) = &args.secret_ttl {
         command.arg("--secret-ttl").arg(ttl);
+    }
+    if let Some(file) = &args.resolv_conf {
+        command.arg("--resolv-conf").arg(file);
     }
     if args.no_mesh {
         command.arg("--no-mesh");

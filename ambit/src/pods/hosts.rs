@@ -1,4 +1,4 @@
-//! Which names a pod resolves: the content of its `/etc/hosts`.
+//! Which names a pod resolves: the content of its `/etc/hosts` and its `/etc/resolv.conf`.
 use crate::manifest::Key;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,9 +30,27 @@ pub(crate) fn hosts(namespace: &str, own: (&str, &[IpAddr]), services: &BTreeMap
     text
 }
 
+/// The `resolv.conf` of a pod in `namespace`, as a kubelet would write it. Nobody has the server's address: where a
+/// pod's DNS is captured ztunnel answers whatever server it asks. Elsewhere there is none, and names fail at once.
+pub(crate) fn resolv_conf(namespace: &str, captured: bool) -> String {
+    if !captured {
+        return "# Written by ambit: names are in /etc/hosts.\noptions timeout:1 attempts:1\n".into();
+    }
+    format!(
+        "# Written by ambit: ztunnel answers.\nnameserver 10.96.0.10\n\
+         search {namespace}.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_is_captured_asks() {
+        assert!(resolv_conf("b", true).contains("\nnameserver 10.96.0.10\nsearch b.svc.cluster.local "));
+        assert!(!resolv_conf("b", false).contains("nameserver"));
+    }
 
     #[test]
     fn short_names_are_of_the_own_namespace() {

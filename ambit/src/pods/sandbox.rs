@@ -9,6 +9,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+fn replace(mut file: &File, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    file.flush()
+}
+
 /// A pod's namespaces and files.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -19,6 +26,7 @@ pub(crate) struct Sandbox {
     pin: Option<PathBuf>,
     files: PathBuf,
     hosts: File,
+    resolv: File,
 }
 
 impl Sandbox {
@@ -28,9 +36,8 @@ impl Sandbox {
         std::fs::create_dir_all(&files).with_context(|| format!("cannot make {}", files.display()))?;
         let hosts_path = files.join("hosts");
         let resolv = files.join("resolv.conf");
-        let hosts = OpenOptions::new().create(true).truncate(true).write(true).open(&hosts_path)?;
-        // No name server: names are in the hosts file, and there is no other world to ask about.
-        std::fs::write(&resolv, "# Written by ambit: names are in /etc/hosts.\noptions timeout:1 attempts:1\n")?;
+        let create = |path: &Path| OpenOptions::new().create(true).truncate(true).write(true).open(path);
+        let (hosts, resolv_conf) = (create(&hosts_path)?, create(&resolv)?);
 
         let (netns, pin) = match netns {
             Some(shared) => (shared, None),
@@ -52,15 +59,17 @@ impl Sandbox {
             namespace::hide(root.parent().unwrap_or(&root))
         })
         .context("cannot arrange the pod's files (/etc/hosts must exist on this machine)")?;
-        Ok(Sandbox { netns, mounts: Arc::new(mounts), pin, files, hosts })
+        Ok(Sandbox { netns, mounts: Arc::new(mounts), pin, files, hosts, resolv: resolv_conf })
     }
 
     /// Replaces the hosts file in place: the pod has it mounted, so it must stay the same file.
     pub(crate) fn write_hosts(&self, text: &str) -> std::io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        self.hosts.write_all_at(text.as_bytes(), 0)?;
-        self.hosts.set_len(text.len() as u64)?;
-        (&self.hosts).flush()
+        replace(&self.hosts, text)
+    }
+
+    /// Replaces its `resolv.conf`, likewise.
+    pub(crate) fn write_resolv_conf(&self, text: &str) -> std::io::Result<()> {
+        replace(&self.resolv, text)
     }
 
     /// Lets go of it all.
