@@ -99,6 +99,7 @@ impl Proxy {
             mark: crate::sockets::PACKET_MARK,
             reuse_port: true,
             keepalive: None,
+            user_timeout: false,
             original_source: crate::sockets::OriginalSource::Off,
         };
         let listeners = match listen(&netns, "127.0.0.1:0".parse().unwrap(), &settings) {
