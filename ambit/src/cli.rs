@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Show nodes, programs, pods and services.
     Status(StatusArgs),
+    /// Replace a program of the mesh by a new instance; a ztunnel without a gap.
+    Restart(Restart),
     /// End a running mesh.
     Down(Down),
     /// Show what a mesh does, in a few seconds, checked step by step.
@@ -147,6 +149,14 @@ pub(crate) struct StatusArgs {
 pub(crate) enum Output {
     Table,
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// A program: istiod-lite, ztunnel-NODE, node-agent-NODE.
+    pub(crate) program: String,
 }
 
 #[derive(Debug, Args)]

@@ -27,6 +27,8 @@ pub(crate) enum Ask {
     Enter { namespace: String, pod: String, container: Option<String> },
     /// Open a node's network namespace for me; the fabric's, if no node is named.
     Network { node: Option<String> },
+    /// Put a new instance in the place of a program that runs. Its status tells what becomes of that.
+    Restart { program: String },
     /// End.
     Down,
 }

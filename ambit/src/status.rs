@@ -55,6 +55,12 @@ pub struct ProgramStatus {
     pub restarts: u32,
     /// How it ended the last time, if it did.
     pub last_end: Option<String>,
+    /// The process id of the one before it, while that finishes its connections.
+    #[serde(default)]
+    pub draining: Option<i32>,
+    /// Why `ambit restart` did not replace it, the last time.
+    #[serde(default)]
+    pub not_replaced: Option<String>,
 }
 
 /// Whether a pod's traffic goes through the mesh.
@@ -146,7 +152,11 @@ impl Status {
                 (Some(_), false) => "not ready",
                 (None, _) => "down",
             };
-            let last = p.last_end.as_ref().map_or_else(String::new, |e| format!("last ended with {e}"));
+            let last = match (&p.draining, &p.last_end) {
+                (Some(_), _) => "the one before it finishes its connections".to_owned(),
+                (None, Some(end)) => format!("last ended with {end}"),
+                (None, None) => String::new(),
+            };
             vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
         });
         table(&mut out, &["PROGRAM", "STATE", "RESTARTS", ""], rows.collect());

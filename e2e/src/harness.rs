@@ -116,13 +116,20 @@ fn told(error: &anyhow::Error) -> String {
     format!("{}\n{}", reports.concat(), causes.join(": "))
 }
 
-/// The whole `main` of a test binary: its trials; or `ambit`, when it is started under that name.
-pub fn main(fill: impl FnOnce(&mut Suite)) -> ExitCode {
+/// Does what `ambit` does, if this process was started under that name. Call it first.
+pub fn as_ambit() -> Option<ExitCode> {
     let called = std::env::args_os().next().unwrap_or_default();
     let is_ambit = called == "/proc/self/exe" || Path::new(&called).file_name().is_some_and(|name| name == "ambit");
-    if is_ambit {
+    is_ambit.then(|| {
         end_with_parent();
-        return ambit::main_from(std::env::args_os());
+        ambit::main_from(std::env::args_os())
+    })
+}
+
+/// The whole `main` of a test binary: its trials; or `ambit`, when it is started under that name.
+pub fn main(fill: impl FnOnce(&mut Suite)) -> ExitCode {
+    if let Some(code) = as_ambit() {
+        return code;
     }
     let mut arguments = Arguments::from_args();
     // One at a time: trials measure and wait, and meshes are many processes.

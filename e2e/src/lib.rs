@@ -14,6 +14,7 @@
 //! | [`traffic`] | requests at a steady pace in the background |
 //! | [`observe`] | metrics and state of a node's ztunnel |
 //! | [`process`] | the mesh's processes, as the machine outside sees them |
+//! | [`soak`] | everything at once, for a while: what is left of it? |
 //! | [`until`] | waiting for an effect instead of sleeping |
 pub mod command;
 pub mod folder;
@@ -21,6 +22,7 @@ pub mod harness;
 pub mod mesh;
 pub mod observe;
 pub mod process;
+pub mod soak;
 pub mod traffic;
 pub mod until;
 pub mod yaml;

@@ -3,7 +3,7 @@ use crate::command::{self, LIMIT, Output, ambit};
 use crate::folder::Folder;
 use crate::harness::{PARENT, REPORT, Skip, skip};
 use crate::observe::Metrics;
-use crate::process;
+use crate::process::{self, Process};
 use crate::traffic::Traffic;
 use crate::until::{until, until_within};
 use crate::yaml::{self, Pod};
@@ -327,10 +327,18 @@ impl Mesh {
     /// # Errors
     /// It does not run.
     pub fn signal(&self, program: &str, signal: Signal) -> Result<()> {
+        process::signal(self.process(program)?.pid, signal)
+    }
+
+    /// The process of one of the mesh's programs, as seen from outside.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn process(&self, program: &str) -> Result<Process> {
         let inner = self.program(program)?.pid.with_context(|| format!("{program} does not run"))?;
         let init = self.init()?;
         let found = process::children(init).into_iter().find(|p| p.own_pid() == inner);
-        process::signal(found.with_context(|| format!("{program} is not to be found"))?.pid, signal)
+        found.with_context(|| format!("{program} is not to be found"))
     }
 
     /// Process 1 of the machine, seen from outside.
@@ -355,6 +363,15 @@ impl Mesh {
             ensure!(self.status()?.ready, "not everything is ready");
             Ok(())
         })
+    }
+
+    /// Replaces a program as a user does; returns once the new instance is ready.
+    ///
+    /// # Errors
+    /// It is not replaced.
+    pub fn replace(&self, program: &str) -> Result<()> {
+        let command = command::run(ambit().args(["restart", "--name", &self.name, program]), LIMIT)?;
+        command.good().map(drop).with_context(|| format!("replacing {program}"))
     }
 
     /// Ends it and waits for that.

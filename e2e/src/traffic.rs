@@ -24,6 +24,8 @@ pub struct Tally {
     pub failed: u64,
     /// The first failures in words.
     pub failures: Vec<String>,
+    /// When the first failure was seen, in milliseconds since 1970.
+    pub first_failure_ms: Option<u64>,
     /// How often each answer came.
     pub answers: BTreeMap<String, u64>,
     /// The longest a request took, in milliseconds.
@@ -53,6 +55,19 @@ impl Traffic {
     /// It broke down on the way.
     pub fn finish(mut self) -> Result<Tally> {
         drop(self.child.stdin.take());
+        self.tally()
+    }
+
+    /// Waits for the end of traffic that stops at its first failure, and tells.
+    ///
+    /// # Errors
+    /// It does not end within `limit`, or broke down on the way.
+    pub fn outlived(mut self, limit: Duration) -> Result<Tally> {
+        command::wait(&mut self.child, limit).context("the traffic does not fail")?;
+        self.tally()
+    }
+
+    fn tally(&mut self) -> Result<Tally> {
         let mut text = String::new();
         self.output.read_to_string(&mut text)?;
         let code = command::wait(&mut self.child, Duration::from_secs(10))?;

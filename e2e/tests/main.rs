@@ -10,6 +10,7 @@ mod examples;
 mod names;
 mod programs;
 mod reach;
+mod soak;
 mod streams;
 mod town;
 mod walls;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         certificates::trials(suite);
         control_plane::trials(suite);
         ztunnel_restart::trials(suite);
+        soak::trials(suite);
         address_reuse::trials(suite);
         bad_yaml::trials(suite);
         walls::trials(suite);

@@ -1,10 +1,12 @@
 //! The parts, wired in order. No decisions here.
 
+use std::fmt::Display;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use mesh_identity::ca_client::CaClient;
@@ -20,13 +22,14 @@ use mesh_runtime::log::{self, LogConfig, LogControl};
 use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
+use mesh_runtime::timestamp::Timestamp;
 use mesh_runtime::{admin, drain};
 use mesh_xds::follow;
 
 use crate::config::{self, Config, ControlPlane};
 use crate::dns::Dns;
 use crate::local_xds::Local;
-use crate::metrics::{PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
+use crate::metrics::{DrainMetrics, PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::shared::Shared;
@@ -96,6 +99,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let revocation = RevocationMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
     let xds_metrics = XdsMetrics::register(&mut metrics);
+    let drain_metrics = DrainMetrics::register(&mut metrics);
     access_log.register(&mut metrics);
 
     let ca = channel::connect(&control_channel(&config, &config.ca)?).context("CA_ADDRESS")?;
@@ -109,6 +113,8 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let runtime = tokio::runtime::Handle::current();
     let certificates = Store::new(&runtime, Arc::new(CaClient::new(ca, None)), options);
 
+    let life = readiness.register("life");
+    life.ready();
     let tables_ready = readiness.register("tables");
     tables_ready.not_ready("waiting for the control plane's first complete answer");
     let (mut writer, tables) = follow::tables();
@@ -130,6 +136,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         revocation,
         access_log,
         drain: draining.clone(),
+        pooled: pod_metrics.pooled.clone(),
         config,
     });
     let config = &shared.config;
@@ -138,29 +145,29 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         .collect::<std::io::Result<Vec<Handle>>>()
         .context("starting the data threads")?;
 
-    let pods = Pods::new(&workers, config.clone(), pod_metrics);
+    let pods = Pods::new(&workers, config.clone(), pod_metrics, draining.clone());
     let list = pods.list();
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
     let dump_shared = shared.clone();
     let routes =
         admin::routes(log, shutdown.clone(), move || config_dump(dump_shared.clone(), list.clone(), commands.clone()));
-    tokio::spawn(admin::serve(
-        "ztunnel",
-        Listeners::loopback(config.ports.admin).context("ADMIN_PORT")?,
-        routes,
-        draining.clone(),
-    ));
     let metrics = Arc::new(metrics);
-    tokio::spawn(http_server::serve(
-        Listeners::wildcard(config.ports.metrics).context("STATS_PORT")?,
-        metrics.routes(),
-        draining.clone(),
-    ));
-    tokio::spawn(http_server::serve(
-        Listeners::wildcard(config.ports.readiness).context("READINESS_PORT")?,
-        readiness.routes(),
-        draining.clone(),
-    ));
+    let ports = config.ports;
+    let until = draining.clone();
+    serve(
+        "ADMIN_PORT",
+        move || Listeners::loopback(ports.admin),
+        move |at| admin::serve("ztunnel", at, routes, until),
+    )?;
+    let until = draining.clone();
+    let pages = metrics.routes();
+    serve("STATS_PORT", move || Listeners::wildcard(ports.metrics), move |at| http_server::serve(at, pages, until))?;
+    let pages = readiness.routes();
+    serve(
+        "READINESS_PORT",
+        move || Listeners::wildcard(ports.readiness),
+        move |at| http_server::serve(at, pages, draining),
+    )?;
 
     tokio::spawn(warm::follow(tables.clone(), config.node.clone(), certificates));
 
@@ -177,25 +184,35 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let agent_ready = readiness.register("node agent");
     agent_ready.not_ready("waiting for the first tables");
     // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
-    let follow_agent = async {
+    let mut follow_agent = Box::pin(async {
         if synced.wait_for(|synced| *synced).await.is_err() {
             // Only at the end of the process: the writer lives in a task of its own.
             std::future::pending::<()>().await;
         }
         tables_ready.ready();
         pods.follow(agent_ready).await
-    };
-    let violation = tokio::select! {
-        reason = shutdown.wait() => {
-            tracing::info!(reason = %reason.context("waiting for signals")?, deadline = ?config.drain, "draining");
-            None
+    });
+    let reason = tokio::select! {
+        reason = shutdown.wait() => reason.context("waiting for signals")?,
+        violation = &mut follow_agent => {
+            return Err(violation).context("the node agent's word on this node's pods is no longer certain");
         }
-        violation = follow_agent => Some(violation),
     };
-    if let Some(violation) = violation {
-        return Err(violation).context("the node agent's word on this node's pods is no longer certain");
-    }
-    let drained = drain.drain(config.drain).await;
+    let deadline = SystemTime::now() + config.drain;
+    drain_metrics.began(deadline);
+    let until = Timestamp::from(deadline);
+    life.not_ready(format!("draining until {until}"));
+    tracing::info!(%reason, deadline = ?config.drain, %until, open = shared.drain.open(), "draining");
+    let drained = tokio::select! {
+        drained = drain.drain(config.drain) => drained,
+        // Pods that go while their connections end are still heard of.
+        never = async {
+            (&mut follow_agent).await;
+            std::future::pending().await
+        } => never,
+    };
+    // It can give workers orders; they end when nobody can.
+    drop(follow_agent);
     match drained.left {
         0 => tracing::info!("drained: every connection finished"),
         left => tracing::warn!(left, "the drain deadline has passed: cutting what is left"),
@@ -241,6 +258,44 @@ fn follow_revocations(revocations: &Revocations, readiness: &Readiness) {
         }
     };
     tokio::spawn(revocations.clone().follow(told));
+}
+
+/// A port is looked for this often while somebody else has it.
+const PORT_RETRY: Duration = Duration::from_millis(10);
+
+/// Serves pages of our own on a port. One that is in use is taken over when it is free: where predecessor and
+/// successor share a network namespace, the one that drains still answers there.
+fn serve<F, E>(
+    setting: &'static str,
+    bind: impl Fn() -> io::Result<Listeners> + Send + 'static,
+    serve: impl FnOnce(Listeners) -> F + Send + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send,
+{
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let mut bound = match bind() {
+        Err(error) if !in_use(&error) => return Err(error).context(setting),
+        bound => bound,
+    };
+    if let Err(error) = &bound {
+        tracing::warn!(setting, %error, "port in use: by a ztunnel that drains? It is served here once it is free");
+    }
+    tokio::spawn(async move {
+        while bound.as_ref().is_err_and(in_use) {
+            tokio::time::sleep(PORT_RETRY).await;
+            bound = bind();
+        }
+        let ended = match bound {
+            Ok(listeners) => serve(listeners).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = ended {
+            tracing::error!(setting, error, "not served");
+        }
+    });
+    Ok(())
 }
 
 fn control_channel(config: &Config, to: &ControlPlane) -> Result<ChannelConfig> {

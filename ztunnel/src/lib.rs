@@ -9,6 +9,7 @@
 //! | `pods` | this node's pods, handed over by the agent |
 //! | `worker` | the threads that move bytes |
 //! | `sockets` | sockets in a pod's namespace |
+//! | `door` | closing a listener without turning anybody away |
 //! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
@@ -24,6 +25,7 @@ pub mod app;
 pub mod config;
 mod connections;
 pub mod dns;
+mod door;
 mod dump;
 mod inbound;
 pub mod local_xds;

@@ -1,5 +1,8 @@
 //! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
 
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Metrics, Reporter, XdsEnd, XdsMetrics};
 use mesh_xds::observe::{End, Observer};
@@ -12,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 pub(crate) struct PodMetrics {
     pub(crate) active: Gauge,
     pub(crate) pending: Gauge,
+    pub(crate) pooled: Gauge,
     pub(crate) started: Counter,
     pub(crate) stopped: Counter,
 }
@@ -23,6 +27,8 @@ impl PodMetrics {
         let prefix = |name: &str| format!("workload_manager_{name}");
         registry.register(prefix("active_proxy_count"), "Pods served now", this.active.clone());
         registry.register(prefix("pending_proxy_count"), "Pods handed over and not served", this.pending.clone());
+        let help = "HBONE connections kept for reuse, as of the last few seconds";
+        registry.register("ambit_hbone_pooled_connections", help, this.pooled.clone());
         registry.register(prefix("proxies_started"), "Pods whose serving began", this.started.clone());
         registry.register(prefix("proxies_stopped"), "Pods whose serving ended", this.stopped.clone());
         this
@@ -77,6 +83,29 @@ impl RevocationMetrics {
     /// A connection was made that will not be asked about again.
     pub(crate) fn untracked(&self, reporter: Reporter) {
         self.untracked.get_or_create(&[("reporter", reporter.as_str())]).inc();
+    }
+}
+
+/// Until when connections may go on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DrainMetrics {
+    deadline: Gauge<f64, AtomicU64>,
+}
+
+impl DrainMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        metrics.registry_mut().register(
+            "ambit_drain_deadline_timestamp_seconds",
+            "When the connections of a ztunnel that drains are cut, in seconds since 1970; 0 while it serves",
+            this.deadline.clone(),
+        );
+        this
+    }
+
+    /// The drain has begun.
+    pub(crate) fn began(&self, deadline: SystemTime) {
+        self.deadline.set(deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 }
 

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
+use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Config;
 use crate::dns;
+use crate::door;
 use crate::metrics::PodMetrics;
 use crate::sockets::{self, Netns};
 use crate::worker::{Command, Handle, Listeners, Served};
@@ -31,6 +33,7 @@ pub(crate) struct Pods {
     workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
     config: Config,
     metrics: PodMetrics,
+    drain: drain::Watch,
     serving: HashMap<Arc<str>, Serving>,
     /// Handed over, but not served: why, and when it is tried again.
     pending: BTreeMap<Arc<str>, Pending>,
@@ -61,11 +64,12 @@ struct Pending {
 pub(crate) struct Violation(String);
 
 impl Pods {
-    pub(crate) fn new(workers: &[Handle], config: Config, metrics: PodMetrics) -> Self {
+    pub(crate) fn new(workers: &[Handle], config: Config, metrics: PodMetrics, drain: drain::Watch) -> Self {
         Self {
             workers: workers.iter().map(|w| w.commands.clone()).collect(),
             config,
             metrics,
+            drain,
             serving: HashMap::new(),
             pending: BTreeMap::new(),
             named: HashSet::new(),
@@ -77,10 +81,14 @@ impl Pods {
         self.list.clone()
     }
 
-    /// Follows the agent for as long as the process lives.
+    /// Follows the agent for as long as the process lives; while it drains, only to hear which pods are gone.
     pub(crate) async fn follow(mut self, ready: Part) -> Violation {
         let mut backoff = mesh_handoff::backoff::Backoff::default();
         loop {
+            if self.drain.has_started() {
+                // A conversation that begins now would make this ztunnel the newest, and new pods would come here.
+                std::future::pending::<()>().await;
+            }
             let mut agent = match ZtunnelEnd::connect(&self.config.agent_socket).await {
                 Ok(agent) => agent,
                 Err(error) => {
@@ -155,6 +163,9 @@ impl Pods {
             self.remove(&uid, "it has another network namespace now");
         }
         self.pending.remove(&uid);
+        if self.drain.has_started() {
+            return Err("this ztunnel is draining; hand the pod to its successor".to_owned());
+        }
         let info = Arc::new(info);
         let result = self.serve(uid.clone(), info.clone(), netns.clone());
         result.map_err(|e| {
@@ -169,12 +180,14 @@ impl Pods {
     fn serve(&mut self, uid: Arc<str>, info: Arc<PodInfo>, netns: Netns) -> io::Result<()> {
         // All listeners first: a pod is served by every worker or by none.
         let settings = &self.config.sockets;
+        let migrate = settings.reuse_port && door::migrates(&netns);
         let listen = || -> io::Result<Listeners> {
             Ok(Listeners {
                 outbound: sockets::listen(&netns, OUTBOUND, settings)?,
                 plaintext: sockets::listen(&netns, PLAINTEXT, settings)?,
                 hbone: sockets::listen(&netns, HBONE, settings)?,
                 dns: None,
+                migrate,
             })
         };
         // Without a shared port one worker serves the pod alone.
@@ -223,6 +236,9 @@ impl Pods {
 
     fn retry_pending(&mut self) {
         let now = Instant::now();
+        if self.drain.has_started() {
+            self.pending.clear();
+        }
         let due: Vec<Arc<str>> =
             self.pending.iter().filter(|(_, p)| p.retry <= now).map(|(uid, _)| uid.clone()).collect();
         for uid in due {

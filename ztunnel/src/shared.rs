@@ -12,6 +12,7 @@ use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::drain;
 use mesh_runtime::metrics::TrafficMetrics;
 use mesh_xds::follow::Reader;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) dns: Option<Arc<Dns>>,
     pub(crate) access_log: AccessLog,
     pub(crate) drain: drain::Watch,
+    /// HBONE connections that all workers keep for reuse.
+    pub(crate) pooled: Gauge,
 }
 
 /// The local workload is not (yet) in the tables (rows O2, I3, P2).

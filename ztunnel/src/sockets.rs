@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream};
 /// Mark of every packet that ztunnel sends from a pod's namespace; redirection leaves it alone (`PACKET_MARK`).
 pub const PACKET_MARK: u32 = 0x539;
 /// Connections that wait to be accepted, per listener.
-const BACKLOG: i32 = 1024;
+pub(crate) const BACKLOG: i32 = 1024;
 /// How long the kernel may take to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@
 //!
 //! Every pod has listeners on every worker; the kernel spreads connections over them (`SO_REUSEPORT`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
 use mesh_model::policy::Facts;
+use mesh_model::tables::Tables;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
@@ -21,10 +22,12 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::connections::Connections;
 use crate::shared::Shared;
 use crate::sockets::{self, Netns};
-use crate::{dns, inbound, outbound};
+use crate::{dns, door, inbound, outbound};
 
 /// How often connections that nobody uses are looked for.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
+/// A busy cluster changes all the time; looking once for many changes is enough.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What a worker is told.
 pub(crate) enum Command {
@@ -52,6 +55,8 @@ pub(crate) struct Listeners {
     pub(crate) hbone: std::net::TcpListener,
     /// On one of the pod's workers.
     pub(crate) dns: Option<dns::Listeners>,
+    /// Who waits at one of them when it closes is given to another listener of the pod.
+    pub(crate) migrate: bool,
 }
 
 /// A pod as a worker's connections see it.
@@ -61,6 +66,34 @@ pub(crate) struct Pod {
     pub(crate) pool: Pool,
     pub(crate) dns: Rc<dns::PodDns>,
     stop: watch::Sender<bool>,
+    /// The control plane has told of it.
+    known: Cell<bool>,
+    /// The control plane tells of it no more.
+    leaving: watch::Sender<bool>,
+}
+
+impl Pod {
+    /// Resolves when callers should open no more tunnels to the pod here: it terminates, or ztunnel does.
+    pub(crate) fn sends_callers_away(&self, drain: &mesh_runtime::drain::Watch) -> impl Future<Output = ()> + use<> {
+        let (drain, mut leaving) = (drain.clone(), self.leaving.subscribe());
+        async move {
+            tokio::select! {
+                () = drain.started() => {}
+                // An error means that the pod is not served any more.
+                _ = leaving.wait_for(|leaving| *leaving) => {}
+            }
+        }
+    }
+
+    /// Compares with the tables: connections to workloads that are gone serve no new tunnel, whoever has their
+    /// addresses now; and a pod that is gone from them terminates.
+    fn follow(&self, tables: &Tables) {
+        self.pool.retain(|key| tables.workload(&key.workload).is_some());
+        let info = &self.info;
+        let known = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account).is_some();
+        let leaving = self.known.replace(self.known.get() || known) && !known;
+        self.leaving.send_if_modified(|now| std::mem::replace(now, leaving) != leaving);
+    }
 }
 
 /// One worker's own things.
@@ -103,6 +136,7 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
     let worker = Rc::new(Worker { shared, connections: Connections::default(), pods: RefCell::default() });
     spawn_local(watch_policies(worker.clone()));
     spawn_local(sweep_pools(worker.clone()));
+    spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve(served) => worker.serve(served),
@@ -118,12 +152,14 @@ impl Worker {
         let (stop, _) = watch::channel(false);
         let pool = Pool::new(self.shared.config.hbone.clone());
         let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
-        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, dns, stop });
+        let (known, leaving) = (Cell::new(false), watch::Sender::new(false));
+        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, dns, stop, known, leaving });
+        self.shared.tables.read(|tables| pod.follow(tables));
         self.pods.borrow_mut().insert(served.uid, pod.clone());
-        let Listeners { outbound, plaintext, hbone, dns } = served.listeners;
-        self.listen(&pod, outbound, outbound::serve);
-        self.listen(&pod, plaintext, inbound::plaintext::serve);
-        self.listen(&pod, hbone, inbound::serve);
+        let Listeners { outbound, plaintext, hbone, dns, migrate } = served.listeners;
+        self.listen(&pod, outbound, migrate, outbound::serve);
+        self.listen(&pod, plaintext, migrate, inbound::plaintext::serve);
+        self.listen(&pod, hbone, migrate, inbound::serve);
         let dns = dns.map_or_else(Default::default, |dns| (dns.udp, dns.tcp));
         for socket in dns.0 {
             let (serve, stopped) = (dns::udp(self.clone(), pod.clone(), socket), stopped(pod.stop.subscribe()));
@@ -135,7 +171,7 @@ impl Worker {
             });
         }
         for tcp in dns.1 {
-            self.listen(&pod, tcp, dns::tcp);
+            self.listen(&pod, tcp, migrate, dns::tcp);
         }
     }
 
@@ -158,11 +194,13 @@ impl Worker {
         self: &Rc<Self>,
         pod: &Rc<Pod>,
         listener: std::net::TcpListener,
+        migrate: bool,
         serve: impl Fn(Rc<Self>, Rc<Pod>, TcpStream, SocketAddr) -> F + Copy + 'static,
     ) where
         F: Future<Output = ()> + 'static,
     {
         let (worker, pod) = (self.clone(), pod.clone());
+        let door = self.shared.drain.door();
         spawn_local(async move {
             let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
@@ -183,8 +221,8 @@ impl Worker {
                 });
             };
             let stopped = stopped(pod.stop.subscribe());
-            let draining = worker.shared.drain.started();
-            tokio::pin!(stopped, draining);
+            let closing = worker.shared.drain.closing();
+            tokio::pin!(stopped, closing);
             loop {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
@@ -192,13 +230,11 @@ impl Worker {
                         Err(error) => give_way(&pod, &error).await,
                     },
                     () = &mut stopped => return,
-                    () = &mut draining => break,
+                    () = &mut closing => break,
                 }
             }
-            // What the kernel has accepted for us would be reset when the listener closes: serve it.
-            while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(listener.accept()) {
-                start(tcp, peer);
-            }
+            door::close(listener, migrate, start).await;
+            drop(door);
         });
     }
 }
@@ -234,10 +270,26 @@ async fn watch_policies(worker: Rc<Worker>) {
 
 async fn sweep_pools(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
+    let mut before = 0;
     loop {
         ticks.tick().await;
+        let mut pooled = 0;
         for pod in worker.pods.borrow().values() {
             pod.pool.sweep();
+            pooled += pod.pool.connections() as i64;
         }
+        // The gauge is the sum of all workers'.
+        worker.shared.pooled.inc_by(pooled - std::mem::replace(&mut before, pooled));
+    }
+}
+
+/// Lets go of what the tables tell of no more.
+async fn follow_tables(worker: Rc<Worker>) {
+    let mut changed = worker.shared.tables.changed();
+    while changed.changed().await.is_ok() {
+        for pod in worker.pods.borrow().values() {
+            worker.shared.tables.read(|tables| pod.follow(tables));
+        }
+        tokio::time::sleep(SETTLE).await;
     }
 }

@@ -15,6 +15,7 @@ impl Cluster {
                 self.enter(&(namespace.clone(), pod.clone()), container.as_deref())
             }
             Ask::Network { node } => self.network(node.as_deref()),
+            Ask::Restart { program } => self.programs.replace(program).map(|()| (Answer::Done, Vec::new())),
             Ask::Down => Ok((Answer::Done, Vec::new())),
         };
         answered.unwrap_or_else(|e| (Answer::Refused { why: format!("{e:#}") }, Vec::new()))

@@ -2,6 +2,7 @@
 mod down;
 mod exec;
 mod logs;
+mod restart;
 mod status;
 mod up;
 
@@ -16,6 +17,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Exec(args) => exec::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Restart(args) => restart::run(&args),
         Command::Down(args) => down::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
         Command::Ztunnel(program) => Ok(ztunnel::app::main(texts(program)?.into_iter())),

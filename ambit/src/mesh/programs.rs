@@ -1,7 +1,7 @@
 //! Which of the mesh's programs run, where, and with which settings.
 use super::node_files::NodePods;
 use super::overlay;
-use super::supervise::{Program, Readiness, Supervised};
+use super::supervise::{Instance, Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
 use crate::exe;
 use crate::machine::MachineArgs;
@@ -22,7 +22,9 @@ use tokio::sync::{Notify, watch};
 const ISTIOD_PORT: u16 = 15012;
 
 const ISTIOD_READY: Readiness = Readiness { port: 15021, path: "/healthz/ready" };
-const ZTUNNEL_READY: Readiness = Readiness { port: 15021, path: "/healthz/ready" };
+/// Two, because an old and a new ztunnel run side by side while one is replaced.
+const ZTUNNEL_READY: [Readiness; 2] =
+    [Readiness { port: 15021, path: "/healthz/ready" }, Readiness { port: 15022, path: "/healthz/ready" }];
 /// Not the agent's default, 8000, which pods on the node's network may want.
 const AGENT_READY: Readiness = Readiness { port: 15025, path: "/readyz" };
 
@@ -111,9 +113,22 @@ impl Programs {
                     ready: state.ready,
                     restarts: state.restarts,
                     last_end: state.last_end,
+                    draining: state.draining,
+                    not_replaced: state.not_replaced,
                 }
             })
             .collect()
+    }
+
+    /// Wishes for a new instance of one of them, which then takes the place of the one that runs.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub(crate) fn replace(&self, name: &str) -> Result<()> {
+        let names = || self.supervised.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+        let one = self.supervised.iter().find(|s| s.name == name);
+        one.with_context(|| format!("there is no program {name}; there are: {}", names()))?.replace();
+        Ok(())
     }
 
     /// Ends them all; each may take `patience` to finish what it is doing.
@@ -192,7 +207,7 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
         args: vec!["istiod-lite".into(), path(&args.folder)],
         env,
         netns,
-        readiness: ISTIOD_READY,
+        instances: vec![ISTIOD_READY.into()],
         log: log(run, &name)?,
         name,
     })
@@ -217,7 +232,14 @@ fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
         .map(|(k, v)| (k.to_owned(), v)),
     );
     let netns = Arc::clone(&node.netns);
-    Ok(Program { args: vec!["node-agent".into()], env, netns, readiness: AGENT_READY, log: log(run, &name)?, name })
+    Ok(Program {
+        args: vec!["node-agent".into()],
+        env,
+        netns,
+        instances: vec![AGENT_READY.into()],
+        log: log(run, &name)?,
+        name,
+    })
 }
 
 fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Result<Program> {
@@ -248,7 +270,9 @@ fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Resu
         env.push(("SECRET_TTL".into(), ttl.clone()));
     }
     let netns = Arc::clone(&node.netns);
-    Ok(Program { args: vec!["ztunnel".into()], env, netns, readiness: ZTUNNEL_READY, log: log(run, &name)?, name })
+    let instances = ZTUNNEL_READY
+        .map(|readiness| Instance { env: vec![("READINESS_PORT".to_owned(), readiness.port.to_string())], readiness });
+    Ok(Program { args: vec!["ztunnel".into()], env, netns, instances: instances.into(), log: log(run, &name)?, name })
 }
 
 fn path(path: &std::path::Path) -> String {

@@ -3,7 +3,7 @@ use crate::exe;
 use crate::pods::output::Log;
 use crate::pods::plan::Check;
 use crate::pods::probe;
-use crate::sys::children::{Children, Exit};
+use crate::sys::children::{Child, Children, Exit};
 use crate::sys::launch::Launch;
 use rustix::process::Signal;
 use std::net::Ipv4Addr;
@@ -23,8 +23,24 @@ pub(crate) struct Program {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) netns: Arc<OwnedFd>,
     pub(crate) log: Log,
+    /// What one running instance has for itself. With two of them the program can be replaced without a gap: the new
+    /// instance runs beside the old one until it is ready.
+    pub(crate) instances: Vec<Instance>,
+}
+
+/// What two instances of a program must not share.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    /// More settings.
+    pub(crate) env: Vec<(String, String)>,
     /// Where it says that it is ready.
     pub(crate) readiness: Readiness,
+}
+
+impl From<Readiness> for Instance {
+    fn from(readiness: Readiness) -> Self {
+        Instance { env: Vec::new(), readiness }
+    }
 }
 
 /// An HTTP endpoint on the loopback of the program's network.
@@ -43,6 +59,10 @@ pub(crate) struct ProgramState {
     pub(crate) restarts: u32,
     /// How it ended the last time, or why it did not start.
     pub(crate) last_end: Option<String>,
+    /// The instance before this one, while it finishes its connections.
+    pub(crate) draining: Option<i32>,
+    /// Why it could not be replaced when that was last wished.
+    pub(crate) not_replaced: Option<String>,
 }
 
 /// A supervised program.
@@ -50,6 +70,7 @@ pub(crate) struct ProgramState {
 pub(crate) struct Supervised {
     pub(crate) name: String,
     state: Arc<Mutex<ProgramState>>,
+    wish: Arc<Notify>,
     done: tokio::task::JoinHandle<()>,
 }
 
@@ -62,9 +83,16 @@ impl Supervised {
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
         let state = Arc::<Mutex<ProgramState>>::default();
-        let name = program.name.clone();
-        let done = tokio::spawn(keep_running(program, children, changed, stop, Arc::clone(&state)));
-        Supervised { name, state, done }
+        let (name, wish) = (program.name.clone(), Arc::new(Notify::new()));
+        let supervisor = Supervisor { program, children, changed, state: Arc::clone(&state), wish: Arc::clone(&wish) };
+        let done = tokio::spawn(supervisor.keep_running(stop));
+        Supervised { name, state, wish, done }
+    }
+
+    /// Wishes for a new instance in place of the one that runs. Its state tells what becomes of that.
+    pub(crate) fn replace(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).not_replaced = None;
+        self.wish.notify_one();
     }
 
     /// How it is now.
@@ -84,87 +112,233 @@ fn back_off(quick_ends: u32) -> Duration {
     Duration::from_millis(100 << quick_ends.min(6)).min(Duration::from_secs(5))
 }
 
-async fn keep_running(
+/// How long a new instance may take to be ready before the old one stays.
+const READY: Duration = Duration::from_secs(30);
+/// How long an instance that was told to end may take: what Kubernetes gives a pod.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What keeps one program running.
+struct Supervisor {
     program: Program,
     children: Arc<Children>,
     changed: Arc<Notify>,
-    mut stop: watch::Receiver<Option<Duration>>,
     state: Arc<Mutex<ProgramState>>,
-) {
-    let set = |change: &dyn Fn(&mut ProgramState)| {
-        change(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
-        changed.notify_one();
-    };
-    let mut quick_ends = 0;
-    loop {
-        let started = Instant::now();
-        let end = match start(&program, &children).await {
-            Err(e) => format!("cannot start: {e}"),
-            Ok(mut child) => {
-                set(&|s| s.pid = Some(child.pid));
-                tokio::select! {
-                    exit = &mut child.ended => exit.unwrap_or(Exit::Signal(libc::SIGKILL)).to_string(),
-                    never = keep_asking(&program, &set) => match never {},
-                    limit = told_to_stop(&mut stop) => {
-                        children.signal(child.pid, Signal::TERM);
-                        if timeout(limit, &mut child.ended).await.is_err() {
-                            children.signal(child.pid, Signal::KILL);
-                            let _ = child.ended.await;
-                        }
-                        return;
-                    }
-                }
-            }
-        };
-        tracing::warn!("{} ended: {end}", program.name);
-        program.log.line(format!("--- ambit: {} ended: {end}; it is started again\n", program.name).as_bytes());
-        set(&|s| {
-            s.pid = None;
-            s.ready = false;
-            s.restarts += 1;
-            s.last_end = Some(end.clone());
-        });
-        quick_ends = if started.elapsed() > Duration::from_secs(10) { 0 } else { quick_ends + 1 };
-        tokio::select! {
-            _ = told_to_stop(&mut stop) => return,
-            () = sleep(back_off(quick_ends)) => {}
+    wish: Arc<Notify>,
+}
+
+/// A process that is killed unless it is kept.
+struct Trial {
+    child: Option<Child>,
+    children: Arc<Children>,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            self.children.signal(child.pid, Signal::KILL);
         }
     }
 }
 
-async fn keep_asking(program: &Program, set: &impl Fn(&dyn Fn(&mut ProgramState))) -> std::convert::Infallible {
-    let check = Check::Http { port: program.readiness.port, path: program.readiness.path.into(), host: None };
-    let mut was_ready = false;
-    loop {
-        let loopback = Ipv4Addr::LOCALHOST.into();
-        let answer =
-            probe::over_network(check.clone(), Arc::clone(&program.netns), loopback, Duration::from_secs(1)).await;
-        if answer.is_ok() != was_ready {
-            was_ready = answer.is_ok();
-            set(&|s| s.ready = was_ready);
+impl Supervisor {
+    async fn keep_running(self, mut stop: watch::Receiver<Option<Duration>>) {
+        let mut quick_ends = 0;
+        let mut side = 0;
+        let mut draining = None;
+        loop {
+            let started = Instant::now();
+            let end = match self.start(side).await {
+                Err(e) => format!("cannot start: {e}"),
+                Ok(child) => match self.watch(child, &mut side, &mut draining, &mut stop).await {
+                    Some(end) => end,
+                    None => return,
+                },
+            };
+            let name = &self.program.name;
+            tracing::warn!("{name} ended: {end}");
+            self.program.log.line(format!("--- ambit: {name} ended: {end}; it is started again\n").as_bytes());
+            self.set(|s| {
+                s.pid = None;
+                s.ready = false;
+                s.restarts += 1;
+                s.last_end = Some(end.clone());
+            });
+            quick_ends = if started.elapsed() > Duration::from_secs(10) { 0 } else { quick_ends + 1 };
+            tokio::select! {
+                _ = told_to_stop(&mut stop) => return,
+                () = sleep(back_off(quick_ends)) => {}
+            }
         }
-        // Until it is ready, people wait.
-        sleep(Duration::from_millis(if was_ready { 1000 } else { 30 })).await;
     }
+
+    /// Watches over an instance, and over its successors, until one ends by itself: says how. `None` when all was to
+    /// stop, and has.
+    async fn watch(
+        &self,
+        mut child: Child,
+        side: &mut usize,
+        draining: &mut Option<tokio::task::JoinHandle<()>>,
+        stop: &mut watch::Receiver<Option<Duration>>,
+    ) -> Option<String> {
+        loop {
+            self.set(|s| s.pid = Some(child.pid));
+            let instances = &self.program.instances;
+            let other = (*side + 1) % instances.len();
+            let replaced = tokio::select! {
+                exit = &mut child.ended => return Some(exit.unwrap_or(Exit::Signal(libc::SIGKILL)).to_string()),
+                never = self.keep_asking(instances[*side].readiness) => match never {},
+                limit = told_to_stop(stop) => {
+                    self.end(&mut child, limit).await;
+                    return None;
+                }
+                successor = async {
+                    self.wish.notified().await;
+                    if instances.len() == 1 { Ok(None) } else { self.successor(other, draining).await.map(Some) }
+                } => successor,
+            };
+            match replaced {
+                // Both cannot run: the old one has to end first.
+                Ok(None) => {
+                    self.end(&mut child, GRACE).await;
+                    match self.start(*side).await {
+                        Ok(next) => child = next,
+                        Err(e) => return Some(format!("cannot start: {e}")),
+                    }
+                    self.set(|s| (s.ready, s.restarts) = (false, s.restarts + 1));
+                }
+                Ok(Some(next)) => {
+                    *side = other;
+                    let old = std::mem::replace(&mut child, next);
+                    self.set(|s| {
+                        s.restarts += 1;
+                        s.draining = Some(old.pid);
+                    });
+                    *draining = Some(self.drain(old));
+                }
+                Err(why) => {
+                    tracing::warn!("{} is not replaced: {why}", self.program.name);
+                    self.set(|s| s.not_replaced = Some(why.clone()));
+                }
+            }
+        }
+    }
+
+    /// Starts the next instance and waits until it is ready.
+    async fn successor(
+        &self,
+        side: usize,
+        draining: &mut Option<tokio::task::JoinHandle<()>>,
+    ) -> Result<Child, String> {
+        if let Some(draining) = draining {
+            // It has this side. A panic in it is logged by the runtime.
+            let _ = draining.await;
+        }
+        *draining = None;
+        let child = self.start(side).await.map_err(|e| format!("the new one cannot be started: {e}"))?;
+        let mut trial = Trial { child: Some(child), children: Arc::clone(&self.children) };
+        let mut answer = Err("it was not asked yet".to_owned());
+        let ready = async {
+            while answer.is_err() {
+                sleep(Duration::from_millis(30)).await;
+                answer = self.ask(self.program.instances[side].readiness).await;
+            }
+        };
+        let ended = async {
+            match &mut trial.child {
+                Some(child) => (&mut child.ended).await.unwrap_or(Exit::Signal(libc::SIGKILL)),
+                None => std::future::pending().await,
+            }
+        };
+        let failed = tokio::select! {
+            () = ready => None,
+            exit = ended => Some(format!("the new one ended: {exit}")),
+            () = sleep(READY) => Some(format!("the new one was not ready after {READY:?}")),
+        };
+        match (failed, trial.child.take()) {
+            (None, Some(child)) => Ok(child),
+            (why, child) => {
+                trial.child = child;
+                let said = answer.err().map_or_else(String::new, |e| format!(" ({e})"));
+                Err(why.unwrap_or_default() + &said)
+            }
+        }
+    }
+
+    /// Lets an instance that has a successor finish.
+    fn drain(&self, mut old: Child) -> tokio::task::JoinHandle<()> {
+        let (children, state, changed) =
+            (Arc::clone(&self.children), Arc::clone(&self.state), Arc::clone(&self.changed));
+        tokio::spawn(async move {
+            let end = end(&children, &mut old, GRACE).await;
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.last_end = Some(end);
+            state.draining = None;
+            changed.notify_one();
+        })
+    }
+
+    async fn end(&self, child: &mut Child, limit: Duration) {
+        let end = end(&self.children, child, limit).await;
+        self.set(|s| s.last_end = Some(end.clone()));
+    }
+
+    fn set(&self, change: impl Fn(&mut ProgramState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+
+    async fn ask(&self, readiness: Readiness) -> Result<(), String> {
+        let check = Check::Http { port: readiness.port, path: readiness.path.into(), host: None };
+        let loopback = Ipv4Addr::LOCALHOST.into();
+        probe::over_network(check, Arc::clone(&self.program.netns), loopback, Duration::from_secs(1)).await
+    }
+
+    async fn keep_asking(&self, readiness: Readiness) -> std::convert::Infallible {
+        let mut was_ready = None;
+        loop {
+            let ready = self.ask(readiness).await.is_ok();
+            if was_ready != Some(ready) {
+                was_ready = Some(ready);
+                self.set(|s| s.ready = ready);
+            }
+            // Until it is ready, people wait.
+            sleep(Duration::from_millis(if ready { 1000 } else { 30 })).await;
+        }
+    }
+
+    async fn start(&self, side: usize) -> std::io::Result<Child> {
+        let program = &self.program;
+        let own = program.instances[side].env.iter();
+        self.children
+            .start(Launch {
+                program: exe::own(),
+                name: "ambit".into(),
+                args: program.args.iter().map(Into::into).collect(),
+                env: program.env.iter().chain(own).cloned().collect(),
+                directory: None,
+                output: program.log.pipe("")?,
+                netns: Arc::clone(&program.netns),
+                pod: None,
+            })
+            .await
+    }
+}
+
+/// Asks a process to end, and makes it end after `limit`; says how it ended.
+async fn end(children: &Children, child: &mut Child, limit: Duration) -> String {
+    children.signal(child.pid, Signal::TERM);
+    let exit = match timeout(limit, &mut child.ended).await {
+        Ok(exit) => exit,
+        Err(_) => {
+            children.signal(child.pid, Signal::KILL);
+            (&mut child.ended).await
+        }
+    };
+    exit.unwrap_or(Exit::Signal(libc::SIGKILL)).to_string()
 }
 
 /// Resolves once it should stop, with how long it may take.
 async fn told_to_stop(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
     // Nobody left to tell us means stop at once.
     stop.wait_for(Option::is_some).await.map_or(Duration::ZERO, |limit| limit.unwrap_or_default())
-}
-
-async fn start(program: &Program, children: &Arc<Children>) -> std::io::Result<crate::sys::children::Child> {
-    children
-        .start(Launch {
-            program: exe::own(),
-            name: "ambit".into(),
-            args: program.args.iter().map(Into::into).collect(),
-            env: program.env.clone(),
-            directory: None,
-            output: program.log.pipe("")?,
-            netns: Arc::clone(&program.netns),
-            pod: None,
-        })
-        .await
 }

@@ -45,6 +45,14 @@ pub(crate) enum Load {
         #[arg(long, default_value_t = 1000)]
         connections: usize,
     },
+    /// Opens connections one after another, and breaks each off (RST) in the middle of a transfer.
+    Resets {
+        /// HOST:PORT of a `peer`.
+        to: String,
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        connections: usize,
+    },
     /// Connects, says nothing, and prints the first line it hears.
     FirstLine {
         /// HOST:PORT.
@@ -61,6 +69,7 @@ pub(crate) fn run(load: &Load) -> Result<ExitCode> {
         Load::Transfer { to, up, down } => transfer(to, *up, *down),
         Load::HalfClose { to, bytes } => half_close(to, *bytes),
         Load::Hold { to, connections } => hold(to, *connections),
+        Load::Resets { to, connections } => resets(to, *connections),
         Load::FirstLine { to } => first_line(to),
         Load::Pace(pace) => pace::run(pace),
     }
@@ -154,6 +163,21 @@ fn hold(to: &str, connections: usize) -> Result<ExitCode> {
         }
     }
     println!("{connections} connections opened in {} ms, all answered twice", opened.as_millis());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "its output is its purpose")]
+fn resets(to: &str, connections: usize) -> Result<ExitCode> {
+    /// More than fits between the two ends, so that it never ends by itself.
+    const MUCH: u64 = 1 << 30;
+    for number in 0..connections {
+        let mut stream = connect(to, PATIENCE).with_context(|| format!("connection {number}"))?;
+        writeln!(stream, "both {MUCH}")?;
+        peer::send(&mut stream, peer::FROM_CLIENT, peer::CHUNK as u64)?;
+        peer::check(&mut stream, peer::FROM_SERVER, peer::CHUNK as u64)?;
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+    }
+    println!("{connections} connections broken off");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Failures that are told in words; the others are only counted.
 const TOLD: usize = 10;
@@ -27,6 +27,9 @@ pub(crate) struct Pace {
     /// Ask on one connection all the time. Its end is a failure.
     #[arg(long)]
     kept: bool,
+    /// Stop at the first failure.
+    #[arg(long)]
+    to_failure: bool,
 }
 
 #[derive(Default)]
@@ -34,6 +37,8 @@ struct Tally {
     good: u64,
     failed: u64,
     failures: Vec<String>,
+    /// When the first failure was seen, in milliseconds since 1970.
+    first_failure: Option<u128>,
     answers: BTreeMap<String, u64>,
     slowest: Duration,
 }
@@ -67,9 +72,15 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
             Err(e) => {
                 kept = None;
                 tally.failed += 1;
+                tally.first_failure.get_or_insert_with(|| {
+                    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+                });
                 if tally.failures.len() < TOLD {
                     let at = asked.duration_since(started).as_millis();
                     tally.failures.push(format!("at {at} ms, after {} ms: {e:#}", took.as_millis()));
+                }
+                if pace.to_failure {
+                    break;
                 }
             }
         }
@@ -80,6 +91,7 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
         "good": tally.good,
         "failed": tally.failed,
         "failures": tally.failures,
+        "firstFailureMs": tally.first_failure.and_then(|ms| u64::try_from(ms).ok()),
         "answers": tally.answers,
         "slowestMs": u64::try_from(tally.slowest.as_millis()).unwrap_or(u64::MAX),
         "tookMs": u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -1,12 +1,13 @@
 //! Stop accepting, finish, then end.
 //!
 //! ```text
-//!  Running ──drain(deadline)──▶ Draining ──all tokens gone, or deadline──▶ Forced
-//!            listeners stop      connections finish                        what is left is cut
+//!  Running ──drain(deadline)──▶ Closing ──all doors closed──▶ Draining ──all tokens gone, or deadline──▶ Forced
+//!                               listeners close               connections finish                         what is left is cut
 //! ```
 //!
-//! The program keeps the one [`Trigger`] and gives out [`Watch`]es. Every connection holds a [`Token`] while it is open; draining waits
-//! for the last of them.
+//! The program keeps the one [`Trigger`] and gives out [`Watch`]es. Every listener holds a [`Door`] while it is open, so that nobody is
+//! asked to connect elsewhere while the way there may still lead here. Every connection holds a [`Token`] while it is open; draining
+//! waits for the last of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,11 +16,15 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+/// How long the listeners may take to close before the drain goes on without them.
+const DOORS: Duration = Duration::from_secs(2);
+
 /// Starts the drain. There is one per program. Dropping it unused counts as forcing: who waits for it must not wait forever.
 #[derive(Debug)]
 pub struct Trigger {
     phase: watch::Sender<Phase>,
     open: Arc<Open>,
+    doors: Arc<Open>,
 }
 
 /// Tells of the drain, and counts what must finish first. Cheap to clone; usable from any runtime.
@@ -27,7 +32,12 @@ pub struct Trigger {
 pub struct Watch {
     phase: watch::Receiver<Phase>,
     open: Arc<Open>,
+    doors: Arc<Open>,
 }
+
+/// A listener that is open: hold it until the listener is closed.
+#[derive(Debug)]
+pub struct Door(#[allow(dead_code, reason = "held, and counted when it is dropped")] Token);
 
 /// Something that wants to finish before the program ends: hold it while a connection is open.
 #[derive(Debug)]
@@ -45,6 +55,7 @@ pub struct Drained {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Running,
+    Closing,
     Draining,
     Forced,
 }
@@ -58,15 +69,21 @@ struct Open {
 /// A trigger and the first of its watches.
 pub fn new() -> (Trigger, Watch) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    let open = Arc::new(Open::default());
-    (Trigger { phase: sender, open: open.clone() }, Watch { phase: receiver, open })
+    let (open, doors) = (Arc::new(Open::default()), Arc::new(Open::default()));
+    (Trigger { phase: sender, open: open.clone(), doors: doors.clone() }, Watch { phase: receiver, open, doors })
 }
 
 impl Trigger {
-    /// Starts the drain, waits until every token is gone or `deadline` has passed, then forces. Says how many were left.
+    /// Starts the drain: waits until every door is closed, then until every token is gone or `deadline` has passed, then forces.
+    /// Says how many were left.
     pub async fn drain(self, deadline: Duration) -> Drained {
+        let ends = tokio::time::Instant::now() + deadline;
+        self.phase.send_replace(Phase::Closing);
+        if tokio::time::timeout(DOORS.min(deadline), self.doors.none_left()).await.is_err() {
+            tracing::warn!(left = self.doors.count.load(Ordering::Acquire), "listeners that did not close in time");
+        }
         self.phase.send_replace(Phase::Draining);
-        let finished = tokio::time::timeout(deadline, self.open.none_left()).await;
+        let finished = tokio::time::timeout_at(ends, self.open.none_left()).await;
         let left = if finished.is_ok() { 0 } else { self.open.count.load(Ordering::Acquire) };
         self.phase.send_replace(Phase::Forced);
         Drained { left }
@@ -74,7 +91,12 @@ impl Trigger {
 }
 
 impl Watch {
-    /// Returns once the drain has started: stop accepting.
+    /// Returns once the drain begins: close the listeners.
+    pub async fn closing(&self) {
+        self.reached(Phase::Closing).await;
+    }
+
+    /// Returns once the listeners are closed: tell peers to go elsewhere.
     pub async fn started(&self) {
         self.reached(Phase::Draining).await;
     }
@@ -84,15 +106,19 @@ impl Watch {
         self.reached(Phase::Forced).await;
     }
 
-    /// Whether the drain has started.
+    /// Whether the drain has begun.
     pub fn has_started(&self) -> bool {
-        *self.phase.borrow() >= Phase::Draining || self.phase.has_changed().is_err()
+        *self.phase.borrow() >= Phase::Closing || self.phase.has_changed().is_err()
     }
 
     /// Counts one more thing the drain waits for, until the token is dropped.
     pub fn token(&self) -> Token {
-        self.open.count.fetch_add(1, Ordering::AcqRel);
-        Token { open: self.open.clone() }
+        Token::of(&self.open)
+    }
+
+    /// Counts one more listener that has to be closed before anybody is told to go elsewhere.
+    pub fn door(&self) -> Door {
+        Door(Token::of(&self.doors))
     }
 
     /// Tokens held now.
@@ -112,10 +138,16 @@ impl fmt::Debug for Watch {
     }
 }
 
+impl Token {
+    fn of(open: &Arc<Open>) -> Self {
+        open.count.fetch_add(1, Ordering::AcqRel);
+        Self { open: open.clone() }
+    }
+}
+
 impl Clone for Token {
     fn clone(&self) -> Self {
-        self.open.count.fetch_add(1, Ordering::AcqRel);
-        Self { open: self.open.clone() }
+        Self::of(&self.open)
     }
 }
 
@@ -198,6 +230,39 @@ mod tests {
         assert_eq!(forced - drained.0, Duration::from_secs(5));
         drop((second, third));
         assert_eq!(watch.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_sent_elsewhere_before_the_doors_are_closed() {
+        let (trigger, watch) = new();
+        let (door, token) = (watch.door(), watch.token());
+        let begun = tokio::time::Instant::now();
+        let (closed, sent) = tokio::join!(
+            async {
+                watch.closing().await;
+                assert!(watch.has_started());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                drop(door);
+                begun.elapsed()
+            },
+            async {
+                tokio::join!(trigger.drain(LONG), async {
+                    watch.started().await;
+                    drop(token);
+                    begun.elapsed()
+                })
+            }
+        );
+        assert_eq!((closed, sent), (Duration::from_secs(1), (Drained { left: 0 }, Duration::from_secs(1))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_door_that_stays_open_holds_nobody_up_for_long() {
+        let (trigger, watch) = new();
+        let (_door, _token) = (watch.door(), watch.token());
+        let begun = tokio::time::Instant::now();
+        assert_eq!(trigger.drain(Duration::from_secs(5)).await, Drained { left: 1 });
+        assert_eq!(begun.elapsed(), Duration::from_secs(5), "the deadline holds all the same");
     }
 
     #[tokio::test(start_paused = true)]

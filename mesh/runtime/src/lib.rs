@@ -31,4 +31,4 @@ pub mod shutdown;
 pub mod trace;
 
 mod text;
-mod timestamp;
+pub mod timestamp;

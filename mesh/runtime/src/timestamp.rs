@@ -5,13 +5,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment between 1970 and 9999, to the microsecond.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Timestamp {
+pub struct Timestamp {
     micros: u64,
 }
 
 impl Timestamp {
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        SystemTime::now().into()
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { micros: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
     }
 }

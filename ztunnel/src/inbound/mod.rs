@@ -73,7 +73,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         }
     };
     let caller = Rc::new(connection.peer.clone());
-    let draining = shared.drain.started();
+    let draining = pod.sends_callers_away(&shared.drain);
     tokio::pin!(draining);
     let mut going_away = false;
     let (revoked, told_revoked) = watch::channel(false);

@@ -92,6 +92,7 @@ fn told() -> Told {
         revocation: RevocationMetrics::register(&mut metrics),
         access_log,
         drain: drain::new().1,
+        pooled: prometheus_client::metrics::gauge::Gauge::default(),
     };
     Told { shared: Arc::new(shared), metrics, lines }
 }
