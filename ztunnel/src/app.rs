@@ -24,7 +24,7 @@ use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::timestamp::Timestamp;
 use mesh_runtime::{admin, drain};
-use mesh_xds::follow;
+use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, ControlPlane};
 use crate::dns::Dns;
@@ -126,9 +126,14 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         .dns
         .as_ref()
         .map(|dns| Dns::new(dns, tables.clone(), config.sockets.clone(), Path::new("/etc/resolv.conf"), &mut metrics));
+    let (demand, demands) = match config.on_demand && config.xds.is_some() {
+        true => Some(demand::demand()).unzip(),
+        false => (None, None),
+    };
     let shared = Arc::new(Shared {
         dns,
         tables: tables.clone(),
+        demand,
         certificates: certificates.clone(),
         names: Names::default(),
         traffic,
@@ -176,7 +181,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         Some(xds) => {
             let channel = channel::connect(&control_channel(config, xds)?).context("XDS_ADDRESS")?;
             let node = config.node_info().to_node();
-            tokio::spawn(mesh_xds::client::run(channel, node, writer, None, Arc::new(XdsCounters(xds_metrics))));
+            tokio::spawn(mesh_xds::client::run(channel, node, writer, demands, Arc::new(XdsCounters(xds_metrics))));
         }
         // The file has said everything.
         None => writer.synced(),

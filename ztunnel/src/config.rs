@@ -40,6 +40,8 @@ pub struct Config {
     pub ca: ControlPlane,
     /// `LOCAL_XDS_PATH` or `LOCAL_XDS`: workloads, services and policies without a control plane.
     pub local_xds: Option<FileOrInline>,
+    /// `XDS_ON_DEMAND`: addresses come when a connection needs them, instead of all of them beforehand.
+    pub on_demand: bool,
     /// `AUTH_TOKEN`: how it proves itself to the control plane.
     pub token: Token,
     /// `SECRET_TTL`: certificate lifetime to ask for.
@@ -156,6 +158,7 @@ impl Config {
             },
             ca: control_plane(env, "CA"),
             local_xds: local_xds(env)?,
+            on_demand: on_demand(env)?,
             token: match env.file_or_inline("AUTH_TOKEN") {
                 Some(FileOrInline::Inline(token)) => Token::Literal(token),
                 Some(FileOrInline::File(path)) => Token::File(path),
@@ -253,6 +256,20 @@ fn pairs(env: &Env, prefix: &str) -> Vec<(String, String)> {
     env.with_prefix(prefix).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
+/// `XDS_ON_DEMAND`: not while DNS is answered here, which needs all services beforehand (contract, section 7.3).
+fn on_demand(env: &Env) -> Result<bool, ConfigError> {
+    let on = env.bool("XDS_ON_DEMAND")?.unwrap_or(false);
+    match on && dns(env)?.is_some() {
+        true => Err(ConfigError::Invalid {
+            name: "XDS_ON_DEMAND".into(),
+            value: "true".into(),
+            expected: "false unless ISTIO_META_DNS_CAPTURE=false: names are answered from tables that are complete"
+                .into(),
+        }),
+        false => Ok(on),
+    }
+}
+
 /// `ISTIO_META_DNS_CAPTURE`: unset is on, and of all values only `true` (upstream's reading). Pods see it only where the
 /// node agent captures their DNS.
 fn dns(env: &Env) -> Result<Option<DnsConfig>, ConfigError> {
@@ -304,6 +321,14 @@ mod tests {
     fn an_empty_xds_address_is_off() {
         assert!(config(&[("XDS_ADDRESS", "")]).xds.is_none());
         assert_eq!(config(&[("XDS_ADDRESS", "http://a:15010")]).xds.unwrap().address, "http://a:15010");
+    }
+
+    #[test]
+    fn addresses_on_demand_and_dns_exclude_each_other() {
+        assert!(!config(&[]).on_demand);
+        assert!(config(&[("XDS_ON_DEMAND", "true"), ("ISTIO_META_DNS_CAPTURE", "false")]).on_demand);
+        let error = Config::from_env(&[("XDS_ON_DEMAND", "true")].into_iter().collect()).unwrap_err().to_string();
+        assert!(error.contains("XDS_ON_DEMAND") && error.contains("ISTIO_META_DNS_CAPTURE"), "{error}");
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! What every worker reads: settings, tables, certificates, and where to report. Nothing here is written on the data
 //! path but counters.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_handoff::PodInfo;
 use mesh_identity::store::Store;
 use mesh_model::policy::{Decision, Facts, Reason};
+use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::drain;
 use mesh_runtime::metrics::TrafficMetrics;
+use mesh_xds::demand::{Demand, Unanswered};
 use mesh_xds::follow::Reader;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, timeout_at};
@@ -28,6 +31,8 @@ const AWAIT_TABLES: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tables: Reader,
+    /// Asks for what the tables lack, when they are filled on demand.
+    pub(crate) demand: Option<Demand>,
     pub(crate) certificates: Store,
     /// Addresses of workloads that have only a hostname.
     pub(crate) names: Names,
@@ -102,7 +107,24 @@ pub(crate) async fn local_workload(tables: &Reader, pod: &PodInfo) -> Result<Arc
 impl Shared {
     /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
     pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
+        let known = |tables: &Tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).is_some();
+        if let Some(demand) = &self.demand
+            && !self.tables.read(known)
+        {
+            // Silence shows below. The uid is how control planes name pods (trap 40).
+            let uid = format!("{}//Pod/{}/{}", self.config.cluster, pod.namespace, pod.name);
+            let _ = demand.fetch(&uid, AWAIT_TABLES).await;
+        }
         local_workload(&self.tables, pod).await
+    }
+
+    /// Sees to it that the tables hold what a decision about a connection of `client` to `dialled` depends on, when
+    /// they are filled on demand.
+    pub(crate) async fn complete(&self, client: &Workload, dialled: IpAddr) -> Result<(), Unanswered> {
+        match &self.demand {
+            Some(demand) => demand.complete(&self.tables, client, &self.config.network, dialled, AWAIT_TABLES).await,
+            None => Ok(()),
+        }
     }
 
     /// Asks the policies about a connection to a local workload. A policy that the workload names and that has not

@@ -3,18 +3,18 @@
 //! What the messages mean is decided in [`delta::client`](crate::delta::client). What was received stays through
 //! disconnections, for as long as they last; only the control plane removes.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use mesh_identity::channel::ControlChannel;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
 use crate::delta::Client;
+use crate::demand::{Demands, Question};
 use crate::follow::Writer;
 use crate::observe::{End, Observer};
 use crate::service::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -34,8 +34,7 @@ pub async fn run(
     demand: Option<Demands>,
     observer: Arc<dyn Observer>,
 ) -> Infallible {
-    let mut follower =
-        Follower { state: Client::new(node, demand.is_some()), writer, demand, observer, waiting: HashMap::new() };
+    let mut follower = Follower { state: Client::new(node, demand.is_some()), writer, demand, observer };
     let mut backoff = Backoff::default();
     loop {
         let ended = follower.stream(channel.clone()).await;
@@ -52,48 +51,11 @@ pub async fn run(
     }
 }
 
-/// Asks for addresses on demand. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Demand(mpsc::Sender<Question>);
-
-/// The other end of a [`Demand`], for [`run`].
-#[derive(Debug)]
-pub struct Demands(mpsc::Receiver<Question>);
-
-#[derive(Debug)]
-struct Question {
-    key: String,
-    answered: oneshot::Sender<()>,
-}
-
-/// A way to ask for addresses on demand.
-pub fn demand() -> (Demand, Demands) {
-    let (sender, receiver) = mpsc::channel(OUTGOING);
-    (Demand(sender), Demands(receiver))
-}
-
-impl Demand {
-    /// Asks for `key` (`network/ip`, `namespace/hostname` or a uid) and waits until the control plane has answered.
-    /// What it said is then in the tables; nothing there means that it knows nothing. Keys asked for once are kept
-    /// up to date and answered at once. Waits for as long as the control plane is silent: bound it.
-    pub async fn fetch(&self, key: &str) {
-        let (answered, wait) = oneshot::channel();
-        if self.0.send(Question { key: key.to_owned(), answered }).await.is_ok() {
-            // Dropped with the follower: then nobody will answer.
-            let _ = wait.await;
-        }
-    }
-}
-
-/// Those who wait for the answer to a key; None: answered already.
-type Waiting = HashMap<String, Option<Vec<oneshot::Sender<()>>>>;
-
 struct Follower {
     state: Client,
     writer: Writer,
     demand: Option<Demands>,
     observer: Arc<dyn Observer>,
-    waiting: Waiting,
 }
 
 /// How a stream ended.
@@ -166,30 +128,28 @@ impl Follower {
         if self.state.ready() {
             self.writer.synced();
         }
-        for key in received.answered {
-            for waiting in self.waiting.insert(key, None).flatten().into_iter().flatten() {
-                let _ = waiting.send(());
-            }
+        let mut forget = None;
+        if let Some(demands) = &mut self.demand {
+            let keys = demands.answer(received.answered, received.absent);
+            forget = self.state.unsubscribe(keys);
         }
         let _ = requests.send(received.answer).await;
+        if let Some(request) = forget {
+            let _ = requests.send(request).await;
+        }
     }
 
     /// Joins those who wait for a key; gives the request to send if it is a new one.
     fn ask(&mut self, question: Question) -> Option<DeltaDiscoveryRequest> {
-        match self.waiting.entry(question.key.clone()).or_insert_with(|| Some(Vec::new())) {
-            Some(waiting) => waiting.push(question.answered),
-            None => {
-                let _ = question.answered.send(());
-            }
-        }
-        self.state.subscribe(&question.key)
+        let key = self.demand.as_mut()?.wait(question)?;
+        self.state.subscribe(&key)
     }
 }
 
 /// The next question; never, when nothing is asked on demand.
 async fn next(demand: &mut Option<Demands>) -> Option<Question> {
     match demand {
-        Some(demands) => demands.0.recv().await,
+        Some(demands) => demands.next().await,
         None => None,
     }
 }

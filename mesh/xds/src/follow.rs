@@ -216,42 +216,4 @@ mod tests {
         writer.synced();
         assert!(*reader.synced().borrow());
     }
-
-    /// By hand, in a release build: `cargo test --release -p mesh-xds -- --ignored`. Readers share the machine with
-    /// whatever else runs, so the figure is no promise on a busy one.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    #[ignore = "measures time"]
-    async fn a_full_resync_does_not_stop_readers() {
-        use std::sync::atomic::{AtomicBool, Ordering};
-        use std::time::Instant;
-
-        let (mut writer, reader) = tables();
-        let done = Arc::new(AtomicBool::new(false));
-        let longest = std::thread::spawn({
-            let done = done.clone();
-            move || {
-                let mut longest = Duration::ZERO;
-                while !done.load(Ordering::Relaxed) {
-                    let start = Instant::now();
-                    reader.read(|t| t.workload("7").is_some());
-                    longest = longest.max(start.elapsed());
-                    std::thread::sleep(Duration::from_micros(100));
-                }
-                longest
-            }
-        });
-        for round in 0..3 {
-            let many = (0..100_000_u32).map(|n| {
-                let ip = std::net::Ipv4Addr::from(0x0a00_0000 + n).into();
-                let mut workload = Workload { addresses: vec![ip], ..Workload::empty(n.to_string()) };
-                workload.name = format!("{n}-{round}").into();
-                workload.services.insert(NamespacedName::new("shop", format!("s{}", n % 1000)), Vec::new());
-                Resource::Workload(Arc::new(workload))
-            });
-            writer.apply(Kind::Address, many.collect(), Vec::new()).await;
-        }
-        done.store(true, Ordering::Relaxed);
-        let longest = longest.join().unwrap();
-        assert!(longest < Duration::from_millis(20), "a reader waited for {longest:?}");
-    }
 }

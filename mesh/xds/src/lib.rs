@@ -7,6 +7,7 @@
 //! | [`server`] | one subscriber's session over gRPC |
 //! | [`follow`] | a proxy's tables: one writer, many readers |
 //! | [`backoff`], [`node`] | when to reconnect; how a proxy introduces itself (pure) |
+//! | [`demand`] | asks for what a decision lacks, when addresses come only on demand |
 //! | [`client`] | keeps the tables following the control plane: stream, reconnects, apply, acknowledge |
 //! | [`observe`] | what is counted |
 //!
@@ -16,6 +17,7 @@
 pub mod backoff;
 pub mod client;
 pub mod delta;
+pub mod demand;
 pub mod follow;
 pub mod node;
 pub mod observe;

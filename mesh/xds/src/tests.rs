@@ -16,7 +16,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::client::{self, Demand};
+use crate::client;
+use crate::demand::{self, Demand, Unanswered};
 use crate::follow::{self, Reader};
 use crate::node::NodeInfo;
 use crate::observe::{End, Observer};
@@ -165,7 +166,7 @@ fn node() -> Node {
 fn follow(config: &ChannelConfig, node: Node, on_demand: bool) -> Proxy {
     let (writer, tables) = follow::tables();
     let counted = Arc::new(Counted::default());
-    let (demand, demands) = client::demand();
+    let (demand, demands) = demand::demand();
     let demands = on_demand.then_some(demands);
     let channel = channel::connect(config).unwrap();
     let task = tokio::spawn(client::run(channel, node, writer, demands, counted.clone()));
@@ -261,7 +262,7 @@ async fn on_demand_only_what_is_asked_for_comes() {
     let demand = proxy.demand.clone().unwrap();
     let ask = |key: &'static str| {
         let demand = demand.clone();
-        async move { tokio::time::timeout(SOON, demand.fetch(key)).await.expect("answered in time") }
+        async move { demand.fetch(key, SOON).await.unwrap() }
     };
     ask("/10.0.0.2").await;
     assert!(proxy.tables.read(|t| t.workload("b").is_some() && t.workload("a").is_none()));
@@ -272,6 +273,72 @@ async fn on_demand_only_what_is_asked_for_comes() {
     publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2"), workload("c", "10.0.0.3")]);
     proxy.until(|t| t.workload("c").is_some()).await;
     assert!(proxy.tables.read(|t| t.workload("a").is_none()));
+}
+
+#[tokio::test]
+async fn trap_36_nothing_comes_until_it_is_asked_for_and_what_is_unknown_is_remembered() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1")]);
+    let mut plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), true);
+    proxy.synced().await;
+    let demand = proxy.demand.clone().unwrap();
+    assert_eq!(proxy.tables.read(|t| t.workloads().count()), 0);
+    demand.fetch("/192.0.2.1", SOON).await.unwrap();
+    demand.fetch("/10.0.0.1", SOON).await.unwrap();
+    let before = proxy.counted.bytes.lock().unwrap().len();
+    demand.fetch("/192.0.2.1", SOON).await.unwrap();
+    demand.fetch("/10.0.0.1", SOON).await.unwrap();
+    assert_eq!(proxy.counted.bytes.lock().unwrap().len(), before, "asked once");
+
+    plane.stop();
+    proxy.counted.until(|c| !c.ends.lock().unwrap().is_empty()).await;
+    demand.fetch("/192.0.2.1", SOON).await.unwrap();
+    let short = Duration::from_millis(50);
+    assert_eq!(demand.fetch("/192.0.2.2", short).await, Err(Unanswered::Silent("/192.0.2.2".into(), short)));
+
+    // What was asked for is asked again on the next stream, and what became of it meanwhile is told.
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("b", "192.0.2.1")]);
+    plane.serve(publisher.subscribe());
+    proxy.until(|t| t.workload("b").is_some() && t.workload("a").is_none()).await;
+    demand.fetch("/192.0.2.2", SOON).await.unwrap();
+}
+
+/// Trap 28 besides: the waypoint of what was dialled is part of the decision, so it is asked for too.
+#[tokio::test]
+async fn on_demand_a_connection_gets_all_that_its_decision_needs() {
+    use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+    use mesh_model::service::{Service, Vip};
+
+    let at =
+        |ip: &str| vec![Vip { address: NetworkAddress { network: "".into(), ip: ip.parse().unwrap() }, prefix: None }];
+    let destination = GatewayDestination::Hostname(NamespacedName::new("shop", "wp"));
+    let waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 }.into());
+    let of = |service: &str, uid: &str, ip: &str| {
+        let mut workload = Workload { addresses: vec![ip.parse().unwrap()], ..Workload::empty(uid) };
+        workload.services.insert(NamespacedName::new("shop", service), Vec::new());
+        Resource::Workload(workload.into())
+    };
+    let mut publisher = Publisher::new();
+    publisher.publish([
+        Resource::Service(Service { vips: at("10.96.0.1"), waypoint, ..Service::empty("shop", "cart") }.into()),
+        Resource::Service(Service { vips: at("10.96.0.2"), ..Service::empty("shop", "wp") }.into()),
+        of("cart", "cart-1", "10.0.0.1"),
+        of("wp", "wp-1", "10.0.0.2"),
+        of("other", "other-1", "10.0.0.3"),
+    ]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), true);
+    proxy.synced().await;
+    let client = Workload::empty("client");
+    let demand = proxy.demand.clone().unwrap();
+    demand.complete(&proxy.tables, &client, "", "10.96.0.1".parse().unwrap(), SOON).await.unwrap();
+    proxy.tables.read(|t| {
+        assert!(t.service(&NamespacedName::new("shop", "wp")).is_some());
+        assert_eq!(t.endpoints(&NamespacedName::new("shop", "wp")).len(), 1);
+        assert_eq!(t.workloads().count(), 2, "and nothing else");
+    });
 }
 
 #[tokio::test]

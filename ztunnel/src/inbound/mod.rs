@@ -212,6 +212,14 @@ pub(crate) async fn enter(
         early.failed("UNKNOWN_WORKLOAD", &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "UNKNOWN_WORKLOAD" }
     })?;
+    // What is asked for and is not ours may be what we are the waypoint of.
+    if let Authority::Address(address) = target
+        && !workload.addresses.contains(&address.ip())
+        && let Err(error) = shared.complete(&workload, address.ip()).await
+    {
+        early.failed("NO_ANSWER_ON_DEMAND", &error);
+        return Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" });
+    }
     let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target)).map_err(|error| {
         early.failed(error.code(), &error);
         TurnedAway { status: error.status(), code: error.code() }

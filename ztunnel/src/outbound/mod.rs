@@ -40,6 +40,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(client) => client,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
+    if let Err(error) = worker.shared.complete(&client, dialled.ip()).await {
+        return early.failed("NO_ANSWER_ON_DEMAND", &error);
+    }
     let network = &worker.shared.config.network;
     let mut plan = worker.shared.tables.read(|t| plan::plan(t, &client, network, from, dialled, rand::random()));
     loop {

@@ -84,6 +84,7 @@ fn told() -> Told {
     let shared = Shared {
         config: Config::from_env(&Env::default()).unwrap(),
         tables: mesh_xds::follow::tables().1,
+        demand: None,
         certificates: Store::new(&tokio::runtime::Handle::current(), Arc::new(NoAuthority), StoreOptions::default()),
         names: crate::names::Names::default(),
         traffic: TrafficMetrics::register(&mut metrics),

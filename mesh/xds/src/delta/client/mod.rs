@@ -47,6 +47,8 @@ pub struct Received {
     pub rejected: Vec<Rejected>,
     /// The on-demand keys that this response answers, found or not.
     pub answered: Vec<String>,
+    /// Those of them that mean nothing to the control plane.
+    pub absent: Vec<String>,
     /// Acknowledges, or says what was rejected. To send once the tables are changed.
     pub answer: DeltaDiscoveryRequest,
 }
@@ -114,6 +116,16 @@ impl Client {
         keys.insert(key.to_owned()).then(|| subscribe(Kind::Address, vec![key.to_owned()]))
     }
 
+    /// Asks for these no longer. None when there is nothing to send.
+    pub fn unsubscribe(&mut self, mut names: Vec<String>) -> Option<DeltaDiscoveryRequest> {
+        let keys = self.subscriptions.get_mut(&Kind::Address)?.keys.as_mut()?;
+        names.retain(|key| keys.remove(key));
+        (!names.is_empty()).then(|| DeltaDiscoveryRequest {
+            resource_names_unsubscribe: names,
+            ..subscribe(Kind::Address, Vec::new())
+        })
+    }
+
     /// Takes a response in.
     ///
     /// # Errors
@@ -143,6 +155,10 @@ impl Client {
             }
         }
         let mut removals = Vec::new();
+        let mut absent = Vec::new();
+        let wanted = |key: &String| subscription.keys.as_ref().is_some_and(|keys| keys.contains(key));
+        absent
+            .extend(response.removed_resources.iter().filter(|key| wanted(key) && !mentioned.contains(*key)).cloned());
         for name in response.removed_resources {
             // What is both sent and removed is there.
             if !present.contains(&name)
@@ -160,7 +176,7 @@ impl Client {
             error_detail: (!rejected.is_empty()).then(|| reasons(&rejected)),
             ..DeltaDiscoveryRequest::default()
         };
-        Ok(Received { kind, upserts, removals, rejected, answered, answer })
+        Ok(Received { kind, upserts, removals, rejected, answered, absent, answer })
     }
 
     /// [`Self::receive`] of a message as it is on the wire.

@@ -172,6 +172,7 @@ fn on_demand_begins_with_nothing_and_asks_key_by_key() {
     found.aliases = vec!["/10.0.0.1".into()];
     let received = client.receive(response(Kind::Address, vec![found], &["shop/none"])).unwrap();
     assert_eq!(received.answered, ["/10.0.0.1", "shop/none"]);
+    assert_eq!(received.absent, ["shop/none"]);
     assert!(received.removals.is_empty(), "what was never held is not removed");
 
     // A reconnect: not everything; what is held; then the keys, in a request of their own.
@@ -180,6 +181,13 @@ fn on_demand_begins_with_nothing_and_asks_key_by_key() {
     assert_eq!(requests[0].initial_resource_versions, BTreeMap::from([("a".into(), "1".into())]));
     assert_eq!(requests[1].resource_names_subscribe, ["/10.0.0.1", "shop/none"]);
     assert!(requests[1].initial_resource_versions.is_empty());
+
+    // What is given up is said in a request of its own too, and asked for anew when it is wanted again.
+    let given_up = client.unsubscribe(vec!["shop/none".into(), "never/asked".into()]).unwrap();
+    assert_eq!(given_up.resource_names_unsubscribe, ["shop/none"]);
+    assert!(given_up.response_nonce.is_empty() && given_up.resource_names_subscribe.is_empty());
+    assert_eq!(client.unsubscribe(vec!["shop/none".into()]), None);
+    assert!(client.subscribe("shop/none").is_some());
 }
 
 #[test]
