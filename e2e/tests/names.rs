@@ -3,8 +3,8 @@
 //!
 //! Names of services are in the pods' hosts files as well; the trials ask in forms that no hosts file has.
 //!
-//! Seen red when the node agent captured no DNS; the second trial when ztunnel's answers kept the id it had asked with;
-//! the third without the rules that give ztunnel's own queries a conntrack zone of their own (Trap 9).
+//! The second trial was seen red when forwarded answers kept the id that ztunnel had asked with; the third without the
+//! rule that gives ztunnel's own queries a conntrack zone of their own (Trap 9).
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::folder::Folder;
