@@ -94,6 +94,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let (drain, draining) = drain::new();
 
     let mut metrics = Metrics::new("ztunnel", env!("CARGO_PKG_VERSION"));
+    metrics.watch_runtime(tokio::runtime::Handle::current());
     let traffic = TrafficMetrics::register(&mut metrics);
     let reasons = ReasonMetrics::register(&mut metrics);
     let revocation = RevocationMetrics::register(&mut metrics);

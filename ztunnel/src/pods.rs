@@ -253,17 +253,49 @@ impl Pods {
     }
 
     fn say_ready(&self, ready: &Part, snapshot_sent: bool) {
-        match self.pending.values().next() {
-            Some(first) => {
-                ready.not_ready(format!("{} pods not served, one because {}", self.pending.len(), first.error));
-            }
+        match pods_not_served(self.pending.values().map(|p| (&*p.info, &*p.error))) {
+            Some(detail) => ready.not_ready(detail),
             None if snapshot_sent => ready.ready(),
             None => ready.not_ready("waiting for the node agent's snapshot"),
         }
     }
 }
 
+/// Most pods that a readiness detail names.
+const NAMED: usize = 10;
+
+/// Names the pods that were handed over and are not served, the first ones, and says why the first is not: a pod must
+/// never be outside the mesh in silence.
+fn pods_not_served<'a>(mut pending: impl Iterator<Item = (&'a PodInfo, &'a str)> + Clone) -> Option<String> {
+    let all = pending.clone();
+    let (_, error) = pending.next()?;
+    let names: Vec<String> = all.clone().take(NAMED).map(|(pod, _)| pod.to_string()).collect();
+    let count = all.count();
+    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    Some(format!("{count} pods not served: {}{more}; the first because {error}", names.join(", ")))
+}
+
 /// A panic while it was held cannot leave a map half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Never silently outside: the pods are named, and not more of them than a line holds.
+    #[test]
+    fn pods_that_are_not_served_are_named() {
+        let pods: Vec<PodInfo> = (0..25)
+            .map(|i| PodInfo { name: format!("web-{i}"), namespace: "shop".into(), service_account: "web".into() })
+            .collect();
+        let detail = |n: usize| pods_not_served(pods.iter().take(n).map(|pod| (pod, "no such namespace")));
+        assert_eq!(detail(0), None);
+        let two = detail(2).unwrap();
+        assert!(two.starts_with("2 pods not served: ") && two.contains("web-0") && two.contains("web-1"), "{two}");
+        assert!(two.ends_with("; the first because no such namespace"), "{two}");
+        let many = detail(25).unwrap();
+        assert!(many.contains("shop/web-9 and 15 more; ") && !many.contains("web-10"), "{many}");
+    }
 }

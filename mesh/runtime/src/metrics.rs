@@ -17,6 +17,7 @@
 //! # Ok::<(), std::fmt::Error>(())
 //! ```
 
+mod executor;
 mod labels;
 mod process;
 mod text_format;
@@ -55,6 +56,11 @@ impl Metrics {
         registry.register("istio_build", "Istio component build info", build);
         registry.register_collector(Box::new(process::ProcessMetrics));
         Self { registry }
+    }
+
+    /// Adds gauges of a tokio runtime, `tokio_*`: the one that does control work.
+    pub fn watch_runtime(&mut self, runtime: tokio::runtime::Handle) {
+        self.registry.register_collector(Box::new(executor::RuntimeMetrics(runtime)));
     }
 
     /// For parts that register metrics of their own.

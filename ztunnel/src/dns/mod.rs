@@ -17,7 +17,7 @@ pub mod answer;
 mod cache;
 mod forward;
 pub mod message;
-mod metrics;
+pub(crate) mod metrics;
 mod nameservers;
 
 use std::cell::{Cell, RefCell};
