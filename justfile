@@ -41,6 +41,7 @@ licences:
 docs:
     scripts/links
     scripts/documented
+    scripts/contract
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 # The whole mesh on this machine, checked step by step.

@@ -131,6 +131,7 @@ fn allow_nothing(mesh: &Mesh) -> Result<()> {
     )
 }
 
+/// Row P3.
 fn strict(mesh: &Mesh) -> Result<()> {
     let mode = |mode: &str| {
         format!(
@@ -152,6 +153,7 @@ fn strict(mesh: &Mesh) -> Result<()> {
     mesh.remove(FILE)
 }
 
+/// Trap 45.
 fn cut(mesh: &Mesh) -> Result<()> {
     let web = format!("{}:9100", mesh.ip("shop/web", false)?);
     let denied = mesh.traffic("shop/thief", &web, &["--kept"])?;

@@ -34,6 +34,7 @@ fn identities(mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
+/// P4 and 5.6: the caller's address is kept.
 fn source_address(mesh: &Mesh) -> Result<()> {
     for (pod, v6) in [("shop/client", false), ("shop/client", true), ("outside/client", false)] {
         let ip = mesh.ip("shop/web", v6)?;
@@ -55,6 +56,7 @@ fn same_node(mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
+/// O15, O16, P4. Trap 12: peers that do not know (yet) that a pod was captured call it in plain text, and are served.
 fn outside(mesh: &Mesh) -> Result<()> {
     let web = mesh.ip("shop/web", false)?;
     let server = mesh.ip("outside/server", false)?;

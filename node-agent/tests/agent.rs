@@ -211,6 +211,7 @@ async fn labels_bring_pods_in_and_out() {
     patiently("nothing is said of pods that are gone", async || node.states().is_empty().then_some(())).await;
 }
 
+/// Trap 13: it fails to start rather than start outside the mesh.
 async fn a_new_pod_starts_only_when_enrolled() {
     let (netns, mut node) = (Netns::new(), Node::new());
     node.write(&[]);
@@ -314,6 +315,7 @@ async fn a_pod_may_be_replaced_at_once() {
     assert_eq!(missing(&second).await, Vec::<String>::new());
 }
 
+/// Trap 13.
 async fn restart_and_stop_leave_pods_alone() {
     let (pair, mut node) = (Pair::new(), Node::new());
     node.write(&[pod("u1", "web", Some(&pair.pod))]);
@@ -347,6 +349,7 @@ async fn restart_and_stop_leave_pods_alone() {
     node.stop().await;
 }
 
+/// Trap 7.
 async fn what_ztunnel_refuses_is_pending_and_tried_again() {
     let (netns, mut node) = (Netns::new(), Node::new());
     node.write(&[]);
@@ -372,6 +375,7 @@ async fn tampering_is_repaired() {
     patiently("the rules are back", async || missing(&netns).await.is_empty().then_some(())).await;
 }
 
+/// Trap 10.
 async fn probes_of_the_node_reach_strict_pods() {
     // The agent runs in this process' own namespace, so that is the node.
     let (netns, mut node) = (Netns::new(), Node::new());

@@ -293,3 +293,6 @@ async fn follow_tables(worker: Rc<Worker>) {
         tokio::time::sleep(SETTLE).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,6 +206,7 @@ mod tests {
     }
 
     /// The bytes are the contract: field numbers are easy to get wrong (del's uid is 2, keep is 5).
+    /// Trap 1: `DelWorkload.uid` is field 2 and `keep` is field 5 of the request.
     #[test]
     fn golden_bytes() {
         assert_eq!(encode_hello(), [0x08, 0x01]);
@@ -243,6 +244,7 @@ mod tests {
         assert_eq!(decode_ack(&[]), Err(DecodeError::NoPayload));
     }
 
+    /// Trap 3: one packet of 1024 bytes.
     #[test]
     fn one_packet_bounds_every_message() {
         let uid = "u".repeat(MAX_PACKET);

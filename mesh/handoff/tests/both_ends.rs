@@ -50,6 +50,7 @@ fn same_file(a: impl AsFd, b: impl AsFd) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
+/// Traps 2 and 3: ztunnel speaks first, and each message has one ack. Trap 4: a Keep is said in the snapshot only.
 #[tokio::test]
 async fn a_snapshot_then_what_happens() {
     let agent = AgentEnd::new();
@@ -129,6 +130,7 @@ async fn an_add_that_waits_behind_the_snapshot_is_not_said_twice() {
     assert_eq!(added, Ok(()));
 }
 
+/// Trap 6.
 #[tokio::test]
 async fn the_newest_takes_adds_and_all_take_dels() {
     let mut node = Node::new(AgentEnd::new());

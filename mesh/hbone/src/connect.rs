@@ -196,6 +196,7 @@ pub fn from_another_network(headers: &HeaderMap, own: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Row I2: what is no authority.
     #[test]
     fn authorities() {
         let address = |s: &str| Ok(Authority::Address(s.parse().unwrap()));
@@ -228,6 +229,7 @@ mod tests {
         }
     }
 
+    /// Trap 17: not percent-encoded; nothing but telemetry reads it.
     #[test]
     fn baggage_says_who_and_reads_back() {
         let mut workload = Workload::empty("u");

@@ -169,6 +169,7 @@ async fn a_peer_that_is_somebody_else_gets_no_byte() {
     .await;
 }
 
+/// Row I1.
 #[tokio::test]
 async fn a_caller_of_another_root_is_not_heard() {
     on_one_thread(async {

@@ -92,6 +92,7 @@ mod tests {
     use super::*;
     use crate::test_ca::id;
 
+    /// Trap 50: in a Struct in field 4; the lifetime is field 3.
     #[test]
     fn the_identity_travels_in_the_metadata() {
         let asked = id("spiffe://td/ns/shop/sa/cart");

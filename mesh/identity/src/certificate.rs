@@ -327,6 +327,7 @@ mod tests {
         assert!(!format!("{certificate:?}").to_lowercase().contains("key"));
     }
 
+    /// Trap 49: the last element is roots, one or several.
     #[test]
     fn intermediates_and_several_roots() {
         let (ca, other) = (TestCa::new(), TestCa::new());
@@ -340,6 +341,7 @@ mod tests {
         assert_eq!((certificate.chain().len(), certificate.roots().certificates().len()), (2, 2));
     }
 
+    /// Trap 51: what came is compared with what was asked for.
     #[test]
     fn wrong_answers_are_refused() {
         let ca = TestCa::new();

@@ -2,7 +2,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod plaintext;
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 
 use std::future::Future;
 use std::io;

@@ -30,7 +30,7 @@ pub(super) fn dial_at(from: SocketAddr, application: SocketAddr, localhost: bool
 
 /// The header of a connection from `source` that asked for `destination`. One address family holds both: where they
 /// differ, the IPv4 one is written as IPv6 writes it (`::ffff:a.b.c.d`).
-pub(super) fn header(source: SocketAddr, destination: SocketAddr, peer: Option<&SpiffeId>) -> Vec<u8> {
+pub(crate) fn header(source: SocketAddr, destination: SocketAddr, peer: Option<&SpiffeId>) -> Vec<u8> {
     let identity = peer.map(ToString::to_string).unwrap_or_default();
     let (family, addresses) = match (source.ip(), destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => (TCP4, [from.octets(), to.octets()].concat()),

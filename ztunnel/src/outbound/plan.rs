@@ -64,3 +64,40 @@ pub(crate) fn of(destination: Destination, client: &Workload, from: SocketAddr) 
         Destination::Across(to) => key(&to.outer).map_or_else(Plan::Refuse, |key| Plan::Across { key, to }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mesh_model::resource::Resource;
+    use mesh_model::workload::Tunnel;
+
+    use super::*;
+
+    fn pod(name: &str, ip: &str) -> Workload {
+        Workload {
+            namespace: "shop".into(),
+            service_account: "same".into(),
+            addresses: vec![ip.parse().unwrap()],
+            tunnel: Tunnel::Hbone,
+            ..Workload::empty(name)
+        }
+    }
+
+    /// Pods of one service account, even of one name, have connections of their own; so has each peer workload.
+    #[test]
+    fn trap_19_what_a_connection_may_be_reused_for() {
+        let key = |from: &str, peer: &str| {
+            let mut tables = Tables::default();
+            tables.apply(Resource::Workload(Arc::new(pod(peer, "10.0.0.1"))));
+            let (from, to) = (SocketAddr::new(from.parse().unwrap(), 4000), "10.0.0.1:80".parse().unwrap());
+            match plan(&tables, &pod("client", "10.0.0.9"), "", from, to, 0) {
+                Plan::Tunnel { key, .. } => *key,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(key("10.0.0.9", "a"), key("10.0.0.9", "a"));
+        assert_ne!(key("10.0.0.9", "a"), key("10.0.0.8", "a"), "trap 19: the source address");
+        assert_ne!(key("10.0.0.9", "a"), key("10.0.0.9", "b"), "an address that another pod has now");
+    }
+}

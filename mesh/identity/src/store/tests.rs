@@ -141,6 +141,7 @@ async fn a_failed_renewal_keeps_the_old_one_until_it_expires_and_not_longer() {
     assert!(matches!(store.list()[0].state, State::Valid));
 }
 
+/// Trap 52: a refusal may be of a moment.
 #[tokio::test(start_paused = true)]
 async fn a_connection_outlasts_a_short_refusal_but_not_a_long_one() {
     let ca = ScriptedCa::new(&["unknown pod", "unknown pod"]);

@@ -37,6 +37,7 @@ pub(crate) fn between(client: &Credentials, expected: &[&str], server: &Credenti
     handshake(client.client_config(&expected), server.server_config())
 }
 
+/// Trap 25: without SNI.
 #[test]
 fn both_prove_themselves() {
     let ca = TestCa::new();
@@ -71,6 +72,7 @@ fn a_server_that_is_somebody_else_is_refused() {
     assert!(PeerRefused::find(&error).unwrap().to_string().starts_with("expected nobody"), "{error}");
 }
 
+/// Trap 22: no aliases.
 #[test]
 fn a_client_of_another_trust_domain_is_refused() {
     let ca = TestCa::new();

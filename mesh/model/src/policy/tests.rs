@@ -299,6 +299,7 @@ fn policies_together() {
 }
 
 /// What a control plane makes of PeerAuthentication (contract 6.5), decided on.
+/// Section 6.5, STRICT and its ports. Traps 42 and 43.
 #[test]
 fn strict_mutual_tls() {
     let no_identity = || m(|m| m.not_principals = vec![StringMatch::Presence]);
@@ -308,6 +309,8 @@ fn strict_mutual_tls() {
     let strict = policy("strict", Action::Deny, rules([vec![vec![no_identity()]]]));
     let except_8080 = policy("except", Action::Deny, rules([vec![vec![no_identity()], vec![not_port(8080)]]]));
     let except_9090 = policy("except", Action::Deny, rules([vec![vec![no_identity()], vec![not_port(9090)]]]));
+    let except_both =
+        policy("except", Action::Deny, rules([vec![vec![no_identity()], vec![not_port(8080)], vec![not_port(9090)]]]));
     let only_8080 = policy("only", Action::Deny, rules([vec![vec![on_port(8080)]]]));
     let only_9090 = policy("only", Action::Deny, rules([vec![vec![on_port(9090)]]]));
     for (name, policy, facts, allowed) in [
@@ -315,11 +318,31 @@ fn strict_mutual_tls() {
         ("strict takes a proven peer", &strict, facts(), true),
         ("a permissive port takes plaintext", &except_8080, plaintext(), true),
         ("the other ports stay strict", &except_9090, plaintext(), false),
+        ("one of two permissive ports takes plaintext", &except_both, plaintext(), true),
         ("a strict port refuses plaintext", &only_8080, plaintext(), false),
         ("a strict port takes a proven peer", &only_8080, facts(), true),
         ("the other ports stay permissive", &only_9090, plaintext(), true),
     ] {
         assert_eq!(decide([policy], &facts).allowed, allowed, "{name}");
+    }
+}
+
+/// Trap 47: a waypoint calls as itself, so a rule about the caller behind it no longer matches at the pod.
+#[test]
+fn trap_47_the_waypoint_is_the_source() {
+    let principal = |name: &str| {
+        let pattern = StringMatch::Exact(format!("cluster.local/ns/shop/sa/{name}").into());
+        policy(name, Action::Allow, rules([vec![vec![m(|m| m.principals = vec![pattern])]]]))
+    };
+    let direct = facts();
+    let through = Facts { source: Some("spiffe://cluster.local/ns/shop/sa/waypoint".parse().unwrap()), ..facts() };
+    let own = direct.source.as_ref().unwrap().service_account().to_string();
+    for (name, policy, facts, allowed) in [
+        ("the caller itself", principal(&own), &direct, true),
+        ("the same caller through a waypoint", principal(&own), &through, false),
+        ("what its rule has to name", principal("waypoint"), &through, true),
+    ] {
+        assert_eq!(decide([&policy], facts).allowed, allowed, "trap 47: {name}");
     }
 }
 

@@ -143,6 +143,7 @@ fn removal_goes_by_name() {
     assert!(empty(&tables), "{tables:?}");
 }
 
+/// Trap 39.
 #[test]
 fn a_name_is_a_workloads_before_it_is_a_services() {
     let mut tables = Tables::default();
@@ -176,6 +177,7 @@ fn workloads_may_come_before_their_services() {
     assert_eq!(endpoints(&tables, &cart), ["p"]);
 }
 
+/// Trap 40: a pod is known by `//Pod/` in its uid.
 #[test]
 fn owners_of_one_address() {
     let named =
@@ -242,6 +244,7 @@ fn addresses_belong_to_networks_and_not_to_nodes() {
     assert!(empty(&tables));
 }
 
+/// Trap 5: not by the pod's UID, nor by its address.
 #[test]
 fn pods_are_known_by_name_namespace_and_account() {
     let mut tables = Tables::default();
@@ -423,6 +426,7 @@ fn what_a_change_means_for_open_connections() {
     assert!(!tables.add(Workload { healthy: false, ..named(&[]) }).policies, "health is no matter of policy");
     assert!(!tables.add(service("shop/s", &[])).policies, "nor are services");
     assert!(tables.add(policy("shop/a", Scope::Global)).policies);
+    assert!(!tables.add(policy("shop/a", Scope::Global)).policies, "trap 37: the same again, as on each reconnect");
     assert!(tables.remove(Kind::Authorization, "shop/a").policies);
     let mut change = Change::default();
     change |= Change { policies: true };

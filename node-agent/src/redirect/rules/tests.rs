@@ -9,6 +9,8 @@ fn chain(settings: &Settings, table: Table, hook: Hook) -> Vec<String> {
     rules(settings).iter().filter(|rule| (rule.table, rule.hook) == (table, hook)).map(Rule::to_string).collect()
 }
 
+/// Trap 8: each rule with an address in both families. Trap 10: probes pass by their source address. Trap 11: so does a
+/// pod's call of its own address.
 #[test]
 fn the_whole_set() {
     assert_eq!(
@@ -57,6 +59,7 @@ fn ingress_mode_leaves_inbound_alone() {
     assert_eq!(chain(&settings, Table::Nat, Hook::Output), chain(&plain(), Table::Nat, Hook::Output));
 }
 
+/// Trap 9: both flows have a conntrack zone of their own.
 #[test]
 fn dns_capture_comes_before_the_rules_that_would_hide_it() {
     let settings = Settings { dns_capture: true, ipv6: false, ..plain() };
@@ -91,6 +94,7 @@ fn machines_inside_the_pod_come_first() {
     );
 }
 
+/// Trap 8: its chain is of type `route`.
 #[test]
 fn only_mangle_output_routes_again() {
     for table in Table::ALL {

@@ -137,6 +137,18 @@ fn what_a_proxied_application_is_told() {
     }
 }
 
+/// Traps 17 and 18: what came through a waypoint, or says so, is judged as anything else. Making sure that it did is
+/// for policies.
+#[test]
+fn trap_18_nobody_has_to_come_through_the_waypoint() {
+    let (tables, us) = world(None);
+    let destination = GatewayDestination::Hostname(NamespacedName::new("b", "wp.b"));
+    let behind =
+        Workload { waypoint: Some(GatewayAddress { destination, hbone_mtls_port: 15008 }.into()), ..(*us).clone() };
+    let asked = parse_authority("10.0.0.1:8080").unwrap();
+    assert!(target(&tables, &behind, LOCAL.parse().unwrap(), &asked).is_ok(), "I5, trap 18");
+}
+
 /// Trap 57: only the single `waypoint` counts. The refusal says what would help.
 #[test]
 fn trap_57_a_canary_waypoint_needs_an_application_tunnel() {

@@ -52,6 +52,7 @@ fn samples(metrics: &Metrics, name: &str) -> Vec<(String, u64)> {
     samples
 }
 
+/// Trap 53: `source` and `destination` are ztunnel's reporters.
 #[test]
 fn the_whole_label_set_in_order() {
     let (metrics, traffic) = registered(10);

@@ -50,6 +50,7 @@ fn a_new_stream_asks_for_everything() {
     }
 }
 
+/// Trap 60: no change of subscription rides on it.
 #[test]
 fn an_acknowledgement_is_type_and_nonce_and_nothing_else() {
     let mut client = Client::new(node(), false);
@@ -94,6 +95,7 @@ fn reasons_are_bounded() {
     assert!(message.contains("; and ") && message.ends_with(" more"), "{}", &message[message.len() - 50..]);
 }
 
+/// Trap 35: what was refused is not declared.
 #[test]
 fn a_reconnect_declares_what_is_held_and_only_that() {
     let mut client = Client::new(node(), false);
@@ -131,6 +133,7 @@ fn a_resource_under_another_name_is_removed_by_its_own() {
     assert_eq!(client.receive(response(Kind::Address, Vec::new(), &["A"])).unwrap().removals, ["a"]);
 }
 
+/// Trap 59, ztunnel's side.
 #[test]
 fn ready_when_each_kind_was_accepted_once_as_a_whole() {
     let mut client = Client::new(node(), false);
@@ -154,6 +157,7 @@ fn types_never_asked_for_are_left_aside() {
     assert!(client.receive_bytes(&empty).is_ok());
 }
 
+/// Trap 36.
 #[test]
 fn on_demand_begins_with_nothing_and_asks_key_by_key() {
     let mut client = Client::new(node(), true);

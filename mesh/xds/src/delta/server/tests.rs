@@ -105,6 +105,7 @@ fn said(sent: &[&str], removed: &[&str]) -> Option<Said> {
     Some((texts(sent), texts(removed)))
 }
 
+/// Trap 59, the control plane's side.
 #[test]
 fn the_first_request_of_each_kind_is_answered_even_with_nothing() {
     let mut stage = Stage::new(vec![]);
@@ -191,6 +192,7 @@ fn what_went_back_to_what_it_was_is_not_sent() {
     assert_eq!(stage.respond(), None);
 }
 
+/// Trap 60.
 #[test]
 fn a_stale_answer_is_dropped_as_a_whole() {
     let mut stage = Stage::new(vec![workload_at("a", "x", &["10.0.0.1"], &[])]);
@@ -221,6 +223,7 @@ fn a_refusal_is_reported_and_not_answered_by_the_same_again() {
     assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
 }
 
+/// Trap 38.
 #[test]
 fn policies_go_before_workloads() {
     let mut stage = Stage::new(vec![workload("a", "1"), policy("p")]);

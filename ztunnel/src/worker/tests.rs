@@ -1,0 +1,412 @@
+//! Pods served by a real worker over loopback, callers and applications at both ends: what the decisions come to on the
+//! wire. An application's address is 127.0.0.1, a service's another one of loopback; `original_destination` of a
+//! connection that nobody redirected is where it arrived.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_handoff::PodInfo;
+use mesh_hbone::carry::{self, Count};
+use mesh_hbone::client::{Client, OpenError};
+use mesh_hbone::connect::{self, Context};
+use mesh_hbone::server::Connection;
+use mesh_identity::store::{Store, StoreOptions};
+use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::identity::SpiffeId;
+use mesh_model::policy::{Action, Policy, Scope};
+use mesh_model::resource::Resource;
+use mesh_model::service::{Service, Vip};
+use mesh_model::workload::{AppProtocol, ApplicationTunnel, PortMapping, Tunnel, Workload};
+use mesh_runtime::access_log::{AccessLog, MemoryLines};
+use mesh_runtime::config::Env;
+use mesh_runtime::drain;
+use mesh_runtime::log::LogFormat;
+use mesh_runtime::metrics::{Metrics, TrafficMetrics};
+use mesh_testkit::ca::TestCa;
+use mesh_testkit::tcp;
+use mesh_xds::follow;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::config::Config;
+use crate::inbound::proxy_protocol;
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use crate::shared::Shared;
+use crate::sockets::Netns;
+use crate::worker::{self, Command, Handle, Listeners, Served};
+
+const CART: &str = "cart.shop.svc.cluster.local";
+
+fn id(name: &str) -> SpiffeId {
+    format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
+}
+
+struct Uncounted;
+
+impl Count for Uncounted {
+    fn forth(&self, _: usize) {}
+    fn back(&self, _: usize) {}
+}
+
+/// A worker with pods of namespace `shop`, each of a service account of its name.
+struct Ztunnel {
+    ca: Arc<TestCa>,
+    worker: Handle,
+    tables: follow::Writer,
+    log: MemoryLines,
+    _drain: drain::Trigger,
+}
+
+/// Where a pod's listeners are.
+struct Ports {
+    outbound: u16,
+    plaintext: SocketAddr,
+    hbone: SocketAddr,
+}
+
+impl Ztunnel {
+    fn new() -> Self {
+        let ca = Arc::new(TestCa::new());
+        let (tables, reader) = follow::tables();
+        let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
+        let mut metrics = Metrics::new("ztunnel", "test");
+        let (drain, draining) = drain::new();
+        let runtime = tokio::runtime::Handle::current();
+        let shared = Shared {
+            config: Config::from_env(&[("NETWORK", "here")].into_iter().collect::<Env>()).unwrap(),
+            tables: reader,
+            certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
+            names: crate::names::Names::default(),
+            traffic: TrafficMetrics::register(&mut metrics),
+            dns: None,
+            reasons: ReasonMetrics::register(&mut metrics),
+            revocation: RevocationMetrics::register(&mut metrics),
+            access_log,
+            drain: draining,
+            pooled: Default::default(),
+        };
+        let worker = worker::start(0, Arc::new(shared)).unwrap();
+        Self { ca, worker, tables, log, _drain: drain }
+    }
+
+    fn serve(&self, name: &str) -> Ports {
+        let listen = |address: &str| {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        // Every address of loopback, so that a connection arrives at the service that it means.
+        let (outbound, plaintext, hbone) = (listen("0.0.0.0:0"), listen("127.0.0.1:0"), listen("127.0.0.1:0"));
+        let ports = Ports {
+            outbound: outbound.local_addr().unwrap().port(),
+            plaintext: plaintext.local_addr().unwrap(),
+            hbone: hbone.local_addr().unwrap(),
+        };
+        let info = PodInfo { name: name.into(), namespace: "shop".into(), service_account: name.into() };
+        let netns = Netns::new(std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
+        let listeners = Listeners { outbound, plaintext, hbone, dns: None, migrate: false };
+        let served = Served { uid: name.into(), info: Arc::new(info), netns, listeners };
+        self.worker.commands.send(Command::Serve(served)).ok().unwrap();
+        ports
+    }
+
+    /// What a caller with an identity of the mesh is answered: status and reason, 200 if the tunnel is open.
+    async fn ask(&self, pod: (&str, SocketAddr), authority: &str) -> (u16, String) {
+        let mut client = self.caller(pod).await.0;
+        let request = connect::request(authority, &Context::default()).unwrap();
+        match client.open(request).await {
+            Ok(_) => (200, String::new()),
+            Err(OpenError::Refused { status, reason }) => (status.as_u16(), reason.unwrap_or_default()),
+            Err(other) => panic!("{authority}: {other}"),
+        }
+    }
+
+    async fn caller(&self, (pod, at): (&str, SocketAddr)) -> (Client, SocketAddr) {
+        let tcp = TcpStream::connect(at).await.unwrap();
+        let (from, expected) = (tcp.local_addr().unwrap(), [id(pod)]);
+        let config = self.ca.credentials(&id("caller")).client_config(&expected);
+        (Client::handshake(tcp, config, &expected, &Default::default()).await.unwrap(), from)
+    }
+
+    /// The log's last line that has `word`, once it is there.
+    async fn logged(&self, word: &str) -> String {
+        loop {
+            let lines = self.log.lines();
+            match lines.iter().rev().find(|line| line.contains(word)) {
+                Some(line) => return line.clone(),
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+fn pod(name: &str) -> Workload {
+    Workload {
+        name: name.into(),
+        namespace: "shop".into(),
+        service_account: name.into(),
+        network: "here".into(),
+        tunnel: Tunnel::Hbone,
+        ..Workload::empty(name)
+    }
+}
+
+fn ports(service_port: u16, target_port: u16) -> Vec<PortMapping> {
+    vec![PortMapping { service_port, target_port, app_protocol: AppProtocol::Unknown }]
+}
+
+fn service(hostname: &str, vip: &str, ports: Vec<PortMapping>) -> Service {
+    let address = NetworkAddress { network: "here".into(), ip: vip.parse().unwrap() };
+    Service { vips: vec![Vip { address, prefix: None }], ports, ..Service::empty("shop", hostname) }
+}
+
+fn serving(hostname: &str, ports: Vec<PortMapping>, workload: Workload) -> Resource {
+    let services = [(NamespacedName::new("shop", hostname), ports)].into();
+    Resource::Workload(Arc::new(Workload { services, ..workload }))
+}
+
+/// Answers the upper case of all it read, once the caller has finished.
+async fn application() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    spawn_local(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            spawn_local(async move {
+                let mut heard = Vec::new();
+                if tcp.read_to_end(&mut heard).await.is_ok() {
+                    heard.make_ascii_uppercase();
+                    let _ = tcp.write_all(&heard).await;
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The gateway of a network, `shop/gw`: whatever it is asked for is at `to`.
+async fn gateway(ca: &TestCa, to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let credentials = ca.credentials(&id("gw"));
+    spawn_local(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let config = credentials.server_config();
+            spawn_local(async move {
+                let mut connection = Connection::accept(tcp, config, &Default::default()).await.unwrap();
+                while let Some(Ok(asked)) = connection.next().await {
+                    spawn_local(async move {
+                        let tcp = TcpStream::connect(to).await.unwrap();
+                        let tunnel = asked.accept("").unwrap();
+                        let _ = carry::tcp_and_tunnel(tcp, tunnel, std::rc::Rc::new(Uncounted)).await;
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What is answered to what is said; empty if the connection is closed instead.
+async fn say(to: SocketAddr, words: &str) -> String {
+    let mut tcp = TcpStream::connect(to).await.unwrap();
+    let mut answer = String::new();
+    if tcp.write_all(words.as_bytes()).await.is_ok() && tcp.shutdown().await.is_ok() {
+        let _ = tcp.read_to_string(&mut answer).await;
+    }
+    answer
+}
+
+/// Runs a test that enters network namespaces and marks packets, if this machine lets it.
+#[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
+async fn with_rights(test: impl Future<Output = ()>) {
+    let may = Netns::new(std::fs::File::open("/proc/thread-self/ns/net").unwrap().into())
+        .and_then(|netns| netns.run(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)))
+        .and_then(|socket| socket.set_mark(1));
+    if let Err(error) = may {
+        eprintln!("SKIPPED: this user may not enter network namespaces or mark packets: {error}");
+        return;
+    }
+    let thread = LocalSet::new();
+    tokio::time::timeout(Duration::from_secs(30), thread.run_until(test)).await.expect("the test hangs");
+}
+
+/// O10 from end to end: one ztunnel's outbound path, a gateway, another pod's inbound path (I4), TLS at every end.
+#[tokio::test]
+async fn o10_a_service_of_another_network_is_reached_through_its_gateway() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::new();
+        let (client, server) = (ztunnel.serve("client"), ztunnel.serve("cart"));
+        let (app, port) = (application().await, client.outbound);
+        let far = NetworkAddress { network: "far".into(), ip: "127.0.0.1".parse().unwrap() };
+        let at = gateway(&ztunnel.ca, server.hbone).await;
+        let gateway =
+            GatewayAddress { destination: GatewayDestination::Address(far.clone()), hbone_mtls_port: at.port() };
+        let subject_alt_names = vec![id("cart").to_string().into()];
+        ztunnel.tables.apply_local(vec![
+            Resource::Workload(Arc::new(pod("client"))),
+            Resource::Service(Arc::new(Service { subject_alt_names, ..service(CART, "127.0.0.2", ports(port, 0)) })),
+            // Here it stands for the pod on the other network: it serves, and takes no traffic from this one.
+            serving(CART, ports(port, app), Workload { capacity: 0, ..pod("cart") }),
+            serving(
+                CART,
+                ports(port, app),
+                Workload { network: "far".into(), network_gateway: Some(gateway.into()), ..pod("cart-far") },
+            ),
+            Resource::Workload(Arc::new(Workload {
+                network: "far".into(),
+                tunnel: Tunnel::None,
+                addresses: vec![far.ip],
+                ..pod("gw")
+            })),
+        ]);
+        let vip = SocketAddr::new("127.0.0.2".parse().unwrap(), port);
+        for _ in 0..3 {
+            assert_eq!(say(vip, "across").await, "ACROSS");
+        }
+        let line = ztunnel.logged("direction=\"outbound\"").await;
+        assert!(line.contains(&format!("{CART}:{port}")), "4.7: the service is what is asked for: {line}");
+        assert!(line.contains("sa/cart"), "11.1: who answered behind the gateway: {line}");
+        let line = ztunnel.logged("direction=\"inbound\"").await;
+        assert!(line.contains("sa/client"), "the inner tunnel proves the client, not the gateway: {line}");
+    })
+    .await;
+}
+
+/// O9 and 5.4 step 6: an endpoint that has only a name.
+#[tokio::test]
+async fn o9_an_endpoint_is_reached_by_its_hostname() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::new();
+        let client = ztunnel.serve("client");
+        let (app, port) = (application().await, client.outbound);
+        let outside = |service: &str, hostname: &str| {
+            let outside = Workload { hostname: hostname.into(), tunnel: Tunnel::None, ..pod(hostname) };
+            serving(service, ports(port, app), outside)
+        };
+        ztunnel.tables.apply_local(vec![
+            Resource::Workload(Arc::new(pod("client"))),
+            Resource::Service(Arc::new(service("db.shop", "127.0.0.2", ports(port, 0)))),
+            outside("db.shop", "localhost"),
+            Resource::Service(Arc::new(service("gone.shop", "127.0.0.3", ports(port, 0)))),
+            outside("gone.shop", "not a name"),
+        ]);
+        let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
+        assert_eq!(say(at("127.0.0.2"), "by name").await, "BY NAME");
+        assert_eq!(say(at("127.0.0.3"), "by name").await, "");
+        ztunnel.logged("HOSTNAME_UNRESOLVED").await;
+    })
+    .await;
+}
+
+/// I2 to I12: what the caller is answered.
+#[tokio::test]
+async fn inbound_rows_as_they_are_answered() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::new();
+        let (open, locked) = (ztunnel.serve("open").hbone, ztunnel.serve("locked").hbone);
+        let app = application().await;
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let nobody_in = Policy {
+            name: "nobody".into(),
+            namespace: "shop".into(),
+            scope: Scope::WorkloadSelector,
+            action: Action::Allow,
+            rules: vec![],
+            dry_run: false,
+        };
+        let authorization_policies = vec![NamespacedName::new("shop", "nobody")];
+        ztunnel.tables.apply_local(vec![
+            Resource::Policy(Arc::new(nobody_in)),
+            Resource::Workload(Arc::new(pod("open"))),
+            Resource::Workload(Arc::new(Workload { authorization_policies, ..pod("locked") })),
+        ]);
+        let (open, locked) = (("open", open), ("locked", locked));
+        for (row, pod, authority, want) in [
+            ("I2: no port", open, "127.0.0.1:0".to_owned(), (400, "BAD_REQUEST")),
+            ("I4: unknown hostname", open, "nobody.shop:80".to_owned(), (503, "UNKNOWN_HOSTNAME")),
+            ("I8: another address", open, "10.0.0.7:80".to_owned(), (400, "WRONG_DESTINATION")),
+            ("I9: a reserved port", open, "127.0.0.1:15006".to_owned(), (503, "RECURSIVE_CALL")),
+            ("I10, trap 14: 401, not 403", locked, format!("127.0.0.1:{app}"), (401, "POLICY_DENIED")),
+            (
+                "I11, trap 24: the dial comes before the answer",
+                open,
+                format!("127.0.0.1:{nobody}"),
+                (503, "APPLICATION_UNREACHABLE"),
+            ),
+            (
+                "I10 before I11, trap 24: who is denied learns nothing of the application",
+                locked,
+                format!("127.0.0.1:{nobody}"),
+                (401, "POLICY_DENIED"),
+            ),
+            ("I5, I12", open, format!("127.0.0.1:{app}"), (200, "")),
+        ] {
+            let (status, reason) = ztunnel.ask(pod, &authority).await;
+            assert_eq!((status, reason.as_str()), want, "{row}");
+        }
+        // I12: bytes, and who we are.
+        let (mut client, _) = ztunnel.caller(open).await;
+        let request = connect::request(&format!("127.0.0.1:{app}"), &Context::default()).unwrap();
+        let opened = client.open(request).await.unwrap();
+        assert_eq!(opened.headers["baggage"], "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop", "4.2");
+        let (mut near, captured) = tcp::pair().await;
+        spawn_local(carry::tcp_and_tunnel(captured, opened.tunnel, std::rc::Rc::new(Uncounted)));
+        near.write_all(b"in").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut answer = String::new();
+        near.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "IN");
+    })
+    .await;
+}
+
+/// 4.8, I6: a waypoint behind an application tunnel hears of the caller first.
+#[tokio::test]
+async fn i6_a_proxy_header_comes_before_the_bytes() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::new();
+        let waypoint = ztunnel.serve("wp");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let application_tunnel = Some(ApplicationTunnel { proxy_protocol: true, port });
+        ztunnel.tables.apply_local(vec![Resource::Workload(Arc::new(Workload { application_tunnel, ..pod("wp") }))]);
+        let (mut client, from) = ztunnel.caller(("wp", waypoint.hbone)).await;
+        let request = connect::request("10.96.0.1:80", &Context::default()).unwrap();
+        let opened = client.open(request).await.unwrap();
+        let (mut near, captured) = tcp::pair().await;
+        spawn_local(carry::tcp_and_tunnel(captured, opened.tunnel, std::rc::Rc::new(Uncounted)));
+        near.write_all(b"GET /").await.unwrap();
+        near.shutdown().await.unwrap();
+        let (mut told, who) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        told.read_to_end(&mut heard).await.unwrap();
+        assert!(who.ip().is_loopback(), "LOCALHOST_APP_TUNNEL");
+        let header = proxy_protocol::header(from, "10.96.0.1:80".parse().unwrap(), Some(&id("caller")));
+        assert_eq!(heard, [&header[..], b"GET /"].concat(), "trap 23: one header, with the identity in 0xD0");
+    })
+    .await;
+}
+
+/// O2, I3 and P2: a pod that the control plane does not tell of within 5 s neither calls nor is called. There is no 503
+/// on a connection: without a workload there is no identity to answer with.
+#[tokio::test]
+async fn i3_a_pod_that_the_control_plane_does_not_know() {
+    with_rights(async {
+        let ztunnel = Ztunnel::new();
+        let stranger = ztunnel.serve("stranger");
+        let outbound = SocketAddr::new("127.0.0.2".parse().unwrap(), stranger.outbound);
+        let refused = async |row: &str, to: SocketAddr| {
+            let from = TcpStream::connect(to).await.unwrap();
+            let (address, mut from) = (from.local_addr().unwrap(), from);
+            assert!(matches!(from.read(&mut [0]).await, Ok(0) | Err(_)), "{row}: it is closed, without a byte");
+            let line = ztunnel.logged(&address.to_string()).await;
+            assert!(line.contains("UNKNOWN_WORKLOAD") && line.contains("shop/stranger"), "{row}: {line}");
+        };
+        tokio::join!(refused("O2", outbound), refused("I3", stranger.hbone), refused("P2", stranger.plaintext));
+    })
+    .await;
+}
