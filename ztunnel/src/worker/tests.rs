@@ -77,6 +77,7 @@ impl Ztunnel {
         let shared = Shared {
             config: Config::from_env(&[("NETWORK", "here")].into_iter().collect::<Env>()).unwrap(),
             tables: reader,
+            demand: None,
             certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
             names: crate::names::Names::default(),
             traffic: TrafficMetrics::register(&mut metrics),
