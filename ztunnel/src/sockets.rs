@@ -111,15 +111,17 @@ pub fn listen(netns: &Netns, port: u16, settings: &SocketSettings) -> io::Result
                 transparent?;
             }
         }
+        tune(&socket, settings);
         socket.bind(&SocketAddr::new(wildcard, port).into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     })
 }
 
-/// Options of every connection, accepted or dialled. What the kernel refuses here is not worth a connection.
-pub fn tune(tcp: &TcpStream, settings: &SocketSettings) {
-    let socket = SockRef::from(tcp);
+/// Options of every connection, accepted or dialled. What the kernel refuses here is not worth a connection. Set on a
+/// listener, they are those of every connection it accepts.
+fn tune<'s>(socket: impl Into<SockRef<'s>>, settings: &SocketSettings) {
+    let socket = socket.into();
     let _ = socket.set_tcp_nodelay(true);
     if let Some((idle, interval, probes)) = settings.keepalive {
         let _ =
@@ -175,17 +177,11 @@ pub async fn dial(
 }
 
 /// Binds to an address that is not ours; the port is chosen when connecting, so that one address serves many
-/// destinations.
+/// destinations. A transparent socket may have any address; it needs no freebind besides.
 fn take_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
     match source {
-        IpAddr::V4(_) => {
-            socket.set_ip_transparent_v4(true)?;
-            socket.set_freebind_v4(true)?;
-        }
-        IpAddr::V6(_) => {
-            socket.set_ip_transparent_v6(true)?;
-            socket.set_freebind_v6(true)?;
-        }
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
     bind_without_port(socket)?;
     socket.bind(&SocketAddr::new(source, 0).into())

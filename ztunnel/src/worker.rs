@@ -21,7 +21,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::connections::Connections;
 use crate::shared::Shared;
-use crate::sockets::{self, Netns};
+use crate::sockets::Netns;
 use crate::{dns, door, inbound, outbound};
 
 /// How often connections that nobody uses are looked for.
@@ -207,7 +207,6 @@ impl Worker {
                 Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
             };
             let start = |tcp: TcpStream, peer: SocketAddr| {
-                sockets::tune(&tcp, &worker.shared.config.sockets);
                 let peer = mesh_model::address::canonical(peer);
                 let connection = serve(worker.clone(), pod.clone(), tcp, peer);
                 let stopped = stopped(pod.stop.subscribe());

@@ -5,7 +5,7 @@
 //! Between two sockets they pass through a buffer of the thread, and when there are many, through a pipe, without
 //! being looked at.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -59,15 +59,19 @@ pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: Rc<dyn Co
     let tcp = Rc::new(tcp);
     let unless_ended = BreakOff(&tcp);
     tunnel.receiver.pour_into(Sink { tcp: tcp.clone(), count: count.clone() });
+    let said_all = Cell::new(false);
     let forth = async {
         match to_tunnel(&tcp, &mut tunnel.sender, &*count).await {
             // The peer takes no more, but may have answered in full before it said so: the way back tells, by its
             // end or by the same reset.
             Err(CarryError::Tunnel(_)) => Ok(()),
-            other => other,
+            other => {
+                said_all.set(true);
+                other
+            }
         }
     };
-    let back = from_tunnel(&mut tunnel.receiver, &tcp, &*count);
+    let back = from_tunnel(&mut tunnel.receiver, &tcp, &*count, &said_all);
     match tokio::try_join!(forth, back) {
         Ok(((), ())) => {
             unless_ended.ended();
@@ -117,8 +121,14 @@ async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &dyn Count) -> R
     }
 }
 
-/// What the socket does not take at once comes through here, and the end.
-async fn from_tunnel(receiver: &mut Receiver, tcp: &TcpStream, count: &dyn Count) -> Result<(), CarryError> {
+/// What the socket does not take at once comes through here, and the end. When the application has said all (`said_all`)
+/// the socket is about to be closed, which ends this direction as well.
+async fn from_tunnel(
+    receiver: &mut Receiver,
+    tcp: &TcpStream,
+    count: &dyn Count,
+    said_all: &Cell<bool>,
+) -> Result<(), CarryError> {
     loop {
         match poll_fn(|cx| receiver.poll_incoming(cx)).await {
             Incoming::Bytes(bytes) => {
@@ -126,6 +136,7 @@ async fn from_tunnel(receiver: &mut Receiver, tcp: &TcpStream, count: &dyn Count
                 receiver.taken(bytes.len());
                 count.back(bytes.len());
             }
+            Incoming::End if said_all.get() => return Ok(()),
             Incoming::End => return shut_down_write(tcp).map_err(CarryError::Local),
             Incoming::Broken(broken) => return Err(TunnelError::from(broken).into()),
             Incoming::SinkFailed(error) => return Err(CarryError::Local(error)),

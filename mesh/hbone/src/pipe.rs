@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// Bytes a pipe holds; an ordinary user may have pipes of up to 1 MiB.
-const SIZE: usize = 256 << 10;
+/// Bytes a pipe holds: as much as an ordinary user may have.
+const SIZE: usize = 1 << 20;
 /// Pipes that a thread keeps for the next that needs one.
 const SPARE: usize = 16;
 

@@ -62,7 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let settings = &shared.config.hbone;
     let mut client = ClientWatch::new(credentials);
-    let mut connection = match Connection::accept(tcp, client.server_config(), settings).await {
+    let mut connection = match Box::pin(Connection::accept(tcp, client.server_config(), settings)).await {
         Ok(connection) => connection,
         Err(error) => {
             let code = accept_code(&error);
@@ -147,7 +147,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         (party, service)
     };
     let Entered { workload, application, report, place: _place, cut } =
-        match enter(&worker, &pod, &visit, describe).await {
+        match Box::pin(enter(&worker, &pod, &visit, describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };

@@ -53,7 +53,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     }
     let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
     let source = source_of(from, admitted.application);
-    match sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets).await {
+    match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets)).await {
         Ok(application) => {
             report.opened();
             let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.from_client()), cut).await;

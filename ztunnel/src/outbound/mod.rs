@@ -30,6 +30,9 @@ use across::Requests;
 use plan::Plan;
 
 /// Serves one captured connection from `from`.
+///
+/// What is only needed until bytes flow is boxed, and so is each kind of connection: a task is as large as the largest
+/// thing it ever awaits in place, and most tasks only carry.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
     let dialled = match sockets::original_destination(&tcp) {
         Ok(dialled) => dialled,
@@ -55,12 +58,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 }
             }
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
-            Plan::Plain(to) => return plain(&worker, &pod, &client, tcp, from, to).await,
+            Plan::Plain(to) => return Box::pin(plain(&worker, &pod, &client, tcp, from, to)).await,
             Plan::Tunnel { key, to } => match same_node::neighbour(&worker, &to) {
-                Some(neighbour) => return same_node::serve(&worker, neighbour, &client, tcp, from, &key, to).await,
-                None => return tunnel(&worker, &pod, &client, tcp, from, &key, to).await,
+                Some(neighbour) => {
+                    return Box::pin(same_node::serve(&worker, neighbour, &client, tcp, from, &key, to)).await;
+                }
+                None => return Box::pin(tunnel(&worker, &pod, &client, tcp, from, &key, to)).await,
             },
-            Plan::Across { key, to } => return across(&worker, &pod, &client, tcp, from, &key, to).await,
+            Plan::Across { key, to } => return Box::pin(across(&worker, &pod, &client, tcp, from, &key, to)).await,
         }
     }
 }
@@ -80,7 +85,8 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStrea
             secured: false,
         },
     );
-    let result = match sockets::dial(&pod.netns, None, to.address, &worker.shared.config.sockets).await {
+    let dialling = Box::pin(sockets::dial(&pod.netns, None, to.address, &worker.shared.config.sockets));
+    let result = match dialling.await {
         Ok(remote) => {
             report.opened();
             carry::tcp_and_tcp(tcp, remote, report.from_client()).await
@@ -106,7 +112,7 @@ async fn tunnel(
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
     };
-    match pod.pool.open(key, request, || connect_to(worker, pod, key)).await {
+    match Box::pin(pod.pool.open(key, request, || connect_to(worker, pod, key))).await {
         Ok((opened, _peer)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.from_client()).await;
@@ -165,7 +171,7 @@ async fn across(
             (flags, code, error.to_string())
         })
     };
-    let attempt = attempt.await;
+    let attempt = Box::pin(attempt).await;
     // The gateway is all that our tables know of; who answered behind it has proven it (ambient contract 11.1).
     let destination = match &attempt {
         Ok((_, peer)) => peer.as_ref(),

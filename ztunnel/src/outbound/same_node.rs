@@ -3,7 +3,7 @@
 //! proven to the certificate authority, the destination's policies decide, both ends report, and a policy that changes
 //! cuts. Bytes never leave the two pods' own namespaces but through this process.
 //!
-//! `SAME_NODE_ENCRYPTION=true` turns it off.
+//! `SAME_NODE_ENCRYPTION=true` turns it off, and so does `CRL_PATH`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,7 +30,8 @@ const CANCEL: u32 = 8;
 /// The pod at the other end, if it is one of ours.
 pub(super) fn neighbour(worker: &Worker, to: &TunnelTo) -> Option<Rc<Pod>> {
     let config = &worker.shared.config;
-    if config.same_node_encryption || *to.workload.node != *config.node {
+    // Lists of revoked certificates are looked at in handshakes, and only there.
+    if config.same_node_encryption || config.crl.is_some() || *to.workload.node != *config.node {
         return None;
     }
     worker.pod(&to.workload.name, &to.workload.namespace, &to.workload.service_account)
@@ -47,7 +48,7 @@ pub(super) async fn serve(
     to: TunnelTo,
 ) {
     let report = Report::open(&worker.shared, traffic(client, from, key, &to));
-    let entered = match enter(worker, &neighbour, client, from, key, &to).await {
+    let entered = match Box::pin(enter(worker, &neighbour, client, from, key, &to)).await {
         Ok(entered) => entered,
         Err(error) => {
             let (flags, code) = classify(&error);
