@@ -221,12 +221,12 @@ impl Report {
     }
 
     /// Counts what is carried forth from the client and back to it.
-    pub(crate) fn from_client(&self) -> Rc<dyn Count> {
+    pub(crate) fn count_from_client(&self) -> Rc<dyn Count> {
         self.moved.clone()
     }
 
     /// Counts what is carried forth from the server and back to it.
-    pub(crate) fn from_server(&self) -> Rc<dyn Count> {
+    pub(crate) fn count_from_server(&self) -> Rc<dyn Count> {
         self.moved.from_server.set(true);
         self.moved.clone()
     }

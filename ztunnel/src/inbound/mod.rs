@@ -157,7 +157,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
     };
     report.opened();
-    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.from_server()), cut);
+    let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.count_from_server()), cut);
     let carried = tokio::select! {
         carried = carried => carried,
         Ok(_) = revoked.wait_for(|revoked| *revoked) => return report.revoked(),

@@ -56,7 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets)).await {
         Ok(application) => {
             report.opened();
-            let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.from_client()), cut).await;
+            let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.count_from_client()), cut).await;
             match carried {
                 Ok(result) => close(report, result),
                 Err(reason) => report.cut(&reason),

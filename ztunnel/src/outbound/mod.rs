@@ -89,7 +89,7 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStrea
     let result = match dialling.await {
         Ok(remote) => {
             report.opened();
-            carry::tcp_and_tcp(tcp, remote, report.from_client()).await
+            carry::tcp_and_tcp(tcp, remote, report.count_from_client()).await
         }
         Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
     };
@@ -115,7 +115,7 @@ async fn tunnel(
     match Box::pin(pod.pool.open(key, request, || connect_to(worker, pod, key))).await {
         Ok((opened, _peer)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.from_client()).await;
+            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.count_from_client()).await;
             close(report, result);
         }
         Err(error) => {
@@ -193,7 +193,7 @@ async fn across(
     match attempt {
         Ok((opened, _)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.from_client()).await;
+            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.count_from_client()).await;
             close(report, result);
         }
         Err((flags, code, error)) => report.failed(flags, code, &error),

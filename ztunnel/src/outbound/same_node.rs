@@ -58,7 +58,7 @@ pub(super) async fn serve(
     let Entered { application, report: theirs, place: _place, cut, .. } = entered;
     report.opened();
     theirs.opened();
-    let count = Rc::new(Both(report.from_client(), theirs.from_client()));
+    let count = Rc::new(Both(report.count_from_client(), theirs.count_from_client()));
     let carried = inbound::until_cut(carry::tcp_and_tcp(tcp, application, count), cut);
     tokio::select! {
         ended = carried => match ended {

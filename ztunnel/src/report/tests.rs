@@ -139,8 +139,8 @@ async fn telling_of_a_connection_allocates_next_to_nothing() {
     let (client, server) = (workload("storefront"), workload("orders"));
     let tell = || {
         let report = Report::open(&told.shared, traffic(&client, &server, true));
-        report.from_client().forth(140);
-        report.from_client().back(78);
+        report.count_from_client().forth(140);
+        report.count_from_client().back(78);
         report.closed();
     };
     let (first, ()) = counting::allocations(tell);
@@ -196,12 +196,12 @@ async fn trap_54_sent_and_received_are_flipped_in_outbound_lines() {
         // 140 from the client, 78 to it.
         match outbound {
             true => {
-                report.from_client().forth(140);
-                report.from_client().back(78);
+                report.count_from_client().forth(140);
+                report.count_from_client().back(78);
             }
             false => {
-                report.from_server().back(140);
-                report.from_server().forth(78);
+                report.count_from_server().back(140);
+                report.count_from_server().forth(78);
             }
         }
         report.closed();
