@@ -1,7 +1,7 @@
 //! Pods, policies, certificates, programs and connections come and go at once; afterwards everything is as before:
 //! descriptors, memory, tables, pools. The long form is a program: `cargo run --release -p e2e --bin soak -- --minutes 10`.
 //!
-//! Seen red when a worker kept the descriptor of each pod that was gone.
+//! Seen red when it looked before PING had found the connections of pods that were gone: they count.
 use anyhow::Result;
 use e2e::harness::Suite;
 use e2e::soak;

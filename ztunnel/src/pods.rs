@@ -23,6 +23,8 @@ use crate::worker::{Command, Handle, Listeners, Served};
 
 /// A pod whose listeners could not be made is tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
+/// So long a pod that is not served makes ztunnel unready: three more attempts.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Ports of the three listeners.
 const OUTBOUND: u16 = 15001;
 const PLAINTEXT: u16 = 15006;
@@ -56,6 +58,7 @@ struct Pending {
     netns: Netns,
     error: String,
     retry: Instant,
+    since: Instant,
 }
 
 /// The agent broke the protocol: the process must end, and begin again from a fresh snapshot.
@@ -162,7 +165,9 @@ impl Pods {
             }
             self.remove(&uid, "it has another network namespace now");
         }
-        self.pending.remove(&uid);
+        // The agent tries again, too: that does not make the trouble younger.
+        let before = self.pending.remove(&uid).filter(|pending| pending.netns.id == netns.id);
+        let since = before.map_or_else(Instant::now, |pending| pending.since);
         if self.drain.has_started() {
             return Err("this ztunnel is draining; hand the pod to its successor".to_owned());
         }
@@ -171,7 +176,8 @@ impl Pods {
         result.map_err(|e| {
             let error = format!("cannot listen in pod {info}: {e}");
             tracing::error!(%error, "pod is not served; it is tried again");
-            self.pending.insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY });
+            self.pending
+                .insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY, since });
             self.metrics.pending.set(self.pending.len() as i64);
             error
         })
@@ -253,11 +259,32 @@ impl Pods {
     }
 
     fn say_ready(&self, ready: &Part, snapshot_sent: bool) {
-        match pods_not_served(self.pending.values().map(|p| (&*p.info, &*p.error))) {
-            Some(detail) => ready.not_ready(detail),
-            None if snapshot_sent => ready.ready(),
-            None => ready.not_ready("waiting for the node agent's snapshot"),
+        let detail = pods_not_served(self.pending.values().map(|p| (&*p.info, &*p.error)));
+        match said(snapshot_sent, detail, self.pending.values().map(|p| p.since.elapsed()).min()) {
+            Said::Ready => ready.ready(),
+            Said::ReadyBut(what) => ready.ready_but(what),
+            Said::NotReady(why) => ready.not_ready(why),
         }
+    }
+}
+
+/// What is said of this node's pods.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Ready,
+    ReadyBut(String),
+    NotReady(String),
+}
+
+/// `pending` says which pods are not served, `youngest` since when the last of them is not. As with Istio's ztunnel
+/// they make it unready (contract 2.5), but only for a while: a pod that cannot be helped must not hold up an upgrade,
+/// and with it all others.
+fn said(snapshot_sent: bool, pending: Option<String>, youngest: Option<Duration>) -> Said {
+    match pending {
+        _ if !snapshot_sent => Said::NotReady("waiting for the node agent's snapshot".to_owned()),
+        None => Said::Ready,
+        Some(text) if youngest.is_some_and(|age| age >= PATIENCE) => Said::ReadyBut(text),
+        Some(text) => Said::NotReady(text),
     }
 }
 
@@ -297,5 +324,21 @@ mod tests {
         assert!(two.ends_with("; the first because no such namespace"), "{two}");
         let many = detail(25).unwrap();
         assert!(many.contains("shop/web-9 and 15 more; ") && !many.contains("web-10"), "{many}");
+    }
+
+    /// Contract 2.5 and Trap 7, and what they do not say: it ends.
+    #[test]
+    fn a_pod_that_cannot_be_served_holds_nobody_up_for_long() {
+        let not_ready = |text: &str| Said::NotReady(text.to_owned());
+        for (snapshot_sent, youngest, expected) in [
+            (false, None, not_ready("waiting for the node agent's snapshot")),
+            (false, Some(PATIENCE), not_ready("waiting for the node agent's snapshot")),
+            (true, None, Said::Ready),
+            (true, Some(PATIENCE / 2), not_ready("a pod")),
+            (true, Some(PATIENCE), Said::ReadyBut("a pod".to_owned())),
+        ] {
+            let pending = youngest.map(|_| "a pod".to_owned());
+            assert_eq!(said(snapshot_sent, pending, youngest), expected, "{snapshot_sent} {youngest:?}");
+        }
     }
 }

@@ -67,13 +67,23 @@ impl Readiness {
         pending.map(|part| Pending { name: part.name.clone(), detail: part.detail.clone() }).collect()
     }
 
-    /// `/healthz/ready`: 200 `ready`, or 500 naming the parts that are not.
+    /// What the parts that are ready have to say all the same.
+    fn remarks(&self) -> Vec<Pending> {
+        let parts = self.parts.borrow();
+        let remarks = parts.iter().filter(|part| part.ready && part.detail.is_some());
+        remarks.map(|part| Pending { name: part.name.clone(), detail: part.detail.clone() }).collect()
+    }
+
+    /// `/healthz/ready`: 200 `ready`, with remarks below if there are any; or 500 naming the parts that are not.
     pub fn routes(&self) -> Router {
         let readiness = self.clone();
         Router::new().route(Method::GET, "/healthz/ready", "Whether this process is ready", move |_| {
             let pending: Vec<String> = readiness.pending().iter().map(Pending::to_string).collect();
             let (status, text) = match pending.as_slice() {
-                [] => (StatusCode::OK, "ready\n".to_owned()),
+                [] => {
+                    let remarks = readiness.remarks().into_iter().map(|remark| format!("{remark}\n"));
+                    (StatusCode::OK, std::iter::once("ready\n".to_owned()).chain(remarks).collect())
+                }
                 pending => (StatusCode::INTERNAL_SERVER_ERROR, format!("not ready, pending: {}\n", pending.join(", "))),
             };
             std::future::ready(response(status, "text/plain; charset=utf-8", text))
@@ -97,6 +107,11 @@ impl Part {
     /// This part is ready.
     pub fn ready(&self) {
         self.set(true, None);
+    }
+
+    /// This part is ready, and `detail` is to be known: what of it is not well, and why.
+    pub fn ready_but(&self, detail: impl Into<String>) {
+        self.set(true, Some(detail.into()));
     }
 
     /// This part is not ready, or no longer; `detail` says why, for the person reading `/healthz/ready`.
@@ -167,6 +182,17 @@ mod tests {
         assert_eq!(pending(&readiness), ["xds (lost)"]);
         xds.still_pending("lost again");
         assert_eq!(pending(&readiness), ["xds (lost again)"]);
+    }
+
+    #[test]
+    fn ready_with_a_remark() {
+        let readiness = Readiness::new();
+        let pods = readiness.register("pods");
+        pods.ready_but("one is not served");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.remarks()[0].to_string(), "pods (one is not served)");
+        pods.ready();
+        assert_eq!(readiness.remarks(), []);
     }
 
     #[test]
