@@ -20,6 +20,9 @@ pub mod carry;
 pub mod client;
 pub mod connect;
 pub mod duplex;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http2;
 mod pipe;
 pub mod pool;

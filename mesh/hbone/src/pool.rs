@@ -109,7 +109,8 @@ impl Pool {
 impl Slot {
     fn with_room(&self) -> Option<Client> {
         let mut clients = self.clients.borrow_mut();
-        clients.retain(|c| !c.is_closed());
+        // A peer that takes fewer tunnels than it has is not asked again: what it cannot use it does not keep.
+        clients.retain(|c| !c.is_closed() && (c.has_room() || c.idle().is_none()));
         clients.iter().find(|c| c.has_room()).cloned()
     }
 

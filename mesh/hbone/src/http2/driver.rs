@@ -283,12 +283,18 @@ impl Input {
             let record: &[u8] = record;
             match content {
                 Content::Data => {
-                    if range.is_empty() {
-                        shared.borrow_mut().spend(1).map_err(Over::Protocol)?;
+                    if !self.message.is_empty() {
+                        // RFC 8446 5.1: nothing comes between the records of one message.
+                        return Err(tls(record::RecordError::Unexpected));
                     }
-                    self.key_changes = 0;
+                    match range.is_empty() {
+                        true => shared.borrow_mut().spend(1).map_err(Over::Protocol)?,
+                        false => self.key_changes = 0,
+                    }
                     self.frames(shared, &record[range], &mut batch)?;
                 }
+                // RFC 8446 5.1: only data may be empty.
+                _ if range.is_empty() => return Err(tls(record::RecordError::Unexpected)),
                 Content::Handshake => self.handshake(shared, &record[range])?,
                 Content::Alert => {
                     batch.flush(shared);
@@ -306,27 +312,8 @@ impl Input {
         Ok(())
     }
 
-    fn frames<'b>(&mut self, shared: &Shared, mut plaintext: &'b [u8], batch: &mut Batch<'b>) -> Result<(), Over> {
-        shared.borrow_mut().preface(&mut plaintext).map_err(Over::Protocol)?;
-        while let Some(piece) = self.parser.next(&mut plaintext, self.max_frame).map_err(Over::Protocol)? {
-            match piece {
-                Piece::Data { stream, payload, counted, whole, end } => {
-                    let wanted = shared.borrow_mut().data(stream, payload.len(), counted, whole);
-                    if wanted.map_err(Over::Protocol)? && !payload.is_empty() {
-                        batch.add(shared, stream, payload);
-                    }
-                    if end {
-                        batch.flush(shared);
-                        shared.borrow_mut().end_of(stream);
-                    }
-                }
-                Piece::Frame { header, payload } => {
-                    batch.flush(shared);
-                    shared.borrow_mut().frame(header, payload).map_err(Over::Protocol)?;
-                }
-            }
-        }
-        Ok(())
+    fn frames<'b>(&mut self, shared: &Shared, plaintext: &'b [u8], batch: &mut Batch<'b>) -> Result<(), Over> {
+        frames(&mut self.parser, self.max_frame, shared, plaintext, batch).map_err(Over::Protocol)
     }
 
     /// Handshake messages after the handshake (RFC 8446 4.6): new keys; tickets are of no use to us.
@@ -341,10 +328,14 @@ impl Input {
             let Some(message) = self.message.get(4..4 + length) else { return Ok(()) };
             match (kind, message) {
                 // NewSessionTicket
-                (4, _) => shared.borrow_mut().spend(16).map_err(Over::Protocol)?,
+                (4, _) if shared.borrow().role == Role::Client => {
+                    shared.borrow_mut().spend(16).map_err(Over::Protocol)?;
+                }
                 // KeyUpdate
                 (24, [asks @ 0..=1]) => {
                     let asks = *asks == 1;
+                    // Keys are derived anew: more work than for most frames.
+                    shared.borrow_mut().spend(8).map_err(Over::Protocol)?;
                     self.key_changes += 1;
                     if self.key_changes > KEY_CHANGES || self.message.len() != 5 {
                         return Err(tls(record::RecordError::Unexpected));
@@ -366,6 +357,36 @@ impl Input {
     }
 }
 
+/// Cuts plaintext into frames and hands them to the connection; DATA is gathered in `batch`.
+pub(crate) fn frames<'b>(
+    parser: &mut Parser,
+    max_frame: usize,
+    shared: &Shared,
+    mut plaintext: &'b [u8],
+    batch: &mut Batch<'b>,
+) -> Result<(), ConnectionError> {
+    shared.borrow_mut().preface(&mut plaintext)?;
+    while let Some(piece) = parser.next(&mut plaintext, max_frame)? {
+        match piece {
+            Piece::Data { stream, payload, counted, whole, end } => {
+                let wanted = shared.borrow_mut().data(stream, payload.len(), counted, whole)?;
+                if wanted && !payload.is_empty() {
+                    batch.add(shared, stream, payload);
+                }
+                if end {
+                    batch.flush(shared);
+                    shared.borrow_mut().end_of(stream);
+                }
+            }
+            Piece::Frame { header, payload } => {
+                batch.flush(shared);
+                shared.borrow_mut().frame(header, payload)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn tls(error: record::RecordError) -> Over {
     Over::Transport(Rc::new(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
@@ -385,7 +406,7 @@ fn alert(alert: &[u8]) -> Over {
 
 /// Pieces of one stream's DATA that are handed over together.
 #[derive(Default)]
-struct Batch<'b> {
+pub(crate) struct Batch<'b> {
     stream: u32,
     slices: Vec<IoSlice<'b>>,
     bytes: usize,
@@ -401,7 +422,7 @@ impl<'b> Batch<'b> {
         self.slices.push(IoSlice::new(payload));
     }
 
-    fn flush(&mut self, shared: &Shared) {
+    pub(crate) fn flush(&mut self, shared: &Shared) {
         if self.bytes > 0 {
             shared.borrow_mut().deliver(self.stream, &self.slices, self.bytes);
             self.slices.clear();

@@ -11,6 +11,8 @@
 //! | [`state`], [`receive`], [`send`] | one connection and its streams |
 //! | [`driver`] | the task that moves the bytes |
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod bare;
 pub(crate) mod calm;
 pub(crate) mod driver;
 pub(crate) mod frame;
@@ -20,6 +22,8 @@ pub(crate) mod outgoing;
 mod receive;
 mod send;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 
 /// Error codes (RFC 9113, section 7) that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

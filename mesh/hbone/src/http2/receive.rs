@@ -7,7 +7,8 @@ use http::StatusCode;
 
 use super::frame::{Header, flag, kind};
 use super::head::Head;
-use super::state::{Block, Broken, MAX_BLOCK, PING_LEAVING, Request, Role, State, wake};
+use super::hpack::InvalidBlock;
+use super::state::{Block, Broken, MAX_BLOCK, MAX_LIST, MAX_UNREAD, PING_LEAVING, Request, Role, State, wake};
 use super::{Code, ConnectionError, MAX_WINDOW, PREFACE};
 
 type Received = Result<(), ConnectionError>;
@@ -53,10 +54,9 @@ impl State {
         if id == 0 || self.is_idle(id) {
             return Err(protocol("DATA on a stream that was never opened"));
         }
-        if payload == 0 && whole {
-            self.spend(1)?;
-        } else {
-            self.allowance.earn(2);
+        if payload == 0 {
+            // Empty, or some of its padding.
+            self.spend(u32::from(whole))?;
         }
         let flow = ConnectionError::new(Code::FlowControl, "the peer sends more than its window");
         self.receive_window -= counted as i64;
@@ -75,8 +75,11 @@ impl State {
         if stream.receive_window < 0 {
             return Err(flow);
         }
-        if self.role == Role::Client && !stream.answered {
+        if self.role == Role::Client && !stream.answered && stream.broken.is_none() {
             return Err(protocol("DATA before the answer"));
+        }
+        if payload > 0 {
+            self.allowance.earn(2);
         }
         if padding > 0 {
             self.give_back_stream(id, padding as usize);
@@ -117,6 +120,9 @@ impl State {
     /// Takes a frame other than DATA.
     pub(super) fn frame(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Received {
         self.in_order(header.kind, header.stream)?;
+        if self.outgoing.waiting() > MAX_UNREAD {
+            return Err(ConnectionError::new(Code::EnhanceYourCalm, "the peer reads no answers and goes on asking"));
+        }
         let id = header.stream;
         match header.kind {
             kind::HEADERS => self.headers(header, payload),
@@ -176,12 +182,13 @@ impl State {
     }
 
     fn header_block(&mut self, id: u32, flags: u8, block: &[u8]) -> Received {
-        let budget = self.header_list();
+        // Large ones are paid for by their size.
+        self.spend((block.len() >> 10) as u32)?;
         let mut head = Head::default();
-        let fits = self
-            .decoder
-            .decode(block, budget, |name, value| head.take(name, value))
-            .map_err(|_| ConnectionError::new(Code::Compression, "a header block cannot be decompressed"))?;
+        let fits = self.decoder.decode(block, MAX_LIST, |name, value| head.take(name, value)).map_err(|e| match e {
+            InvalidBlock::Bomb => ConnectionError::new(Code::EnhanceYourCalm, "header list longer than any we take"),
+            _ => ConnectionError::new(Code::Compression, "a header block cannot be decompressed"),
+        })?;
         let end = flags & flag::END_STREAM != 0;
         match self.role {
             Role::Server => self.request(id, head, fits, end),
@@ -215,7 +222,8 @@ impl State {
             self.send_reset(id, Code::RefusedStream);
             return self.spend(4);
         }
-        let (Some(method), false, true) = (head.method, head.malformed, fits) else {
+        let malformed = head.malformed || head.status.is_some();
+        let (Some(method), false, true) = (head.method, malformed, fits) else {
             let code = if fits { Code::Protocol } else { Code::EnhanceYourCalm };
             self.send_reset(id, code);
             return self.spend(8);
@@ -271,7 +279,8 @@ impl State {
         if header.stream != 0 {
             return Err(protocol("SETTINGS of a stream"));
         }
-        self.spend(1)?;
+        // Each of its entries is work: a new window is a new window of every stream.
+        self.spend(1 + (payload.len() / 6) as u32)?;
         if header.has(flag::ACK) {
             return if payload.is_empty() { Ok(()) } else { Err(size) };
         }
@@ -359,9 +368,9 @@ impl State {
         if id != 0 {
             return Err(protocol("GOAWAY of a stream"));
         }
-        let last: [u8; 4] =
+        let [a, b, c, d, ..]: [u8; 8] =
             *payload.first_chunk().ok_or(ConnectionError::new(Code::FrameSize, "GOAWAY of a wrong length"))?;
-        let last = u32::from_be_bytes(last) & 0x7fff_ffff;
+        let last = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
         self.spend(1)?;
         self.peer_goes_away = true;
         if self.role == Role::Client {

@@ -120,7 +120,8 @@ impl State {
             stream.send_window -= bytes as i64;
         }
         if bytes > 0 {
-            self.allowance.earn(4);
+            // A peer may say for every kilobyte that it has taken it.
+            self.allowance.earn(4 + (bytes >> 10) as u32);
             self.drive();
         }
     }

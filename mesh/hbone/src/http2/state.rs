@@ -26,6 +26,14 @@ use crate::tls::record::{RecordError, Sealer};
 
 /// Longest header block taken, compressed, with all of its CONTINUATIONs.
 pub(super) const MAX_BLOCK: usize = 64 << 10;
+/// Largest header list taken, in the bytes of RFC 9113 6.5.2: what upstream takes. Each request that waits for its
+/// answer holds one.
+pub(super) const MAX_LIST: usize = 16 << 10;
+/// Most that may wait to be sent to a peer that goes on asking for more: data is bounded by far less, and the rest are
+/// answers to what it sends without reading them.
+pub(super) const MAX_UNREAD: usize = 1 << 20;
+/// Pieces of data that wait for their application are joined up to this: a byte to itself takes fifty.
+const JOINED: usize = 16 << 10;
 
 /// The name that RFC 9113 6.5.2 gives a setting.
 mod setting {
@@ -245,16 +253,16 @@ impl State {
         if role == Role::Client {
             outgoing.bytes(PREFACE)?;
         }
-        let (role_setting, lists) = match role {
-            Role::Client => ((setting::ENABLE_PUSH, 0), 16 << 10),
-            Role::Server => ((setting::MAX_CONCURRENT_STREAMS, settings.server_streams), 64 << 10),
+        let role_setting = match role {
+            Role::Client => (setting::ENABLE_PUSH, 0),
+            Role::Server => (setting::MAX_CONCURRENT_STREAMS, settings.server_streams),
         };
         let mut payload = Vec::with_capacity(24);
         for (name, value) in [
             role_setting,
             (setting::INITIAL_WINDOW_SIZE, settings.stream_window),
             (setting::MAX_FRAME_SIZE, settings.frame_size),
-            (setting::MAX_HEADER_LIST_SIZE, lists),
+            (setting::MAX_HEADER_LIST_SIZE, MAX_LIST as u32),
         ] {
             payload.extend_from_slice(&name.to_be_bytes());
             payload.extend_from_slice(&value.to_be_bytes());
@@ -295,14 +303,6 @@ impl State {
         })
     }
 
-    /// Largest header list taken, in the bytes of RFC 9113 6.5.2.
-    pub(super) fn header_list(&self) -> usize {
-        match self.role {
-            Role::Client => 16 << 10,
-            Role::Server => 64 << 10,
-        }
-    }
-
     pub(super) fn stream(&mut self, id: u32) -> Option<&mut Stream> {
         self.streams.get_mut(&id)
     }
@@ -317,8 +317,12 @@ impl State {
         wake(&mut self.driver);
     }
 
-    /// Appends a frame. What fails here fails for want of a working cipher: the connection is over.
+    /// Appends a frame. What fails here fails for want of a working cipher: the connection is over. Once it is, nobody
+    /// would send the frame, and it would keep a buffer.
     pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        if self.over.is_some() {
+            return;
+        }
         if let Err(error) = self.outgoing.frame(kind, flags, stream, payload) {
             self.end(Over::Transport(Rc::new(io::Error::other(error))));
         }
@@ -371,6 +375,7 @@ impl State {
     pub(crate) fn release(&mut self, id: u32) {
         let Some(stream) = self.streams.remove(&id) else { return };
         let untaken = stream.untaken();
+        self.blocked.retain(|blocked| *blocked != id);
         self.give_back(untaken as u32);
         if self.over.is_none() && stream.broken.is_none() && !(stream.sent_end && stream.received_end) {
             // A complete answer to a request that was not read to its end is no failure (RFC 9113 8.1).
@@ -385,7 +390,7 @@ impl State {
     /// `bytes` have left our buffers: the peer may send as much again.
     pub(super) fn give_back(&mut self, bytes: u32) {
         self.taken += bytes;
-        if self.taken >= self.settings.connection_window / 4 {
+        if self.taken >= (self.settings.connection_window / 4).max(1) {
             let taken = std::mem::take(&mut self.taken);
             self.receive_window += i64::from(taken);
             self.send(kind::WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
@@ -395,7 +400,7 @@ impl State {
     /// As [`State::give_back`], of a stream.
     pub(super) fn give_back_stream(&mut self, id: u32, bytes: usize) {
         self.give_back(bytes as u32);
-        let enough = self.settings.stream_window / 4;
+        let enough = (self.settings.stream_window / 4).max(1);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.taken += bytes as u32;
         if stream.taken >= enough && !stream.received_end && stream.broken.is_none() {
@@ -559,7 +564,10 @@ impl State {
             }
         }
         if written < bytes {
-            let mut kept = Vec::with_capacity(bytes - written);
+            let more = bytes - written;
+            let joins = stream.waiting.back().is_some_and(|last| last.len() + more <= JOINED);
+            let last = if joins { stream.waiting.pop_back() } else { None };
+            let mut kept = last.unwrap_or_else(|| Vec::with_capacity(more));
             let mut skip = written;
             for slice in slices {
                 let skipped = skip.min(slice.len());

@@ -8,6 +8,9 @@ use table::Table;
 
 /// Largest dynamic table that we let a peer use, in the bytes of RFC 7541 4.1: the protocol's own default.
 const TABLE_SIZE: usize = 4096;
+/// How many times its budget a list may be before reading on is not worth the connection: two bytes of a block may name
+/// an entry as large as the table.
+const READ_ON: usize = 4;
 
 /// Why a header block cannot be read. The connection is lost with it: the two tables differ from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,9 @@ pub(crate) enum InvalidBlock {
     /// Not Huffman code.
     #[error("the header block has broken Huffman code")]
     Huffman,
+    /// Unpacks to many times what was offered to take.
+    #[error("the header block unpacks to more than anybody needs")]
+    Bomb,
     /// Wants a larger table than was offered, or wants it after the first field.
     #[error("the header block resizes the table wrongly")]
     Resize,
@@ -47,7 +53,7 @@ impl Decoder {
     /// Returns false when the budget was exceeded.
     ///
     /// # Errors
-    /// When the block is broken; the decoder is then of no more use.
+    /// When the block is broken, or is [`READ_ON`] times the budget; the decoder is then of no more use.
     pub(crate) fn decode(
         &mut self,
         block: &[u8],
@@ -55,19 +61,20 @@ impl Decoder {
         mut field: impl FnMut(&[u8], &[u8]),
     ) -> Result<bool, InvalidBlock> {
         let mut input = Input(block);
-        let (mut left, mut fits, mut first) = (budget, true, true);
-        let mut take = |name: &[u8], value: &[u8]| match left.checked_sub(name.len() + value.len() + 32) {
-            Some(rest) if fits => {
-                left = rest;
+        let (mut size, mut fits, mut first) = (0, true, true);
+        let mut take = |name: &[u8], value: &[u8]| {
+            size += name.len() + value.len() + 32;
+            fits &= size <= budget;
+            if fits {
                 field(name, value);
             }
-            _ => fits = false,
+            if size > READ_ON * budget { Err(InvalidBlock::Bomb) } else { Ok(()) }
         };
         while let Some(byte) = input.peek() {
             if byte & 0x80 != 0 {
                 let index = input.number(7)?;
                 let (name, value) = self.table.get(index).ok_or(InvalidBlock::Index)?;
-                take(name, value);
+                take(name, value)?;
             } else if byte & 0xe0 == 0x20 {
                 let size = input.number(5)?;
                 if !first || size > TABLE_SIZE {
@@ -82,7 +89,7 @@ impl Decoder {
                     index => self.table.get(index).ok_or(InvalidBlock::Index)?.0.to_vec(),
                 };
                 let value = input.string()?;
-                take(&name, &value);
+                take(&name, &value)?;
                 if indexed {
                     self.table.add(name, value);
                 }

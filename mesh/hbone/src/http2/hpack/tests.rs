@@ -85,6 +85,21 @@ fn a_list_over_its_budget_is_read_to_its_end_but_not_handed_over() {
     assert_eq!(decode(&mut decoder, &[0x80 | 71]).unwrap()[0].0, "name", "the table has all ten");
 }
 
+/// Two bytes name an entry as large as the table: 64 KiB of them would be read as 128 MiB.
+#[test]
+fn a_header_bomb_is_not_unpacked() {
+    let mut block = vec![0x40];
+    string(&[b'n'; 3900], &mut block);
+    string(b"", &mut block);
+    for _ in 0..30_000 {
+        // The name of entry 62, an empty value, not added.
+        block.extend_from_slice(&[0x0f, 62 - 15, 0]);
+    }
+    let mut seen = 0;
+    assert_eq!(Decoder::default().decode(&block, 16 << 10, |_, _| seen += 1), Err(InvalidBlock::Bomb));
+    assert_eq!(seen, 4);
+}
+
 #[test]
 fn what_we_encode_reads_back() {
     let long = "v".repeat(300);
