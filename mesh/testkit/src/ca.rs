@@ -50,10 +50,15 @@ impl TestCa {
 
     /// Credentials of `id`, good for an hour.
     pub fn credentials(&self, id: &SpiffeId) -> Arc<Credentials> {
+        self.credentials_with(id, &TlsOptions::default())
+    }
+
+    /// Credentials of `id`, good for an hour, for TLS as an operator wants it.
+    pub fn credentials_with(&self, id: &SpiffeId, options: &TlsOptions) -> Arc<Credentials> {
         let request = SigningRequest::new(id).expect("a key");
         let chain = self.sign(id, request.csr_pem(), Duration::from_secs(3600));
         let certificate = request.complete(&chain).expect("what was asked for");
-        Arc::new(Credentials::new(certificate, &TlsOptions::default()).expect("usable"))
+        Arc::new(Credentials::new(certificate, options).expect("usable"))
     }
 }
 

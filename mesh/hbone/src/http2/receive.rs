@@ -147,7 +147,7 @@ impl State {
 
     fn headers(&mut self, header: Header, payload: Cow<'_, [u8]>) -> Received {
         let id = header.stream;
-        if id == 0 || id % 2 == 0 {
+        if id == 0 || id.is_multiple_of(2) {
             return Err(protocol("HEADERS on a stream that is not a client's"));
         }
         let mut block = &payload[..];
@@ -284,7 +284,7 @@ impl State {
         if header.has(flag::ACK) {
             return if payload.is_empty() { Ok(()) } else { Err(size) };
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return Err(size);
         }
         self.apply(payload)?;

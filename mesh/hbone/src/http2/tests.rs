@@ -161,7 +161,6 @@ fn streams_that_waited_for_room_are_forgotten_with_their_owners() {
         server.accept(id);
         while server.send(id, &[0; 1 << 14]) > 0 {}
         server.release(id);
-        server.said();
     }
     assert!(server.shared.borrow().blocked.len() <= 1);
 }

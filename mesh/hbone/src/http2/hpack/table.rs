@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 
 /// The fixed table of appendix A, followed by what the peer added, newest first.
 pub(super) struct Table {
-    added: VecDeque<(Box<[u8]>, Box<[u8]>)>,
+    added: VecDeque<Entry>,
     size: usize,
     limit: usize,
 }
+
+/// A name and its value.
+type Entry = (Box<[u8]>, Box<[u8]>);
 
 /// What an entry takes besides its text (section 4.1).
 const OVERHEAD: usize = 32;
