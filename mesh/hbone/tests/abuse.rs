@@ -31,7 +31,7 @@ use tokio::task::{LocalSet, spawn_local};
 /// Bytes that the whole process may come to hold, both ends of everything.
 const MEMORY: usize = 256 << 20;
 /// Tunnels of others during one attack.
-const TUNNELS: usize = 1_000;
+const TUNNELS: usize = 2_000;
 /// Connections from which one attack comes.
 const ATTACKERS: usize = 4;
 
@@ -199,8 +199,23 @@ fn instead_of_tls(bytes: Vec<u8>) -> Attack {
     })
 }
 
+/// Panics of any task: those of connections end only these, and nobody would see them.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            tell(panic);
+        }));
+    });
+}
+
 /// Runs `attack` from its own thread while others do what they do.
 fn under(name: &str, attack: Attack, ends: bool) {
+    count_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let ca = Arc::new(TestCa::new());
@@ -241,6 +256,7 @@ fn under(name: &str, attack: Attack, ends: bool) {
         }
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
+        assert_eq!(PANICS.load(Ordering::Relaxed), 0, "{name}: something panicked");
         assert!(succeeded * 1_000 > tried * 999, "{name}: {succeeded} of {tried} tunnels of others");
         let memory = peak_memory();
         assert!(memory < MEMORY, "{name}: {} MiB", memory >> 20);
@@ -404,6 +420,7 @@ fn tls() {
 /// What servers may do to our client: whoever waits for a tunnel is told within a moment, and it costs nobody else.
 #[tokio::test]
 async fn hostile_servers() {
+    count_panics();
     let thread = LocalSet::new();
     let test = async {
         let ca = Arc::new(TestCa::new());
@@ -465,6 +482,7 @@ async fn hostile_servers() {
             drop(client);
             hostile.await.unwrap();
         }
+        assert_eq!(PANICS.load(Ordering::Relaxed), 0, "something panicked");
         assert!(peak_memory() < MEMORY);
     };
     tokio::time::timeout(Duration::from_secs(60), thread.run_until(test)).await.expect("the test hangs");

@@ -360,8 +360,8 @@ async fn their_client_resets_is_refused_and_is_sent_away() {
             drop(opened);
         }
         // Sent away: what is open goes on, what is new is not taken.
-        let (opened, send) = open(999).await;
         let (other, other_send) = open(80).await;
+        let (opened, send) = open(999).await;
         tokio::join!(
             send_theirs(send, 7, 1 << 20),
             receive_theirs(opened.into_body(), 7, 1 << 20),

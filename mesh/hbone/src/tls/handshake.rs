@@ -178,9 +178,10 @@ where
             Ok(ConnectionState::BlockedHandshake) => Next::Receive,
             Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => {
-                // The peer is told why, if it listens.
+                // The peer is told why, if it listens. rustls is asked once more and not again: after the alert it would
+                // go on with what the peer has said, which it does not expect to do.
                 received.drain(..used);
-                while let Ok(ConnectionState::EncodeTlsData(mut alert)) = process(connection, &mut received).state {
+                if let Ok(ConnectionState::EncodeTlsData(mut alert)) = process(connection, &mut received).state {
                     encode(|room| alert.encode(room), &mut outgoing)?;
                 }
                 let _ = transport.write_all(&outgoing).await;

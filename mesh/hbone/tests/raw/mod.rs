@@ -1,6 +1,6 @@
 //! Peers that write frames by hand.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
