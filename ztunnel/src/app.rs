@@ -29,9 +29,10 @@ use mesh_xds::{demand, follow};
 use crate::config::{self, Config, ControlPlane};
 use crate::dns::Dns;
 use crate::local_xds::Local;
-use crate::metrics::{DrainMetrics, PodMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
+use crate::metrics::{DrainMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
 use crate::names::Names;
 use crate::pods::Pods;
+use crate::quota::{self, Quota};
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
 use crate::{dump, local_xds, pods, warm};
@@ -97,6 +98,9 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     metrics.watch_runtime(tokio::runtime::Handle::current());
     let traffic = TrafficMetrics::register(&mut metrics);
     let reasons = ReasonMetrics::register(&mut metrics);
+    let held = QuotaMetrics::register(&mut metrics);
+    let files = quota::raise_open_files();
+    let quota = Quota::new(&config.limits, files, held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
     let xds_metrics = XdsMetrics::register(&mut metrics);
@@ -139,6 +143,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         names: Names::default(),
         traffic,
         reasons,
+        quota,
         revocation,
         access_log,
         drain: draining.clone(),

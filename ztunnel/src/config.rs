@@ -17,6 +17,7 @@ pub use self::layers::{MESH_CONFIG, with_mesh_config};
 pub use self::unsupported::ignored;
 use crate::dns::answer::Names;
 use crate::dns::{DnsConfig, ProxyAddress};
+use crate::quota::Limits;
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
 /// Everything ztunnel is told.
@@ -56,6 +57,8 @@ pub struct Config {
     pub workers: usize,
     /// HTTP/2.
     pub hbone: Settings,
+    /// How much may be open at once.
+    pub limits: Limits,
     /// Sockets in pods.
     pub sockets: SocketSettings,
     /// `ISTIO_META_DNS_CAPTURE`: `None` is off.
@@ -181,6 +184,11 @@ impl Config {
                     .unwrap_or(hbone.client_streams),
                 unused_release: duration("POOL_UNUSED_RELEASE_TIMEOUT", hbone.unused_release)?,
                 ..hbone
+            },
+            limits: Limits {
+                connections: env.number("ZTUNNEL_MAX_CONNECTIONS", 1..=100_000_000)?,
+                per_pod: env.number("ZTUNNEL_MAX_CONNECTIONS_PER_POD", 1..=100_000_000)?,
+                handshakes: env.number("ZTUNNEL_MAX_HANDSHAKES", 1..=1_000_000)?,
             },
             sockets: SocketSettings {
                 ipv6: yes("IPV6_ENABLED", true)?,

@@ -15,6 +15,7 @@
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
+//! | [`quota`] | how much each pod may hold |
 //! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
 //! | `warm`, `dump`, `metrics`, `shared` | certificates ahead of need, the admin dump, counters, what workers read |
@@ -33,6 +34,7 @@ mod metrics;
 mod names;
 mod outbound;
 mod pods;
+pub mod quota;
 mod report;
 mod shared;
 pub mod sockets;

@@ -35,6 +35,25 @@ impl PodMetrics {
     }
 }
 
+/// How much is held of what is bounded ([`crate::quota`]).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QuotaMetrics {
+    pub(crate) connections: Gauge,
+    pub(crate) handshakes: Gauge,
+}
+
+impl QuotaMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let registry = metrics.registry_mut();
+        let help = "Connections and tunnels open now, of those that ZTUNNEL_MAX_CONNECTIONS allows";
+        registry.register("ambit_connections_held", help, this.connections.clone());
+        let help = "TLS handshakes of callers under way, of those that ZTUNNEL_MAX_HANDSHAKES allows";
+        registry.register("ambit_handshakes_held", help, this.handshakes.clone());
+        this
+    }
+}
+
 /// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);

@@ -23,6 +23,7 @@ use crate::dns::Dns;
 use crate::inbound::admit::{self, Verdict};
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 use crate::names::Names;
+use crate::quota::Quota;
 
 /// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
 const AWAIT_TABLES: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
+    pub(crate) quota: Quota,
     pub(crate) revocation: RevocationMetrics,
     /// None when it is turned off.
     pub(crate) dns: Option<Arc<Dns>>,

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::connections::Connections;
+use crate::quota::PodQuota;
 use crate::shared::Shared;
 use crate::sockets::Netns;
 use crate::{dns, door, inbound, outbound};
@@ -64,6 +65,7 @@ pub(crate) struct Pod {
     pub(crate) info: Arc<PodInfo>,
     pub(crate) netns: Netns,
     pub(crate) pool: Pool,
+    pub(crate) quota: PodQuota,
     pub(crate) dns: Rc<dns::PodDns>,
     stop: watch::Sender<bool>,
     /// The control plane has told of it.
@@ -151,9 +153,10 @@ impl Worker {
         self.stop(&served.uid);
         let (stop, _) = watch::channel(false);
         let pool = Pool::new(self.shared.config.hbone.clone());
+        let quota = self.shared.quota.pod(&served.uid);
         let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
         let (known, leaving) = (Cell::new(false), watch::Sender::new(false));
-        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, dns, stop, known, leaving });
+        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, quota, dns, stop, known, leaving });
         self.shared.tables.read(|tables| pod.follow(tables));
         self.pods.borrow_mut().insert(served.uid, pod.clone());
         let Listeners { outbound, plaintext, hbone, dns, migrate } = served.listeners;

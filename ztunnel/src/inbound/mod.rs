@@ -31,6 +31,7 @@ use tokio::task::spawn_local;
 
 use crate::connections::Place;
 use crate::outbound::close;
+use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
@@ -46,6 +47,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let local = match tcp.local_addr() {
         Ok(local) => canonical(local),
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    };
+    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, (from, local)) else { return };
+    let handshake = match pod.quota.handshake() {
+        Ok(handshake) => handshake,
+        Err(full) => return quota::shed(shared, Direction::Inbound, &tcp, (from, local), full),
     };
     let early = Report::early(shared, Direction::Inbound, from, local);
     let workload = match shared.local_workload(&pod.info).await {
@@ -72,6 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             return early.failed(code, &error);
         }
     };
+    drop(handshake);
     let caller = Rc::new(connection.peer.clone());
     let draining = pod.sends_callers_away(&shared.drain);
     tokio::pin!(draining);
@@ -134,6 +141,13 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Err(error) => {
             asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
             return early.failed("BAD_REQUEST", &error);
+        }
+    };
+    let _share = match pod.quota.connection() {
+        Ok(share) => share,
+        Err(full) => {
+            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
+            return early.failed(full.code(), &full);
         }
     };
     let visit = Visit { local, from, caller: &caller, target: &target };

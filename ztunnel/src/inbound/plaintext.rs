@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{admit, source_of, until_cut};
 use crate::outbound::close;
+use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
@@ -23,6 +24,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(dialled) => dialled,
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
+    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, (from, dialled)) else { return };
     let early = Report::early(shared, Direction::Inbound, from, dialled);
     let admitted = match admit::plaintext(dialled) {
         Ok(admitted) => admitted,

@@ -22,6 +22,7 @@ use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
+use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Shared;
 use crate::sockets;
@@ -38,6 +39,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(dialled) => dialled,
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
+    let way = (from, dialled);
+    let Some(_place) = quota::admit(&worker.shared, &pod.quota, Direction::Outbound, &tcp, way) else { return };
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
     let client = match worker.shared.local_workload(&pod.info).await {
         Ok(client) => client,

@@ -14,6 +14,7 @@ use mesh_runtime::metrics::{Metrics, TextFormat, TrafficMetrics};
 use super::*;
 use crate::config::Config;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use prometheus_client::metrics::gauge::Gauge;
 
 mod counting {
     //! Counts what this thread allocates.
@@ -90,6 +91,7 @@ fn told() -> Told {
         traffic: TrafficMetrics::register(&mut metrics),
         dns: None,
         reasons: ReasonMetrics::register(&mut metrics),
+        quota: crate::quota::Quota::new(&crate::quota::Limits::default(), 1_024, Gauge::default(), Gauge::default()),
         revocation: RevocationMetrics::register(&mut metrics),
         access_log,
         drain: drain::new().1,
