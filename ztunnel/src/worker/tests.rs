@@ -68,14 +68,21 @@ struct Ports {
 
 impl Ztunnel {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(settings: &[(&str, &str)]) -> Self {
         let ca = Arc::new(TestCa::new());
         let (tables, reader) = follow::tables();
         let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
         let mut metrics = Metrics::new("ztunnel", "test");
         let (drain, draining) = drain::new();
         let runtime = tokio::runtime::Handle::current();
+        let settings = settings.iter().copied().chain([("NETWORK", "here")]);
+        let config = Config::from_env(&settings.collect::<Env>()).unwrap();
         let shared = Shared {
-            config: Config::from_env(&[("NETWORK", "here")].into_iter().collect::<Env>()).unwrap(),
+            quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
+            config,
             tables: reader,
             demand: None,
             certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
@@ -408,6 +415,48 @@ async fn i3_a_pod_that_the_control_plane_does_not_know() {
             assert!(line.contains("UNKNOWN_WORKLOAD") && line.contains("shop/stranger"), "{row}: {line}");
         };
         tokio::join!(refused("O2", outbound), refused("I3", stranger.hbone), refused("P2", stranger.plaintext));
+    })
+    .await;
+}
+
+/// Bounds: a pod that holds its share is refused more, and the last places are for others.
+#[tokio::test]
+async fn a_greedy_pod_is_shed_and_others_are_served() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::with(&[("ZTUNNEL_MAX_CONNECTIONS", "8")]);
+        let (greedy, modest) = (ztunnel.serve("cart"), ztunnel.serve("pay"));
+        let application = format!("127.0.0.1:{}", application().await);
+        let pods = ["cart", "pay"].map(|name| Resource::Workload(Arc::new(pod(name))));
+        ztunnel.tables.apply_local(pods.to_vec());
+        // One place for the connection, one for each of its tunnels.
+        let (mut caller, from) = ztunnel.caller(("cart", greedy.hbone)).await;
+        let open = async |caller: &mut Client| {
+            let request = connect::request(&application, &Context::default()).unwrap();
+            caller.open(request).await
+        };
+        let mut held = Vec::new();
+        let refused = loop {
+            match open(&mut caller).await {
+                Ok(opened) => held.push(opened),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(
+            (held.len(), refused.to_string().as_str()),
+            (3, "http status: 503 Service Unavailable (POD_OVERLOADED)")
+        );
+        let line = ztunnel.logged("POD_OVERLOADED").await;
+        assert!(line.contains(&from.to_string()) && line.contains("ZTUNNEL_MAX_CONNECTIONS"), "{line}");
+        // What is not a tunnel is reset.
+        let mut byte = [0];
+        let error = TcpStream::connect(greedy.plaintext).await.unwrap().read(&mut byte).await.expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        // Others find room, and so does the greedy one when it has let go of some.
+        assert_eq!(ztunnel.ask(("pay", modest.hbone), &application).await.0, 200);
+        held.clear();
+        while open(&mut caller).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     })
     .await;
 }
