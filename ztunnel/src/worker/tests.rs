@@ -448,8 +448,8 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
         let line = ztunnel.logged("POD_OVERLOADED").await;
         assert!(line.contains(&from.to_string()) && line.contains("ZTUNNEL_MAX_CONNECTIONS"), "{line}");
         // What is not a tunnel is reset.
-        let mut byte = [0];
-        let error = TcpStream::connect(greedy.plaintext).await.unwrap().read(&mut byte).await.expect_err("a reset");
+        let knock = async { TcpStream::connect(greedy.plaintext).await?.read(&mut [0]).await };
+        let error = knock.await.expect_err("a reset, as early as the caller is told that it is connected");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         // Others find room, and so does the greedy one when it has let go of some.
         assert_eq!(ztunnel.ask(("pay", modest.hbone), &application).await.0, 200);
