@@ -16,6 +16,7 @@ pub(crate) fn trials(suite: &mut Suite, town: &Shared) {
     suite.on(town, "authorization::an_allow_policy_for_nobody_closes_for_all", allow_nothing);
     suite.on(town, "authorization::strict_refuses_plaintext_and_permissive_takes_it", strict);
     suite.on(town, "authorization::an_open_connection_is_cut_once_it_is_denied", cut);
+    suite.on(town, "authorization::holds_between_two_pods_of_one_node", one_node);
 }
 
 const WEB: &str = "http://web.shop/";
@@ -166,4 +167,33 @@ fn cut(mesh: &Mesh) -> Result<()> {
     let denied = denied.finish()?;
     ensure!(denied.failed > 0 && denied.good > 0, "the open connection was not cut: {denied:?}");
     allowed.finish()?.flawless(10)
+}
+
+/// Two pods of one node meet inside their ztunnel, and everything holds that holds between nodes.
+fn one_node(mesh: &Mesh) -> Result<()> {
+    let web = format!("{}:9100", mesh.ip("shop/web", false)?);
+    mesh.get_at_last("shop/neighbour", WEB)?;
+    let kept = mesh.traffic("shop/neighbour", &web, &["--kept"])?;
+    // No tunnel leaves the client's pod: nothing in it is connected to port 15008 (0x3AA0).
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let sockets = mesh.exec("shop/neighbour", &["cat", table])?;
+        let sockets = String::from_utf8_lossy(&sockets.stdout).into_owned();
+        let to_hbone = |line: &&str| line.split_whitespace().nth(2).is_some_and(|remote| remote.ends_with(":3AA0"));
+        ensure!(sockets.contains("local_address"), "{table} could not be read");
+        ensure!(!sockets.lines().any(|line| to_hbone(&line)), "a tunnel between two pods of one node:\n{sockets}");
+    }
+    mesh.apply(FILE, &policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/neighbour]}}]}"))?;
+    mesh.log_line("ztunnel-node2", &["ns/shop/sa/neighbour", "closed due to policy change", "shop/door"])?;
+    mesh.refused_at_last("shop/neighbour", WEB)?;
+    let denied = "explicitly denied by: shop/door";
+    for words in
+        [["direction=\"inbound\"", "POLICY_DENIED", denied], ["direction=\"outbound\"", "REFUSED_BY_POLICY", "401"]]
+    {
+        mesh.log_line("ztunnel-node2", &[&["ns/shop/sa/neighbour"], &words[..]].concat())?;
+    }
+    mesh.remove(FILE)?;
+    mesh.get_at_last("shop/neighbour", WEB)?;
+    let kept = kept.finish()?;
+    ensure!(kept.failed > 0 && kept.good > 0, "the open connection was not cut: {kept:?}");
+    Ok(())
 }
