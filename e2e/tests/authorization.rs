@@ -176,8 +176,7 @@ fn one_node(mesh: &Mesh) -> Result<()> {
     let kept = mesh.traffic("shop/neighbour", &web, &["--kept"])?;
     // No tunnel leaves the client's pod: nothing in it is connected to port 15008 (0x3AA0).
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let sockets = mesh.exec("shop/neighbour", &["cat", table])?;
-        let sockets = String::from_utf8_lossy(&sockets.stdout).into_owned();
+        let sockets = mesh.exec("shop/neighbour", &["cat", table])?.stdout;
         let to_hbone = |line: &&str| line.split_whitespace().nth(2).is_some_and(|remote| remote.ends_with(":3AA0"));
         ensure!(sockets.contains("local_address"), "{table} could not be read");
         ensure!(!sockets.lines().any(|line| to_hbone(&line)), "a tunnel between two pods of one node:\n{sockets}");
