@@ -13,8 +13,14 @@
 //! A connection and all of its tunnels live on one thread: every future here may be `!Send`, tasks are spawned on
 //! the thread's own `LocalSet`. Begin with [`pool`] for the way out and [`server`] for the way in.
 //!
-//! Memory bound of one connection: its receive windows ([`Settings::connection_window`]) plus, for each tunnel, one
-//! read buffer ([`carry::MAX_BUFFER`]) while bytes move and none while they do not.
+//! HTTP/2 and the TLS records are our own (decision 15): frames are written into the record in which they leave, and
+//! bytes handed to the application's socket from the record in which they came. rustls does the handshakes and the
+//! keys.
+//!
+//! Memory bound of one connection: what its applications have not taken, at most its receive window
+//! ([`Settings::connection_window`]); what its peer does not read, at most one buffer of some 350 KiB; the beginning of
+//! one record and of one frame (80 KiB); its peer's header table (4 KiB). One at rest holds none of these: buffers belong
+//! to the thread and are lent while bytes move.
 
 pub mod carry;
 pub mod client;

@@ -1,4 +1,4 @@
-//! Times as log lines print them: RFC 3339, UTC, microseconds (pure but for [`Timestamp::now`]).
+//! Times as log lines print them: RFC 3339, UTC, microseconds (pure but for `Timestamp::now`).
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -10,8 +10,8 @@
 //! | `nameservers` | whom to ask |
 //! | `metrics` | what is counted |
 //!
-//! One worker serves a pod's DNS. This file is its sockets, and the order of things: [`Dns::at_once`] says all that needs
-//! no waiting, [`Dns::later`] waits.
+//! One worker serves a pod's DNS. This file is its sockets, and the order of things: `Dns::at_once` says all that needs
+//! no waiting, `Dns::later` waits.
 
 pub mod answer;
 mod cache;

@@ -9,8 +9,9 @@ Three pods on two nodes, in network namespaces of one machine: `client` and `nea
 second. `remote` is client to far, `same` is client to near. The same pods three times:
 
 - **direct**: no mesh; plaintext between the pods.
-- **ambit**: the whole mesh by `ambit up`: a ztunnel on each node, HBONE with mutual TLS between them, on both paths.
-- **envoy**: the same HBONE, by Envoys behind the same redirection rules: TCP proxy into HTTP/2 CONNECT over mutual
+- **ambit**: the whole mesh by `ambit up`: a ztunnel on each node, HBONE with mutual TLS between them. On one node both
+  ends are the same ztunnel: same identities, policies, logs and metrics, but no encryption (`SAME_NODE_ENCRYPTION`).
+- **envoy**: HBONE on both paths, by Envoys behind the same redirection rules: TCP proxy into HTTP/2 CONNECT over mutual
   TLS 1.3, and its end on the other side. Envoy cannot open its connections in other namespaces, so there is one Envoy
   beside each pod, two on each path, as many as ztunnels.
 
@@ -34,6 +35,8 @@ two proxies on the remote path, after a second of rest.
   certificates from files.
 - Resident memory includes the program file's pages that were touched; *own (anonymous)* memory does not.
 - A machine that does other things at the same time widens the ranges. Compare within one run only.
+
+Tables of 100,000 workloads are measured apart: [tables at scale](tables-at-scale.md).
 ";
 
 /// The page.
