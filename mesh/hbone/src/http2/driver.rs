@@ -122,7 +122,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                     return Poll::Ready(());
                 }
                 buffer[..kept].copy_from_slice(&self.input.partial);
-                self.input.partial.clear();
+                // Given back, not kept: most connections are at rest most of the time.
+                self.input.partial = Vec::new();
                 {
                     let mut state = self.shared.borrow_mut();
                     state.heard = true;
