@@ -282,6 +282,35 @@ async fn unused_connections_are_let_go() {
 }
 
 #[tokio::test]
+async fn connections_of_a_workload_that_is_gone_are_used_no_more_and_their_tunnels_live_on() {
+    on_one_thread(async {
+        let ca = Arc::new(TestCa::new());
+        let settings = Settings::default();
+        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
+        let pool = Pool::new(settings.clone());
+        let stays = key(&server, "server");
+        let goes = Key { workload: "gone".into(), ..stays.clone() };
+        open(&pool, &ca, &stays, "10.0.0.1:80", &settings).await.unwrap();
+        let before = open(&pool, &ca, &goes, "10.0.0.1:80", &settings).await.unwrap();
+        assert_eq!((server.connections.get(), pool.connections()), (2, 2));
+        pool.retain(|key| &*key.workload != "gone");
+        assert_eq!(pool.connections(), 1);
+        // Whoever has its name or its address next gets a connection of its own.
+        open(&pool, &ca, &goes, "10.0.0.1:80", &settings).await.unwrap();
+        open(&pool, &ca, &stays, "10.0.0.1:80", &settings).await.unwrap();
+        assert_eq!(server.connections.get(), 3);
+        let (mut application, captured) = tcp::pair().await;
+        spawn_local(async move { carry::tcp_and_tunnel(captured, before.tunnel, Rc::new(Uncounted)).await.unwrap() });
+        application.write_all(b"still here").await.unwrap();
+        application.shutdown().await.unwrap();
+        let mut answer = String::new();
+        application.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "STILL HERE");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cut_is_not_taken_for_an_end() {
     on_one_thread(async {
         let ca = Arc::new(TestCa::new());
