@@ -143,13 +143,6 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
             return early.failed("BAD_REQUEST", &error);
         }
     };
-    let _share = match pod.quota.connection() {
-        Ok(share) => share,
-        Err(full) => {
-            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
-            return early.failed(full.code(), &full);
-        }
-    };
     let visit = Visit { local, from, caller: &caller, target: &target };
     let describe = |workload: &Workload, facts: &Facts| {
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
@@ -160,7 +153,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         };
         (party, service)
     };
-    let Entered { workload, application, report, place: _place, cut } =
+    let Entered { workload, application, report, share: _share, place: _place, cut } =
         match Box::pin(enter(&worker, &pod, &visit, describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
@@ -198,6 +191,8 @@ pub(crate) struct Entered {
     pub(crate) workload: Arc<Workload>,
     pub(crate) application: TcpStream,
     pub(crate) report: Report,
+    /// Its share of what the pod may hold; to be kept as long as the connection.
+    pub(crate) share: quota::Place,
     /// To be kept as long as the connection.
     pub(crate) place: Place,
     /// Resolves when the policies no longer allow it.
@@ -221,6 +216,10 @@ pub(crate) async fn enter(
     let shared = &worker.shared;
     let Visit { local, from, caller, target } = *visit;
     let early = Report::early(shared, Direction::Inbound, from, local);
+    let share = pod.quota.connection().map_err(|full| {
+        early.failed(full.code(), &full);
+        TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
+    })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
     let workload = shared.local_workload(&pod.info).await.map_err(|error| {
         early.failed("UNKNOWN_WORKLOAD", &error);
@@ -262,7 +261,7 @@ pub(crate) async fn enter(
     }
     let (place, cut) = worker.connections.enter(pod.info.clone(), facts);
     match connect(worker, pod, from, caller, &admitted).await {
-        Ok(application) => Ok(Entered { workload, application, report, place, cut }),
+        Ok(application) => Ok(Entered { workload, application, report, share, place, cut }),
         Err(error) => {
             report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
             Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "APPLICATION_UNREACHABLE" })

@@ -460,3 +460,36 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
     })
     .await;
 }
+
+/// Bounds: a connection from a pod of this node, which comes through no tunnel, takes a place of the server's too.
+#[tokio::test]
+async fn neighbours_take_places_of_the_pod_that_serves_them() {
+    with_rights(async {
+        let mut ztunnel = Ztunnel::with(&[("ZTUNNEL_MAX_CONNECTIONS_PER_POD", "1")]);
+        // Served before who calls it, as commands are carried out in order.
+        ztunnel.serve("cart");
+        let (first, second) = (ztunnel.serve("first").outbound, ztunnel.serve("second").outbound);
+        let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = application.local_addr().unwrap().port();
+        let listens = [ports(first, port), ports(second, port)].concat();
+        // Its own address is nobody's here; with a PROXY header it is dialled on loopback.
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let application_tunnel = Some(ApplicationTunnel { proxy_protocol: true, port });
+        ztunnel.tables.apply_local(vec![
+            Resource::Workload(Arc::new(pod("first"))),
+            Resource::Workload(Arc::new(pod("second"))),
+            Resource::Service(Arc::new(service(CART, "127.0.0.2", listens.clone()))),
+            serving(CART, listens, Workload { addresses, application_tunnel, ..pod("cart") }),
+        ]);
+        let call = |port| TcpStream::connect(SocketAddr::new("127.0.0.2".parse().unwrap(), port));
+        let (held, served) = (call(first).await.unwrap(), application.accept().await.unwrap());
+        let from = call(second).await.unwrap().local_addr().unwrap();
+        let line = ztunnel.logged("ZTUNNEL_MAX_CONNECTIONS").await;
+        assert!(line.contains(&from.to_string()) && line.contains("POD_OVERLOADED"), "{line}");
+        drop((held, served));
+        while tokio::time::timeout(Duration::from_millis(20), application.accept()).await.is_err() {
+            drop(call(second).await.unwrap());
+        }
+    })
+    .await;
+}

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
 
-use super::frame::{self, Header, flag, kind};
+use super::frame::{self, Header, kind};
 use crate::tls::record::{Content, MAX_PLAINTEXT, RecordError, Sealer};
 
 /// Records that are filled by one read.
@@ -123,10 +123,9 @@ impl Outgoing {
     }
 
     /// Appends DATA that is in memory. It takes as much as one frame may carry; returns how much.
-    pub(crate) fn data(&mut self, stream: u32, data: &[u8], end: bool, max_frame: usize) -> Result<usize, RecordError> {
+    pub(crate) fn data(&mut self, stream: u32, data: &[u8], max_frame: usize) -> Result<usize, RecordError> {
         let length = data.len().min(max_frame).min(MAX_PLAINTEXT - frame::HEADER);
-        let flags = if end && length == data.len() { flag::END_STREAM } else { 0 };
-        self.frame(kind::DATA, flags, stream, &data[..length])?;
+        self.frame(kind::DATA, 0, stream, &data[..length])?;
         Ok(length)
     }
 

@@ -102,7 +102,7 @@ impl State {
     /// Sends as much of `data` as `room` and one frame allow; returns how much.
     pub(crate) fn send_data(&mut self, id: u32, data: &[u8], room: usize) -> usize {
         let data = &data[..data.len().min(room)];
-        match self.outgoing.data(id, data, false, self.peer_frame) {
+        match self.outgoing.data(id, data, self.peer_frame) {
             Ok(sent) => {
                 self.sent(id, sent);
                 sent
