@@ -1,5 +1,6 @@
 //! The command line.
 use crate::machine::MachineArgs;
+use crate::mesh::setting::Setting;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -85,6 +86,9 @@ pub(crate) struct Up {
     /// What the nodes have as /etc/resolv.conf: whom ztunnel asks for names outside of the mesh. A pod can be one.
     #[arg(long, value_name = "FILE")]
     pub(crate) resolv_conf: Option<PathBuf>,
+    /// One more setting of a program: `ztunnel:XDS_ON_DEMAND=true`, or of one node's only, `ztunnel-node1:...`.
+    #[arg(long = "set", value_name = "PROGRAM:NAME=VALUE")]
+    pub(crate) settings: Vec<Setting>,
     /// Run the pods only, without a mesh.
     #[arg(long)]
     pub(crate) no_mesh: bool,

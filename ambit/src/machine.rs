@@ -4,6 +4,7 @@
 //! `ambit up` (outside) makes the namespaces and starts `ambit machine` (inside) as process 1 of them. The outside holds
 //! one end of a pipe, the lifeline; when it closes, by wish or by death, the inside ends.
 use crate::exe;
+use crate::mesh::setting::{self, Setting};
 use crate::prerequisites::{self, Facts};
 use crate::run_dir::{Claim, RunDir};
 use crate::sys::{launch, namespace};
@@ -32,6 +33,9 @@ pub(crate) struct MachineArgs {
     /// What the nodes have as `/etc/resolv.conf`.
     #[arg(long)]
     pub(crate) resolv_conf: Option<std::path::PathBuf>,
+    /// More settings of the mesh's programs.
+    #[arg(long = "set")]
+    pub(crate) settings: Vec<Setting>,
     /// Run the pods only.
     #[arg(long)]
     pub(crate) no_mesh: bool,
@@ -101,6 +105,7 @@ fn arguments(args: &MachineArgs) -> Vec<OsString> {
     if let Some(file) = &args.resolv_conf {
         all.extend(["--resolv-conf".into(), file.clone().into()]);
     }
+    all.extend(setting::arguments(&args.settings));
     if args.no_mesh {
         all.push("--no-mesh".into());
     }

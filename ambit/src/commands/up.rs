@@ -3,6 +3,7 @@ use crate::cli::Up;
 use crate::control;
 use crate::exe;
 use crate::machine::{Machine, MachineArgs};
+use crate::mesh::setting;
 use crate::prerequisites::Facts;
 use crate::run_dir::RunDir;
 use crate::sys::launch;
@@ -32,6 +33,7 @@ pub(super) fn run(args: &Up) -> Result<ExitCode> {
             ready_file,
             secret_ttl: args.secret_ttl.clone(),
             resolv_conf: args.resolv_conf.as_ref().map(std::path::absolute).transpose()?,
+            settings: args.settings.clone(),
             no_mesh: args.no_mesh,
             quiet: args.quiet,
         },
@@ -96,6 +98,7 @@ fn detach(args: &Up, run: &RunDir) -> Result<ExitCode> {
     if let Some(file) = &args.resolv_conf {
         command.arg("--resolv-conf").arg(file);
     }
+    command.args(setting::arguments(&args.settings));
     if args.no_mesh {
         command.arg("--no-mesh");
     }

@@ -7,6 +7,7 @@
 //! | `token` | what a ztunnel proves itself with |
 //! | `node_files` | what a node's agent is told, and what it answers |
 //! | `plugin` | how a new pod is announced |
+//! | `setting` | which settings does the user add? |
 //! | `policies` | what the control plane says about policies |
 //! | `overlay` | what the control plane is told beyond the user's files |
 pub(crate) mod node_files;
@@ -14,5 +15,6 @@ pub(crate) mod overlay;
 pub(crate) mod plugin;
 pub(crate) mod policies;
 pub(crate) mod programs;
+pub(crate) mod setting;
 pub(crate) mod supervise;
 pub(crate) mod token;

@@ -1,8 +1,8 @@
 //! Which of the mesh's programs run, where, and with which settings.
 use super::node_files::NodePods;
-use super::overlay;
 use super::supervise::{Instance, Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
+use super::{overlay, setting};
 use crate::exe;
 use crate::machine::MachineArgs;
 use crate::net::addressing;
@@ -76,6 +76,9 @@ impl Programs {
         for (node, ztunnel) in nodes.iter().zip(&ztunnels) {
             programs.push(node_agent(run, node)?);
             programs.push(self::ztunnel(args, run, node, ztunnel)?);
+        }
+        for program in &mut programs {
+            program.env.extend(setting::of(&args.settings, &program.name));
         }
         let supervised = programs
             .into_iter()
