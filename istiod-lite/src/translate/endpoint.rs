@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service as KubernetesService, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use mesh_model::address::{NamespacedName, canonical_ip};
-use mesh_model::workload::{Locality, Workload, WorkloadType};
+use mesh_model::workload::{Locality, Workload};
 
 use super::{Context, ports, service, workload};
 use crate::cluster::Cluster;
@@ -94,7 +94,8 @@ fn pods_by_address_in(cluster: &Cluster) -> HashMap<IpAddr, &NamespacedName> {
     .collect()
 }
 
-/// The endpoints that are no pods. They are on no network of pods, take no tunnel, and no policy covers them.
+/// The endpoints that are no pods. They are on no network of pods, take no tunnel, no policy covers them, and nobody
+/// knows what runs there: names of applications stay empty, as istiod leaves them.
 pub(super) fn translate(context: &Context<'_>) -> Vec<Workload> {
     let mut workloads: BTreeMap<String, Workload> = BTreeMap::new();
     for other in &context.slices.others {
@@ -128,10 +129,6 @@ fn outsider(other: &Other<'_>, uid: String, slice_name: &str, context: &Context<
         network: context.network.clone(),
         trust_domain: context.mesh.trust_domain.clone(),
         node: node.into(),
-        canonical_name: other.service.into(),
-        canonical_revision: "latest".into(),
-        workload_type: WorkloadType::Pod,
-        workload_name: slice_name.into(),
         // Not said means ready.
         healthy: conditions.and_then(|c| c.ready) != Some(false),
         cluster: context.mesh.cluster_id.clone(),

@@ -60,23 +60,28 @@ pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> O
     })
 }
 
-/// The cluster's own addresses, never those of load balancers: these belong to the machinery outside.
 fn vips(spec: &ServiceSpec, network: &Arc<str>) -> Vec<Vip> {
+    let vip = |ip| Vip { address: NetworkAddress { network: network.clone(), ip }, prefix: None };
+    cluster_ips(spec).map(vip).collect()
+}
+
+/// The cluster's own addresses, never those of load balancers: these belong to the machinery outside.
+fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = IpAddr> {
     let texts = match &spec.cluster_ips {
         Some(ips) if !ips.is_empty() => ips.iter().collect(),
         _ => spec.cluster_ip.iter().collect::<Vec<_>>(),
     };
-    let ips = texts.into_iter().filter_map(|text| text.parse::<IpAddr>().ok());
-    let vip = |ip| Vip { address: NetworkAddress { network: network.clone(), ip: canonical_ip(ip) }, prefix: None };
-    ips.map(vip).collect()
+    texts.into_iter().filter_map(|text| text.parse().ok()).map(canonical_ip)
 }
 
+/// As written, else as its addresses are: an API server would have filled it in.
 fn ip_families(spec: &ServiceSpec) -> IpFamilies {
     let families: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
-    match families[..] {
-        ["IPv4"] => IpFamilies::Ipv4,
-        ["IPv6"] => IpFamilies::Ipv6,
-        [_, _] => IpFamilies::Dual,
+    let addresses: Vec<bool> = cluster_ips(spec).map(|ip| ip.is_ipv6()).collect();
+    match (&families[..], &addresses[..]) {
+        (["IPv4"], _) | ([], [false]) => IpFamilies::Ipv4,
+        (["IPv6"], _) | ([], [true]) => IpFamilies::Ipv6,
+        ([_, _], _) | ([], [_, _]) => IpFamilies::Dual,
         _ => IpFamilies::Automatic,
     }
 }

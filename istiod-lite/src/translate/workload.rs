@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
-use mesh_model::workload::{Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
+use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::{Context, ports, service};
 
@@ -99,9 +99,12 @@ fn first_label<'a>(metadata: &'a ObjectMeta, names: &[&str]) -> Option<&'a str> 
     names.iter().find_map(|name| label(metadata, name).filter(|value| !value.is_empty()))
 }
 
-/// The name users know the pod's owner by: the Deployment behind a ReplicaSet, the CronJob behind a Job.
+/// The name users know the pod's owner by: the Deployment behind a ReplicaSet, the CronJob behind a Job. A pod that
+/// somebody named is known by that name, whoever owns it: as istiod has it.
 fn workload_name(metadata: &ObjectMeta) -> String {
-    let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let named_by_owner = metadata.generate_name.as_ref().is_some_and(|stem| !stem.is_empty());
+    let owner =
+        metadata.owner_references.iter().flatten().find(|owner| named_by_owner && owner.controller == Some(true));
     let Some(owner) = owner else { return metadata.name.clone().unwrap_or_default() };
     let stem = owner.name.rsplit_once('-');
     match (owner.kind.as_str(), stem) {
@@ -139,13 +142,14 @@ fn services(pod: &Pod, namespace: &str, context: &Context<'_>) -> Memberships {
     services.into_iter().collect()
 }
 
-/// A service's ports, each with its target; ports without a target are left out.
+/// A service's ports, each with its target; ports without a target are left out. What is spoken there is the service's
+/// to say, and not repeated, as istiod has it.
 pub(super) fn mappings(object: &KubernetesService, target: impl Fn(&ServicePort) -> Option<u16>) -> Vec<PortMapping> {
     let mapping = |port: &ServicePort| {
         Some(PortMapping {
             service_port: ports::number(port.port),
             target_port: target(port)?,
-            app_protocol: ports::app_protocol(port),
+            app_protocol: AppProtocol::Unknown,
         })
     };
     service::tcp_ports(object).filter_map(mapping).collect()
