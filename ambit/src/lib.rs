@@ -47,6 +47,14 @@ use clap::Parser as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+/// The directory of a running mesh: logs, and what its programs tell each other by files.
+///
+/// # Errors
+/// That is no name of a mesh.
+pub fn files_of(mesh: &str) -> anyhow::Result<std::path::PathBuf> {
+    Ok(run_dir::RunDir::of(mesh)?.root().to_owned())
+}
+
 /// Does what the command line says, `args[0]` being the program's own name. Returns its exit code; `up` returns when
 /// the mesh has ended.
 ///

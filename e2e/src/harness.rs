@@ -1,5 +1,6 @@
 //! The test harness: trials, the meshes they share, and what is told when one fails.
 use crate::mesh::Mesh;
+use crate::upstream;
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::fmt;
@@ -46,6 +47,8 @@ pub fn need_program(name: &str) -> Result<()> {
 #[derive(Default)]
 pub struct Suite {
     trials: Vec<Trial>,
+    /// What names of trials begin with.
+    prefix: String,
 }
 
 /// A mesh that is started by the first trial that needs it, and ends after the last.
@@ -77,16 +80,23 @@ impl Shared {
 }
 
 impl Suite {
+    /// Adds trials under names that begin with `prefix`: the same ones, made elsewhere.
+    pub fn under(&mut self, prefix: &str, add: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.prefix, prefix.to_owned());
+        add(self);
+        self.prefix = before;
+    }
+
     /// Adds a trial that makes its own meshes, if any.
     pub fn trial(&mut self, name: &str, trial: fn() -> Result<()>) {
-        let told = name.to_owned();
-        self.trials.push(Trial::ignorable_test(name, move || conclude(&told, trial())));
+        let told = self.prefix.clone() + name;
+        self.trials.push(Trial::ignorable_test(told.clone(), move || conclude(&told, trial())));
     }
 
     /// Adds a trial on a shared mesh. Trials of one mesh run one after the other, in this order.
     pub fn on(&mut self, mesh: &Shared, name: &str, trial: fn(&Mesh) -> Result<()>) {
-        let (mesh, told) = (mesh.clone(), name.to_owned());
-        self.trials.push(Trial::ignorable_test(name, move || {
+        let (mesh, told) = (mesh.clone(), self.prefix.clone() + name);
+        self.trials.push(Trial::ignorable_test(told.clone(), move || {
             let outcome = conclude(&told, mesh.with(trial));
             // The last one ends the mesh.
             drop(mesh);
@@ -122,6 +132,7 @@ pub fn as_ambit() -> Option<ExitCode> {
     let is_ambit = called == "/proc/self/exe" || Path::new(&called).file_name().is_some_and(|name| name == "ambit");
     is_ambit.then(|| {
         end_with_parent();
+        upstream::in_place_of_istiod_lite();
         ambit::main_from(std::env::args_os())
     })
 }

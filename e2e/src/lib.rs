@@ -15,6 +15,7 @@
 //! | [`observe`] | metrics and state of a node's ztunnel |
 //! | [`process`] | the mesh's processes, as the machine outside sees them |
 //! | [`soak`] | everything at once, for a while: what is left of it? |
+//! | [`upstream`] | a mesh whose control plane is upstream's istiod |
 //! | [`until`] | waiting for an effect instead of sleeping |
 pub mod command;
 pub mod folder;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod soak;
 pub mod traffic;
 pub mod until;
+pub mod upstream;
 pub mod yaml;
 
 pub use command::Output;

@@ -50,6 +50,14 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::up`].
     pub fn up_with(yaml: &str, args: &[&str]) -> Result<Self> {
+        Self::up_within(START, yaml, args)
+    }
+
+    /// [`Mesh::up_with`], with another limit.
+    ///
+    /// # Errors
+    /// As [`Mesh::up`].
+    pub fn up_within(limit: Duration, yaml: &str, args: &[&str]) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::with(yaml)?;
@@ -64,17 +72,17 @@ impl Mesh {
         let up =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().context("cannot start ambit")?;
         let mut mesh = Mesh { name, folder, up };
-        match mesh.wait_ready() {
+        match mesh.wait_ready(limit) {
             Ok(()) => Ok(mesh),
             Err(e) if e.is::<Skip>() => Err(e),
             Err(e) => Err(e.context(mesh.report())),
         }
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    fn wait_ready(&mut self, limit: Duration) -> Result<()> {
         let up = &mut self.up;
         let folder = &self.folder;
-        let ended = until_within(START, "the mesh is ready", || {
+        let ended = until_within(limit, "the mesh is ready", || {
             if let Some(status) = up.try_wait()? {
                 return Ok(Some(status));
             }

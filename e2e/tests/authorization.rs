@@ -155,7 +155,7 @@ fn strict(mesh: &Mesh) -> Result<()> {
 }
 
 /// Trap 45.
-fn cut(mesh: &Mesh) -> Result<()> {
+pub(crate) fn cut(mesh: &Mesh) -> Result<()> {
     let web = format!("{}:9100", mesh.ip("shop/web", false)?);
     let denied = mesh.traffic("shop/thief", &web, &["--kept"])?;
     let allowed = mesh.traffic("shop/client", &web, &["--kept"])?;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What certificates get; renewed at about half of it.
-const LIFETIME: &str = "6s";
+pub(crate) const LIFETIME: &str = "6s";
 /// Certificates seen before the judgement.
 const GENERATIONS: usize = 4;
 
@@ -19,18 +19,19 @@ pub(crate) fn trials(suite: &mut Suite) {
 }
 
 fn renewal() -> Result<()> {
-    let mesh = Mesh::up_with(
-        &all(&[
-            namespace("shop", true),
-            Pod::new("shop", "client", "node1").yaml(),
-            Pod::new("shop", "server", "node2").http(8080, "here").peer().yaml(),
-        ]),
-        &["--secret-ttl", LIFETIME],
-    )?;
+    let mesh = Mesh::up_with(&yaml(), &["--secret-ttl", LIFETIME])?;
     renewed(&mesh).map_err(|e| e.context(mesh.report()))
 }
 
-fn renewed(mesh: &Mesh) -> Result<()> {
+pub(crate) fn yaml() -> String {
+    all(&[
+        namespace("shop", true),
+        Pod::new("shop", "client", "node1").yaml(),
+        Pod::new("shop", "server", "node2").http(8080, "here").peer().yaml(),
+    ])
+}
+
+pub(crate) fn renewed(mesh: &Mesh) -> Result<()> {
     let ip = mesh.ip("shop/server", false)?;
     mesh.get_at_last("shop/client", &format!("http://{ip}:8080/"))?;
     let new = mesh.traffic("shop/client", &format!("{ip}:8080"), &[])?;

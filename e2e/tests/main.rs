@@ -13,15 +13,17 @@ mod reach;
 mod soak;
 mod streams;
 mod town;
+mod upstream;
 mod walls;
 mod wire;
 mod ztunnel_restart;
 
+use e2e::Mesh;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     e2e::harness::main(|suite| {
-        let town = town::shared();
+        let town = town::shared(Mesh::up);
         wire::trials(suite);
         names::trials(suite);
         reach::trials(suite, &town);
@@ -37,5 +39,6 @@ fn main() -> ExitCode {
         walls::trials(suite);
         programs::trials(suite);
         examples::trials(suite);
+        upstream::trials(suite);
     })
 }

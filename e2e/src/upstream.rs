@@ -1,0 +1,89 @@
+//! A mesh whose control plane is upstream's istiod on a Kubernetes API server, in istiod-lite's place; see
+//! `e2e/upstream/README.md`.
+use crate::harness::{need_program, skip};
+use crate::mesh::Mesh;
+use crate::process::{self, Process};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Names the folder that `e2e/upstream/build` has filled.
+pub const FOLDER: &str = "AMBIT_TEST_UPSTREAM";
+/// Where ztunnels find it.
+const CONTROL_PLANE: &str = "https://172.30.0.1:15012";
+/// An empty Kubernetes fills itself first, and all of it is on this machine.
+const START: Duration = Duration::from_secs(180);
+
+/// Starts a mesh as [`Mesh::up_with`] does, with upstream's istiod.
+///
+/// # Errors
+/// As [`Mesh::up`]; [`skip`] also if upstream's programs were not built.
+pub fn up(yaml: &str, args: &[&str]) -> Result<Mesh> {
+    let folder = built()?;
+    if std::env::var_os(ambit::EXE_OVERRIDE).is_some() {
+        return Err(skip(&format!("{} is set, and only this very program puts istiod in place", ambit::EXE_OVERRIDE)));
+    }
+    need_program("etcd")?;
+    let place = format!("istiod-lite:{FOLDER}={}", folder.display());
+    Mesh::up_within(START, yaml, &[&["--set", &place], args].concat())
+}
+
+/// Where upstream's programs are.
+fn built() -> Result<PathBuf> {
+    let Some(folder) = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()) else {
+        return Err(skip(&format!("{FOLDER} names no folder of upstream's programs (e2e/upstream/README.md)")));
+    };
+    Path::new(&folder).canonicalize().with_context(|| format!("{FOLDER}: {}", folder.display()))
+}
+
+/// What the control plane of a mesh sends to a ztunnel that has nothing yet: addresses, then policies, by name.
+///
+/// # Errors
+/// It sends nothing, or upstream's programs were not built.
+pub fn sent(mesh: &Mesh) -> Result<[BTreeMap<String, Value>; 2]> {
+    let folder = built()?;
+    let files = ambit::files_of(mesh.name())?;
+    // Pods do not see the mesh's own files.
+    for (from, to) in [("istiod/root-cert.pem", "root"), ("nodes/node1/token", "token")] {
+        std::fs::copy(files.join(from), mesh.folder.file(to)).with_context(|| format!("cannot copy {from}"))?;
+    }
+    let dump = mesh.folder.file("sent");
+    let command = [
+        "env".into(),
+        format!("XDS_ROOT_CA={}", mesh.folder.file("root").display()),
+        format!("AUTH_TOKEN={}", mesh.folder.file("token").display()),
+        folder.join("upstream").display().to_string(),
+        "dump".into(),
+        CONTROL_PLANE.into(),
+        dump.display().to_string(),
+    ];
+    mesh.exec("kit/node1", &command.each_ref().map(String::as_str))?.good()?;
+    let read = |name: &str| -> Result<BTreeMap<String, Value>> {
+        Ok(serde_json::from_slice(&std::fs::read(dump.join(name)).with_context(|| format!("cannot read {name}"))?)?)
+    };
+    Ok([read("address.json")?, read("authorization.json")?])
+}
+
+/// Becomes upstream's control plane if this process is `ambit istiod-lite` of such a mesh.
+pub(crate) fn in_place_of_istiod_lite() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|program| program == "istiod-lite") {
+        let error = Command::new(PathBuf::from(folder).join("upstream")).args(args).exec();
+        // It is in the log that the mesh's report shows; the supervisor tries again.
+        panic!("cannot start upstream's control plane: {error}");
+    }
+}
+
+/// The process of istiod itself.
+///
+/// # Errors
+/// It does not run.
+pub fn istiod(mesh: &Mesh) -> Result<Process> {
+    let all = process::descendants(mesh.init()?);
+    all.into_iter().find(|p| p.name == "istiod").context("istiod does not run")
+}
