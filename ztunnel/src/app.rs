@@ -35,7 +35,7 @@ use crate::pods::Pods;
 use crate::quota::{self, Quota};
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
-use crate::{dump, local_xds, pods, warm};
+use crate::{dump, local_xds, own, pods, warm};
 
 /// Most refused entries of local tables that are logged one by one.
 const MAX_LOGGED: usize = 10;
@@ -195,19 +195,21 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let agent_ready = readiness.register("node agent");
     agent_ready.not_ready("waiting for the first tables");
     // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
-    let mut follow_agent = Box::pin(async {
+    let mut serving = Box::pin(async {
         if synced.wait_for(|synced| *synced).await.is_err() {
             // Only at the end of the process: the writer lives in a task of its own.
             std::future::pending::<()>().await;
         }
         tables_ready.ready();
-        pods.follow(agent_ready).await
+        if let Err(error) = own::serve_own(config, &workers) {
+            return anyhow::Error::new(error).context("serving our own pod in our own namespace (SERVICE_ACCOUNT)");
+        }
+        let violation = pods.follow(agent_ready).await;
+        anyhow::Error::new(violation).context("the node agent's word on this node's pods is no longer certain")
     });
     let reason = tokio::select! {
         reason = shutdown.wait() => reason.context("waiting for signals")?,
-        violation = &mut follow_agent => {
-            return Err(violation).context("the node agent's word on this node's pods is no longer certain");
-        }
+        error = &mut serving => return Err(error),
     };
     let deadline = SystemTime::now() + config.drain;
     drain_metrics.began(deadline);
@@ -218,12 +220,12 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         drained = drain.drain(config.drain) => drained,
         // Pods that go while their connections end are still heard of.
         never = async {
-            (&mut follow_agent).await;
+            (&mut serving).await;
             std::future::pending().await
         } => never,
     };
     // It can give workers orders; they end when nobody can.
-    drop(follow_agent);
+    drop(serving);
     match drained.left {
         0 => tracing::info!("drained: every connection finished"),
         left => tracing::warn!(left, "the drain deadline has passed: cutting what is left"),

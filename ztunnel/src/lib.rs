@@ -9,12 +9,15 @@
 //! | `pods` | this node's pods, handed over by the agent |
 //! | `worker` | the threads that move bytes |
 //! | `sockets` | sockets in a pod's namespace |
+//! | `listeners` | which listeners a pod has |
+//! | `own` | pods that live where ztunnel does |
 //! | `door` | closing a listener without turning anybody away |
 //! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
+//! | [`socks`] | what a SOCKS client says |
 //! | [`quota`] | how much each pod may hold |
 //! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
@@ -29,14 +32,17 @@ pub mod dns;
 mod door;
 mod dump;
 mod inbound;
+mod listeners;
 pub mod local_xds;
 mod metrics;
 mod names;
 mod outbound;
+mod own;
 mod pods;
 pub mod quota;
 mod report;
 mod shared;
 pub mod sockets;
+pub mod socks;
 mod warm;
 mod worker;

@@ -15,25 +15,22 @@ use mesh_runtime::readiness::Part;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Config;
-use crate::dns;
-use crate::door;
+use crate::listeners::{self, Door, Wanted};
 use crate::metrics::PodMetrics;
-use crate::sockets::{self, Netns};
-use crate::worker::{Command, Handle, Listeners, Served};
+use crate::sockets::{Netns, SocketSettings};
+use crate::worker::{Command, Handle, Served};
 
 /// A pod whose listeners could not be made is tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
 /// So long a pod that is not served makes ztunnel unready: three more attempts.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Ports of the three listeners.
-const OUTBOUND: u16 = 15001;
-const PLAINTEXT: u16 = 15006;
-const HBONE: u16 = 15008;
 
 /// The pods of this node.
 pub(crate) struct Pods {
     workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
     config: Config,
+    sockets: Arc<SocketSettings>,
+    doors: Vec<Door>,
     metrics: PodMetrics,
     drain: drain::Watch,
     serving: HashMap<Arc<str>, Serving>,
@@ -70,6 +67,8 @@ impl Pods {
     pub(crate) fn new(workers: &[Handle], config: Config, metrics: PodMetrics, drain: drain::Watch) -> Self {
         Self {
             workers: workers.iter().map(|w| w.commands.clone()).collect(),
+            sockets: Arc::new(config.sockets.clone()),
+            doors: listeners::doors(&config),
             config,
             metrics,
             drain,
@@ -184,28 +183,15 @@ impl Pods {
     }
 
     fn serve(&mut self, uid: Arc<str>, info: Arc<PodInfo>, netns: Netns) -> io::Result<()> {
-        // All listeners first: a pod is served by every worker or by none.
-        let settings = &self.config.sockets;
-        let migrate = settings.reuse_port && door::migrates(&netns);
-        let listen = || -> io::Result<Listeners> {
-            Ok(Listeners {
-                outbound: sockets::listen(&netns, OUTBOUND, settings)?,
-                plaintext: sockets::listen(&netns, PLAINTEXT, settings)?,
-                hbone: sockets::listen(&netns, HBONE, settings)?,
-                dns: None,
-                migrate,
-            })
-        };
-        // Without a shared port one worker serves the pod alone.
-        let count = if settings.reuse_port { self.workers.len() } else { 1 };
-        let mut listeners = (0..count).map(|_| listen()).collect::<io::Result<Vec<_>>>()?;
-        if let Some(config) = &self.config.dns {
+        let wanted = Wanted {
+            doors: &self.doors,
             // By one worker each, all pods by all of them.
-            let worker = self.metrics.started.get() as usize % count;
-            listeners[worker].dns = Some(dns::listen(&netns, config.address, settings)?);
-        }
+            dns: self.config.dns.as_ref().map(|dns| (dns.address, self.metrics.started.get() as usize)),
+        };
+        let listeners = listeners::open(&netns, &wanted, self.workers.len(), &self.sockets)?;
         for (worker, listeners) in self.workers.iter().zip(listeners) {
-            let served = Served { uid: uid.clone(), info: info.clone(), netns: netns.clone(), listeners };
+            let (uid, info, netns, sockets) = (uid.clone(), info.clone(), netns.clone(), self.sockets.clone());
+            let served = Served { uid, info, netns, listeners, sockets, only: None };
             // A worker ends only with the process.
             let _ = worker.send(Command::Serve(served));
         }

@@ -27,8 +27,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SocketSettings {
     /// `IPV6_ENABLED`: listeners take both families.
     pub ipv6: bool,
-    /// `PACKET_MARK`.
-    pub mark: u32,
+    /// `PACKET_MARK`: `None` where no redirection asks for one.
+    pub mark: Option<u32>,
     /// `INPOD_PORT_REUSE`: several workers, and an old and a new ztunnel, listen on one port.
     pub reuse_port: bool,
     /// `KEEPALIVE_*`: idle time, interval, probes; `None` is off.
@@ -53,7 +53,8 @@ pub enum OriginalSource {
 /// A pod's network namespace.
 #[derive(Clone, Debug)]
 pub struct Netns {
-    pod: Arc<OwnedFd>,
+    /// `None` is the one that we live in: nothing to enter, and no right needed.
+    pod: Option<Arc<OwnedFd>>,
     own: Arc<File>,
     /// Device and inode: what tells one namespace from another.
     pub id: (u64, u64),
@@ -68,7 +69,22 @@ impl Netns {
         let stat = rustix::fs::fstat(&pod)?;
         // The thread's, not the process's: this may run on a thread of a test that moved elsewhere.
         let own = File::open("/proc/thread-self/ns/net")?;
-        Ok(Self { pod: Arc::new(pod), own: Arc::new(own), id: (stat.st_dev, stat.st_ino) })
+        Ok(Self { pod: Some(Arc::new(pod)), own: Arc::new(own), id: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// The namespace that this thread is in.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn own() -> io::Result<Self> {
+        let own = File::open("/proc/thread-self/ns/net")?;
+        let stat = rustix::fs::fstat(&own)?;
+        Ok(Self { pod: None, own: Arc::new(own), id: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// Whether it is the one that we live in.
+    pub(crate) fn is_own(&self) -> bool {
+        self.pod.is_none()
     }
 
     /// Runs `f` with this thread inside the namespace. `f` must not wait: other work of the thread would be inside too.
@@ -78,7 +94,8 @@ impl Netns {
     ///
     /// Ends the process when the way back fails: going on would make every later socket in the wrong pod.
     pub fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        move_into_link_name_space(self.pod.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let Some(pod) = &self.pod else { return f() };
+        move_into_link_name_space(pod.as_fd(), Some(LinkNameSpaceType::Network))?;
         let result = f();
         if let Err(error) = move_into_link_name_space(self.own.as_fd(), Some(LinkNameSpaceType::Network)) {
             tracing::error!(%error, "this thread could not leave a pod's network namespace");
@@ -88,23 +105,26 @@ impl Netns {
     }
 }
 
-/// A listener on the wildcard address of the pod.
+impl SocketSettings {
+    /// All addresses of a pod.
+    pub(crate) fn wildcard(&self) -> IpAddr {
+        if self.ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    }
+}
+
+/// A listener on an address of the pod.
 ///
 /// # Errors
 /// When the port is taken by somebody who does not share it, or rights are missing.
-pub fn listen(netns: &Netns, port: u16, settings: &SocketSettings) -> io::Result<std::net::TcpListener> {
+pub fn listen(netns: &Netns, at: SocketAddr, settings: &SocketSettings) -> io::Result<std::net::TcpListener> {
     netns.run(|| {
-        let domain = if settings.ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        let wildcard: IpAddr = if settings.ipv6 {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if at.is_ipv6() {
             socket.set_only_v6(false)?;
-            Ipv6Addr::UNSPECIFIED.into()
-        } else {
-            Ipv4Addr::UNSPECIFIED.into()
-        };
+        }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(settings.reuse_port)?;
-        socket.set_mark(settings.mark)?;
+        mark(&socket, settings)?;
         if settings.original_source != OriginalSource::Off {
             let transparent = socket.set_ip_transparent_v4(true);
             if settings.original_source == OriginalSource::Required {
@@ -112,10 +132,15 @@ pub fn listen(netns: &Netns, port: u16, settings: &SocketSettings) -> io::Result
             }
         }
         tune(&socket, settings);
-        socket.bind(&SocketAddr::new(wildcard, port).into())?;
+        socket.bind(&at.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     })
+}
+
+/// Marks what a socket sends, where a mark is set.
+pub(crate) fn mark(socket: &Socket, settings: &SocketSettings) -> io::Result<()> {
+    settings.mark.map_or(Ok(()), |mark| socket.set_mark(mark))
 }
 
 /// Options of every connection, accepted or dialled. What the kernel refuses here is not worth a connection. Set on a
@@ -159,7 +184,7 @@ pub async fn dial(
 ) -> io::Result<TcpStream> {
     let socket = netns.run(|| {
         let socket = Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        socket.set_mark(settings.mark)?;
+        mark(&socket, settings)?;
         if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
             && let Err(error) = take_source(&socket, source)
         {

@@ -20,9 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::connections::Connections;
+use crate::listeners::{Door, Listeners};
 use crate::quota::PodQuota;
 use crate::shared::Shared;
-use crate::sockets::Netns;
+use crate::sockets::{Netns, SocketSettings};
 use crate::{dns, door, inbound, outbound};
 
 /// How often connections that nobody uses are looked for.
@@ -47,23 +48,18 @@ pub(crate) struct Served {
     pub(crate) info: Arc<PodInfo>,
     pub(crate) netns: Netns,
     pub(crate) listeners: Listeners,
-}
-
-/// A worker's own listeners in a pod.
-pub(crate) struct Listeners {
-    pub(crate) outbound: std::net::TcpListener,
-    pub(crate) plaintext: std::net::TcpListener,
-    pub(crate) hbone: std::net::TcpListener,
-    /// On one of the pod's workers.
-    pub(crate) dns: Option<dns::Listeners>,
-    /// Who waits at one of them when it closes is given to another listener of the pod.
-    pub(crate) migrate: bool,
+    /// How sockets are made there.
+    pub(crate) sockets: Arc<SocketSettings>,
+    /// The one port that tunnels may ask for; `None` is any.
+    pub(crate) only: Option<u16>,
 }
 
 /// A pod as a worker's connections see it.
 pub(crate) struct Pod {
     pub(crate) info: Arc<PodInfo>,
     pub(crate) netns: Netns,
+    pub(crate) sockets: Arc<SocketSettings>,
+    pub(crate) only: Option<u16>,
     pub(crate) pool: Pool,
     pub(crate) quota: PodQuota,
     pub(crate) dns: Rc<dns::PodDns>,
@@ -156,13 +152,19 @@ impl Worker {
         let quota = self.shared.quota.pod(&served.uid);
         let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
         let (known, leaving) = (Cell::new(false), watch::Sender::new(false));
-        let pod = Rc::new(Pod { info: served.info, netns: served.netns, pool, quota, dns, stop, known, leaving });
+        let Served { uid, info, netns, listeners, sockets, only } = served;
+        let pod = Rc::new(Pod { info, netns, sockets, only, pool, quota, dns, stop, known, leaving });
         self.shared.tables.read(|tables| pod.follow(tables));
-        self.pods.borrow_mut().insert(served.uid, pod.clone());
-        let Listeners { outbound, plaintext, hbone, dns, migrate } = served.listeners;
-        self.listen(&pod, outbound, migrate, outbound::serve);
-        self.listen(&pod, plaintext, migrate, inbound::plaintext::serve);
-        self.listen(&pod, hbone, migrate, inbound::serve);
+        self.pods.borrow_mut().insert(uid, pod.clone());
+        let Listeners { doors, dns, migrate } = listeners;
+        for (door, listener) in doors {
+            match door {
+                Door::Outbound => self.listen(&pod, listener, migrate, outbound::serve),
+                Door::Plaintext => self.listen(&pod, listener, migrate, inbound::plaintext::serve),
+                Door::Hbone => self.listen(&pod, listener, migrate, inbound::serve),
+                Door::Socks => self.listen(&pod, listener, migrate, outbound::socks::serve),
+            }
+        }
         let dns = dns.map_or_else(Default::default, |dns| (dns.udp, dns.tcp));
         for socket in dns.0 {
             let (serve, stopped) = (dns::udp(self.clone(), pod.clone(), socket), stopped(pod.stop.subscribe()));

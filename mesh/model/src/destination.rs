@@ -27,6 +27,8 @@ use reach::Reach;
 pub const HBONE_PORT: u16 = 15008;
 /// Ports on which ztunnel itself listens in pods; applications cannot be reached on them.
 pub const RESERVED_PORTS: [u16; 3] = [15008, 15006, 15001];
+/// Reserved, too, where ztunnel serves SOCKS.
+pub const SOCKS_PORT: u16 = 15080;
 
 /// Where a connection should go.
 #[derive(Clone, Debug, PartialEq, Eq)]

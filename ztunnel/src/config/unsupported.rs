@@ -25,11 +25,7 @@ pub(super) fn refuse(env: &Env) -> Result<(), ConfigError> {
 
 /// Settings that are set and change nothing, with what to know about it: for warnings at start.
 pub fn ignored(env: &Env) -> Vec<String> {
-    let on = |name: &str| env.bool(name).ok().flatten() == Some(true);
     let mut ignored = Vec::new();
-    if on("UNSTABLE_ENABLE_SOCKS5") {
-        ignored.push("UNSTABLE_ENABLE_SOCKS5: there is no SOCKS5 listener".to_owned());
-    }
     if env.non_empty("PROXY_WORKLOAD_INFO").is_some() {
         ignored.push("PROXY_WORKLOAD_INFO: it is for dedicated mode, which is not supported".to_owned());
     }
@@ -58,8 +54,7 @@ mod tests {
                 assert!(error.to_string().contains(name), "{error}");
             }
         }
-        let set = [("UNSTABLE_ENABLE_SOCKS5", "true"), ("PROXY_WORKLOAD_INFO", "shop/a/b")];
-        assert_eq!(ignored(&set.into_iter().collect()).len(), 2);
+        assert_eq!(ignored(&[("PROXY_WORKLOAD_INFO", "shop/a/b")].into_iter().collect()).len(), 1);
         assert!(ignored(&Env::default()).is_empty());
     }
 }

@@ -104,7 +104,7 @@ pub(crate) async fn ask(
 async fn over_udp(netns: &Netns, settings: &SocketSettings, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = netns.run(|| {
         let socket = Socket::new(Domain::for_address(server), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-        socket.set_mark(settings.mark)?;
+        sockets::mark(&socket, settings)?;
         // The kernel takes a random port, and from now on only what comes from the server.
         socket.connect(&server.into())?;
         Ok(socket)

@@ -4,8 +4,12 @@
 //! A proxy that forwards byte for byte wants offsets into messages, not messages taken apart and put together again;
 //! what is left to build is three shapes of records. That is why there is no DNS library here.
 
+mod ask;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use ask::{query, records};
 
 /// Longest query taken, in bytes. Queries are some 50; updates with signatures are the longest ones seen.
 pub const MAX_QUERY: usize = 4096;

@@ -8,6 +8,7 @@
 //! | `cache` | what others said, for as long as they said |
 //! | `forward` | asking others from inside the pod |
 //! | `nameservers` | whom to ask |
+//! | `resolve` | names that ztunnel itself needs for a pod |
 //! | `metrics` | what is counted |
 //!
 //! One worker serves a pod's DNS. This file is its sockets, and the order of things: `Dns::at_once` says all that needs
@@ -19,6 +20,7 @@ mod forward;
 pub mod message;
 pub(crate) mod metrics;
 mod nameservers;
+mod resolve;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -42,7 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::shared;
-use crate::sockets::{Netns, SocketSettings};
+use crate::sockets::{self, Netns, SocketSettings};
 use crate::worker::{Pod, Worker};
 use answer::{Answer, Names};
 use cache::Cache;
@@ -168,7 +170,7 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol, settings: &SocketSe
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(settings.reuse_port)?;
-    socket.set_mark(settings.mark)?;
+    sockets::mark(&socket, settings)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

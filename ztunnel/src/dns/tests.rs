@@ -96,7 +96,7 @@ impl Proxy {
         let netns = Netns::new(File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
         let settings = SocketSettings {
             ipv6: true,
-            mark: crate::sockets::PACKET_MARK,
+            mark: Some(crate::sockets::PACKET_MARK),
             reuse_port: true,
             keepalive: None,
             user_timeout: false,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_model::address::{Authority, GatewayAddress, GatewayDestination};
-use mesh_model::destination::RESERVED_PORTS;
+use mesh_model::destination::{RESERVED_PORTS, SOCKS_PORT};
 use mesh_model::policy::{Decision, Facts, decide};
 use mesh_model::service::Service;
 use mesh_model::tables::Tables;
@@ -47,6 +47,14 @@ pub(crate) enum NotAdmitted {
     /// Row I4: the service has no such port here.
     #[error("no port for {0}")]
     UnknownPort(String),
+    /// It asks ztunnel itself for something else than its metrics.
+    #[error("port {asked} of ztunnel itself is not served through the mesh, only port {only} (STATS_PORT)")]
+    NotServed {
+        /// The port asked for.
+        asked: u16,
+        /// The one that is served.
+        only: u16,
+    },
     /// Row I9, P1: a port that ztunnel itself listens on.
     #[error("attempted recursive call to ourselves")]
     Recursive,
@@ -56,7 +64,7 @@ impl NotAdmitted {
     /// A stable code; documented in `docs/reasons.md`.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::NotForUs { .. } => "WRONG_DESTINATION",
+            Self::NotForUs { .. } | Self::NotServed { .. } => "WRONG_DESTINATION",
             Self::UnknownHostname(_) => "UNKNOWN_HOSTNAME",
             Self::NoServiceAddress(_) => "NO_SERVICE_ADDRESS",
             Self::UnknownPort(_) => "UNKNOWN_SERVICE_PORT",
@@ -67,7 +75,7 @@ impl NotAdmitted {
     /// The status of the answer: 400 for the wrong destination, 503 for what cannot be resolved.
     pub(crate) fn status(&self) -> http::StatusCode {
         match self {
-            Self::NotForUs { .. } => http::StatusCode::BAD_REQUEST,
+            Self::NotForUs { .. } | Self::NotServed { .. } => http::StatusCode::BAD_REQUEST,
             _ => http::StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -110,6 +118,19 @@ pub(crate) fn target(
         return Err(NotAdmitted::Recursive); // I9
     }
     Ok(Admitted { application: SocketAddr::new(local.ip(), port), proxied })
+}
+
+/// The ports of a pod that may be asked for: not ours (`socks` says whether port 15080 is), and where there is an `only`,
+/// no other.
+pub(crate) fn port(admitted: Admitted, only: Option<u16>, socks: bool) -> Result<Admitted, NotAdmitted> {
+    let asked = admitted.application.port();
+    if socks && asked == SOCKS_PORT {
+        return Err(NotAdmitted::Recursive); // I9, P1
+    }
+    match only.filter(|only| *only != asked) {
+        Some(only) => Err(NotAdmitted::NotServed { asked, only }),
+        None => Ok(admitted),
+    }
 }
 
 /// Row P1: a plaintext connection goes where it was going, unless that is us.

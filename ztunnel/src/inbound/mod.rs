@@ -233,10 +233,12 @@ pub(crate) async fn enter(
         early.failed("NO_ANSWER_ON_DEMAND", &error);
         return Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" });
     }
-    let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target)).map_err(|error| {
-        early.failed(error.code(), &error);
-        TurnedAway { status: error.status(), code: error.code() }
-    })?;
+    let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target));
+    let admitted =
+        admitted.and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks)).map_err(|error| {
+            early.failed(error.code(), &error);
+            TurnedAway { status: error.status(), code: error.code() }
+        })?;
     let facts = Facts { source_ip: from.ip(), source: Some(caller.clone()), destination: admitted.application };
     let (source, service) = describe(&workload, &facts);
     let mut report = Report::open(
@@ -280,10 +282,10 @@ async fn connect(
     let config = &worker.shared.config;
     let Some(asked) = admitted.proxied else {
         let source = source_of(from, admitted.application);
-        return sockets::dial(&pod.netns, source, admitted.application, &config.sockets).await;
+        return sockets::dial(&pod.netns, source, admitted.application, &pod.sockets).await;
     };
     let (source, to) = proxy_protocol::dial_at(from, admitted.application, config.localhost_app_tunnel);
-    let mut application = sockets::dial(&pod.netns, source, to, &config.sockets).await?;
+    let mut application = sockets::dial(&pod.netns, source, to, &pod.sockets).await?;
     application.write_all(&proxy_protocol::header(from, asked, Some(caller))).await?;
     Ok(application)
 }

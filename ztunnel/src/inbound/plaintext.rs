@@ -26,7 +26,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, (from, dialled)) else { return };
     let early = Report::early(shared, Direction::Inbound, from, dialled);
-    let admitted = match admit::plaintext(dialled) {
+    let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks));
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(error) => return early.failed(error.code(), &error),
     };
@@ -55,7 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     }
     let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
     let source = source_of(from, admitted.application);
-    match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &shared.config.sockets)).await {
+    match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &pod.sockets)).await {
         Ok(application) => {
             report.opened();
             let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.count_from_client()), cut).await;

@@ -1,8 +1,10 @@
 //! Connections that pods open: accept → plan → carry.
 
 mod across;
+mod near;
 mod plan;
 mod same_node;
+pub(crate) mod socks;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,6 +18,7 @@ use mesh_hbone::pool::Key;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
+use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
@@ -28,6 +31,7 @@ use crate::shared::Shared;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 use across::Requests;
+use near::Near;
 use plan::Plan;
 
 /// Serves one captured connection from `from`.
@@ -46,11 +50,25 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(client) => client,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
+    go(worker, pod, Near::captured(tcp), client, from, dialled).await;
+}
+
+/// Sees a connection of `client`, a pod of ours, to `dialled` through; `from` is what others see.
+async fn go(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    near: Near,
+    client: Arc<Workload>,
+    from: SocketAddr,
+    dialled: SocketAddr,
+) {
+    let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
     if let Err(error) = worker.shared.complete(&client, dialled.ip()).await {
         return early.failed("NO_ANSWER_ON_DEMAND", &error);
     }
-    let network = &worker.shared.config.network;
-    let mut plan = worker.shared.tables.read(|t| plan::plan(t, &client, network, from, dialled, rand::random()));
+    let config = &worker.shared.config;
+    let plan = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), rand::random());
+    let mut plan = worker.shared.tables.read(plan);
     loop {
         plan = match plan {
             Plan::Resolve(name) => {
@@ -61,20 +79,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 }
             }
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
-            Plan::Plain(to) => return Box::pin(plain(&worker, &pod, &client, tcp, from, to)).await,
+            Plan::Plain(to) => return Box::pin(plain(&worker, &pod, &client, near, from, to)).await,
             Plan::Tunnel { key, to } => match same_node::neighbour(&worker, &to) {
                 Some(neighbour) => {
-                    return Box::pin(same_node::serve(&worker, neighbour, &client, tcp, from, &key, to)).await;
+                    return Box::pin(same_node::serve(&worker, neighbour, &client, near, from, &key, to)).await;
                 }
-                None => return Box::pin(tunnel(&worker, &pod, &client, tcp, from, &key, to)).await,
+                None => return Box::pin(tunnel(&worker, &pod, &client, near, from, &key, to)).await,
             },
-            Plan::Across { key, to } => return Box::pin(across(&worker, &pod, &client, tcp, from, &key, to)).await,
+            Plan::Across { key, to } => return Box::pin(across(&worker, &pod, &client, near, from, &key, to)).await,
         }
     }
 }
 
 /// Plain TCP to a destination outside the mesh, or one that the mesh does not know.
-async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStream, from: SocketAddr, to: PlainTo) {
+async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, near: Near, from: SocketAddr, to: PlainTo) {
     let report = Report::open(
         &worker.shared,
         Traffic {
@@ -88,11 +106,11 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, tcp: TcpStrea
             secured: false,
         },
     );
-    let dialling = Box::pin(sockets::dial(&pod.netns, None, to.address, &worker.shared.config.sockets));
+    let dialling = Box::pin(sockets::dial(&pod.netns, None, to.address, &pod.sockets));
     let result = match dialling.await {
         Ok(remote) => {
             report.opened();
-            carry::tcp_and_tcp(tcp, remote, report.count_from_client()).await
+            carry::tcp_and_tcp(near.opened(), remote, report.count_from_client()).await
         }
         Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
     };
@@ -104,7 +122,7 @@ async fn tunnel(
     worker: &Worker,
     pod: &Pod,
     client: &Arc<Workload>,
-    tcp: TcpStream,
+    near: Near,
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
@@ -118,7 +136,7 @@ async fn tunnel(
     match Box::pin(pod.pool.open(key, request, || connect_to(worker, pod, key))).await {
         Ok((opened, _peer)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.count_from_client()).await;
+            let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
             close(report, result);
         }
         Err(error) => {
@@ -150,7 +168,7 @@ async fn across(
     worker: &Worker,
     pod: &Pod,
     client: &Arc<Workload>,
-    tcp: TcpStream,
+    near: Near,
     from: SocketAddr,
     key: &Key,
     AcrossTo { outer, expected }: AcrossTo,
@@ -196,7 +214,7 @@ async fn across(
     match attempt {
         Ok((opened, _)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(tcp, opened.tunnel, report.count_from_client()).await;
+            let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
             close(report, result);
         }
         Err((flags, code, error)) => report.failed(flags, code, &error),
@@ -232,11 +250,9 @@ async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, Ope
     if credentials.revocations().is_on() {
         shared.revocation.untracked(Reporter::Source);
     }
-    let tcp = sockets::dial(&pod.netns, None, key.peer, &shared.config.sockets).await.map_err(|error| {
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
-            _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
-        }
+    let tcp = sockets::dial(&pod.netns, None, key.peer, &pod.sockets).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
+        _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
     })?;
     Client::handshake(tcp, credentials.client_config(&key.expected), &key.expected, &shared.config.hbone).await
 }

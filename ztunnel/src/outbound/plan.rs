@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_hbone::pool::Key;
-use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, TunnelTo};
+use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, SOCKS_PORT, TunnelTo};
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 
@@ -32,15 +32,19 @@ pub(crate) enum Plan {
     Refuse(Refusal),
 }
 
-/// Plans a connection that `client`, seen at address `from`, opens to `dialled`; both in normal form.
+/// Plans a connection that `client`, seen at address `from`, opens to `dialled`; both in normal form. `socks` says whether
+/// port 15080 is ours, too.
 pub(crate) fn plan(
     tables: &Tables,
     client: &Workload,
     network: &str,
-    from: SocketAddr,
-    dialled: SocketAddr,
+    socks: bool,
+    (from, dialled): (SocketAddr, SocketAddr),
     random: u64,
 ) -> Plan {
+    if socks && dialled.ip().is_loopback() && dialled.port() == SOCKS_PORT {
+        return Plan::Refuse(Refusal::Recursive); // O1
+    }
     of(destination::decide(tables, client, network, dialled, random), client, from)
 }
 
@@ -91,7 +95,7 @@ mod tests {
             let mut tables = Tables::default();
             tables.apply(Resource::Workload(Arc::new(pod(peer, "10.0.0.1"))));
             let (from, to) = (SocketAddr::new(from.parse().unwrap(), 4000), "10.0.0.1:80".parse().unwrap());
-            match plan(&tables, &pod("client", "10.0.0.9"), "", from, to, 0) {
+            match plan(&tables, &pod("client", "10.0.0.9"), "", false, (from, to), 0) {
                 Plan::Tunnel { key, .. } => *key,
                 other => panic!("{other:?}"),
             }
@@ -99,5 +103,22 @@ mod tests {
         assert_eq!(key("10.0.0.9", "a"), key("10.0.0.9", "a"));
         assert_ne!(key("10.0.0.9", "a"), key("10.0.0.8", "a"), "trap 19: the source address");
         assert_ne!(key("10.0.0.9", "a"), key("10.0.0.9", "b"), "an address that another pod has now");
+    }
+
+    /// Contract 1.8: port 15080 is reserved while there is SOCKS.
+    #[test]
+    fn o1_the_socks_port_is_ours_where_there_is_socks() {
+        let (tables, client) = (Tables::default(), pod("client", "10.0.0.9"));
+        for (socks, dialled, ours) in [
+            (true, "127.0.0.1:15080", true),
+            (false, "127.0.0.1:15080", false),
+            (true, "10.0.0.1:15080", false),
+            (true, "127.0.0.1:15081", false),
+            (false, "127.0.0.1:15001", true),
+        ] {
+            let way = ("10.0.0.9:4000".parse().unwrap(), dialled.parse().unwrap());
+            let refused = matches!(plan(&tables, &client, "", socks, way, 0), Plan::Refuse(Refusal::Recursive));
+            assert_eq!(refused, ours, "{dialled}, SOCKS {socks}");
+        }
     }
 }

@@ -17,9 +17,8 @@ use mesh_identity::tls::PeerRefused;
 use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::workload::Workload;
-use tokio::net::TcpStream;
 
-use super::{classify, close, no_certificate, traffic};
+use super::{Near, classify, close, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
 use crate::report::{Party, Report};
 use crate::worker::{Pod, Worker, stopped};
@@ -42,7 +41,7 @@ pub(super) async fn serve(
     worker: &Worker,
     neighbour: Rc<Pod>,
     client: &Arc<Workload>,
-    tcp: TcpStream,
+    near: Near,
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
@@ -59,7 +58,7 @@ pub(super) async fn serve(
     report.opened();
     theirs.opened();
     let count = Rc::new(Both(report.count_from_client(), theirs.count_from_client()));
-    let carried = inbound::until_cut(carry::tcp_and_tcp(tcp, application, count), cut);
+    let carried = inbound::until_cut(carry::tcp_and_tcp(near.opened(), application, count), cut);
     tokio::select! {
         ended = carried => match ended {
             Ok(result) => {

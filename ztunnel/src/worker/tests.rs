@@ -31,11 +31,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
+use crate::listeners::{Door, Listeners};
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 use crate::shared::Shared;
-use crate::sockets::Netns;
-use crate::worker::{self, Command, Handle, Listeners, Served};
+use crate::sockets::{Netns, OriginalSource, SocketSettings};
+use crate::worker::{self, Command, Handle, Served};
 
 const CART: &str = "cart.shop.svc.cluster.local";
 
@@ -54,6 +56,7 @@ impl Count for Uncounted {
 struct Ztunnel {
     ca: Arc<TestCa>,
     worker: Handle,
+    sockets: SocketSettings,
     tables: follow::Writer,
     log: MemoryLines,
     _drain: drain::Trigger,
@@ -64,6 +67,7 @@ struct Ports {
     outbound: u16,
     plaintext: SocketAddr,
     hbone: SocketAddr,
+    socks: SocketAddr,
 }
 
 impl Ztunnel {
@@ -80,6 +84,10 @@ impl Ztunnel {
         let runtime = tokio::runtime::Handle::current();
         let settings = settings.iter().copied().chain([("NETWORK", "here")]);
         let config = Config::from_env(&settings.collect::<Env>()).unwrap();
+        // Whom to ask what the tables do not know: nobody.
+        let nowhere = std::path::Path::new("/nonexistent");
+        let dns = config.dns.as_ref();
+        let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
         let shared = Shared {
             quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
             config,
@@ -88,18 +96,23 @@ impl Ztunnel {
             certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
             names: crate::names::Names::default(),
             traffic: TrafficMetrics::register(&mut metrics),
-            dns: None,
+            dns,
             reasons: ReasonMetrics::register(&mut metrics),
             revocation: RevocationMetrics::register(&mut metrics),
             access_log,
             drain: draining,
             pooled: Default::default(),
         };
+        let sockets = shared.config.sockets.clone();
         let worker = worker::start(0, Arc::new(shared)).unwrap();
-        Self { ca, worker, tables, log, _drain: drain }
+        Self { ca, worker, sockets, tables, log, _drain: drain }
     }
 
     fn serve(&self, name: &str) -> Ports {
+        self.serve_with(name, None, &self.sockets)
+    }
+
+    fn serve_with(&self, name: &str, only: Option<u16>, sockets: &SocketSettings) -> Ports {
         let listen = |address: &str| {
             let listener = std::net::TcpListener::bind(address).unwrap();
             listener.set_nonblocking(true).unwrap();
@@ -107,15 +120,20 @@ impl Ztunnel {
         };
         // Every address of loopback, so that a connection arrives at the service that it means.
         let (outbound, plaintext, hbone) = (listen("0.0.0.0:0"), listen("127.0.0.1:0"), listen("127.0.0.1:0"));
+        let socks = listen("127.0.0.1:0");
         let ports = Ports {
             outbound: outbound.local_addr().unwrap().port(),
             plaintext: plaintext.local_addr().unwrap(),
             hbone: hbone.local_addr().unwrap(),
+            socks: socks.local_addr().unwrap(),
         };
         let info = PodInfo { name: name.into(), namespace: "shop".into(), service_account: name.into() };
         let netns = Netns::new(std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
-        let listeners = Listeners { outbound, plaintext, hbone, dns: None, migrate: false };
-        let served = Served { uid: name.into(), info: Arc::new(info), netns, listeners };
+        let doors =
+            vec![(Door::Outbound, outbound), (Door::Plaintext, plaintext), (Door::Hbone, hbone), (Door::Socks, socks)];
+        let listeners = Listeners { doors, dns: None, migrate: false };
+        let sockets = Arc::new(sockets.clone());
+        let served = Served { uid: name.into(), info: Arc::new(info), netns, listeners, sockets, only };
         self.worker.commands.send(Command::Serve(served)).ok().unwrap();
         ports
     }
@@ -131,8 +149,14 @@ impl Ztunnel {
         }
     }
 
-    async fn caller(&self, (pod, at): (&str, SocketAddr)) -> (Client, SocketAddr) {
-        let tcp = TcpStream::connect(at).await.unwrap();
+    async fn caller(&self, pod: (&str, SocketAddr)) -> (Client, SocketAddr) {
+        self.caller_from("127.0.0.1", pod).await
+    }
+
+    async fn caller_from(&self, from: &str, (pod, at): (&str, SocketAddr)) -> (Client, SocketAddr) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let tcp = socket.connect(at).await.unwrap();
         let (from, expected) = (tcp.local_addr().unwrap(), [id(pod)]);
         let config = self.ca.credentials(&id("caller")).client_config(&expected);
         (Client::handshake(tcp, config, &expected, &Default::default()).await.unwrap(), from)
@@ -493,3 +517,6 @@ async fn neighbours_take_places_of_the_pod_that_serves_them() {
     })
     .await;
 }
+
+mod own;
+mod socks;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ztunnel::dns::message::{self, Rcode, Unreadable};
+use ztunnel::socks::{self, LONGEST, Read, Refused, Target};
 
 /// A packet at a pod's DNS proxy: as a query, and as what a server answers to it. Nothing that is said to what cannot be
 /// read is longer than it was. Whether it was a question.
@@ -35,4 +36,32 @@ pub fn dns(packet: &[u8]) -> bool {
     assert!(message::answers(&answer, packet, id));
     assert_eq!(message::lifetime(&answer).is_some(), answer[2] & 2 == 0, "whole, it may be remembered");
     true
+}
+
+/// What a SOCKS client says: never is more waited for than it has to say, and never is a byte read that is for the other
+/// end. Whether it was a whole request.
+pub fn socks(bytes: &[u8]) -> bool {
+    hear(bytes, socks::greeting);
+    let Some(Ok(target)) = hear(bytes, socks::request) else { return false };
+    if let Target::Name(name, _) = &target {
+        assert!(name.len() <= 253 && name.parse::<std::net::IpAddr>().is_err(), "{name}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b)), "{name}");
+        assert!(message::query(name, message::kind::A, 0).is_some(), "a name that could be asked for: {name}");
+    }
+    true
+}
+
+/// Reads as the conversation does; none if the client did not say enough.
+fn hear<T>(bytes: &[u8], read: impl Fn(&[u8]) -> Result<Read<T>, Refused>) -> Option<Result<T, Refused>> {
+    let mut length = 0;
+    loop {
+        match read(bytes.get(..length)?) {
+            Ok(Read::Whole(message)) => return Some(Ok(message)),
+            Err(refused) => return Some(Err(refused)),
+            Ok(Read::More(more)) => {
+                assert!(more > 0 && length + more <= LONGEST, "{more} more after {length}");
+                length += more;
+            }
+        }
+    }
 }

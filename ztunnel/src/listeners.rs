@@ -1,0 +1,93 @@
+//! Which listeners a pod has, and how they are made: on every worker the same.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use mesh_model::destination::SOCKS_PORT;
+
+use crate::config::Config;
+use crate::dns::{self, ProxyAddress};
+use crate::door;
+use crate::sockets::{self, Netns, SocketSettings};
+
+/// A way into ztunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Captured connections that the pod opens.
+    Outbound,
+    /// Captured connections to the pod, without a tunnel.
+    Plaintext,
+    /// Tunnels to the pod.
+    Hbone,
+    /// Connections that the pod asks for by SOCKS.
+    Socks,
+}
+
+/// Those of a pod whose traffic is captured.
+pub(crate) fn doors(config: &Config) -> Vec<Door> {
+    let mut doors = vec![Door::Outbound, Door::Plaintext, Door::Hbone];
+    doors.extend(config.socks.then_some(Door::Socks));
+    doors
+}
+
+impl Door {
+    fn port(self) -> u16 {
+        match self {
+            Self::Outbound => 15001,
+            Self::Plaintext => 15006,
+            Self::Hbone => 15008,
+            Self::Socks => SOCKS_PORT,
+        }
+    }
+}
+
+/// A worker's own listeners in a pod.
+pub(crate) struct Listeners {
+    pub(crate) doors: Vec<(Door, std::net::TcpListener)>,
+    /// On one of the pod's workers.
+    pub(crate) dns: Option<dns::Listeners>,
+    /// Who waits at one of them when it closes is given to another listener of the pod.
+    pub(crate) migrate: bool,
+}
+
+/// What to listen on.
+pub(crate) struct Wanted<'a> {
+    pub(crate) doors: &'a [Door],
+    /// And where DNS is answered, by which worker (counted round).
+    pub(crate) dns: Option<(ProxyAddress, usize)>,
+}
+
+/// Makes a pod's listeners: all of them or none, one set for each of `workers`.
+///
+/// # Errors
+/// When a port is taken by somebody who does not share it, or rights are missing.
+pub(crate) fn open(
+    netns: &Netns,
+    wanted: &Wanted<'_>,
+    workers: usize,
+    settings: &SocketSettings,
+) -> io::Result<Vec<Listeners>> {
+    // Where we only are a guest, the kernel's settings are not ours to change.
+    let migrate = settings.reuse_port && !netns.is_own() && door::migrates(netns);
+    // Without a shared port one worker serves the pod alone.
+    let count = if settings.reuse_port { workers } else { 1 };
+    let listen = |door: &Door| -> io::Result<_> {
+        let ip = match door {
+            // Only for the pod itself.
+            Door::Socks => IpAddr::from(Ipv4Addr::LOCALHOST),
+            _ => settings.wildcard(),
+        };
+        let listener = sockets::listen(netns, SocketAddr::new(ip, door.port()), settings)
+            .map_err(|error| io::Error::new(error.kind(), format!("port {}: {error}", door.port())))?;
+        Ok((*door, listener))
+    };
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let doors = wanted.doors.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+        all.push(Listeners { doors, dns: None, migrate });
+    }
+    if let Some((address, worker)) = wanted.dns {
+        all[worker % count].dns = Some(dns::listen(netns, address, settings)?);
+    }
+    Ok(all)
+}
