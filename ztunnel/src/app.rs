@@ -26,7 +26,7 @@ use mesh_runtime::timestamp::Timestamp;
 use mesh_runtime::{admin, drain};
 use mesh_xds::{demand, follow};
 
-use crate::config::{self, Config, ControlPlane};
+use crate::config::{self, Config, ControlPlane, Mode};
 use crate::dns::Dns;
 use crate::local_xds::Local;
 use crate::metrics::{DrainMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
@@ -116,7 +116,11 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         ..StoreOptions::default()
     };
     let runtime = tokio::runtime::Handle::current();
-    let certificates = Store::new(&runtime, Arc::new(CaClient::new(ca, None)), options);
+    let ca = match config.mode {
+        Mode::Shared => CaClient::new(ca, None),
+        Mode::Dedicated(_) => CaClient::new(ca, None).for_itself(),
+    };
+    let certificates = Store::new(&runtime, Arc::new(ca), options);
 
     let life = readiness.register("life");
     life.ready();
@@ -156,8 +160,16 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         .collect::<std::io::Result<Vec<Handle>>>()
         .context("starting the data threads")?;
 
-    let pods = Pods::new(&workers, config.clone(), pod_metrics, draining.clone());
-    let list = pods.list();
+    let agent = match config.mode {
+        Mode::Shared => {
+            let ready = readiness.register("node agent");
+            ready.not_ready("waiting for the first tables");
+            Some((Pods::new(&workers, config.clone(), pod_metrics.clone(), draining.clone()), ready))
+        }
+        Mode::Dedicated(_) => None,
+    };
+    let list = agent.as_ref().map(|(pods, _)| pods.list()).unwrap_or_default();
+    let dedicated = list.clone();
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
     let dump_shared = shared.clone();
     let routes =
@@ -180,7 +192,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         move |at| http_server::serve(at, pages, draining),
     )?;
 
-    tokio::spawn(warm::follow(tables.clone(), config.node.clone(), certificates));
+    tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
 
     let mut synced = tables.synced();
     match &config.xds {
@@ -192,19 +204,23 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         // The file has said everything.
         None => writer.synced(),
     }
-    let agent_ready = readiness.register("node agent");
-    agent_ready.not_ready("waiting for the first tables");
     // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
     let mut serving = Box::pin(async {
         if synced.wait_for(|synced| *synced).await.is_err() {
             // Only at the end of the process: the writer lives in a task of its own.
             std::future::pending::<()>().await;
         }
-        tables_ready.ready();
-        if let Err(error) = own::serve_own(config, &workers) {
-            return anyhow::Error::new(error).context("serving our own pod in our own namespace (SERVICE_ACCOUNT)");
+        let served = match &config.mode {
+            Mode::Shared => own::serve_own(config, &workers).context("serving ztunnel's own pod (SERVICE_ACCOUNT)"),
+            Mode::Dedicated(pod) => own::serve_dedicated(config, pod, &workers, &pod_metrics, &dedicated)
+                .context("serving the workload of PROXY_WORKLOAD_INFO"),
+        };
+        if let Err(error) = served {
+            return error;
         }
-        let violation = pods.follow(agent_ready).await;
+        tables_ready.ready();
+        let Some((pods, ready)) = agent else { return std::future::pending().await };
+        let violation = pods.follow(ready).await;
         anyhow::Error::new(violation).context("the node agent's word on this node's pods is no longer certain")
     });
     let reason = tokio::select! {

@@ -1,6 +1,7 @@
 //! What was set → what it means. The names are Istio's: an operator's DaemonSet works unchanged.
 
 mod layers;
+mod mode;
 mod threads;
 mod unsupported;
 
@@ -15,6 +16,7 @@ use mesh_runtime::config::{ConfigError, Env, FileOrInline};
 use mesh_xds::node::NodeInfo;
 
 pub use self::layers::{MESH_CONFIG, with_mesh_config};
+pub use self::mode::Mode;
 pub use self::unsupported::ignored;
 use crate::dns::answer::Names;
 use crate::dns::{DnsConfig, ProxyAddress};
@@ -24,6 +26,10 @@ use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 /// Everything ztunnel is told.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `PROXY_MODE`: whom it serves.
+    pub mode: Mode,
+    /// `ENABLE_PROXY`: off, only DNS is served in pods.
+    pub proxy: bool,
     /// `NODE_NAME`: the node whose pods it serves.
     pub node: String,
     /// `CLUSTER_ID` or `ISTIO_META_CLUSTER_ID`.
@@ -156,7 +162,12 @@ impl Config {
             )),
             false => None,
         };
+        let mode = mode::mode(env)?;
+        // Whoever redirects to a dedicated ztunnel says by which mark, if by any.
+        let mark = env.number("PACKET_MARK", 1..=u32::MAX)?.or((mode == Mode::Shared).then_some(PACKET_MARK));
         Ok(Self {
+            mode,
+            proxy: yes("ENABLE_PROXY", true)?,
             node: text("NODE_NAME", ""),
             cluster: env
                 .non_empty("CLUSTER_ID")
@@ -207,7 +218,7 @@ impl Config {
             },
             sockets: SocketSettings {
                 ipv6: yes("IPV6_ENABLED", true)?,
-                mark: Some(env.number("PACKET_MARK", 1..=u32::MAX)?.unwrap_or(PACKET_MARK)),
+                mark,
                 reuse_port: yes("INPOD_PORT_REUSE", true)?,
                 keepalive,
                 user_timeout: yes("USER_TIMEOUT_ENABLED", false)?,

@@ -25,6 +25,9 @@ pub(crate) enum Door {
 
 /// Those of a pod whose traffic is captured.
 pub(crate) fn doors(config: &Config) -> Vec<Door> {
+    if !config.proxy {
+        return Vec::new();
+    }
     let mut doors = vec![Door::Outbound, Door::Plaintext, Door::Hbone];
     doors.extend(config.socks.then_some(Door::Socks));
     doors

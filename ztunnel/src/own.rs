@@ -1,4 +1,5 @@
-//! Pods that nobody hands over, because they live where ztunnel does: ztunnel's own.
+//! Pods that nobody hands over, because they live where ztunnel does: ztunnel's own, and the one that it serves when it
+//! serves only one.
 
 use std::io;
 use std::sync::Arc;
@@ -7,11 +8,14 @@ use mesh_handoff::PodInfo;
 
 use crate::config::Config;
 use crate::listeners::{self, Door, Wanted};
+use crate::metrics::PodMetrics;
+use crate::pods::{List, lock};
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{Command, Handle, Served};
 
-/// No pod's UID, and no name that somebody could give one.
-const UID: &str = "(ztunnel)";
+/// No pods' UIDs, and no names that somebody could give one.
+const OWN: &str = "(ztunnel)";
+const DEDICATED: &str = "(dedicated)";
 
 /// Serves HBONE in ztunnel's own namespace, so that its metrics can be read through the mesh, by whom policies of its
 /// own workload let. Nobody is to reach more of it than that: where it shares the node's network, the node's own ports
@@ -26,19 +30,41 @@ pub(crate) fn serve_own(config: &Config, workers: &[Handle]) -> io::Result<()> {
     let settings = SocketSettings { mark: None, original_source: OriginalSource::Off, ..config.sockets.clone() };
     let wanted = Wanted { doors: &[Door::Hbone], dns: None };
     tracing::info!(pod = %info, port = config.ports.metrics, "serving our own metrics through the mesh");
-    start(workers, UID.into(), info, netns, &wanted, settings, Some(config.ports.metrics))
+    start(workers, OWN, Arc::new(info), netns, &wanted, settings, Some(config.ports.metrics))
+}
+
+/// Serves one workload in ztunnel's own namespace, as pods are served (`PROXY_MODE=dedicated`).
+///
+/// # Errors
+/// When a port is taken, or rights are missing.
+pub(crate) fn serve_dedicated(
+    config: &Config,
+    info: &PodInfo,
+    workers: &[Handle],
+    metrics: &PodMetrics,
+    list: &List,
+) -> io::Result<()> {
+    let doors = listeners::doors(config);
+    let wanted = Wanted { doors: &doors, dns: config.dns.as_ref().map(|dns| (dns.address, 0)) };
+    let info = Arc::new(info.clone());
+    start(workers, DEDICATED, info.clone(), Netns::own()?, &wanted, config.sockets.clone(), None)?;
+    tracing::info!(pod = %info, "serving the workload of our own network namespace");
+    metrics.started.inc();
+    metrics.active.set(1);
+    lock(list).insert(DEDICATED.into(), info);
+    Ok(())
 }
 
 fn start(
     workers: &[Handle],
-    uid: Arc<str>,
-    info: PodInfo,
+    uid: &str,
+    info: Arc<PodInfo>,
     netns: Netns,
     wanted: &Wanted<'_>,
     settings: SocketSettings,
     only: Option<u16>,
 ) -> io::Result<()> {
-    let (info, settings) = (Arc::new(info), Arc::new(settings));
+    let (uid, settings) = (Arc::<str>::from(uid), Arc::new(settings));
     for (worker, listeners) in workers.iter().zip(listeners::open(&netns, wanted, workers.len(), &settings)?) {
         let (uid, info, netns, sockets) = (uid.clone(), info.clone(), netns.clone(), settings.clone());
         // A worker ends only with the process.

@@ -3,21 +3,27 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use mesh_handoff::PodInfo;
 use mesh_identity::store::Store;
 use mesh_model::identity::SpiffeId;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Tunnel;
 use mesh_xds::follow::Reader;
 
+use crate::config::Mode;
+
 /// A busy cluster changes all the time; looking once for many changes is enough.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// Follows the tables for as long as the process lives.
-pub(crate) async fn follow(tables: Reader, node: String, store: Store) {
+pub(crate) async fn follow(tables: Reader, mode: Mode, node: String, store: Store) {
     let mut changed = tables.changed();
     let mut warm = HashSet::new();
     loop {
-        let wanted = tables.read(|tables| identities_on(tables, &node));
+        let wanted = tables.read(|tables| match &mode {
+            Mode::Shared => identities_on(tables, &node),
+            Mode::Dedicated(pod) => identity_of(tables, pod),
+        });
         store.warm(wanted.difference(&warm));
         for gone in warm.difference(&wanted) {
             store.forget(gone);
@@ -28,6 +34,12 @@ pub(crate) async fn follow(tables: Reader, node: String, store: Store) {
         }
         tokio::time::sleep(SETTLE).await;
     }
+}
+
+/// The identity of one workload.
+fn identity_of(tables: &Tables, pod: &PodInfo) -> HashSet<SpiffeId> {
+    let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account);
+    workload.and_then(|workload| workload.identity().ok()).into_iter().collect()
 }
 
 /// Identities of the node's workloads that speak HBONE.

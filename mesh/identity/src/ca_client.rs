@@ -29,18 +29,26 @@ pub const CERT_SIGNER: &str = "CertSigner";
 pub struct CaClient {
     client: IstioCertificateServiceClient<ControlChannel>,
     cert_signer: Option<String>,
+    for_itself: bool,
 }
 
 impl CaClient {
     /// Asks over `channel`; `cert_signer` is passed on to the CA where it has several.
     pub fn new(channel: ControlChannel, cert_signer: Option<String>) -> Self {
-        Self { client: IstioCertificateServiceClient::new(channel), cert_signer }
+        Self { client: IstioCertificateServiceClient::new(channel), cert_signer, for_itself: false }
+    }
+
+    /// Asks for the identity that its token proves, and for no other: what a CA lets everybody do, and not only node
+    /// proxies.
+    pub fn for_itself(self) -> Self {
+        Self { for_itself: true, ..self }
     }
 }
 
 impl Authority for CaClient {
     fn sign<'a>(&'a self, id: &'a SpiffeId, csr_pem: &'a str, lifetime: Duration) -> Signing<'a> {
-        let request = request(id, csr_pem, lifetime, self.cert_signer.as_deref());
+        let on_behalf = (!self.for_itself).then_some(id);
+        let request = request(on_behalf, csr_pem, lifetime, self.cert_signer.as_deref());
         let mut client = self.client.clone();
         Box::pin(async move {
             let answer = client.create_certificate(request).await.map_err(|status| explain(&status, id))?;
@@ -49,10 +57,16 @@ impl Authority for CaClient {
     }
 }
 
-/// The request for one identity.
-fn request(id: &SpiffeId, csr_pem: &str, lifetime: Duration, cert_signer: Option<&str>) -> IstioCertificateRequest {
+/// The request for one identity: `on_behalf` of another, or one's own.
+fn request(
+    on_behalf: Option<&SpiffeId>,
+    csr_pem: &str,
+    lifetime: Duration,
+    cert_signer: Option<&str>,
+) -> IstioCertificateRequest {
     let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
-    let mut fields = BTreeMap::from([(IMPERSONATED_IDENTITY.to_owned(), text(id.to_string()))]);
+    let mut fields: BTreeMap<_, _> =
+        on_behalf.iter().map(|id| (IMPERSONATED_IDENTITY.to_owned(), text(id.to_string()))).collect();
     if let Some(signer) = cert_signer {
         fields.insert(CERT_SIGNER.to_owned(), text(signer.to_owned()));
     }
@@ -96,13 +110,15 @@ mod tests {
     #[test]
     fn the_identity_travels_in_the_metadata() {
         let asked = id("spiffe://td/ns/shop/sa/cart");
-        let plain = request(&asked, "CSR", Duration::from_secs(90), None);
+        let own = request(None, "CSR", Duration::from_secs(90), None);
+        assert_eq!(own.metadata.unwrap().fields.len(), 0);
+        let plain = request(Some(&asked), "CSR", Duration::from_secs(90), None);
         assert_eq!((plain.csr.as_str(), plain.validity_duration), ("CSR", 90));
         let fields = plain.metadata.unwrap().fields;
         assert_eq!(fields.len(), 1);
         assert_eq!(fields["ImpersonatedIdentity"].kind, Some(Kind::StringValue("spiffe://td/ns/shop/sa/cart".into())));
 
-        let signed = request(&asked, "CSR", Duration::from_millis(1), Some("corp"));
+        let signed = request(Some(&asked), "CSR", Duration::from_millis(1), Some("corp"));
         assert_eq!(signed.validity_duration, 1);
         assert_eq!(signed.metadata.unwrap().fields["CertSigner"].kind, Some(Kind::StringValue("corp".into())));
     }

@@ -11,13 +11,8 @@ pub(super) fn refuse(env: &Env) -> Result<(), ConfigError> {
         let value = env.non_empty(name).unwrap_or_default().to_owned();
         Err(ConfigError::Invalid { name: name.into(), value, expected: expected.into() })
     };
-    if env.non_empty("PROXY_MODE").is_some_and(|mode| mode != "shared") {
-        return no("PROXY_MODE", "shared: ztunnel for a single workload (dedicated) is not supported");
-    }
-    if env.bool("ENABLE_PROXY")? == Some(false) {
-        return no("ENABLE_PROXY", "true: a ztunnel that proxies nothing is not supported");
-    }
     if env.bool("FAKE_CA")? == Some(true) {
+        // A key that everybody knows, or roots that no two ztunnels share: neither is a way to try a mesh out.
         return no("FAKE_CA", "false: certificates come from CA_ADDRESS only; istiod-lite is a CA for tests");
     }
     Ok(())
@@ -26,8 +21,8 @@ pub(super) fn refuse(env: &Env) -> Result<(), ConfigError> {
 /// Settings that are set and change nothing, with what to know about it: for warnings at start.
 pub fn ignored(env: &Env) -> Vec<String> {
     let mut ignored = Vec::new();
-    if env.non_empty("PROXY_WORKLOAD_INFO").is_some() {
-        ignored.push("PROXY_WORKLOAD_INFO: it is for dedicated mode, which is not supported".to_owned());
+    if env.non_empty("PROXY_WORKLOAD_INFO").is_some() && env.non_empty("PROXY_MODE") != Some("dedicated") {
+        ignored.push("PROXY_WORKLOAD_INFO: it is for PROXY_MODE=dedicated".to_owned());
     }
     ignored
 }
@@ -39,15 +34,7 @@ mod tests {
     /// Contract 12.1: what is not supported is said.
     #[test]
     fn said_at_start() {
-        for (name, value, refused) in [
-            ("PROXY_MODE", "dedicated", true),
-            ("PROXY_MODE", "shared", false),
-            ("ENABLE_PROXY", "false", true),
-            ("ENABLE_PROXY", "true", false),
-            ("ENABLE_PROXY", "perhaps", true),
-            ("FAKE_CA", "true", true),
-            ("FAKE_CA", "false", false),
-        ] {
+        for (name, value, refused) in [("FAKE_CA", "true", true), ("FAKE_CA", "false", false)] {
             let outcome = refuse(&[(name, value)].into_iter().collect());
             assert_eq!(outcome.is_err(), refused, "{name}={value}");
             if let Err(error) = outcome {

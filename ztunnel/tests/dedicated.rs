@@ -1,0 +1,137 @@
+//! The real program for one workload, in a network namespace of its own: no node agent, no control plane.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const TABLES: &str = r#"
+workloads:
+- {uid: "Kubernetes//Pod/shop/client", name: client, namespace: shop, serviceAccount: client, workloadIps: ["10.77.1.10"], protocol: HBONE}
+- {uid: "Kubernetes//Pod/shop/page", name: page, namespace: shop, serviceAccount: page, workloadIps: ["127.0.0.1"], protocol: TCP,
+   services: {"shop/page.shop.svc.cluster.local": {80: 15021}}}
+services:
+- {name: page, namespace: shop, hostname: page.shop.svc.cluster.local, vips: ["/10.96.0.10"], ports: {80: 15021}}
+"#;
+
+/// ztunnel, and the namespace that ends with it.
+struct Ztunnel(Child);
+
+impl Ztunnel {
+    /// None, said loudly, where there are no rights or programs for it.
+    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
+    fn start(settings: &[(&str, &str)]) -> Option<Self> {
+        for (program, argument) in [("curl", "--version"), ("ip", "-V"), ("nsenter", "--version")] {
+            if Command::new(program).arg(argument).output().is_err() {
+                eprintln!("SKIPPED: there is no {program}");
+                return None;
+            }
+        }
+        let namespace = Command::new("unshare").args(["--net", "true"]).output();
+        if !namespace.is_ok_and(|made| made.status.success()) {
+            eprintln!("SKIPPED: this user may not make network namespaces");
+            return None;
+        }
+        let child = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\"", env!("CARGO_BIN_EXE_ztunnel")])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs([("XDS_ADDRESS", ""), ("LOCAL_XDS", TABLES), ("CONNECTION_TERMINATION_DEADLINE", "1s")])
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self(child))
+    }
+
+    /// curl, in ztunnel's namespace.
+    fn curl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.0.id().to_string(), "curl", "-sS", "--max-time", "10"]);
+        command.args(arguments).env_remove("http_proxy").output().unwrap()
+    }
+
+    fn get(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.curl(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// What it says when it is ready.
+    fn ready(&self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let got = self.get(&["--fail", "http://127.0.0.1:15021/healthz/ready"]);
+            match got {
+                Ok(text) => return text,
+                Err(error) => assert!(Instant::now() < deadline, "ztunnel does not get ready: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends it, and gives its log.
+    fn end(mut self) -> String {
+        let stopped = self.get(&["-X", "POST", "http://127.0.0.1:15000/quitquitquit"]);
+        let mut log = String::new();
+        if stopped.is_err() {
+            self.0.kill().unwrap();
+        }
+        std::io::Read::read_to_string(&mut self.0.stdout.take().unwrap(), &mut log).unwrap();
+        self.0.wait().unwrap();
+        log
+    }
+}
+
+impl Drop for Ztunnel {
+    fn drop(&mut self) {
+        // Of one that has ended, nothing is left to kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Contract 12.1, `PROXY_MODE=dedicated`: one workload, its doors where ztunnel lives, ready without a node agent.
+#[test]
+fn one_workload_is_served_where_ztunnel_lives() {
+    let settings = [
+        ("PROXY_MODE", "dedicated"),
+        ("PROXY_WORKLOAD_INFO", "shop/client/client"),
+        ("UNSTABLE_ENABLE_SOCKS5", "true"),
+        // The page sees who asks.
+        ("ENABLE_ORIG_SRC", "false"),
+    ];
+    let Some(ztunnel) = Ztunnel::start(&settings) else { return };
+    assert_eq!(ztunnel.ready(), "ready\n");
+    let dump = ztunnel.get(&["http://127.0.0.1:15000/config_dump"]).unwrap();
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let states: Vec<_> = dump["workloadState"].as_object().unwrap().values().collect();
+    assert_eq!((states.len(), &states[0]["info"]["name"]), (1, &"client".into()), "{states:?}");
+    // By name: its DNS; to a service of the tables; through its outbound door.
+    let page = ztunnel.get(&["--socks5-hostname", "127.0.0.1:15080", "http://page/healthz/ready"]);
+    assert_eq!(page.as_deref(), Ok("ready\n"));
+    // What is ours is no destination, at whichever door: closed without a word.
+    for door in [15001, 15006] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
+        assert!(error.contains("(52)") || error.contains("(56)"), "{door}: {error}");
+    }
+    let log = ztunnel.end();
+    let line = log.lines().find(|line| line.contains("page.shop.svc.cluster.local")).expect(&log);
+    assert!(line.contains("src.workload=\"client\"") && line.contains("outbound"), "{line}");
+    assert!(log.matches("RECURSIVE_CALL").count() == 2, "{log}");
+}
+
+/// `ENABLE_PROXY=false`: names are answered, and nothing is carried.
+#[test]
+fn without_the_proxy_there_is_dns() {
+    let settings =
+        [("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "shop/client/client"), ("ENABLE_PROXY", "false")];
+    let Some(ztunnel) = Ztunnel::start(&settings) else { return };
+    ztunnel.ready();
+    for door in [15001, 15006, 15008] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
+        assert!(error.contains("(7)"), "nobody listens on {door}: {error}");
+    }
+    // DNS over TCP: what is no DNS is not answered, but it is listened to.
+    let error = ztunnel.get(&["http://127.0.0.1:15053/"]).unwrap_err();
+    assert!(!error.contains("(7)"), "{error}");
+}
