@@ -29,7 +29,9 @@ use mesh_xds::{demand, follow};
 use crate::config::{self, Config, ControlPlane, Mode};
 use crate::dns::Dns;
 use crate::local_xds::Local;
-use crate::metrics::{DrainMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, XdsCounters};
+use crate::metrics::{
+    DrainMetrics, NameMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, XdsCounters,
+};
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::quota::{self, Quota};
@@ -99,6 +101,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let traffic = TrafficMetrics::register(&mut metrics);
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
+    let names_asked = NameMetrics::register(&mut metrics);
     let files = quota::raise_open_files();
     let quota = Quota::new(&config.limits, files, held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
@@ -145,6 +148,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         demand,
         certificates: certificates.clone(),
         names: Names::default(),
+        names_asked,
         traffic,
         reasons,
         quota,

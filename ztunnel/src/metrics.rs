@@ -1,11 +1,14 @@
 //! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Metrics, Reporter, XdsEnd, XdsMetrics};
 use mesh_xds::observe::{End, Observer};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -105,6 +108,82 @@ impl RevocationMetrics {
     }
 }
 
+/// Names of workloads that were looked up because somebody wanted to go there, from where to which.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NameMetrics {
+    asked: Family<NameLabels, Counter>,
+    sets: Arc<AtomicUsize>,
+}
+
+/// The most label sets told apart: names come from the control plane, and so do those who go there.
+const NAME_SETS: usize = 10_000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabels {
+    source_workload: Arc<str>,
+    source_canonical_service: Arc<str>,
+    source_canonical_revision: Arc<str>,
+    source_workload_namespace: Arc<str>,
+    source_principal: Arc<str>,
+    source_app: Arc<str>,
+    source_version: Arc<str>,
+    source_cluster: Arc<str>,
+    hostname: Arc<str>,
+}
+
+impl NameMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let help = "Connections to workloads that are known by hostname only";
+        metrics.registry_mut().register("istio_on_demand_dns", help, this.asked.clone());
+        this
+    }
+
+    /// `client` goes to `hostname`.
+    pub(crate) fn count(&self, client: &Workload, hostname: &Arc<str>) {
+        let known = |text: &Arc<str>| if text.is_empty() { "unknown".into() } else { text.clone() };
+        let identity = client.identity().map(|id| id.to_string().into());
+        let labels = NameLabels {
+            source_workload: known(&client.workload_name),
+            source_canonical_service: known(&client.canonical_name),
+            source_canonical_revision: known(&client.canonical_revision),
+            source_workload_namespace: known(&client.namespace),
+            source_principal: identity.unwrap_or_else(|_| "unknown".into()),
+            source_app: known(&client.canonical_name),
+            source_version: known(&client.canonical_revision),
+            source_cluster: known(&client.cluster),
+            hostname: known(hostname),
+        };
+        self.count_up_to(NAME_SETS, labels);
+    }
+
+    fn count_up_to(&self, most: usize, labels: NameLabels) {
+        if let Some(counter) = self.asked.get(&labels) {
+            counter.inc();
+            return;
+        }
+        // Two that come at once may count one set twice: the bound holds.
+        if self.sets.fetch_add(1, Relaxed) < most {
+            self.asked.get_or_create(&labels).inc();
+            return;
+        }
+        self.sets.store(most, Relaxed);
+        let other = || Arc::<str>::from("other");
+        let other = NameLabels {
+            source_workload: other(),
+            source_canonical_service: other(),
+            source_canonical_revision: other(),
+            source_workload_namespace: other(),
+            source_principal: other(),
+            source_app: other(),
+            source_version: other(),
+            source_cluster: other(),
+            hostname: other(),
+        };
+        self.asked.get_or_create(&other).inc();
+    }
+}
+
 /// Until when connections may go on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DrainMetrics {
@@ -147,85 +226,4 @@ impl Observer for XdsCounters {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use mesh_runtime::metrics::{ConnectionSecurity, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics};
-
-    use super::*;
-    use crate::dns::metrics::{DnsMetrics, Labels};
-
-    /// Contract 11.1, by name and type. Missing on purpose: `istio_on_demand_dns`, which nothing counts yet.
-    const CONTRACT: &str = "
-        istio_tcp_connections_opened_total counter
-        istio_tcp_connections_closed_total counter
-        istio_tcp_received_bytes_total counter
-        istio_tcp_sent_bytes_total counter
-        istio_tcp_connections_failed_total counter
-        istio_tcp_sockets_open gauge
-        istio_crl_policy_rejections_total counter
-        istio_crl_untracked_connections_total counter
-        istio_dns_requests_total counter
-        istio_dns_upstream_requests_total counter
-        istio_dns_upstream_failures_total counter
-        istio_dns_upstream_request_duration_seconds histogram
-        istio_xds_connection_terminations_total counter
-        istio_xds_message_total counter
-        istio_xds_message_bytes_total counter
-        istio_build gauge
-        workload_manager_active_proxy_count gauge
-        workload_manager_pending_proxy_count gauge
-        workload_manager_proxies_started_total counter
-        workload_manager_proxies_stopped_total counter
-        process_open_fds gauge
-        process_max_fds gauge
-    ";
-
-    /// Everything has been counted once.
-    #[tokio::test]
-    async fn names_and_types_are_the_contracts() {
-        let mut metrics = Metrics::new("ztunnel", "test");
-        metrics.watch_runtime(tokio::runtime::Handle::current());
-        let traffic = TrafficMetrics::register(&mut metrics);
-        let reasons = ReasonMetrics::register(&mut metrics);
-        let revocation = RevocationMetrics::register(&mut metrics);
-        let _pods = PodMetrics::register(&mut metrics);
-        let xds = XdsMetrics::register(&mut metrics);
-        let dns = DnsMetrics::register(&mut metrics);
-        let labels = TrafficLabels {
-            reporter: Reporter::Source,
-            source: Default::default(),
-            source_principal: "".into(),
-            service: Default::default(),
-            destination: Default::default(),
-            destination_principal: "".into(),
-            security: ConnectionSecurity::Unknown,
-        };
-        traffic.open(&labels).closed(ResponseFlags::Connect);
-        reasons.count(Direction::Inbound, "BAD_REQUEST");
-        revocation.rejected(Reporter::Source);
-        revocation.untracked(Reporter::Source);
-        xds.message("type.googleapis.com/istio.workload.Address", 1);
-        xds.ended(XdsEnd::Error);
-        let query = Labels::new(Some(1), false, None);
-        dns.request(&query);
-        dns.forwarded(&query, false, std::time::Duration::from_millis(1));
-
-        let text = metrics.encode(TextFormat::Prometheus).unwrap();
-        let types: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-        let contract: BTreeSet<&str> = CONTRACT.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        assert_eq!(contract.difference(&types).collect::<Vec<_>>(), Vec::<&&str>::new(), "missing");
-        // What is not in the contract is recognisably ours, the process's or the runtime's.
-        let more: Vec<_> = types
-            .difference(&contract)
-            .filter(|name| !["ambit_", "process_", "tokio_"].iter().any(|prefix| name.starts_with(prefix)))
-            .collect();
-        assert!(more.is_empty(), "{more:?}");
-        assert!(types.iter().any(|name| name.starts_with("tokio_")));
-        // Trap 53: a ztunnel reports as source or destination, never as a waypoint.
-        assert!(text.contains("reporter=\"source\"") && !text.contains("reporter=\"waypoint\""));
-        let dns = "istio_dns_requests_total{request_query_type=\"A\",request_protocol=\"udp\",\
-            source_canonical_service=\"unknown\",source_canonical_revision=\"unknown\"} 1";
-        assert!(text.contains(dns), "{text}");
-    }
-}
+mod tests;

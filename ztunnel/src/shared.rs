@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::admit::{self, Verdict};
-use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
 use crate::names::Names;
 use crate::quota::Quota;
 
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) certificates: Store,
     /// Addresses of workloads that have only a hostname.
     pub(crate) names: Names,
+    pub(crate) names_asked: NameMetrics,
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
     pub(crate) quota: Quota,

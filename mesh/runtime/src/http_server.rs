@@ -2,6 +2,7 @@
 //!
 //! It serves until the drain is *forced*, not until it starts: while connections finish, operators still want to look.
 
+pub(crate) mod gzip;
 mod listeners;
 mod router;
 

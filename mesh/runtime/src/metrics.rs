@@ -28,7 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -38,7 +38,7 @@ pub use text_format::TextFormat;
 pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};
 pub use xds::{XdsEnd, XdsMetrics};
 
-use crate::http_server::{Request, Router, response};
+use crate::http_server::{Request, Response, Router, gzip, response};
 
 /// Everything this process measures.
 #[derive(Debug)]
@@ -82,18 +82,24 @@ impl Metrics {
         })
     }
 
-    /// `/metrics` and `/stats/prometheus`, in the format the `Accept` header asks for.
+    fn page(&self, format: TextFormat, compressed: bool) -> Option<Response> {
+        let text = self.encode(format).ok()?;
+        let mut page = response(StatusCode::OK, format.content_type(), Bytes::from(text));
+        page.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+        if compressed { gzip::compress(page).ok() } else { Some(page) }
+    }
+
+    /// `/metrics` and `/stats/prometheus`, in the format the `Accept` header asks for, compressed if `Accept-Encoding` does.
     pub fn routes(self: Arc<Self>) -> Router {
         let scrape = move |request: Request| {
             let metrics = self.clone();
             async move {
-                let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-                let format = TextFormat::accepted(accept);
-                let text = tokio::task::spawn_blocking(move || metrics.encode(format)).await;
-                match text {
-                    Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), Bytes::from(text)),
-                    _ => response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "metrics could not be encoded\n"),
-                }
+                let format = TextFormat::accepted(request.headers());
+                let compressed = gzip::is_accepted(request.headers());
+                let page = tokio::task::spawn_blocking(move || metrics.page(format, compressed)).await;
+                page.ok().flatten().unwrap_or_else(|| {
+                    response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "metrics could not be encoded\n")
+                })
             }
         };
         Router::new().route(Method::GET, "/metrics", "Metrics", scrape.clone()).route(

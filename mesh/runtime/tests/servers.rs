@@ -131,6 +131,18 @@ async fn metrics_in_both_formats() {
     let (_, answer) = ask(addr, "GET", "/metrics", "accept: application/openmetrics-text;version=1.0.0\r\n").await;
     assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
     assert!(answer.contains("# TYPE istio_tcp_connections_opened counter\n") && answer.contains("# EOF\n"), "{answer}");
+
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\naccept-encoding: gzip\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    assert!(head.contains("content-encoding: gzip") && head.contains("vary: accept, accept-encoding"), "{head}");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&answer[end + 4..]), &mut text).unwrap();
+    assert!(text.contains("istio_tcp_sockets_open{reporter=\"source\"} 1\n"), "{text}");
 }
 
 #[tokio::test]

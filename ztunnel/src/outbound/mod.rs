@@ -73,6 +73,7 @@ async fn go(
         plan = match plan {
             Plan::Resolve(name) => {
                 let names = &worker.shared.names;
+                worker.shared.names_asked.count(&client, name.hostname());
                 match names.address(name.hostname(), name.ipv4_first(), rand::random()).await {
                     Ok(ip) => plan::of(name.at(ip), &client, from),
                     Err(error) => return early.failed(error.code(), &error),

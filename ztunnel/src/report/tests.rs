@@ -88,6 +88,7 @@ fn told() -> Told {
         demand: None,
         certificates: Store::new(&tokio::runtime::Handle::current(), Arc::new(NoAuthority), StoreOptions::default()),
         names: crate::names::Names::default(),
+        names_asked: Default::default(),
         traffic: TrafficMetrics::register(&mut metrics),
         dns: None,
         reasons: ReasonMetrics::register(&mut metrics),

@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{Door, Listeners};
-use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
@@ -95,6 +95,7 @@ impl Ztunnel {
             demand: None,
             certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
             names: crate::names::Names::default(),
+            names_asked: NameMetrics::register(&mut metrics),
             traffic: TrafficMetrics::register(&mut metrics),
             dns,
             reasons: ReasonMetrics::register(&mut metrics),

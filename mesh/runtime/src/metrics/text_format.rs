@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use http::{HeaderMap, header};
+
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFormat {
@@ -12,13 +14,14 @@ pub enum TextFormat {
 }
 
 impl TextFormat {
-    /// The format for an `Accept` header: OpenMetrics if it is named there, text otherwise.
-    pub fn accepted(accept: Option<&str>) -> Self {
-        let named = accept.is_some_and(|accept| {
-            accept
-                .split(',')
-                .any(|kind| kind.split(';').next().unwrap_or_default().trim() == "application/openmetrics-text")
-        });
+    /// The format for `Accept` headers: OpenMetrics if it is named there, text otherwise.
+    pub fn accepted(headers: &HeaderMap) -> Self {
+        let named = |kind: &str| {
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            kind.eq_ignore_ascii_case("application/openmetrics-text")
+        };
+        let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let named = lines.flat_map(|line| line.split(',')).any(named);
         if named { Self::OpenMetrics } else { Self::Prometheus }
     }
 
@@ -65,15 +68,20 @@ mod tests {
 
     #[test]
     fn chosen_by_accept() {
-        let cases = [
-            (None, TextFormat::Prometheus),
-            (Some("*/*"), TextFormat::Prometheus),
-            (Some("text/plain;version=0.0.4;q=0.3,*/*;q=0.1"), TextFormat::Prometheus),
-            (Some("application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5"), TextFormat::OpenMetrics),
-            (Some("text/plain, application/openmetrics-text"), TextFormat::OpenMetrics),
+        let cases: [(&[&'static str], TextFormat); 6] = [
+            (&[], TextFormat::Prometheus),
+            (&["*/*"], TextFormat::Prometheus),
+            (&["text/plain;version=0.0.4;q=0.3,*/*;q=0.1"], TextFormat::Prometheus),
+            (&["application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5"], TextFormat::OpenMetrics),
+            (&["text/plain, Application/OpenMetrics-Text"], TextFormat::OpenMetrics),
+            (&["application/json", "application/openmetrics-text; other"], TextFormat::OpenMetrics),
         ];
-        for (accept, expected) in cases {
-            assert_eq!(TextFormat::accepted(accept), expected, "{accept:?}");
+        for (lines, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::ACCEPT, http::HeaderValue::from_static(line));
+            }
+            assert_eq!(TextFormat::accepted(&headers), expected, "{lines:?}");
         }
     }
 

@@ -1,0 +1,156 @@
+use std::collections::BTreeSet;
+
+use mesh_runtime::metrics::{
+    ConnectionSecurity, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics, WorkloadLabels,
+};
+
+use super::*;
+use crate::dns::metrics::{DnsMetrics, Labels};
+
+/// Contract 11.1: name, type, and labels in their order.
+const CONTRACT: &str = "
+    istio_tcp_connections_opened_total counter TRAFFIC
+    istio_tcp_connections_closed_total counter TRAFFIC
+    istio_tcp_received_bytes_total counter TRAFFIC
+    istio_tcp_sent_bytes_total counter TRAFFIC
+    istio_tcp_connections_failed_total counter TRAFFIC
+    istio_tcp_sockets_open gauge reporter
+    istio_on_demand_dns_total counter SOURCE,hostname
+    istio_crl_policy_rejections_total counter reporter
+    istio_crl_untracked_connections_total counter reporter
+    istio_dns_requests_total counter DNS
+    istio_dns_upstream_requests_total counter DNS
+    istio_dns_upstream_failures_total counter DNS
+    istio_dns_upstream_request_duration_seconds histogram DNS
+    istio_xds_connection_terminations_total counter reason
+    istio_xds_message_total counter url
+    istio_xds_message_bytes_total counter url
+    istio_build gauge component,tag
+    workload_manager_active_proxy_count gauge
+    workload_manager_pending_proxy_count gauge
+    workload_manager_proxies_started_total counter
+    workload_manager_proxies_stopped_total counter
+    process_open_fds gauge
+    process_max_fds gauge
+";
+
+const SETS: [(&str, &str); 5] = [
+    (
+        "TRAFFIC",
+        "reporter,SOURCE,destination_service,destination_service_namespace,destination_service_name,DESTINATION,\
+         request_protocol,response_flags,connection_security_policy,LOCALITIES",
+    ),
+    (
+        "SOURCE",
+        "source_workload,source_canonical_service,source_canonical_revision,source_workload_namespace,\
+         source_principal,source_app,source_version,source_cluster",
+    ),
+    (
+        "DESTINATION",
+        "destination_workload,destination_canonical_service,destination_canonical_revision,\
+         destination_workload_namespace,destination_principal,destination_app,destination_version,destination_cluster",
+    ),
+    ("LOCALITIES", "source_region,source_zone,destination_region,destination_zone"),
+    ("DNS", "request_query_type,request_protocol,source_canonical_service,source_canonical_revision"),
+];
+
+/// The labels of the first sample of a metric; a histogram's own (`le`) stands behind them.
+fn labels_of(text: &str, name: &str) -> String {
+    let sample = |line: &&str| {
+        let rest = line.strip_prefix(name).map(|rest| rest.strip_prefix("_sum").unwrap_or(rest));
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    };
+    let Some(line) = text.lines().find(sample) else { panic!("{name} was never counted") };
+    let Some((_, rest)) = line.split_once('{') else { return String::new() };
+    // None of the values of this test has a comma.
+    let (labels, _) = rest.split_once('}').unwrap();
+    labels.split(',').map(|pair| pair.split_once('=').unwrap().0).collect::<Vec<_>>().join(",")
+}
+
+/// Everything has been counted once.
+#[tokio::test]
+async fn names_types_and_labels_are_the_contracts() {
+    let mut metrics = Metrics::new("ztunnel", "test");
+    metrics.watch_runtime(tokio::runtime::Handle::current());
+    let traffic = TrafficMetrics::register(&mut metrics);
+    let reasons = ReasonMetrics::register(&mut metrics);
+    let revocation = RevocationMetrics::register(&mut metrics);
+    let _pods = PodMetrics::register(&mut metrics);
+    let xds = XdsMetrics::register(&mut metrics);
+    let dns = DnsMetrics::register(&mut metrics);
+    // Localities are there where somebody is known.
+    let known = WorkloadLabels { workload: "w".into(), ..WorkloadLabels::default() };
+    let labels = TrafficLabels {
+        reporter: Reporter::Source,
+        source: Arc::new(known),
+        source_principal: "".into(),
+        service: Default::default(),
+        destination: Default::default(),
+        destination_principal: "".into(),
+        security: ConnectionSecurity::Unknown,
+    };
+    traffic.open(&labels).closed(ResponseFlags::Connect);
+    reasons.count(Direction::Inbound, "BAD_REQUEST");
+    revocation.rejected(Reporter::Source);
+    revocation.untracked(Reporter::Source);
+    xds.message("type.googleapis.com/istio.workload.Address", 1);
+    xds.ended(XdsEnd::Error);
+    let names = NameMetrics::register(&mut metrics);
+    names.count(&Workload::empty("client"), &"db.example".into());
+    let query = Labels::new(Some(1), false, None);
+    dns.request(&query);
+    dns.forwarded(&query, false, std::time::Duration::from_millis(1));
+
+    let text = metrics.encode(TextFormat::Prometheus).unwrap();
+    let types: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let rows = || CONTRACT.lines().filter(|line| !line.trim().is_empty()).map(|line| line.split_ascii_whitespace());
+    let named: Vec<String> = rows().map(|row| row.take(2).collect::<Vec<_>>().join(" ")).collect();
+    let contract: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+    assert_eq!(contract.difference(&types).collect::<Vec<_>>(), Vec::<&&str>::new(), "missing");
+    // What is not in the contract is recognisably ours, the process's or the runtime's.
+    let more: Vec<_> = types
+        .difference(&contract)
+        .filter(|name| !["ambit_", "process_", "tokio_"].iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    assert!(more.is_empty(), "{more:?}");
+    assert!(types.iter().any(|name| name.starts_with("tokio_")));
+    for mut row in rows() {
+        let (name, _kind) = (row.next().unwrap(), row.next().unwrap());
+        let expected = SETS
+            .iter()
+            .fold(row.next().unwrap_or_default().to_owned(), |all, (word, labels)| all.replace(word, labels));
+        assert_eq!(labels_of(&text, name), expected, "{name}");
+    }
+    // Trap 53: a ztunnel reports as source or destination, never as a waypoint.
+    assert!(text.contains("reporter=\"source\"") && !text.contains("reporter=\"waypoint\""));
+    let dns = "istio_dns_requests_total{request_query_type=\"A\",request_protocol=\"udp\",\
+        source_canonical_service=\"unknown\",source_canonical_revision=\"unknown\"} 1";
+    assert!(text.contains(dns), "{text}");
+}
+
+#[test]
+fn names_that_are_looked_up_are_told_apart_up_to_a_bound() {
+    let mut metrics = Metrics::new("ztunnel", "test");
+    let names = NameMetrics::register(&mut metrics);
+    let labels = |hostname: &str| NameLabels {
+        source_workload: "w".into(),
+        source_canonical_service: "c".into(),
+        source_canonical_revision: "v1".into(),
+        source_workload_namespace: "shop".into(),
+        source_principal: "spiffe://td/ns/shop/sa/w".into(),
+        source_app: "c".into(),
+        source_version: "v1".into(),
+        source_cluster: "k".into(),
+        hostname: hostname.into(),
+    };
+    for hostname in ["a", "b", "c", "a", "d"] {
+        names.count_up_to(2, labels(hostname));
+    }
+    let text = metrics.encode(TextFormat::Prometheus).unwrap();
+    let counted = |hostname: &str| {
+        let line = text.lines().find(|line| line.contains(&format!("hostname=\"{hostname}\"")));
+        line.map(|line| line.rsplit_once(' ').unwrap().1)
+    };
+    let all = ["a", "b", "c", "d", "other"].map(counted);
+    assert_eq!(all, [Some("2"), Some("1"), None, None, Some("2")], "{text}");
+}
