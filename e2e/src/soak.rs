@@ -184,7 +184,8 @@ fn holds(mesh: &Mesh, node: &str) -> Result<Holds> {
     let tables = ["workloads", "services", "policies", "certificates", "workloadState"]
         .map(|table| length(&dump[table]).map(|length| (table, length)).with_context(|| format!("no {table}")));
     let pods = dump["workloadState"].as_object().context("no workloadState")?;
-    let open: usize = pods.values().filter_map(|pod| length(&pod["connections"]["inbound"])).sum();
+    let connections = pods.values().map(|pod| &pod["connections"]);
+    let open: usize = connections.flat_map(|of| [length(&of["inbound"]), length(&of["outbound"])]).flatten().sum();
     let metrics = mesh.metrics(node)?;
     let sockets = metrics.sum("istio_tcp_sockets_open", &[]);
     ensure!(open == 0 && sockets == 0.0, "{open} connections are listed, {sockets} sockets counted");

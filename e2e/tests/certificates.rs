@@ -66,9 +66,20 @@ fn serial(mesh: &Mesh, node: &str, account: &str) -> Result<String> {
     let all = dump["certificates"].as_array().context("no certificates in the state")?;
     let own = all.iter().find(|c| c["identity"] == identity.as_str()).with_context(|| format!("none of {identity}"))?;
     let first = &own["certChain"][0];
-    let (from, to) = (first["validFrom"].as_u64(), first["expirationTime"].as_u64());
+    let when = |name: &str| first[name].as_str().and_then(seconds);
+    let (from, to) = (when("validFrom"), when("expirationTime"));
     let lifetime = to.zip(from).map(|(to, from)| to - from).with_context(|| format!("{own}"))?;
     // Signed a little into the past, for clocks that differ.
     ensure!(lifetime < 300, "it lives for {lifetime} s");
     Ok(first["serialNumber"].to_string())
+}
+
+/// Seconds of a time in UTC such as `2026-11-23T23:59:59Z`, from some day in the past.
+fn seconds(time: &str) -> Option<i64> {
+    let number = |at: std::ops::Range<usize>| time.get(at)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Years from March on, so that the leap day is the last of its year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
+    Some(days * 86_400 + number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?)
 }

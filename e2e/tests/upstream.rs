@@ -111,7 +111,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
         let dump = mesh.config_dump("node1")?;
         let services = dump["services"].as_array().context("no services in the state")?;
         let guarded = services.iter().find(|s| s["name"] == "guarded").context("the service is not known")?;
-        ensure!(guarded["waypoint"]["destination"] == "shop/way.shop.svc.cluster.local:15008", "{guarded}");
+        ensure!(guarded["waypoint"]["destination"] == "shop/way.shop.svc.cluster.local", "{guarded}");
         Ok(())
     })?;
     mesh.refused_at_last("shop/client", "http://guarded/")?;

@@ -27,6 +27,7 @@ use mesh_runtime::{admin, drain};
 use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, ControlPlane, Mode};
+use crate::connections::Listed;
 use crate::dns::Dns;
 use crate::local_xds::Local;
 use crate::metrics::{
@@ -37,7 +38,7 @@ use crate::pods::Pods;
 use crate::quota::{self, Quota};
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
-use crate::{dump, local_xds, own, pods, warm};
+use crate::{dump, local_xds, own, pages, pods, warm};
 
 /// Most refused entries of local tables that are logged one by one.
 const MAX_LOGGED: usize = 10;
@@ -176,8 +177,8 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let dedicated = list.clone();
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
     let dump_shared = shared.clone();
-    let routes =
-        admin::routes(log, shutdown.clone(), move || config_dump(dump_shared.clone(), list.clone(), commands.clone()));
+    let dump = move || config_dump(dump_shared.clone(), list.clone(), commands.clone());
+    let routes = admin::routes(log, shutdown.clone(), dump).merge(pages::routes(config.ports.metrics));
     let metrics = Arc::new(metrics);
     let ports = config.ports;
     let until = draining.clone();
@@ -347,12 +348,14 @@ async fn config_dump(
     list: pods::List,
     workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
 ) -> serde_json::Value {
-    let mut open = Vec::new();
+    let mut open = Listed::default();
     for worker in workers {
         let (answer, receiver) = tokio::sync::oneshot::channel();
         // A worker that has ended has nothing open.
         if worker.send(Command::List(answer)).is_ok() {
-            open.extend(receiver.await.unwrap_or_default());
+            let Listed { come, going } = receiver.await.unwrap_or_default();
+            open.come.extend(come);
+            open.going.extend(going);
         }
     }
     let pods = pods::lock(&list).clone();

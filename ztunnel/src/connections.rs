@@ -1,16 +1,18 @@
-//! What has been let in and is open now, on one worker. Asked again when policies change: who is no longer allowed
-//! is cut off.
+//! What is open now, on one worker: for who looks, and, of what has been let in, to be asked again when policies change:
+//! who is no longer allowed is cut off.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_handoff::PodInfo;
 use mesh_model::policy::{Facts, Reason};
+use mesh_model::service::Service;
 use tokio::sync::oneshot;
 
-/// Open inbound connections of one worker thread.
+/// Open connections of one worker thread.
 #[derive(Clone, Default)]
 pub(crate) struct Connections(Rc<RefCell<Inner>>);
 
@@ -18,36 +20,89 @@ pub(crate) struct Connections(Rc<RefCell<Inner>>);
 struct Inner {
     next: u64,
     open: HashMap<u64, Open>,
+    going: HashMap<u64, Going>,
 }
 
-/// One open connection.
+/// One that was let in.
 struct Open {
     pod: Arc<PodInfo>,
     facts: Facts,
+    port: u16,
+    service: Option<Arc<Service>>,
     cut: oneshot::Sender<Reason>,
+}
+
+/// One that a pod opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Going {
+    pub(crate) pod: Arc<PodInfo>,
+    pub(crate) from: SocketAddr,
+    pub(crate) dialled: SocketAddr,
+    /// Where it was sent.
+    pub(crate) to: SocketAddr,
+    /// Through a tunnel.
+    pub(crate) tunnel: bool,
+}
+
+/// One that was let in, as it is shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Come {
+    pub(crate) pod: Arc<PodInfo>,
+    pub(crate) from: SocketAddr,
+    pub(crate) facts: Facts,
+    /// The service that its caller seems to mean.
+    pub(crate) service: Option<Arc<Service>>,
+}
+
+/// All that is open.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listed {
+    pub(crate) come: Vec<Come>,
+    pub(crate) going: Vec<Going>,
 }
 
 /// A connection's place in the list; dropped with the connection.
 pub(crate) struct Place {
     list: Connections,
     number: u64,
+    going: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.list.0.borrow_mut().open.remove(&self.number);
+        let mut list = self.list.0.borrow_mut();
+        if self.going {
+            list.going.remove(&self.number);
+        } else {
+            list.open.remove(&self.number);
+        }
     }
 }
 
 impl Connections {
-    /// Takes a connection in. The receiver resolves when it is to be cut, with the reason.
-    pub(crate) fn enter(&self, pod: Arc<PodInfo>, facts: Facts) -> (Place, oneshot::Receiver<Reason>) {
+    /// Takes a connection in that came from this port. The receiver resolves when it is to be cut, with the reason.
+    pub(crate) fn enter(
+        &self,
+        pod: Arc<PodInfo>,
+        facts: Facts,
+        port: u16,
+        service: Option<Arc<Service>>,
+    ) -> (Place, oneshot::Receiver<Reason>) {
         let (cut, receiver) = oneshot::channel();
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
-        inner.open.insert(number, Open { pod, facts, cut });
-        (Place { list: self.clone(), number }, receiver)
+        inner.open.insert(number, Open { pod, facts, port, service, cut });
+        (Place { list: self.clone(), number, going: false }, receiver)
+    }
+
+    /// Takes a connection in that a pod opens.
+    pub(crate) fn leave(&self, going: Going) -> Place {
+        let mut inner = self.0.borrow_mut();
+        let number = inner.next;
+        inner.next += 1;
+        inner.going.insert(number, going);
+        Place { list: self.clone(), number, going: true }
     }
 
     /// Asks `judge` about every open connection and cuts those for which it gives a reason. Lets other work of the
@@ -70,8 +125,15 @@ impl Connections {
         }
     }
 
-    /// How many are open, and for whom: for the admin dump.
-    pub(crate) fn list(&self) -> Vec<(Arc<PodInfo>, Facts)> {
-        self.0.borrow().open.values().map(|open| (open.pod.clone(), open.facts.clone())).collect()
+    /// What is open: for the admin dump.
+    pub(crate) fn list(&self) -> Listed {
+        let inner = self.0.borrow();
+        let come = |open: &Open| Come {
+            pod: open.pod.clone(),
+            from: SocketAddr::new(open.facts.source_ip, open.port),
+            facts: open.facts.clone(),
+            service: open.service.clone(),
+        };
+        Listed { come: inner.open.values().map(come).collect(), going: inner.going.values().cloned().collect() }
     }
 }

@@ -1,21 +1,21 @@
 //! The state of this ztunnel as JSON, in the shape that `istioctl ztunnel-config` reads.
 
+mod certificates;
+mod policies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_handoff::PodInfo;
-use mesh_identity::store::{State, Status};
-use mesh_model::policy::{Action, Facts, Policy, Scope};
-use mesh_model::service::Service;
+use mesh_identity::store::Status;
+use mesh_model::address::{GatewayAddress, GatewayDestination};
+use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Service, Vip};
 use mesh_model::tables::Tables;
 use mesh_model::workload::{PortMapping, Tunnel, Workload};
 use serde_json::{Value, json};
 
-use crate::config::Config;
-
-/// What is open for one pod.
-pub(crate) type Open = (Arc<PodInfo>, Facts);
+use crate::config::{Config, Mode};
+use crate::connections::{Come, Going, Listed};
 
 /// The tables part.
 pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
@@ -26,7 +26,7 @@ pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
     BTreeMap::from([
         ("workloads", sorted(tables.workloads().map(|w| (w.uid.to_string(), workload(w))).collect())),
         ("services", sorted(tables.services().map(|s| (s.key().to_string(), service(tables, s))).collect())),
-        ("policies", sorted(tables.policies().map(|p| (p.key().to_string(), policy(p))).collect())),
+        ("policies", sorted(tables.policies().map(|p| (p.key().to_string(), policies::policy(p))).collect())),
     ])
 }
 
@@ -34,23 +34,34 @@ pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
 pub(crate) fn own(
     config: &Config,
     pods: &BTreeMap<Arc<str>, Arc<PodInfo>>,
-    open: &[Open],
+    open: &Listed,
     certificates: &[Status],
 ) -> BTreeMap<&'static str, Value> {
     let pod = |(uid, info): (&Arc<str>, &Arc<PodInfo>)| {
-        let inbound: Vec<Value> = open.iter().filter(|(pod, _)| pod == info).map(|(_, f)| connection(f)).collect();
+        let inbound: Vec<Value> = open.come.iter().filter(|come| come.pod == *info).map(come).collect();
+        let outbound: Vec<Value> = open.going.iter().filter(|going| going.pod == *info).map(going).collect();
+        let connections = json!({ "inbound": inbound, "outbound": outbound });
         let info = json!({ "name": info.name, "namespace": info.namespace, "serviceAccount": info.service_account });
-        (uid.to_string(), json!({ "state": "Up", "connections": { "inbound": inbound }, "info": info }))
+        (uid.to_string(), json!({ "state": "Up", "connections": connections, "info": info }))
     };
     BTreeMap::from([
         ("workloadState", Value::Object(pods.iter().map(pod).collect())),
-        ("certificates", Value::Array(certificates.iter().map(certificate).collect())),
+        ("certificates", Value::Array(certificates.iter().map(certificates::held).collect())),
+        // Endpoints of services that are not known yet. Here they wait with their workload.
+        ("stagedServices", json!({})),
         (
             "config",
             json!({
+                "proxyMode": match config.mode { Mode::Shared => "Shared", Mode::Dedicated(_) => "Dedicated" },
+                "proxy": config.proxy,
+                "dnsProxy": config.dns.is_some(),
+                "socks5": config.socks,
                 "node": config.node,
                 "clusterId": config.cluster,
                 "network": config.network,
+                "xdsAddress": config.xds.as_ref().map(|xds| &xds.address),
+                "caAddress": config.ca.address,
+                "xdsOnDemand": config.on_demand,
                 "workers": config.workers,
                 "secretTtlSeconds": config.certificate_lifetime.as_secs(),
                 "drainSeconds": config.drain.as_secs(),
@@ -60,44 +71,45 @@ pub(crate) fn own(
     ])
 }
 
-fn connection(facts: &Facts) -> Value {
+fn protocol(tunnel: bool) -> &'static str {
+    if tunnel { "HBONE" } else { "TCP" }
+}
+
+fn come(Come { from, facts, service, .. }: &Come) -> Value {
     json!({
-        "src": facts.source_ip.to_string(),
+        "src": from.to_string(),
+        "originalDst": service.as_ref().map(|service| &*service.hostname),
+        "actualDst": facts.destination.to_string(),
+        "protocol": protocol(facts.source.is_some()),
         "srcIdentity": facts.source.as_ref().map(ToString::to_string),
-        "originalDst": facts.destination.to_string(),
     })
 }
 
-fn certificate(status: &Status) -> Value {
-    let state = match &status.state {
-        State::Pending => "Initializing".to_owned(),
-        State::Valid => "Available".to_owned(),
-        State::Expired => "Expired".to_owned(),
-        State::RenewalFails(error) => format!("Available, renewal fails: {error}"),
-        State::Unavailable(error) => format!("Unavailable: {error}"),
-    };
-    let chain: Vec<Value> = status
-        .credentials
-        .iter()
-        .map(|c| {
-            let certificate = c.certificate();
-            json!({
-                "serialNumber": certificate.serial(),
-                "validFrom": unix(certificate.not_before()),
-                "expirationTime": unix(certificate.not_after()),
-            })
-        })
-        .collect();
-    json!({ "identity": status.id.to_string(), "state": state, "certChain": chain })
-}
-
-/// Seconds since 1970.
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn going(Going { from, dialled, to, tunnel, .. }: &Going) -> Value {
+    json!({
+        "src": from.to_string(),
+        "originalDst": dialled.to_string(),
+        "actualDst": to.to_string(),
+        "protocol": protocol(*tunnel),
+    })
 }
 
 fn ports(ports: &[PortMapping]) -> Value {
     Value::Object(ports.iter().map(|p| (p.service_port.to_string(), p.target_port.into())).collect())
+}
+
+/// A waypoint or a network's gateway: its key or its address is how `istioctl` finds its name.
+fn gateway(gateway: Option<&Arc<GatewayAddress>>) -> Value {
+    let Some(gateway) = gateway else { return Value::Null };
+    let destination = match &gateway.destination {
+        GatewayDestination::Hostname(name) => name.to_string(),
+        GatewayDestination::Address(address) => address.to_string(),
+    };
+    json!({ "destination": destination, "hboneMtlsPort": gateway.hbone_mtls_port })
+}
+
+fn status(w: &Workload) -> &'static str {
+    if w.healthy { "Healthy" } else { "Unhealthy" }
 }
 
 fn workload(w: &Arc<Workload>) -> Value {
@@ -106,8 +118,12 @@ fn workload(w: &Arc<Workload>) -> Value {
         "name": &*w.name,
         "namespace": &*w.namespace,
         "workloadIps": w.addresses,
-        "protocol": match w.tunnel { Tunnel::Hbone => "HBONE", Tunnel::None => "TCP" },
+        "hostname": &*w.hostname,
+        "protocol": protocol(w.tunnel == Tunnel::Hbone),
+        "nativeTunnel": w.native_tunnel,
         "network": &*w.network,
+        "networkMode": if w.host_network { "HostNetwork" } else { "Standard" },
+        "networkGateway": gateway(w.network_gateway.as_ref()),
         "trustDomain": &*w.trust_domain,
         "serviceAccount": &*w.service_account,
         "node": &*w.node,
@@ -116,45 +132,74 @@ fn workload(w: &Arc<Workload>) -> Value {
         "canonicalName": &*w.canonical_name,
         "canonicalRevision": &*w.canonical_revision,
         "clusterId": &*w.cluster,
-        "status": if w.healthy { "Healthy" } else { "Unhealthy" },
+        "locality": {
+            "region": &*w.locality.region,
+            "zone": &*w.locality.zone,
+            "subzone": &*w.locality.subzone,
+        },
+        "status": status(w),
         "capacity": w.capacity,
         "authorizationPolicies": w.authorization_policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "applicationTunnel": w.application_tunnel.map(|tunnel| json!({
+            "protocol": if tunnel.proxy_protocol { "PROXY" } else { "NONE" },
+            "port": (tunnel.port != 0).then_some(tunnel.port),
+        })),
         "services": w.services.iter().map(|(key, list)| (key.to_string(), ports(list)))
             .collect::<serde_json::Map<_, _>>(),
-        "waypoint": w.waypoint.as_ref().map(|g| json!({ "destination": g.to_string() })),
+        "waypoint": gateway(w.waypoint.as_ref()),
     })
 }
 
 fn service(tables: &Tables, s: &Arc<Service>) -> Value {
     let key = s.key();
     let endpoint = |w: &Arc<Workload>| {
-        let status = if w.healthy { "Healthy" } else { "Unhealthy" };
         let port = ports(w.services.get(&key).map_or(&[], |list| list));
-        (w.uid.to_string(), json!({ "workloadUid": &*w.uid, "port": port, "status": status }))
+        let shown = json!({ "workloadUid": &*w.uid, "service": key.to_string(), "port": port, "status": status(w) });
+        (w.uid.to_string(), shown)
+    };
+    let (blocks, vips): (Vec<&Vip>, Vec<&Vip>) = s.vips.iter().partition(|vip| vip.prefix.is_some());
+    let block = |vip: &&Vip| {
+        let cidr = format!("{}/{}", vip.address.ip, vip.prefix.unwrap_or_default());
+        json!({ "cidr": cidr, "network": &*vip.address.network })
     };
     json!({
         "name": &*s.name,
         "namespace": &*s.namespace,
         "hostname": &*s.hostname,
-        "vips": s.vips.iter().map(|vip| vip.address.to_string()).collect::<Vec<_>>(),
+        "vips": vips.iter().map(|vip| vip.address.to_string()).collect::<Vec<_>>(),
+        "cidrVips": blocks.iter().map(block).collect::<Vec<_>>(),
         "ports": ports(&s.ports),
         "endpoints": tables.endpoints(&key).iter().map(endpoint).collect::<serde_json::Map<_, _>>(),
         "subjectAltNames": s.subject_alt_names.iter().map(|n| &**n).collect::<Vec<_>>(),
-        "waypoint": s.waypoint.as_ref().map(|g| json!({ "destination": g.to_string() })),
+        "loadBalancer": load_balancer(&s.load_balancing),
+        "ipFamilies": match s.ip_families {
+            IpFamilies::Automatic => Value::Null,
+            IpFamilies::Ipv4 => "IPv4".into(),
+            IpFamilies::Ipv6 => "IPv6".into(),
+            IpFamilies::Dual => "Dual".into(),
+        },
+        "canonical": s.canonical,
+        "visibility": if s.private { "Private" } else { "Public" },
+        "waypoint": gateway(s.waypoint.as_ref()),
     })
 }
 
-fn policy(p: &Arc<Policy>) -> Value {
+/// Nothing where every healthy endpoint serves alike.
+fn load_balancer(balancing: &LoadBalancing) -> Value {
+    if *balancing == LoadBalancing::default() {
+        return Value::Null;
+    }
     json!({
-        "name": &*p.name,
-        "namespace": &*p.namespace,
-        "scope": match p.scope {
-            Scope::Global => "Global",
-            Scope::Namespace => "Namespace",
-            Scope::WorkloadSelector => "WorkloadSelector",
+        "mode": match balancing.mode {
+            BalanceMode::Any => "Standard",
+            BalanceMode::Strict => "Strict",
+            BalanceMode::Failover => "Failover",
+            BalanceMode::Passthrough => "Passthrough",
         },
-        "action": match p.action { Action::Allow => "Allow", Action::Deny => "Deny" },
-        "dryRun": p.dry_run,
-        "rules": p.rules.len(),
+        "routingPreferences": balancing.preference.iter().map(|scope| format!("{scope:?}")).collect::<Vec<_>>(),
+        "healthPolicy": if balancing.allow_unhealthy { "AllowAll" } else { "OnlyHealthy" },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,8 @@
 //! | [`quota`] | how much each pod may hold |
 //! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
-//! | `warm`, `dump`, `metrics`, `shared` | certificates ahead of need, the admin dump, counters, what workers read |
+//! | `dump`, `pages` | what the admin port shows |
+//! | `warm`, `metrics`, `shared` | certificates ahead of need, counters, what workers read |
 //!
 //! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
 
@@ -38,6 +39,7 @@ mod metrics;
 mod names;
 mod outbound;
 mod own;
+mod pages;
 mod pods;
 pub mod quota;
 mod report;

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
-use mesh_model::policy::Facts;
 use mesh_model::tables::Tables;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::connections::Connections;
+use crate::connections::{Connections, Listed};
 use crate::listeners::{Door, Listeners};
 use crate::quota::PodQuota;
 use crate::shared::Shared;
@@ -38,7 +37,7 @@ pub(crate) enum Command {
     /// Stop serving a pod at once: close its listeners and its connections.
     Stop(Arc<str>),
     /// Say what is open.
-    List(oneshot::Sender<Vec<(Arc<PodInfo>, Facts)>>),
+    List(oneshot::Sender<Listed>),
 }
 
 /// A pod to serve.

@@ -244,7 +244,7 @@ pub fn spiffe_ids_of(certificate: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, 
     Ok(spiffe_ids(&parse(certificate)?).collect())
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidCertificate> {
+pub(crate) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidCertificate> {
     match x509_parser::parse_x509_certificate(certificate) {
         Ok((_, parsed)) => Ok(parsed),
         Err(e) => Err(InvalidCertificate::X509(e.to_string())),
@@ -273,7 +273,7 @@ fn certificates_of(pem: &[u8], element: usize) -> Result<Vec<CertificateDer<'sta
     }
 }
 
-fn time(time: ASN1Time) -> Result<SystemTime, InvalidCertificate> {
+pub(crate) fn time(time: ASN1Time) -> Result<SystemTime, InvalidCertificate> {
     let seconds = u64::try_from(time.timestamp()).map_err(|_| InvalidCertificate::Time)?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(InvalidCertificate::Time)
 }

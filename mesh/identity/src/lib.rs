@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`certificate`] | a key, the request to sign it, and the certificate that came back; SPIFFE ids in certificates |
 //! | [`tls`] | client and server TLS in which both sides prove a SPIFFE id |
+//! | [`mod@describe`] | what a certificate says of itself, for who looks |
 //! | [`revocation`] | certificates taken back before their time |
 //! | [`renewal`] | when to renew, how to back off (pure) |
 //! | `schedule` | who is fetched next (pure) |
@@ -19,6 +20,7 @@ pub mod authority;
 pub mod ca_client;
 pub mod certificate;
 pub mod channel;
+pub mod describe;
 pub mod renewal;
 pub mod revocation;
 mod schedule;

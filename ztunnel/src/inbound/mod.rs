@@ -241,6 +241,7 @@ pub(crate) async fn enter(
         })?;
     let facts = Facts { source_ip: from.ip(), source: Some(caller.clone()), destination: admitted.application };
     let (source, service) = describe(&workload, &facts);
+    let meant = service.clone();
     let mut report = Report::open(
         shared,
         Traffic {
@@ -261,7 +262,7 @@ pub(crate) async fn enter(
             return Err(TurnedAway { status: StatusCode::UNAUTHORIZED, code: judgement.code() });
         }
     }
-    let (place, cut) = worker.connections.enter(pod.info.clone(), facts);
+    let (place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), meant);
     match connect(worker, pod, from, caller, &admitted).await {
         Ok(application) => Ok(Entered { workload, application, report, share, place, cut }),
         Err(error) => {

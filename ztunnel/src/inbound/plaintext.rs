@@ -54,7 +54,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
-    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts);
+    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), None);
     let source = source_of(from, admitted.application);
     match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &pod.sockets)).await {
         Ok(application) => {

@@ -25,6 +25,7 @@ use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
+use crate::connections::Going;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Shared;
@@ -50,6 +51,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(client) => client,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
+    // Not kept for as long as the connection.
+    drop(early);
     go(worker, pod, Near::captured(tcp), client, from, dialled).await;
 }
 
@@ -69,6 +72,9 @@ async fn go(
     let config = &worker.shared.config;
     let plan = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), rand::random());
     let mut plan = worker.shared.tables.read(plan);
+    let seen = |to: SocketAddr, tunnel: bool| {
+        worker.connections.leave(Going { pod: pod.info.clone(), from, dialled, to, tunnel })
+    };
     loop {
         plan = match plan {
             Plan::Resolve(name) => {
@@ -80,14 +86,23 @@ async fn go(
                 }
             }
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
-            Plan::Plain(to) => return Box::pin(plain(&worker, &pod, &client, near, from, to)).await,
-            Plan::Tunnel { key, to } => match same_node::neighbour(&worker, &to) {
-                Some(neighbour) => {
-                    return Box::pin(same_node::serve(&worker, neighbour, &client, near, from, &key, to)).await;
-                }
-                None => return Box::pin(tunnel(&worker, &pod, &client, near, from, &key, to)).await,
-            },
-            Plan::Across { key, to } => return Box::pin(across(&worker, &pod, &client, near, from, &key, to)).await,
+            Plan::Plain(to) => {
+                let _seen = seen(to.address, false);
+                return Box::pin(plain(&worker, &pod, &client, near, from, to)).await;
+            }
+            Plan::Tunnel { key, to } => {
+                let _seen = seen(to.peer, true);
+                return match same_node::neighbour(&worker, &to) {
+                    Some(neighbour) => {
+                        Box::pin(same_node::serve(&worker, neighbour, &client, near, from, &key, to)).await;
+                    }
+                    None => Box::pin(tunnel(&worker, &pod, &client, near, from, &key, to)).await,
+                };
+            }
+            Plan::Across { key, to } => {
+                let _seen = seen(to.outer.peer, true);
+                return Box::pin(across(&worker, &pod, &client, near, from, &key, to)).await;
+            }
         }
     }
 }

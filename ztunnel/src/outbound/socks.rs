@@ -54,10 +54,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         }
     };
     // Others must see the pod, not its loopback: policies judge addresses, and answers have to find back.
-    match seen_as(&client, from, dialled) {
-        Some(from) => go(worker.clone(), pod, near, client, from, dialled).await,
-        None => failed("UNKNOWN_WORKLOAD", &"the control plane tells no address of this pod"),
-    }
+    let Some(from) = seen_as(&client, from, dialled) else {
+        return failed("UNKNOWN_WORKLOAD", &"the control plane tells no address of this pod");
+    };
+    go(worker.clone(), pod, near, client, from, dialled).await;
 }
 
 /// The pod's address that fits what is dialled.

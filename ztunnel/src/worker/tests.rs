@@ -519,5 +519,6 @@ async fn neighbours_take_places_of_the_pod_that_serves_them() {
     .await;
 }
 
+mod listed;
 mod own;
 mod socks;

@@ -1,4 +1,4 @@
-//! The real program for one workload, in a network namespace of its own: no node agent, no control plane.
+//! The real program, and what it serves in its own network namespace: no node agent, no control plane.
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -69,6 +69,19 @@ impl Ztunnel {
         }
     }
 
+    /// Waits until somebody takes connections on a port; says what curl said of them.
+    fn listens(&self, port: u16) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let said = self.get(&[&format!("http://127.0.0.1:{port}/")]).unwrap_or_else(|error| error);
+            if !said.contains("(7)") {
+                return said;
+            }
+            assert!(Instant::now() < deadline, "nobody listens on {port}: {said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Ends it, and gives its log.
     fn end(mut self) -> String {
         let stopped = self.get(&["-X", "POST", "http://127.0.0.1:15000/quitquitquit"]);
@@ -109,6 +122,12 @@ fn one_workload_is_served_where_ztunnel_lives() {
     // By name: its DNS; to a service of the tables; through its outbound door.
     let page = ztunnel.get(&["--socks5-hostname", "127.0.0.1:15080", "http://page/healthz/ready"]);
     assert_eq!(page.as_deref(), Ok("ready\n"));
+    // Pages that send elsewhere, or say what to use.
+    let admin = |path: &str| format!("http://127.0.0.1:15000{path}");
+    let counted = ztunnel.get(&["--location", "--fail", &admin("/stats/prometheus")]).unwrap();
+    assert!(counted.contains("istio_tcp_connections_opened_total{reporter=\"source\""), "{counted}");
+    let profile = ztunnel.get(&["--write-out", "%{http_code}", &admin("/debug/pprof/profile?seconds=1")]).unwrap();
+    assert!(profile.contains("perf record") && profile.ends_with("501"), "{profile}");
     // What is ours is no destination, at whichever door: closed without a word.
     for door in [15001, 15006] {
         let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
@@ -134,4 +153,23 @@ fn without_the_proxy_there_is_dns() {
     // DNS over TCP: what is no DNS is not answered, but it is listened to.
     let error = ztunnel.get(&["http://127.0.0.1:15053/"]).unwrap_err();
     assert!(!error.contains("(7)"), "{error}");
+}
+
+/// Contract 1.1: HBONE to ztunnel itself, where it knows who it is; a node agent is not waited for.
+#[test]
+fn its_own_pod_has_one_door() {
+    let who = [("POD_NAME", "client"), ("POD_NAMESPACE", "shop"), ("SERVICE_ACCOUNT", "client")];
+    let Some(ztunnel) = Ztunnel::start(&who) else { return };
+    ztunnel.listens(15008);
+    for door in [15001, 15006] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
+        assert!(error.contains("(7)"), "nobody listens on {door}: {error}");
+    }
+    let log = ztunnel.end();
+    assert!(log.contains("shop/client") && log.contains("our own metrics"), "{log}");
+    // Not all of it known: not served. When its pages answer, it has begun with nothing.
+    let Some(ztunnel) = Ztunnel::start(&who[..2]) else { return };
+    ztunnel.listens(15020);
+    let log = ztunnel.end();
+    assert!(!log.contains("our own metrics"), "{log}");
 }
