@@ -2,24 +2,9 @@
 
 mod properties;
 
+use mesh_testkit::random::Random;
+
 const ROUNDS: usize = 30_000;
-
-/// SplitMix64: no pattern, no clock, no dependency.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 /// A query for an address, with EDNS and a cookie; and what a server answered to it, with a compressed name.
 const SEEDS: [&[u8]; 3] = [

@@ -20,12 +20,14 @@ use futures_util::StreamExt;
 use mesh_hbone::Settings;
 use mesh_hbone::client::Client;
 use mesh_hbone::connect::{self, Context};
-use mesh_hbone::pool::{Key, Pool};
-use mesh_hbone::server::{Asked, Connection};
+use mesh_hbone::pool::Pool;
+use mesh_hbone::server::Asked;
 use mesh_testkit::ca::TestCa;
+use mesh_testkit::hbone::{self, id, on_one_thread};
+use mesh_testkit::tcp;
 use raw::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 
 /// Bytes that the whole process may come to hold, both ends of everything.
@@ -55,42 +57,19 @@ async fn shout(asked: Asked) {
 }
 
 async fn serve(ca: &TestCa) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let credentials = ca.credentials(&id("server"));
-    spawn_local(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let config = credentials.server_config();
-            spawn_local(async move {
-                let Ok(mut connection) = Connection::accept(tcp, config, &settings()).await else { return };
-                while let Some(Ok(asked)) = connection.next().await {
-                    spawn_local(shout(asked));
-                }
-            });
-        }
-    });
-    address
+    let server = hbone::serve(ca.credentials(&id("server")), settings(), |_, asked| drop(spawn_local(shout(asked))));
+    server.await.address
 }
 
 /// Opens tunnels, one after the other on each of a few connections' lanes; returns how many of how many succeeded.
 async fn callers(ca: &TestCa, server: SocketAddr, tunnels: usize) -> usize {
     let pools: Vec<Pool> = (0..4).map(|_| Pool::new(settings())).collect();
     let credentials = ca.credentials(&id("client"));
-    let expected = [id("server")];
-    let key = Key {
-        source: id("client"),
-        source_ip: "127.0.0.1".parse().unwrap(),
-        expected: expected.to_vec(),
-        peer: server,
-        workload: "server".into(),
-    };
+    let key = hbone::key("client", "server", server);
     let one = async |number: usize| {
         let request = connect::request("10.0.0.1:80", &Context::default()).unwrap();
-        let connect = || async {
-            let tcp = TcpStream::connect(server).await.unwrap();
-            Client::handshake(tcp, credentials.client_config(&expected), &expected, &Settings::default()).await
-        };
+        let settings = Settings::default();
+        let connect = || hbone::dial(server, &credentials, &key.expected, &settings);
         let (mut opened, _) = pools[number % pools.len()].open(&key, request, connect).await.ok()?;
         let said = format!("tunnel {number}");
         opened.tunnel.sender.send(Bytes::from(said.clone())).await.ok()?;
@@ -421,8 +400,7 @@ fn tls() {
 #[tokio::test]
 async fn hostile_servers() {
     count_panics();
-    let thread = LocalSet::new();
-    let test = async {
+    on_one_thread(async {
         let ca = Arc::new(TestCa::new());
         let good = serve(&ca).await;
         let settings = frame(SETTINGS, 0, 0, &[]);
@@ -454,7 +432,7 @@ async fn hostile_servers() {
             ("a frame too large", with(frame(DATA, 0, 1, &vec![0; 2 << 20]))),
             ("an end", with(vec![])),
         ] {
-            let (dialled, accepted) = mesh_testkit::tcp::pair().await;
+            let (dialled, accepted) = tcp::pair().await;
             let server = ca.credentials(&id("server"));
             let hostile = spawn_local(async move {
                 let mut tls = answer(accepted, &server).await.unwrap();
@@ -484,47 +462,36 @@ async fn hostile_servers() {
         }
         assert_eq!(PANICS.load(Ordering::Relaxed), 0, "something panicked");
         assert!(peak_memory() < MEMORY);
-    };
-    tokio::time::timeout(Duration::from_secs(60), thread.run_until(test)).await.expect("the test hangs");
+    })
+    .await;
 }
 
 /// A server whose limit is no tunnel at all costs one connection for each attempt, and none is kept.
 #[tokio::test]
 async fn a_server_that_takes_no_tunnels_is_not_hoarded() {
-    let thread = LocalSet::new();
-    let test = async {
+    on_one_thread(async {
         let ca = Arc::new(TestCa::new());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let peer = listener.local_addr().unwrap();
         let server = ca.credentials(&id("server"));
-        spawn_local(async move {
-            loop {
-                let (tcp, _) = listener.accept().await.unwrap();
-                let server = server.clone();
-                spawn_local(async move {
-                    let mut tls = answer(tcp, &server).await.unwrap();
-                    let none = frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]);
-                    say(&mut tls, &[none, frame(HEADERS, END_HEADERS, 1, OK)].concat()).await;
-                    drain(&mut tls).await;
-                });
+        let peer = tcp::listen(move |tcp| {
+            let server = server.clone();
+            async move {
+                let mut tls = answer(tcp, &server).await.unwrap();
+                let none = frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]);
+                say(&mut tls, &[none, frame(HEADERS, END_HEADERS, 1, OK)].concat()).await;
+                drain(&mut tls).await;
             }
-        });
-        let pool = Pool::new(Settings::default());
+        })
+        .await;
+        let (pool, settings) = (Pool::new(Settings::default()), Settings::default());
         let caller = ca.credentials(&id("client"));
-        let expected = vec![id("server")];
-        let source_ip = "127.0.0.1".parse().unwrap();
-        let key = Key { source: id("client"), source_ip, expected, peer, workload: "server".into() };
+        let key = hbone::key("client", "server", peer);
         for _ in 0..20 {
             let request = connect::request("10.0.0.1:80", &Context::default()).unwrap();
-            let connect = || async {
-                let tcp = TcpStream::connect(peer).await.unwrap();
-                let config = caller.client_config(&key.expected);
-                Client::handshake(tcp, config, &key.expected, &Settings::default()).await
-            };
+            let connect = || hbone::dial(peer, &caller, &key.expected, &settings);
             // The answer comes with the limit; what became of the tunnel does not matter here.
             drop(pool.open(&key, request, connect).await);
         }
         assert!(pool.connections() <= 2, "{} connections are kept for nothing", pool.connections());
-    };
-    tokio::time::timeout(Duration::from_secs(20), thread.run_until(test)).await.expect("the test hangs");
+    })
+    .await;
 }

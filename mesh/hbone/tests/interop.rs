@@ -1,50 +1,32 @@
 //! The peers that upstream's ztunnel and most of the world are made of, at both ends: the `h2` crate over `rustls`.
 
-mod raw;
-
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use mesh_hbone::Settings;
-use mesh_hbone::carry::{self, Count};
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect;
-use mesh_hbone::server::Connection;
 use mesh_hbone::stream::Receiver;
 use mesh_identity::tls::{Credentials, TlsOptions, dial_name};
 use mesh_testkit::ca::TestCa;
+use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
-use raw::id;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const MEGABYTES: usize = 24;
-
-struct Uncounted;
-
-impl Count for Uncounted {
-    fn forth(&self, _: usize) {}
-    fn back(&self, _: usize) {}
-}
-
-async fn on_one_thread(test: impl Future<Output = ()>) {
-    let thread = LocalSet::new();
-    tokio::time::timeout(Duration::from_secs(60), thread.run_until(test)).await.expect("the test hangs");
-}
 
 /// Byte `at` of what tunnel `number` carries: none is like its neighbours, a block or a record away.
 fn byte(number: usize, at: usize) -> u8 {
@@ -167,53 +149,21 @@ impl AsyncWrite for Rekeyed {
     }
 }
 
-/// An application that says again what it hears.
-async fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn_local(async move {
-        loop {
-            let (mut tcp, _) = listener.accept().await.unwrap();
-            spawn_local(async move {
-                let (mut read, mut write) = tcp.split();
-                let _ = tokio::io::copy(&mut read, &mut write).await;
-            });
+/// Our server, which carries tunnels to an application that says again what it hears. The ports of authorities say what
+/// else it does.
+async fn our_server(credentials: Arc<Credentials>) -> SocketAddr {
+    let application = tcp::echo().await;
+    let server = hbone::serve(credentials, Settings::default(), move |connection, asked| {
+        match asked.authority.rsplit(':').next() {
+            Some("403") => return asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED"),
+            // Lets go of the tunnel it has opened.
+            Some("500") => return drop(asked.accept("")),
+            Some("999") => connection.go_away(),
+            _ => {}
         }
+        let_in(asked, application, "k8s.namespace.name=shop");
     });
-    address
-}
-
-/// Our server, which carries tunnels to `application`. The ports of authorities say what else it does.
-async fn our_server(credentials: Arc<Credentials>, application: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn_local(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let config = credentials.server_config();
-            spawn_local(async move {
-                let Ok(mut connection) = Connection::accept(tcp, config, &Settings::default()).await else { return };
-                while let Some(Ok(asked)) = connection.next().await {
-                    match asked.authority.rsplit(':').next() {
-                        Some("403") => asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED"),
-                        // Lets go of the tunnel it has opened.
-                        Some("500") => drop(asked.accept("")),
-                        port => {
-                            if port == Some("999") {
-                                connection.go_away();
-                            }
-                            spawn_local(async move {
-                                let tcp = TcpStream::connect(application).await.unwrap();
-                                let tunnel = asked.accept("k8s.namespace.name=shop").unwrap();
-                                let _ = carry::tcp_and_tunnel(tcp, tunnel, Rc::new(Uncounted)).await;
-                            });
-                        }
-                    }
-                }
-            });
-        }
-    });
-    address
+    server.await.address
 }
 
 fn request(port: u16, headers: usize) -> Request<()> {
@@ -289,7 +239,7 @@ fn tls_options() -> TlsOptions {
 async fn their_client_and_our_server() {
     on_one_thread(async {
         let ca = TestCa::new();
-        let server = our_server(ca.credentials_with(&id("server"), &tls_options()), echo().await).await;
+        let server = our_server(ca.credentials_with(&id("server"), &tls_options())).await;
         let who = ca.credentials(&id("client"));
         for theirs in &THEIRS {
             let client = their_connection(server, &who, theirs).await;
@@ -316,7 +266,7 @@ async fn their_client_and_our_server() {
 async fn their_client_opens_many_tunnels_one_after_the_other() {
     on_one_thread(async {
         let ca = TestCa::new();
-        let server = our_server(ca.credentials(&id("server")), echo().await).await;
+        let server = our_server(ca.credentials(&id("server"))).await;
         let client = their_connection(server, &ca.credentials(&id("client")), &THEIRS[0]).await;
         for number in 0..2_000 {
             let mut client = client.clone().ready().await.unwrap();
@@ -332,7 +282,7 @@ async fn their_client_opens_many_tunnels_one_after_the_other() {
 async fn their_client_resets_is_refused_and_is_sent_away() {
     on_one_thread(async {
         let ca = TestCa::new();
-        let server = our_server(ca.credentials(&id("server")), echo().await).await;
+        let server = our_server(ca.credentials(&id("server"))).await;
         let who = ca.credentials(&id("client"));
         let client = their_connection(server, &who, &THEIRS[0]).await;
         let open = async |port| {
@@ -379,32 +329,27 @@ async fn their_client_resets_is_refused_and_is_sent_away() {
 
 /// Their server: says again what it hears; ports say what else it does.
 async fn their_server_at(credentials: Arc<Credentials>, theirs: &'static Theirs) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let config = their_server(&credentials, &theirs.tls);
-    spawn_local(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let config = config.clone();
-            spawn_local(async move {
-                let tls = TlsAcceptor::from(config).accept(tcp).await.unwrap();
-                let mut connection = h2::server::Builder::new()
-                    .initial_window_size(theirs.window)
-                    .initial_connection_window_size(theirs.window)
-                    .max_frame_size(16_384)
-                    .handshake::<_, Bytes>(Rekeyed::new(tls, theirs.rekey))
-                    .await
-                    .unwrap();
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    if request.uri().port_u16() == Some(999) {
-                        connection.graceful_shutdown();
-                    }
-                    spawn_local(their_answer(request, respond));
+    tcp::listen(move |tcp| {
+        let config = config.clone();
+        async move {
+            let tls = TlsAcceptor::from(config).accept(tcp).await.unwrap();
+            let mut connection = h2::server::Builder::new()
+                .initial_window_size(theirs.window)
+                .initial_connection_window_size(theirs.window)
+                .max_frame_size(16_384)
+                .handshake::<_, Bytes>(Rekeyed::new(tls, theirs.rekey))
+                .await
+                .unwrap();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                if request.uri().port_u16() == Some(999) {
+                    connection.graceful_shutdown();
                 }
-            });
+                spawn_local(their_answer(request, respond));
+            }
         }
-    });
-    address
+    })
+    .await
 }
 
 async fn their_answer(request: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
@@ -439,9 +384,7 @@ async fn their_answer(request: Request<h2::RecvStream>, mut respond: h2::server:
 }
 
 async fn our_client(server: SocketAddr, who: &Credentials) -> Client {
-    let tcp = TcpStream::connect(server).await.unwrap();
-    let expected = [id("server")];
-    Client::handshake(tcp, who.client_config(&expected), &expected, &Settings::default()).await.unwrap()
+    hbone::dial(server, who, &[id("server")], &Settings::default()).await.unwrap()
 }
 
 fn our_request(port: u16) -> Request<()> {
@@ -499,7 +442,7 @@ async fn their_server_behind_sockets() {
         let mut client = our_client(server, &who).await;
         let opened = client.open(our_request(80)).await.unwrap();
         let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, Rc::new(Uncounted)).await.unwrap() });
+        hbone::carry(captured, opened.tunnel);
         let (mut read, mut write) = application.split();
         let bytes = MEGABYTES << 20;
         let heard = async {

@@ -1,136 +1,96 @@
 //! Both ends of HBONE over real sockets and real TLS, on one thread as in a worker.
 
-use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use mesh_hbone::Settings;
-use mesh_hbone::carry::{self, Count};
-use mesh_hbone::client::{Client, OpenError};
+use mesh_hbone::carry;
+use mesh_hbone::client::{Client, OpenError, Opened};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::{Key, Pool};
 use mesh_hbone::server::{AcceptError, Connection};
-use mesh_model::identity::SpiffeId;
 use mesh_testkit::ca::TestCa;
+use mesh_testkit::hbone::{self, Server, Uncounted, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 
-fn id(name: &str) -> SpiffeId {
-    format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
+/// A CA, a server of its own with an application behind it, and a pool to ask it from.
+struct World {
+    ca: TestCa,
+    settings: Settings,
+    server: Server,
+    pool: Pool,
+    key: Key,
 }
 
-struct Uncounted;
+impl World {
+    async fn new(settings: Settings) -> Self {
+        Self::with("server", tcp::shouting().await, settings).await
+    }
 
-impl Count for Uncounted {
-    fn forth(&self, _: usize) {}
-    fn back(&self, _: usize) {}
-}
+    /// With a server that proves to be `who`, in front of `application`.
+    async fn with(who: &str, application: SocketAddr, settings: Settings) -> Self {
+        let ca = TestCa::new();
+        let server = hbone::serve(ca.credentials(&id(who)), settings.clone(), move |connection, asked| {
+            if asked.authority.ends_with(":403") {
+                return asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED");
+            }
+            if asked.authority.ends_with(":999") {
+                // The peer goes away: open tunnels live on, new ones need another connection.
+                connection.go_away();
+            }
+            let_in(asked, application, "k8s.namespace.name=shop");
+        })
+        .await;
+        let (pool, key) = (Pool::new(settings.clone()), hbone::key("client", "server", server.address));
+        Self { ca, settings, server, pool, key }
+    }
 
-async fn on_one_thread(test: impl Future<Output = ()>) {
-    let thread = LocalSet::new();
-    tokio::time::timeout(Duration::from_secs(30), thread.run_until(test)).await.expect("the test hangs");
-}
+    async fn open(&self, target: &str) -> Result<Opened, OpenError> {
+        self.open_with(&self.key, target).await
+    }
 
-/// A server that carries every tunnel to a new connection of `application`, and counts connections.
-struct Server {
-    address: std::net::SocketAddr,
-    connections: Rc<Cell<usize>>,
-}
+    async fn open_with(&self, key: &Key, target: &str) -> Result<Opened, OpenError> {
+        let request = connect::request(target, &Context::default()).unwrap();
+        let credentials = self.ca.credentials(&key.source);
+        let connect = || hbone::dial(key.peer, &credentials, &key.expected, &self.settings);
+        self.pool.open(key, request, connect).await.map(|(opened, _)| opened)
+    }
 
-async fn serve(ca: Arc<TestCa>, who: &str, application: std::net::SocketAddr, settings: Settings) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let credentials = ca.credentials(&id(who));
-    let connections = Rc::new(Cell::new(0));
-    let counted = connections.clone();
-    spawn_local(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            counted.set(counted.get() + 1);
-            let (config, settings) = (credentials.server_config(), settings.clone());
-            spawn_local(async move {
-                let Ok(mut connection) = Connection::accept(tcp, config, &settings).await else { return };
-                while let Some(Ok(asked)) = connection.next().await {
-                    if asked.authority.ends_with(":403") {
-                        asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED");
-                        continue;
-                    }
-                    if asked.authority.ends_with(":999") {
-                        // The peer goes away: open tunnels live on, new ones need another connection.
-                        connection.go_away();
-                    }
-                    spawn_local(async move {
-                        let tcp = TcpStream::connect(application).await.unwrap();
-                        let tunnel = asked.accept("k8s.namespace.name=shop").unwrap();
-                        let _ = carry::tcp_and_tunnel(tcp, tunnel, Rc::new(Uncounted)).await;
-                    });
-                }
-            });
-        }
-    });
-    Server { address, connections }
-}
-
-/// Answers the upper case of everything it read, once the caller has finished.
-async fn shouting_server() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn_local(async move {
-        loop {
-            let (mut tcp, _) = listener.accept().await.unwrap();
-            spawn_local(async move {
-                let mut heard = Vec::new();
-                if tcp.read_to_end(&mut heard).await.is_ok() {
-                    heard.make_ascii_uppercase();
-                    let _ = tcp.write_all(&heard).await;
-                }
-            });
-        }
-    });
-    address
-}
-
-fn key(server: &Server, expected: &str) -> Key {
-    Key {
-        source: id("client"),
-        source_ip: "127.0.0.1".parse().unwrap(),
-        expected: vec![id(expected)],
-        peer: server.address,
-        workload: "server".into(),
+    /// How many connections the server has seen, and how many the pool holds.
+    fn connections(&self) -> (usize, usize) {
+        (self.server.connections.get(), self.pool.connections())
     }
 }
 
-async fn open(
-    pool: &Pool,
-    ca: &TestCa,
-    key: &Key,
-    target: &str,
-    settings: &Settings,
-) -> Result<mesh_hbone::client::Opened, OpenError> {
-    let request = connect::request(target, &Context::default()).unwrap();
-    let credentials = ca.credentials(&key.source);
-    let connect = || async {
-        let tcp = TcpStream::connect(key.peer).await.unwrap();
-        Client::handshake(tcp, credentials.client_config(&key.expected), &key.expected, settings).await
-    };
-    pool.open(key, request, connect).await.map(|(opened, _)| opened)
+/// An application at the near end of a tunnel.
+async fn application(opened: Opened) -> TcpStream {
+    let (near, captured) = tcp::pair().await;
+    hbone::carry(captured, opened.tunnel);
+    near
+}
+
+/// Bytes still pass a tunnel, to its end.
+async fn still_carries(opened: Opened) {
+    let mut near = application(opened).await;
+    near.write_all(b"still here").await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut answer = String::new();
+    near.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "STILL HERE");
 }
 
 #[tokio::test]
 async fn bytes_and_half_closes_pass_both_ways() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let opened = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.unwrap();
+        let world = World::new(Settings::default()).await;
+        let opened = world.open("10.0.0.1:80").await.unwrap();
         assert_eq!(opened.headers["baggage"], "k8s.namespace.name=shop");
-        let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, Rc::new(Uncounted)).await.unwrap() });
+        let mut application = application(opened).await;
         // More than every window and buffer on the way, so that flow control takes part.
         let said = vec![b'a'; 40 << 20];
         let (mut read, mut write) = application.split();
@@ -154,11 +114,8 @@ async fn bytes_and_half_closes_pass_both_ways() {
 #[tokio::test]
 async fn a_peer_that_is_somebody_else_gets_no_byte() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "imposter", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let refused = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.err().unwrap();
+        let world = World::with("imposter", tcp::shouting().await, Settings::default()).await;
+        let refused = world.open("10.0.0.1:80").await.err().unwrap();
         let said = refused.to_string();
         assert!(matches!(refused, OpenError::Tls { .. }), "{said}");
         assert!(
@@ -191,11 +148,8 @@ async fn a_caller_of_another_root_is_not_heard() {
 #[tokio::test]
 async fn a_refusal_says_its_status_and_reason() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let error = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:403", &settings).await.err().unwrap();
+        let world = World::new(Settings::default()).await;
+        let error = world.open("10.0.0.1:403").await.err().unwrap();
         assert_eq!(error.to_string(), "http status: 401 Unauthorized (POLICY_DENIED)");
     })
     .await;
@@ -204,21 +158,17 @@ async fn a_refusal_says_its_status_and_reason() {
 #[tokio::test]
 async fn tunnels_share_connections_up_to_the_smaller_limit() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
         // Trap 20: the peer allows fewer streams than we would open.
-        let settings = Settings { server_streams: 3, ..Settings::default() };
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let key = key(&server, "server");
+        let world = World::new(Settings { server_streams: 3, ..Settings::default() }).await;
         let mut tunnels = Vec::new();
         for _ in 0..7 {
-            tunnels.push(open(&pool, &ca, &key, "10.0.0.1:80", &settings).await.unwrap());
+            tunnels.push(world.open("10.0.0.1:80").await.unwrap());
         }
-        assert_eq!((server.connections.get(), pool.connections()), (3, 3));
+        assert_eq!(world.connections(), (3, 3));
         // Ended tunnels give their places back.
         tunnels.clear();
-        open(&pool, &ca, &key, "10.0.0.1:80", &settings).await.unwrap();
-        assert_eq!(server.connections.get(), 3);
+        world.open("10.0.0.1:80").await.unwrap();
+        assert_eq!(world.server.connections.get(), 3);
     })
     .await;
 }
@@ -226,15 +176,11 @@ async fn tunnels_share_connections_up_to_the_smaller_limit() {
 #[tokio::test]
 async fn one_connection_is_made_for_a_burst() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let key = key(&server, "server");
-        let burst = (0..50).map(|_| open(&pool, &ca, &key, "10.0.0.1:80", &settings));
+        let world = World::new(Settings::default()).await;
+        let burst = (0..50).map(|_| world.open("10.0.0.1:80"));
         let opened = futures_util::future::join_all(burst).await;
         assert!(opened.iter().all(Result::is_ok));
-        assert_eq!(server.connections.get(), 1);
+        assert_eq!(world.server.connections.get(), 1);
     })
     .await;
 }
@@ -242,23 +188,13 @@ async fn one_connection_is_made_for_a_burst() {
 #[tokio::test]
 async fn a_connection_that_goes_away_is_replaced_and_its_tunnels_live_on() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let key = key(&server, "server");
-        let before = open(&pool, &ca, &key, "10.0.0.1:999", &settings).await.unwrap();
+        let world = World::new(Settings::default()).await;
+        let before = world.open("10.0.0.1:999").await.unwrap();
         for _ in 0..5 {
-            open(&pool, &ca, &key, "10.0.0.1:80", &settings).await.expect("no new tunnel may fail");
+            world.open("10.0.0.1:80").await.expect("no new tunnel may fail");
         }
-        assert_eq!(server.connections.get(), 2);
-        let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, before.tunnel, Rc::new(Uncounted)).await.unwrap() });
-        application.write_all(b"still here").await.unwrap();
-        application.shutdown().await.unwrap();
-        let mut answer = String::new();
-        application.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "STILL HERE");
+        assert_eq!(world.server.connections.get(), 2);
+        still_carries(before).await;
     })
     .await;
 }
@@ -266,17 +202,13 @@ async fn a_connection_that_goes_away_is_replaced_and_its_tunnels_live_on() {
 #[tokio::test]
 async fn unused_connections_are_let_go() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings { unused_release: Duration::ZERO, ..Settings::default() };
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let key = key(&server, "server");
-        let opened = open(&pool, &ca, &key, "10.0.0.1:80", &settings).await.unwrap();
-        pool.sweep();
-        assert_eq!(pool.connections(), 1, "it is in use");
+        let world = World::new(Settings { unused_release: Duration::ZERO, ..Settings::default() }).await;
+        let opened = world.open("10.0.0.1:80").await.unwrap();
+        world.pool.sweep();
+        assert_eq!(world.pool.connections(), 1, "it is in use");
         drop(opened);
-        pool.sweep();
-        assert_eq!(pool.connections(), 0);
+        world.pool.sweep();
+        assert_eq!(world.pool.connections(), 0);
     })
     .await;
 }
@@ -284,28 +216,45 @@ async fn unused_connections_are_let_go() {
 #[tokio::test]
 async fn connections_of_a_workload_that_is_gone_are_used_no_more_and_their_tunnels_live_on() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        let server = serve(ca.clone(), "server", shouting_server().await, settings.clone()).await;
-        let pool = Pool::new(settings.clone());
-        let stays = key(&server, "server");
-        let goes = Key { workload: "gone".into(), ..stays.clone() };
-        open(&pool, &ca, &stays, "10.0.0.1:80", &settings).await.unwrap();
-        let before = open(&pool, &ca, &goes, "10.0.0.1:80", &settings).await.unwrap();
-        assert_eq!((server.connections.get(), pool.connections()), (2, 2));
-        pool.retain(|key| &*key.workload != "gone");
-        assert_eq!(pool.connections(), 1);
+        let world = World::new(Settings::default()).await;
+        let goes = Key { workload: "gone".into(), ..world.key.clone() };
+        world.open("10.0.0.1:80").await.unwrap();
+        let before = world.open_with(&goes, "10.0.0.1:80").await.unwrap();
+        assert_eq!(world.connections(), (2, 2));
+        world.pool.retain(|key| &*key.workload != "gone");
+        assert_eq!(world.pool.connections(), 1);
         // Whoever has its name or its address next gets a connection of its own.
-        open(&pool, &ca, &goes, "10.0.0.1:80", &settings).await.unwrap();
-        open(&pool, &ca, &stays, "10.0.0.1:80", &settings).await.unwrap();
-        assert_eq!(server.connections.get(), 3);
-        let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, before.tunnel, Rc::new(Uncounted)).await.unwrap() });
-        application.write_all(b"still here").await.unwrap();
-        application.shutdown().await.unwrap();
-        let mut answer = String::new();
-        application.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "STILL HERE");
+        world.open_with(&goes, "10.0.0.1:80").await.unwrap();
+        world.open("10.0.0.1:80").await.unwrap();
+        assert_eq!(world.server.connections.get(), 3);
+        still_carries(before).await;
+    })
+    .await;
+}
+
+/// Trap 19, and more: a connection is for one key, and every part of a key counts.
+#[tokio::test]
+async fn a_connection_is_for_one_key() {
+    on_one_thread(async {
+        let world = World::new(Settings::default()).await;
+        let same = || world.key.clone();
+        world.open("10.0.0.1:80").await.unwrap();
+        for (part, key) in [
+            ("who we are", Key { source: id("other"), ..same() }),
+            ("where we call from", Key { source_ip: "127.0.0.2".parse().unwrap(), ..same() }),
+            ("who the peer must be", Key { expected: vec![id("server"), id("other")], ..same() }),
+            ("the peer's workload", Key { workload: "other".into(), ..same() }),
+        ] {
+            let before = world.server.connections.get();
+            for _ in 0..2 {
+                world.open_with(&key, "10.0.0.1:80").await.unwrap();
+                assert_eq!(world.server.connections.get(), before + 1, "{part}");
+            }
+        }
+        let credentials = world.ca.credentials(&id("server"));
+        let other = hbone::serve(credentials, Settings::default(), |_, asked| drop(asked.accept(""))).await;
+        world.open_with(&Key { peer: other.address, ..same() }, "10.0.0.1:80").await.unwrap();
+        assert_eq!(other.connections.get(), 1, "the peer's address");
     })
     .await;
 }
@@ -313,25 +262,9 @@ async fn connections_of_a_workload_that_is_gone_are_used_no_more_and_their_tunne
 #[tokio::test]
 async fn a_cut_is_not_taken_for_an_end() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
-        let settings = Settings::default();
-        // An application that says half of something and dies.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = serve(ca.clone(), "server", address, settings.clone()).await;
-        spawn_local(async move {
-            let (mut tcp, _) = listener.accept().await.unwrap();
-            let mut byte = [0];
-            tcp.read_exact(&mut byte).await.unwrap();
-            tcp.write_all(b"half of").await.unwrap();
-            tcp.read_exact(&mut byte).await.unwrap();
-            #[allow(deprecated, reason = "a reset is what this test is about; it does not block with no linger time")]
-            tcp.set_linger(Some(Duration::ZERO)).unwrap();
-        });
-        let pool = Pool::new(settings.clone());
-        let opened = open(&pool, &ca, &key(&server, "server"), "10.0.0.1:80", &settings).await.unwrap();
-        let (mut application, captured) = tcp::pair().await;
-        spawn_local(async move { carry::tcp_and_tunnel(captured, opened.tunnel, Rc::new(Uncounted)).await });
+        let world = World::with("server", tcp::breaking_off().await, Settings::default()).await;
+        let opened = world.open("10.0.0.1:80").await.unwrap();
+        let mut application = application(opened).await;
         application.write_all(b"?").await.unwrap();
         let mut heard = [0; 7];
         application.read_exact(&mut heard).await.unwrap();
@@ -345,7 +278,7 @@ async fn a_cut_is_not_taken_for_an_end() {
 #[tokio::test]
 async fn a_peer_that_is_gone_is_found_by_ping() {
     on_one_thread(async {
-        let ca = Arc::new(TestCa::new());
+        let ca = TestCa::new();
         let settings = Settings {
             ping_interval: Duration::from_millis(20),
             ping_timeout: Duration::from_millis(100),

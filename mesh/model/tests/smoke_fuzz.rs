@@ -1,28 +1,16 @@
 //! Thousands of mutated messages through decode, apply and decide, the same ones every time. `fuzz/` searches further.
 
 mod properties;
+// Not as a dependency: the tests of this crate need nothing but it.
+#[allow(unreachable_pub, reason = "it is a module of the testkit")]
+#[path = "../../testkit/src/random.rs"]
+mod random;
 mod samples;
 
 use mesh_model::resource::{Kind, Resource};
+use random::Random;
 
 const ROUNDS: usize = 30_000;
-
-/// SplitMix64: no pattern, no clock, no dependency.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 /// One small damage: a byte or bit changed, a piece doubled, cut out or off, or another message's tail joined on.
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {

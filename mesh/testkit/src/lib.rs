@@ -3,9 +3,13 @@
 //! | module | gives |
 //! |---|---|
 //! | [`ca`] | a certificate authority in this process |
-//! | [`tcp`] | two ends of one TCP connection |
+//! | [`hbone`] | both ends of a tunnel |
+//! | [`tcp`] | two ends of one TCP connection, and applications |
+//! | [`random`] | numbers without pattern, the same ones every time |
 //!
 //! A failure here is a broken test machine, so everything panics instead of returning errors.
 
 pub mod ca;
+pub mod hbone;
+pub mod random;
 pub mod tcp;

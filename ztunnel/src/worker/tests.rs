@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_handoff::PodInfo;
-use mesh_hbone::carry::{self, Count};
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
-use mesh_hbone::server::Connection;
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
-use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Action, Policy, Scope};
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
@@ -24,11 +21,12 @@ use mesh_runtime::drain;
 use mesh_runtime::log::LogFormat;
 use mesh_runtime::metrics::{Metrics, TrafficMetrics};
 use mesh_testkit::ca::TestCa;
+use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
 use mesh_xds::follow;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use crate::config::Config;
 use crate::dns::Dns;
@@ -40,17 +38,6 @@ use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
 
 const CART: &str = "cart.shop.svc.cluster.local";
-
-fn id(name: &str) -> SpiffeId {
-    format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
-}
-
-struct Uncounted;
-
-impl Count for Uncounted {
-    fn forth(&self, _: usize) {}
-    fn back(&self, _: usize) {}
-}
 
 /// A worker with pods of namespace `shop`, each of a service account of its name.
 struct Ztunnel {
@@ -200,47 +187,32 @@ fn serving(hostname: &str, ports: Vec<PortMapping>, workload: Workload) -> Resou
     Resource::Workload(Arc::new(Workload { services, ..workload }))
 }
 
-/// Answers the upper case of all it read, once the caller has finished.
+/// A policy that lets nobody in.
+fn nobody_enters() -> Resource {
+    Resource::Policy(Arc::new(Policy {
+        name: "nobody".into(),
+        namespace: "shop".into(),
+        scope: Scope::WorkloadSelector,
+        action: Action::Allow,
+        rules: vec![],
+        dry_run: false,
+    }))
+}
+
+/// The same pod, under the policy that lets nobody in.
+fn closed(pod: Workload) -> Workload {
+    Workload { authorization_policies: vec![NamespacedName::new("shop", "nobody")], ..pod }
+}
+
+/// Answers the upper case of all it read, once the caller has finished. Its port.
 async fn application() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    spawn_local(async move {
-        loop {
-            let (mut tcp, _) = listener.accept().await.unwrap();
-            spawn_local(async move {
-                let mut heard = Vec::new();
-                if tcp.read_to_end(&mut heard).await.is_ok() {
-                    heard.make_ascii_uppercase();
-                    let _ = tcp.write_all(&heard).await;
-                }
-            });
-        }
-    });
-    port
+    tcp::shouting().await.port()
 }
 
 /// The gateway of a network, `shop/gw`: whatever it is asked for is at `to`.
 async fn gateway(ca: &TestCa, to: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let credentials = ca.credentials(&id("gw"));
-    spawn_local(async move {
-        loop {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let config = credentials.server_config();
-            spawn_local(async move {
-                let mut connection = Connection::accept(tcp, config, &Default::default()).await.unwrap();
-                while let Some(Ok(asked)) = connection.next().await {
-                    spawn_local(async move {
-                        let tcp = TcpStream::connect(to).await.unwrap();
-                        let tunnel = asked.accept("").unwrap();
-                        let _ = carry::tcp_and_tunnel(tcp, tunnel, std::rc::Rc::new(Uncounted)).await;
-                    });
-                }
-            });
-        }
-    });
-    address
+    let server = hbone::serve(ca.credentials(&id("gw")), Default::default(), move |_, asked| let_in(asked, to, ""));
+    server.await.address
 }
 
 /// What is answered to what is said; empty if the connection is closed instead.
@@ -263,8 +235,7 @@ async fn with_rights(test: impl Future<Output = ()>) {
         eprintln!("SKIPPED: this user may not enter network namespaces or mark packets: {error}");
         return;
     }
-    let thread = LocalSet::new();
-    tokio::time::timeout(Duration::from_secs(30), thread.run_until(test)).await.expect("the test hangs");
+    on_one_thread(test).await;
 }
 
 /// O10 from end to end: one ztunnel's outbound path, a gateway, another pod's inbound path (I4), TLS at every end.
@@ -343,19 +314,10 @@ async fn inbound_rows_as_they_are_answered() {
         let (open, locked) = (ztunnel.serve("open").hbone, ztunnel.serve("locked").hbone);
         let app = application().await;
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let nobody_in = Policy {
-            name: "nobody".into(),
-            namespace: "shop".into(),
-            scope: Scope::WorkloadSelector,
-            action: Action::Allow,
-            rules: vec![],
-            dry_run: false,
-        };
-        let authorization_policies = vec![NamespacedName::new("shop", "nobody")];
         ztunnel.tables.apply_local(vec![
-            Resource::Policy(Arc::new(nobody_in)),
+            nobody_enters(),
             Resource::Workload(Arc::new(pod("open"))),
-            Resource::Workload(Arc::new(Workload { authorization_policies, ..pod("locked") })),
+            Resource::Workload(Arc::new(closed(pod("locked")))),
         ]);
         let (open, locked) = (("open", open), ("locked", locked));
         for (row, pod, authority, want) in [
@@ -381,13 +343,18 @@ async fn inbound_rows_as_they_are_answered() {
             let (status, reason) = ztunnel.ask(pod, &authority).await;
             assert_eq!((status, reason.as_str()), want, "{row}");
         }
+        // I2, what is no CONNECT: nothing is guessed.
+        let (mut client, _) = ztunnel.caller(open).await;
+        let request = http::Request::get(format!("http://127.0.0.1:{app}")).body(()).unwrap();
+        let refused = client.open(request).await.err().unwrap().to_string();
+        assert_eq!(refused, "http status: 400 Bad Request (BAD_REQUEST)", "I2: GET");
         // I12: bytes, and who we are.
         let (mut client, _) = ztunnel.caller(open).await;
         let request = connect::request(&format!("127.0.0.1:{app}"), &Context::default()).unwrap();
         let opened = client.open(request).await.unwrap();
         assert_eq!(opened.headers["baggage"], "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop", "4.2");
         let (mut near, captured) = tcp::pair().await;
-        spawn_local(carry::tcp_and_tunnel(captured, opened.tunnel, std::rc::Rc::new(Uncounted)));
+        hbone::carry(captured, opened.tunnel);
         near.write_all(b"in").await.unwrap();
         near.shutdown().await.unwrap();
         let mut answer = String::new();
@@ -411,7 +378,7 @@ async fn i6_a_proxy_header_comes_before_the_bytes() {
         let request = connect::request("10.96.0.1:80", &Context::default()).unwrap();
         let opened = client.open(request).await.unwrap();
         let (mut near, captured) = tcp::pair().await;
-        spawn_local(carry::tcp_and_tunnel(captured, opened.tunnel, std::rc::Rc::new(Uncounted)));
+        hbone::carry(captured, opened.tunnel);
         near.write_all(b"GET /").await.unwrap();
         near.shutdown().await.unwrap();
         let (mut told, who) = listener.accept().await.unwrap();

@@ -283,15 +283,8 @@ fn what_we_say_is_made_of_whole_frames() {
 /// What the fuzz targets check, with seeded noise and frames in it, on every build.
 #[test]
 fn noise_of_a_seed() {
-    let state = std::cell::Cell::new(0x9e37_79b9_7f4a_7c15u64);
-    let next = || {
-        let mut seed = state.get();
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        state.set(seed);
-        seed
-    };
+    let random = std::cell::RefCell::new(mesh_testkit::random::Random(2026));
+    let next = || random.borrow_mut().next();
     for _ in 0..20_000 {
         let mut bytes = vec![next() as u8];
         for _ in 0..next() % 24 {

@@ -33,10 +33,6 @@ pub const CONNECT: &[u8] = b"\x02\x07CONNECT\x01\x0b10.0.0.1:80";
 /// `:status: 200`
 pub const OK: &[u8] = b"\x88";
 
-pub fn id(name: &str) -> SpiffeId {
-    format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
-}
-
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend_from_slice(&[kind, flags]);
