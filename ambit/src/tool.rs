@@ -5,6 +5,7 @@ mod pattern;
 mod peer;
 
 use anyhow::{Context, Result, bail};
+use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -132,12 +133,47 @@ fn get(url: &str, timeout: Duration, headers: &[String]) -> Result<ExitCode> {
     let extra: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\n{extra}Connection: close\r\n\r\n")?;
     let mut text = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut text).context("the connection broke")?;
-    let text = String::from_utf8_lossy(&text);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+    stream.take(16 << 20).read_to_end(&mut text).context("the connection broke")?;
+    let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else {
         bail!("the connection was closed without an answer");
     };
-    print!("{body}");
+    let (head, body) = (String::from_utf8_lossy(&text[..end]), &text[end + 4..]);
+    let chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if chunked { Cow::Owned(unchunked(body)) } else { Cow::Borrowed(body) };
+    print!("{}", String::from_utf8_lossy(&body));
     let good = head.split(' ').nth(1) == Some("200");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A body without the frames of its chunks (RFC 9112, 7.1), as far as it came.
+fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunks.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&chunks[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let Some(size) = size.filter(|size| *size > 0) else { break };
+        let chunk = &chunks[end + 2..];
+        body.extend_from_slice(&chunk[..size.min(chunk.len())]);
+        chunks = chunk.get(size.saturating_add(2)..).unwrap_or_default();
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unchunked;
+
+    #[test]
+    fn chunks_are_put_together() {
+        for (chunks, body) in [
+            ("0\r\n\r\n", ""),
+            ("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n", "abc0123456789"),
+            ("ff\r\ncut off", "cut off"),
+            ("3\r\nabc", "abc"),
+            ("ffffffffffffffff\r\nabc", "abc"),
+            ("no size\r\nabc\r\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(unchunked(chunks.as_bytes()), body.as_bytes(), "{chunks:?}");
+        }
+    }
 }

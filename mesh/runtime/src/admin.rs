@@ -19,7 +19,7 @@ use http::uri::Authority;
 use http::{Method, StatusCode, Uri, header};
 
 use crate::drain;
-use crate::http_server::{self, Listeners, Request, Response, Router, query_pairs, response};
+use crate::http_server::{self, Body, Listeners, Request, Response, Router, query_pairs, response};
 use crate::log::LogControl;
 use crate::shutdown::{Reason, Shutdown};
 
@@ -103,7 +103,7 @@ const USAGE: &str = "usage: POST /logging                    shows the log level
     POST /logging?level=<scope>:<level>,<scope>:<level>\n       \
     POST /logging?reset              back to the level at start-up\n";
 
-fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response {
+fn text(status: StatusCode, body: impl Into<Body>) -> Response {
     response(status, "text/plain; charset=utf-8", body)
 }
 
@@ -173,7 +173,7 @@ mod tests {
         ];
         for (query, status, body) in cases {
             let answer = logging(&log, query);
-            let said = String::from_utf8_lossy(answer.body());
+            let said = String::from_utf8_lossy(answer.body().whole().unwrap());
             assert_eq!(answer.status(), status, "{query:?}: {said}");
             assert!(said.starts_with(body), "{query:?}: {said}");
         }

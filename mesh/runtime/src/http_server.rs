@@ -2,6 +2,7 @@
 //!
 //! It serves until the drain is *forced*, not until it starts: while connections finish, operators still want to look.
 
+mod body;
 pub(crate) mod gzip;
 mod listeners;
 mod router;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use body::{Body, Writer};
 pub use listeners::Listeners;
 pub(crate) use router::query_pairs;
 pub use router::{Request, Response, Router, response};
@@ -86,7 +88,7 @@ async fn accept(listener: TcpListener, router: Arc<Router>, places: Arc<Semaphor
 async fn converse(stream: TcpStream, router: Arc<Router>) {
     let service = service_fn(|request| {
         let router = router.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(&router, request).await.map(Full::new)) }
+        async move { Ok::<_, std::convert::Infallible>(answer(&router, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -27,18 +27,18 @@ mod xds;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
+use text_format::Prometheus;
 pub use text_format::TextFormat;
 pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};
 pub use xds::{XdsEnd, XdsMetrics};
 
-use crate::http_server::{Request, Response, Router, gzip, response};
+use crate::http_server::{Body, Request, Router, Writer, gzip, response};
 
 /// Everything this process measures.
 #[derive(Debug)]
@@ -68,39 +68,57 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// All metrics as text, as they are now. Takes tens of milliseconds with many thousands of label sets: keep it off a runtime that
-    /// carries traffic.
+    /// All metrics as text, as they are now.
     ///
     /// # Errors
     /// Only if a registered collector fails.
     pub fn encode(&self, format: TextFormat) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(match format {
-            TextFormat::OpenMetrics => text,
-            TextFormat::Prometheus => text_format::to_prometheus(&text),
-        })
+        self.write(format, &mut text)?;
+        Ok(text)
     }
 
-    fn page(&self, format: TextFormat, compressed: bool) -> Option<Response> {
-        let text = self.encode(format).ok()?;
-        let mut page = response(StatusCode::OK, format.content_type(), Bytes::from(text));
-        page.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-        if compressed { gzip::compress(page).ok() } else { Some(page) }
+    /// Writes all metrics as text, as they are now. Takes tens of milliseconds with many thousands of label sets: keep it off a runtime
+    /// that carries traffic.
+    ///
+    /// # Errors
+    /// If `to` fails, or a registered collector.
+    pub fn write(&self, format: TextFormat, to: &mut impl fmt::Write) -> fmt::Result {
+        match format {
+            TextFormat::OpenMetrics => prometheus_client::encoding::text::encode(to, &self.registry),
+            TextFormat::Prometheus => {
+                prometheus_client::encoding::text::encode(&mut Prometheus::new(to), &self.registry)
+            }
+        }
     }
 
-    /// `/metrics` and `/stats/prometheus`, in the format the `Accept` header asks for, compressed if `Accept-Encoding` does.
+    /// The whole page; one that fails in between has no end.
+    fn page(&self, format: TextFormat, compressed: bool, mut to: Writer) -> fmt::Result {
+        if !compressed {
+            self.write(format, &mut to)?;
+            return to.finish();
+        }
+        let mut gzip = gzip::Compressed::new(to);
+        self.write(format, &mut gzip)?;
+        gzip.finish()?.finish()
+    }
+
+    /// `/metrics` and `/stats/prometheus`, in the format the `Accept` header asks for, compressed if `Accept-Encoding` does. A scrape of
+    /// many label sets is many megabytes: it is sent as it is written, so it costs neither their memory nor what an allocator keeps of it.
     pub fn routes(self: Arc<Self>) -> Router {
         let scrape = move |request: Request| {
             let metrics = self.clone();
-            async move {
-                let format = TextFormat::accepted(request.headers());
-                let compressed = gzip::is_accepted(request.headers());
-                let page = tokio::task::spawn_blocking(move || metrics.page(format, compressed)).await;
-                page.ok().flatten().unwrap_or_else(|| {
-                    response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "metrics could not be encoded\n")
-                })
+            let format = TextFormat::accepted(request.headers());
+            let compressed = gzip::is_accepted(request.headers());
+            let (writer, body) = Body::in_pieces();
+            // A failure, mostly of a client that is gone, is seen by the client.
+            tokio::task::spawn_blocking(move || metrics.page(format, compressed, writer));
+            let mut page = response(StatusCode::OK, format.content_type(), body);
+            page.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+            if compressed {
+                page.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
+            std::future::ready(page)
         };
         Router::new().route(Method::GET, "/metrics", "Metrics", scrape.clone()).route(
             Method::GET,

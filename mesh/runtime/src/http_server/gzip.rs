@@ -1,12 +1,13 @@
 //! Pages for who asks for them compressed: large ones, again and again.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{BufWriter, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 
-use super::Response;
+use super::Writer;
 
 /// Whether a client takes gzip (RFC 9110, section 12.5.3): named with a weight above 0, or by `*` if it is not named.
 pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
@@ -28,20 +29,31 @@ pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
     gzip.or(any).unwrap_or(false)
 }
 
-/// The page, compressed. Takes a while for a large one: keep it off a runtime that carries traffic.
-///
-/// # Errors
-/// Never, as far as is known: it is written to memory.
-pub(crate) fn compress(mut page: Response) -> io::Result<Response> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(page.body().len() / 8), Compression::fast());
-    encoder.write_all(page.body())?;
-    *page.body_mut() = encoder.finish()?.into();
-    page.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    Ok(page)
+/// Writes text on compressed. Takes a while for much of it: keep it off a runtime that carries traffic.
+pub(crate) struct Compressed(BufWriter<GzEncoder<Writer>>);
+
+impl Compressed {
+    pub(crate) fn new(to: Writer) -> Self {
+        // Text comes a few bytes at a time.
+        Self(BufWriter::new(GzEncoder::new(to, Compression::fast())))
+    }
+
+    /// Writes what is left of it.
+    pub(crate) fn finish(self) -> Result<Writer, fmt::Error> {
+        self.0.into_inner().map_err(|_| fmt::Error)?.finish().map_err(|_| fmt::Error)
+    }
+}
+
+impl fmt::Write for Compressed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write_all(text.as_bytes()).map_err(|_| fmt::Error)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -7,10 +7,12 @@ use std::pin::Pin;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
+use super::Body;
+
 /// A request with its whole body.
 pub type Request = http::Request<Bytes>;
-/// A response with its whole body.
-pub type Response = http::Response<Bytes>;
+/// A response.
+pub type Response = http::Response<Body>;
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Guard = fn(&Request) -> Result<(), &'static str>;
@@ -126,8 +128,8 @@ impl fmt::Debug for Router {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A whole response.
-pub fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+/// A response.
+pub fn response(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = http::Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

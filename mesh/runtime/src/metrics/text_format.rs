@@ -1,6 +1,6 @@
 //! The two text formats of a scrape (pure).
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use http::{HeaderMap, header};
 
@@ -34,32 +34,57 @@ impl TextFormat {
     }
 }
 
-/// OpenMetrics text as Prometheus text. Samples are the same; the text format describes a counter under the name of its samples
-/// (`x_total`), knows neither `info` nor `unknown`, and has no units and no end mark.
-pub(super) fn to_prometheus(open_metrics: &str) -> String {
-    let mut text = String::with_capacity(open_metrics.len());
-    let mut help: Option<(&str, &str)> = None;
-    for line in open_metrics.lines() {
-        if let Some(described) = line.strip_prefix("# HELP ") {
-            // Held back until the type says which name it goes under.
-            help = described.split_once(' ');
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
+/// Writes on as Prometheus text what is written to it as OpenMetrics text. Samples are the same; the text format describes a counter under
+/// the name of its samples (`x_total`), knows neither `info` nor `unknown`, and has no units and no end mark.
+pub(super) struct Prometheus<W> {
+    to: W,
+    /// The line that is being written.
+    line: String,
+    /// Name and text of a help line, held back until the type says which name it goes under.
+    help: Option<(String, String)>,
+}
+
+impl<W: Write> Prometheus<W> {
+    pub(super) fn new(to: W) -> Self {
+        Self { to, line: String::new(), help: None }
+    }
+
+    fn line(&mut self) -> fmt::Result {
+        if let Some(described) = self.line.strip_prefix("# HELP ") {
+            self.help = described.split_once(' ').map(|(name, help)| (name.to_owned(), help.to_owned()));
+        } else if let Some((name, kind)) = self.line.strip_prefix("# TYPE ").and_then(|typed| typed.split_once(' ')) {
             let (suffix, kind) = match kind {
                 "counter" => ("_total", "counter"),
                 "info" => ("_info", "gauge"),
                 "unknown" => ("", "untyped"),
                 other => ("", other),
             };
-            if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {
-                let _ = writeln!(text, "# HELP {name}{suffix} {help}");
+            if let Some((_, help)) = self.help.take().filter(|(of, _)| of == name) {
+                writeln!(self.to, "# HELP {name}{suffix} {help}")?;
             }
-            let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
-        } else if !line.starts_with("# UNIT ") && line != "# EOF" {
-            text.push_str(line);
-            text.push('\n');
+            writeln!(self.to, "# TYPE {name}{suffix} {kind}")?;
+        } else if !self.line.starts_with("# UNIT ") && self.line != "# EOF" {
+            self.line.push('\n');
+            self.to.write_str(&self.line)?;
         }
+        self.line.clear();
+        Ok(())
     }
-    text
+}
+
+impl<W: Write> Write for Prometheus<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            match part.strip_suffix('\n') {
+                Some(end) => {
+                    self.line.push_str(end);
+                    self.line()?;
+                }
+                None => self.line.push_str(part),
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +118,14 @@ mod tests {
         let text = "# HELP a_total Some a.\n# TYPE a_total counter\na_total{x=\"y\"} 3\n\
             # HELP b_bytes Some b.\n# TYPE b_bytes gauge\nb_bytes 1\n\
             # TYPE c_info gauge\nc_info{v=\"1\"} 1\n# TYPE d untyped\nd 2\n";
-        assert_eq!(to_prometheus(open_metrics), text);
+        // Whole, and in whatever pieces it comes.
+        for piece in [open_metrics.len(), 1, 7] {
+            let mut written = String::new();
+            let mut prometheus = Prometheus::new(&mut written);
+            for piece in open_metrics.as_bytes().chunks(piece) {
+                prometheus.write_str(std::str::from_utf8(piece).unwrap()).unwrap();
+            }
+            assert_eq!(written, text);
+        }
     }
 }
