@@ -38,7 +38,7 @@ use crate::pods::Pods;
 use crate::quota::{self, Quota};
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
-use crate::{dump, local_xds, own, pages, pods, warm};
+use crate::{dump, local_xds, own, pages, pods, report, warm};
 
 /// Most refused entries of local tables that are logged one by one.
 const MAX_LOGGED: usize = 10;
@@ -198,6 +198,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     )?;
 
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
+    tokio::spawn(report::gone::follow(shared.traffic.clone(), tables.clone()));
 
     let mut synced = tables.synced();
     match &config.xds {

@@ -1,6 +1,7 @@
 //! What is told of each connection: its metrics while it lives, one access log line at its end.
 
 mod counters;
+pub(crate) mod gone;
 mod party;
 
 use std::cell::{Cell, RefCell};

@@ -2,13 +2,14 @@
 //!
 //! Opening a connection finds the counters of its label set once; from then on the connection adds to those counters directly. Who opens
 //! many connections with the same labels keeps what [`TrafficMetrics::remember`] gives, and need not even make the labels again. Label sets
-//! are bounded: beyond the limit, sets idle for a while make room, and if there are none a new set is counted under `other`.
+//! are bounded: those that nobody will use again are to be [forgotten](TrafficMetrics::forget); beyond the limit, sets idle for a while make
+//! room, and if there are none a new set is counted under `other`.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder};
@@ -54,13 +55,15 @@ struct Inner {
     /// Read by every new connection, written only for a label set never seen before.
     table: RwLock<Table>,
     label_sets_dropped: AtomicU64,
+    /// Seconds are counted from here.
+    began: Instant,
     sockets: [AtomicI64; REPORTERS.len()],
 }
 
 #[derive(Debug)]
 struct Table {
     series: HashMap<Arc<TrafficLabels>, Arc<Series>>,
-    swept: Option<Instant>,
+    swept: Option<u64>,
 }
 
 /// The counters of one label set.
@@ -71,16 +74,17 @@ struct Series {
     sent: AtomicU64,
     closed: [AtomicU64; FLAGS],
     failed: [AtomicU64; FLAGS],
-    /// Seen unused by the last sweep, and not used since.
-    idle: AtomicBool,
+    /// The second at which it was first seen unused; 0 if it was used since.
+    idle_since: AtomicU64,
 }
 
 /// The most label sets, if nothing else is said.
 const DEFAULT_LIMIT: usize = 10_000;
 
-/// A full table looks for idle sets at most this often; a set goes if two looks in a row found it idle. Longer than scrapes are apart,
-/// so that the last values were read.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// A full table looks for idle sets at most every so many seconds.
+const SWEEP_INTERVAL: u64 = 60;
+/// A set stays for so many seconds after it was seen idle: longer than scrapes are apart, so that its last values were read.
+const GRACE: u64 = 120;
 
 const FLAGS: usize = ResponseFlags::ALL.len();
 const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
@@ -97,6 +101,7 @@ impl TrafficMetrics {
             limit,
             table: RwLock::new(Table { series: HashMap::new(), swept: None }),
             label_sets_dropped: AtomicU64::new(0),
+            began: Instant::now(),
             sockets: Default::default(),
         });
         metrics.registry_mut().register_collector(Box::new(inner.clone()));
@@ -128,9 +133,27 @@ impl TrafficMetrics {
         // Under the table's lock, as every handle is made: a sweep must not forget what is being taken.
         let _table = self.inner.table.read().unwrap_or_else(PoisonError::into_inner);
         let series = known.series.upgrade()?;
-        series.idle.store(false, Ordering::Relaxed);
+        series.used();
         series.opened.fetch_add(1, Ordering::Relaxed);
         Some(ConnectionMetrics { series, other: false, ended: false })
+    }
+
+    /// The label sets that nobody has used for some minutes, by the second call in these at the earliest. Call it every minute, and
+    /// [`TrafficMetrics::forget`] those that will not be used again.
+    pub fn idle(&self) -> Vec<Arc<TrafficLabels>> {
+        self.inner.idle(self.inner.now())
+    }
+
+    /// Forgets label sets, unless they have been used since they were found [idle](TrafficMetrics::idle). Used once more they count
+    /// from nothing.
+    pub fn forget(&self, sets: &[Arc<TrafficLabels>]) {
+        let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
+        for labels in sets {
+            if table.series.get(labels).is_some_and(|series| series.idle_for(u64::MAX).is_some()) {
+                table.series.remove(labels);
+            }
+        }
+        table.shrink();
     }
 
     /// Counts an open socket.
@@ -160,6 +183,7 @@ impl ConnectionMetrics {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.series.used();
         self.series.closed[flags as usize].fetch_add(1, Ordering::Relaxed);
         if flags != ResponseFlags::None {
             self.series.failed[flags as usize].fetch_add(1, Ordering::Relaxed);
@@ -186,14 +210,15 @@ impl Inner {
             // A panic while the lock was held cannot leave the map half changed.
             let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(series) = table.series.get(labels) {
-                series.idle.store(false, Ordering::Relaxed);
+                series.used();
                 return (series.clone(), false);
             }
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if table.series.len() >= self.limit && !table.series.contains_key(labels) {
-            if table.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
-                table.sweep();
+            let now = self.now();
+            if table.swept.is_none_or(|swept| now >= swept + SWEEP_INTERVAL) {
+                table.sweep(now);
             }
             if table.series.len() >= self.limit {
                 self.label_sets_dropped.fetch_add(1, Ordering::Relaxed);
@@ -201,6 +226,19 @@ impl Inner {
             }
         }
         (table.get_or_create(labels), false)
+    }
+
+    /// Seconds since it began, and some more: never 0.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_secs() + 1
+    }
+
+    fn idle(&self, now: u64) -> Vec<Arc<TrafficLabels>> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.look(now);
+        let idle =
+            table.series.iter().filter(|(_, series)| series.idle_for(now).is_some_and(|seconds| seconds >= GRACE));
+        idle.map(|(labels, _)| labels.clone()).collect()
     }
 
     /// What there is now. Encoding takes long; it must not keep new connections waiting.
@@ -220,15 +258,41 @@ impl Table {
         series
     }
 
-    /// Forgets what was idle at the last sweep and still is; marks what is idle now.
-    fn sweep(&mut self) {
-        self.swept = Some(Instant::now());
-        self.series.retain(|_, series| {
+    /// Marks what is idle now.
+    fn look(&mut self, now: u64) {
+        for series in self.series.values() {
             // Handles are made under this table's lock, so the only reference being ours means no connection is open.
-            let idle = Arc::strong_count(series) == 1;
-            let was_idle = series.idle.swap(idle, Ordering::Relaxed);
-            !(idle && was_idle)
-        });
+            if Arc::strong_count(series) == 1 && series.idle_since.load(Ordering::Relaxed) == 0 {
+                series.idle_since.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Forgets what has been idle for long; marks what is idle now.
+    fn sweep(&mut self, now: u64) {
+        self.swept = Some(now);
+        self.look(now);
+        self.series.retain(|_, series| series.idle_for(now).is_none_or(|seconds| seconds < GRACE));
+    }
+
+    /// Gives back room of which little is used.
+    fn shrink(&mut self) {
+        if self.series.capacity() > 4 * self.series.len() {
+            self.series.shrink_to(2 * self.series.len());
+        }
+    }
+}
+
+impl Series {
+    /// It is not idle.
+    fn used(&self) {
+        self.idle_since.store(0, Ordering::Relaxed);
+    }
+
+    /// For how many seconds it has been seen idle, if it is.
+    fn idle_for(self: &Arc<Self>, now: u64) -> Option<u64> {
+        let since = self.idle_since.load(Ordering::Relaxed);
+        (since > 0 && Arc::strong_count(self) == 1).then(|| now.saturating_sub(since))
     }
 }
 

@@ -144,28 +144,65 @@ fn label_sets_are_bounded() {
     drop(open);
 }
 
+fn names(traffic: &TrafficMetrics) -> Vec<String> {
+    let mut names: Vec<_> = traffic.inner.snapshot().iter().map(|(l, _)| l.source.workload.to_string()).collect();
+    names.sort();
+    names
+}
+
 #[test]
 fn a_full_table_forgets_what_stays_idle() {
     let (metrics, traffic) = registered(2);
     let busy = traffic.open(&labels("busy"));
     traffic.open(&labels("gone")).closed(ResponseFlags::None);
-    let sweep = || traffic.inner.table.write().unwrap().sweep();
-    let names = || {
-        let mut names: Vec<_> = traffic.inner.snapshot().iter().map(|(l, _)| l.source.workload.to_string()).collect();
-        names.sort();
-        names
-    };
-    sweep();
-    assert_eq!(names(), ["busy", "gone"], "idle once is not enough");
+    let sweep = |now| traffic.inner.table.write().unwrap().sweep(now);
+    sweep(1);
+    sweep(GRACE);
+    assert_eq!(names(&traffic), ["busy", "gone"], "not for long enough");
     traffic.open(&labels("gone")).closed(ResponseFlags::None);
-    sweep();
-    assert_eq!(names(), ["busy", "gone"], "it was used since");
-    sweep();
-    assert_eq!(names(), ["busy"]);
+    sweep(2 * GRACE);
+    assert_eq!(names(&traffic), ["busy", "gone"], "it was used since");
+    sweep(3 * GRACE);
+    assert_eq!(names(&traffic), ["busy"]);
     drop(traffic.open(&labels("new")));
-    assert_eq!(names(), ["busy", "new"]);
+    assert_eq!(names(&traffic), ["busy", "new"]);
     assert_eq!(samples(&metrics, "ambit_metrics_label_sets_dropped_total"), [(String::new(), 0)]);
     drop(busy);
+}
+
+#[test]
+fn a_table_with_room_forgets_what_it_is_told_to_and_nothing_in_use() {
+    let (_, traffic) = registered(10);
+    let found = |now| {
+        let idle = traffic.inner.idle(now);
+        let mut names: Vec<_> = idle.iter().map(|labels| labels.source.workload.to_string()).collect();
+        names.sort();
+        (names, idle)
+    };
+    let open = traffic.open(&labels("open"));
+    for name in ["a", "b", "c"] {
+        traffic.open(&labels(name)).closed(ResponseFlags::None);
+    }
+    assert!(found(1).0.is_empty() && found(GRACE).0.is_empty(), "not for long enough");
+    let (idle, sets) = found(1 + GRACE);
+    assert_eq!(idle, ["a", "b", "c"]);
+    // One is used again before it is forgotten, one is open by then, one has been scraped.
+    traffic.open(&labels("a")).closed(ResponseFlags::None);
+    let again = traffic.open(&labels("b"));
+    drop(traffic.inner.snapshot());
+    traffic.forget(&sets);
+    assert_eq!(names(&traffic), ["a", "b", "open"]);
+    // A scrape that is under way is no use.
+    drop((open, again));
+    assert!(found(2 * GRACE).0.is_empty());
+    let scrape = traffic.inner.snapshot();
+    assert!(found(3 * GRACE).0.is_empty(), "but it keeps them");
+    drop(scrape);
+    let (idle, sets) = found(3 * GRACE);
+    assert_eq!(idle, ["a", "b", "open"]);
+    traffic.forget(&sets);
+    assert_eq!(names(&traffic), [""; 0]);
+    assert_eq!(traffic.inner.table.read().unwrap().series.capacity(), 0, "their room is given back");
 }
 
 #[test]
@@ -181,14 +218,14 @@ fn remembered_labels_open_the_same_counters_until_they_are_forgotten() {
     assert_eq!(samples(&metrics, "istio_tcp_received_bytes_total")[0].1, 5);
 
     // Being remembered keeps nothing from being swept, and using it does.
-    let sweep = || traffic.inner.table.write().unwrap().sweep();
-    sweep();
-    sweep();
+    let sweep = |now| traffic.inner.table.write().unwrap().sweep(now);
+    sweep(1);
+    sweep(2 * GRACE);
     drop(second);
-    sweep();
-    assert!(traffic.open_known(&known).is_some(), "idle once is not enough");
-    sweep();
-    sweep();
+    sweep(3 * GRACE);
+    assert!(traffic.open_known(&known).is_some(), "not idle for long");
+    sweep(4 * GRACE);
+    sweep(5 * GRACE);
     assert!(traffic.open_known(&known).is_none(), "forgotten");
 
     let kept = traffic.open(&labels("b"));

@@ -1,0 +1,102 @@
+//! Label sets of workloads that are gone are forgotten. Where pods come and go under names of their own, as those of
+//! jobs do, each would leave some behind, until there is room for no more.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_runtime::metrics::{TrafficLabels, TrafficMetrics, WorkloadLabels};
+use mesh_xds::follow::Reader;
+
+/// How often they are looked for.
+const LOOK: Duration = Duration::from_secs(60);
+/// Workloads that are looked at in one go: whoever writes to the tables waits meanwhile.
+const AT_ONCE: usize = 1024;
+
+/// Forgets them for as long as the process lives.
+pub(crate) async fn follow(traffic: TrafficMetrics, tables: Reader) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        traffic.forget(&gone(traffic.idle(), &tables));
+    }
+}
+
+/// Those of `sets` at one end of which is a workload that the tables do not tell of, or no more.
+fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLabels>> {
+    let named = |labels: &WorkloadLabels| (labels.namespace.clone(), labels.workload.clone());
+    let ends = |set: &TrafficLabels| [named(&set.source), named(&set.destination)];
+    let mut missing: HashSet<_> = sets.iter().flat_map(|set| ends(set)).collect();
+    // What is not known at all is not known to be gone.
+    missing.retain(|(_, workload)| !workload.is_empty());
+    let mut seen = 0;
+    while !missing.is_empty() {
+        let more = tables.read(|tables| {
+            let mut more = 0;
+            for workload in tables.workloads().skip(seen).take(AT_ONCE) {
+                missing.remove(&(workload.namespace.clone(), workload.workload_name.clone()));
+                more += 1;
+            }
+            more
+        });
+        seen += more;
+        if more < AT_ONCE {
+            break;
+        }
+    }
+    sets.retain(|set| ends(set).iter().any(|end| missing.contains(end)));
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::resource::{Kind, Resource};
+    use mesh_model::workload::Workload;
+    use mesh_runtime::metrics::{ConnectionSecurity, Reporter};
+
+    use super::*;
+
+    fn set(source: &str, destination: &str) -> Arc<TrafficLabels> {
+        let labels = |name: &str| {
+            Arc::new(WorkloadLabels { workload: name.into(), namespace: "shop".into(), ..Default::default() })
+        };
+        Arc::new(TrafficLabels {
+            reporter: Reporter::Source,
+            source: labels(source),
+            source_principal: "".into(),
+            service: Arc::default(),
+            destination: labels(destination),
+            destination_principal: "".into(),
+            security: ConnectionSecurity::Unknown,
+        })
+    }
+
+    #[tokio::test]
+    async fn gone_is_what_the_tables_do_not_tell_of() {
+        let (mut writer, tables) = mesh_xds::follow::tables();
+        let pod = |number: usize| {
+            let name: Arc<str> = format!("job-{number}").into();
+            let workload = Workload { workload_name: name.clone(), namespace: "shop".into(), ..Workload::empty(name) };
+            Resource::Workload(Arc::new(workload))
+        };
+        // More than are looked at in one go; the last are found too.
+        let last = 3 * AT_ONCE;
+        writer.apply(Kind::Address, (0..=last).map(pod).collect(), vec![]).await;
+        let last = format!("job-{last}");
+        for (source, destination, expected) in [
+            ("job-0", "job-1", false),
+            ("job-0", &last, false),
+            ("job-0", "never-there", true),
+            ("never-there", "job-0", true),
+            ("", "job-0", false),
+            ("", "", false),
+        ] {
+            let gone = gone(vec![set(source, destination)], &tables);
+            assert_eq!(gone.len(), usize::from(expected), "{source} to {destination}");
+        }
+        writer.apply(Kind::Address, vec![], vec!["job-1".into()]).await;
+        let sets = vec![set("job-0", "job-1"), set("job-0", "job-2")];
+        let names: Vec<_> = gone(sets, &tables).iter().map(|set| set.destination.workload.to_string()).collect();
+        assert_eq!(names, ["job-1"]);
+    }
+}
