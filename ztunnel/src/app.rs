@@ -200,7 +200,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
     tokio::spawn(report::gone::follow(shared.traffic.clone(), tables.clone()));
 
-    let mut synced = tables.synced();
+    let synced = tables.synced();
     match &config.xds {
         Some(xds) => {
             let channel = channel::connect(&control_channel(config, xds)?).context("XDS_ADDRESS")?;
@@ -210,12 +210,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         // The file has said everything.
         None => writer.synced(),
     }
-    // No pod is served before the tables are complete: what is not known yet must not pass for what does not exist.
-    let mut serving = Box::pin(async {
-        if synced.wait_for(|synced| *synced).await.is_err() {
-            // Only at the end of the process: the writer lives in a task of its own.
-            std::future::pending::<()>().await;
-        }
+    let mut serving = Box::pin(pods::once_complete(synced, async {
         let served = match &config.mode {
             Mode::Shared => own::serve_own(config, &workers).context("serving ztunnel's own pod (SERVICE_ACCOUNT)"),
             Mode::Dedicated(pod) => own::serve_dedicated(config, pod, &workers, &pod_metrics, &dedicated)
@@ -228,7 +223,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         let Some((pods, ready)) = agent else { return std::future::pending().await };
         let violation = pods.follow(ready).await;
         anyhow::Error::new(violation).context("the node agent's word on this node's pods is no longer certain")
-    });
+    }));
     let reason = tokio::select! {
         reason = shutdown.wait() => reason.context("waiting for signals")?,
         error = &mut serving => return Err(error),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
 use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Config;
@@ -254,6 +255,16 @@ impl Pods {
     }
 }
 
+/// Serves pods once the tables are `complete`, and none before: what is not known yet must not pass for what does not
+/// exist.
+pub(crate) async fn once_complete<T>(mut complete: watch::Receiver<bool>, serve: impl Future<Output = T>) -> T {
+    if complete.wait_for(|complete| *complete).await.is_err() {
+        // Only at the end of the process: the writer lives in a task of its own.
+        std::future::pending::<()>().await;
+    }
+    serve.await
+}
+
 /// What is said of this node's pods.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
@@ -295,7 +306,42 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
+    use mesh_handoff::{AgentEnd, agent_end::Event};
+    use mesh_runtime::config::Env;
+    use mesh_runtime::readiness::Readiness;
+
     use super::*;
+
+    /// Trap 59. Pods, and with them their listeners, come by the agent only.
+    #[tokio::test]
+    async fn no_pod_is_served_before_the_tables_are_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(AgentEnd::new().listen(&socket).unwrap().serve(events));
+        let config = Config::from_env(&Env::from_iter([("INPOD_UDS", socket.to_str().unwrap())])).unwrap();
+        let (mut tables, reader) = mesh_xds::follow::tables();
+        let (_drain, draining) = drain::new();
+        let readiness = Readiness::new();
+        let ready = readiness.register("node agent");
+        let pods = Pods::new(&[], config, PodMetrics::default(), draining);
+        let mut follow = Box::pin(once_complete(reader.synced(), pods.follow(ready)));
+        // As often as anybody likes: it waits for the tables, and has not so much as said hello to the agent.
+        for _ in 0..100 {
+            let looked = std::future::poll_fn(|cx| Poll::Ready(follow.as_mut().poll(cx).is_pending())).await;
+            assert!(looked);
+            tokio::task::yield_now().await;
+        }
+        assert!(heard.try_recv().is_err() && !readiness.is_ready());
+        tables.synced();
+        let event = tokio::select! {
+            event = heard.recv() => event,
+            _ = follow => None,
+        };
+        assert!(matches!(event, Some(Event::Connected { pods: 0, .. })), "{event:?}");
+    }
 
     /// Never silently outside: the pods are named, and not more of them than a line holds.
     #[test]

@@ -24,6 +24,8 @@ use crate::observe::{End, Observer};
 use crate::published::{Published, Publisher};
 use crate::server::{Caller, Discovery, Gate};
 
+mod scripted;
+
 const NAME: &str = "istiod.istio-system.svc";
 /// How long a test waits for what must happen before it fails.
 const SOON: Duration = Duration::from_secs(20);
@@ -356,86 +358,4 @@ async fn who_is_not_admitted_gets_nothing() {
         assert!(proxy.counted.bytes.lock().unwrap().is_empty());
         assert!(!*proxy.tables.synced().borrow());
     }
-}
-
-/// One bad resource from a server that is not ours: a hand-written stream.
-#[tokio::test]
-async fn one_bad_resource_is_refused_and_the_rest_is_kept() {
-    use mesh_model::resource::Kind;
-    use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource as Wire};
-    use prost_types::Any;
-    use tokio_stream::wrappers::ReceiverStream;
-    use tonic::{Request, Response, Streaming};
-
-    use crate::service::aggregated_discovery_service_server::{
-        AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-    };
-
-    struct Sloppy {
-        heard: tokio::sync::mpsc::Sender<DeltaDiscoveryRequest>,
-    }
-
-    #[tonic::async_trait]
-    impl AggregatedDiscoveryService for Sloppy {
-        type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
-        async fn delta_aggregated_resources(
-            &self,
-            request: Request<Streaming<DeltaDiscoveryRequest>>,
-        ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-            let heard = self.heard.clone();
-            let (responses, outgoing) = tokio::sync::mpsc::channel(4);
-            let url = Kind::Address.type_url().to_owned();
-            let wire = |name: &str, value: Vec<u8>| Wire {
-                name: name.into(),
-                version: "1".into(),
-                resource: Some(Any { type_url: url.clone(), value }),
-                ..Wire::default()
-            };
-            let good = workload("a", "10.0.0.1").encode().to_vec();
-            let response = DeltaDiscoveryResponse {
-                type_url: url.clone(),
-                nonce: "1".into(),
-                resources: vec![wire("bad", vec![0xff]), wire("a", good)],
-                ..DeltaDiscoveryResponse::default()
-            };
-            responses.try_send(Ok(response)).unwrap();
-            let mut requests = request.into_inner();
-            tokio::spawn(async move {
-                while let Ok(Some(request)) = requests.message().await {
-                    let _ = heard.send(request).await;
-                }
-                drop(responses);
-            });
-            Ok(Response::new(ReceiverStream::new(outgoing)))
-        }
-    }
-
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let (heard, mut requests) = tokio::sync::mpsc::channel(16);
-    let incoming = TcpListenerStream::new(listener);
-    let service = AggregatedDiscoveryServiceServer::new(Sloppy { heard });
-    tokio::spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
-    let config = ChannelConfig {
-        address,
-        roots: ServerRoots::System,
-        server_name: None,
-        token: Token::None,
-        cluster_id: "Kubernetes".into(),
-        headers: Vec::new(),
-    };
-    let proxy = follow(&config, node(), false);
-    proxy.until(|t| t.workload("a").is_some()).await;
-    let answer = async {
-        loop {
-            let request = requests.recv().await.unwrap();
-            if request.response_nonce == "1" {
-                return request;
-            }
-        }
-    };
-    let answer = tokio::time::timeout(SOON, answer).await.unwrap();
-    let message = answer.error_detail.unwrap().message;
-    assert!(message.starts_with("bad: not a message") && !message.contains("; "), "{message}");
-    assert!(!*proxy.tables.synced().borrow());
 }

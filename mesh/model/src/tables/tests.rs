@@ -208,6 +208,21 @@ fn owners_of_one_address() {
     }
 }
 
+/// Trap 40: the group before `Pod` is empty. What is called so in another group ranks with everything else.
+#[test]
+fn a_pod_of_another_group_is_none() {
+    let claims = |uid: &str, tunnel| Workload { uid: uid.into(), tunnel, ..pod(uid, "10.0.0.1") };
+    let pods = claims("Kubernetes//Pod/shop/a", Tunnel::None);
+    for other in ["Kubernetes/example.com/Pod/shop/b", "Kubernetes/Pod/shop/b", "Kubernetes//Pods/shop/b", "//pod/"] {
+        let other = claims(other, Tunnel::Hbone);
+        for order in [[&pods, &other], [&other, &pods]] {
+            let mut tables = Tables::default();
+            order.map(|workload| tables.add(workload.clone()));
+            assert_eq!(name_at(&tables, "10.0.0.1"), Some(pods.name.to_string()), "and not {}", other.uid);
+        }
+    }
+}
+
 #[test]
 fn a_pods_address_is_used_again() {
     // The old pod's removal comes after the new pod ...

@@ -223,6 +223,41 @@ fn a_refusal_is_reported_and_not_answered_by_the_same_again() {
     assert_eq!(stage.says(ADDRESS), said(&["a"], &[]));
 }
 
+/// Trap 35: what was refused is not declared, so it comes again, as often as it takes; what was accepted does not.
+#[test]
+fn what_was_refused_comes_again_after_a_reconnect() {
+    use crate::delta::Client;
+    let mut stage = Stage::new(vec![workload("a", "1"), workload("b", "1")]);
+    let mut client = Client::new(request(ADDRESS).node.unwrap(), false);
+    // A stream, on which the client cannot read what is in `broken`: what comes on it.
+    let stream = |stage: &mut Stage, client: &mut Client, broken: &[&str]| {
+        stage.subscriber = Subscriber::default();
+        for first in client.connected() {
+            stage.ask(first);
+        }
+        let mut came = Vec::new();
+        while let Some(mut response) = stage.respond() {
+            for resource in &mut response.resources {
+                came.push(resource.name.clone());
+                if broken.contains(&resource.name.as_str()) {
+                    resource.resource.as_mut().unwrap().value = vec![0xff];
+                }
+            }
+            let answer = client.receive(response).unwrap().answer;
+            stage.ask(answer);
+        }
+        came
+    };
+    assert_eq!(stream(&mut stage, &mut client, &[]), ["a", "b"]);
+    // One that is held in its old form, and one that is not held at all.
+    stage.publish(vec![workload("a", "1"), workload("b", "2"), workload("c", "1")]);
+    assert_eq!(stream(&mut stage, &mut client, &["b", "c"]), ["b", "c"]);
+    assert_eq!(stream(&mut stage, &mut client, &["c"]), ["b", "c"]);
+    assert_eq!(stream(&mut stage, &mut client, &[]), ["c"]);
+    assert_eq!(stream(&mut stage, &mut client, &[]), [""; 0]);
+    assert_eq!(client.held(ADDRESS), 3);
+}
+
 /// Trap 38.
 #[test]
 fn policies_go_before_workloads() {
