@@ -10,9 +10,10 @@
 //! | `nameservers` | whom to ask |
 //! | `resolve` | names that ztunnel itself needs for a pod |
 //! | `metrics` | what is counted |
+//! | `serve` | a pod's sockets |
 //!
-//! One worker serves a pod's DNS. This file is its sockets, and the order of things: `Dns::at_once` says all that needs
-//! no waiting, `Dns::later` waits.
+//! One worker serves a pod's DNS. This file is the order of things: `Dns::at_once` says all that needs no waiting,
+//! `Dns::later` waits.
 
 pub mod answer;
 mod cache;
@@ -21,12 +22,11 @@ pub mod message;
 pub(crate) mod metrics;
 mod nameservers;
 mod resolve;
+mod serve;
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,21 +36,17 @@ use mesh_model::workload::Workload;
 use mesh_runtime::metrics::Metrics;
 use mesh_xds::follow::Reader;
 use rand::seq::SliceRandom;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::shared;
-use crate::sockets::{self, Netns, SocketSettings};
-use crate::worker::{Pod, Worker};
+use crate::sockets::{Netns, SocketSettings};
 use answer::{Answer, Names};
 use cache::Cache;
 use message::{Query, Rcode, Unreadable};
 use metrics::{DnsMetrics, Labels};
 use nameservers::Nameservers;
+pub(crate) use serve::{Listeners, listen, tcp, udp};
 
 /// How long an answer from the tables may be remembered.
 const TTL: Duration = Duration::from_secs(30);
@@ -58,10 +54,6 @@ const TTL: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 200;
 /// Most queries of all pods that wait for others at a time.
 const MAX_WAITING_IN_ALL: usize = 4096;
-/// Most connections of one pod to its DNS proxy.
-const MAX_CONNECTIONS: usize = 64;
-/// A connection on which nobody asks is closed (RFC 7766 6.2.3).
-const IDLE: Duration = Duration::from_secs(10);
 /// Failures of one pod that are logged: one in this time, and how many were not.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Over TCP any message fits.
@@ -117,12 +109,6 @@ pub(crate) struct PodDns {
     unlogged: Cell<u64>,
 }
 
-/// A pod's sockets.
-pub(crate) struct Listeners {
-    pub(crate) udp: Vec<std::net::UdpSocket>,
-    pub(crate) tcp: Vec<std::net::TcpListener>,
-}
-
 /// What can be said without waiting.
 #[derive(Debug)]
 enum AtOnce {
@@ -130,74 +116,6 @@ enum AtOnce {
     /// Nothing is said.
     Silence,
     Wait(Query),
-}
-
-/// Makes a pod's sockets.
-///
-/// # Errors
-/// When a port is taken, or rights are missing. That the pod's loopback has no IPv6 is none.
-pub(crate) fn listen(netns: &Netns, address: ProxyAddress, settings: &SocketSettings) -> io::Result<Listeners> {
-    let addresses: Vec<SocketAddr> = match address {
-        ProxyAddress::Address(address) => vec![address],
-        ProxyAddress::Localhost(port) => [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]
-            .into_iter()
-            .filter(|ip| ip.is_ipv4() || settings.ipv6)
-            .map(|ip| SocketAddr::new(ip, port))
-            .collect(),
-    };
-    let mut listeners = Listeners { udp: Vec::new(), tcp: Vec::new() };
-    for address in addresses {
-        let made = netns.run(|| {
-            let tcp = bind(address, Type::STREAM, Protocol::TCP, settings)?;
-            tcp.listen(128)?;
-            Ok((tcp, bind(address, Type::DGRAM, Protocol::UDP, settings)?))
-        });
-        match made {
-            Ok((tcp, udp)) => {
-                listeners.tcp.push(tcp.into());
-                listeners.udp.push(udp.into());
-            }
-            Err(error)
-                if address.is_ipv6()
-                    && matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)) => {}
-            Err(error) => return Err(io::Error::new(error.kind(), format!("DNS proxy on {address}: {error}"))),
-        }
-    }
-    Ok(listeners)
-}
-
-fn bind(address: SocketAddr, kind: Type, protocol: Protocol, settings: &SocketSettings) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(settings.reuse_port)?;
-    sockets::mark(&socket, settings)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// Answers what comes over UDP. It goes on while ztunnel drains: a query that the kernel has given
-/// to this socket would be lost with it, and no other ztunnel would see it.
-pub(crate) async fn udp(worker: Rc<Worker>, pod: Rc<Pod>, socket: std::net::UdpSocket) {
-    let Some(dns) = worker.shared.dns.clone() else { return };
-    let socket = match UdpSocket::from_std(socket) {
-        Ok(socket) => Rc::new(socket),
-        Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot serve DNS"),
-    };
-    dns.serve_udp(pod.dns.clone(), socket).await;
-}
-
-/// Answers what comes over one TCP connection.
-pub(crate) async fn tcp(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
-    let Some(dns) = worker.shared.dns.clone() else { return };
-    let open = &pod.dns.connections;
-    if open.get() >= MAX_CONNECTIONS {
-        let why = format!("the pod has {MAX_CONNECTIONS} connections to its DNS proxy open");
-        return dns.failed(&pod.dns, "", "", "DNS_OVERLOADED", &why);
-    }
-    let _open = Counted::new(open);
-    if let Err(error) = dns.serve_tcp(&pod.dns, tcp, worker.shared.drain.started()).await {
-        tracing::debug!(pod = %pod.info, %error, "DNS over TCP ended");
-    }
 }
 
 impl Dns {
@@ -217,71 +135,6 @@ impl Dns {
             waiting: Semaphore::new(MAX_WAITING_IN_ALL),
             metrics: DnsMetrics::register(metrics),
         })
-    }
-
-    /// Until it is dropped; whatever waits then is dropped with it.
-    async fn serve_udp(self: Arc<Self>, pod: Rc<PodDns>, socket: Rc<UdpSocket>) {
-        let mut waiting = JoinSet::new();
-        // One more than fits, to see what does not.
-        let mut buffer = [0; message::MAX_QUERY + 1];
-        loop {
-            let received = tokio::select! {
-                received = socket.recv_from(&mut buffer) => received,
-                Some(_) = waiting.join_next() => continue,
-            };
-            let (length, from) = match received {
-                Ok(received) => received,
-                Err(error) => {
-                    tracing::warn!(pod = %pod.info, %error, "cannot receive DNS queries");
-                    // Whatever it is, it may last.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let packet = &buffer[..length];
-            let query = match self.at_once(&pod, packet, false) {
-                AtOnce::Silence => continue,
-                AtOnce::Say(answer) => {
-                    send(&socket, &answer, from, &pod.info).await;
-                    continue;
-                }
-                AtOnce::Wait(query) => query,
-            };
-            let (dns, pod, socket, packet) = (self.clone(), pod.clone(), socket.clone(), packet.to_vec());
-            waiting.spawn_local(async move {
-                let answer = dns.later(&pod, &packet, &query, false).await;
-                send(&socket, &answer, from, &pod.info).await;
-            });
-        }
-    }
-
-    async fn serve_tcp(&self, pod: &PodDns, mut tcp: TcpStream, draining: impl Future<Output = ()>) -> io::Result<()> {
-        tokio::pin!(draining);
-        loop {
-            let length = tokio::select! {
-                length = timeout(IDLE, tcp.read_u16()) => length,
-                // What nobody asks anything on must not hold up the drain.
-                () = &mut draining => return Ok(()),
-            };
-            let length = match length {
-                Ok(Ok(length)) => usize::from(length),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Ok(()),
-            };
-            if length > message::MAX_QUERY {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a query of {length} bytes")));
-            }
-            let mut packet = vec![0; length];
-            timeout(IDLE, tcp.read_exact(&mut packet)).await??;
-            let answer = match self.at_once(pod, &packet, true) {
-                AtOnce::Silence => return Ok(()),
-                AtOnce::Say(answer) => answer,
-                AtOnce::Wait(query) => self.later(pod, &packet, &query, true).await,
-            };
-            let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-            timeout(IDLE, tcp.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())).await??;
-        }
     }
 
     /// What can be said without waiting: no to what cannot be read, what the tables know, what others said before.
@@ -456,13 +309,6 @@ impl Drop for Counted<'_> {
 
 fn name(query: &Query) -> &str {
     query.question.as_ref().map_or("", |question| &question.name)
-}
-
-/// If it cannot be sent, the client asks again.
-async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr, pod: &PodInfo) {
-    if let Err(error) = socket.send_to(answer, to).await {
-        tracing::debug!(%pod, %to, %error, "an answer to a DNS query was not sent");
-    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,18 @@
 //! marking sockets needs rights even where the namespace is one's own.
 
 use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
 
 use mesh_model::address::{NamespacedName, NetworkAddress};
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
 use mesh_xds::follow;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
 
 use super::message::kind::{A, AAAA};
 use super::message::tests::{query, read_answer, response, with_edns};
