@@ -309,28 +309,22 @@ pub fn is_revoked(error: &(dyn std::error::Error + 'static)) -> bool {
 /// The parts of a verifier that are the provider's, the same for clients and servers.
 macro_rules! signatures_by_provider {
     () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &self.chain.provider.signature_verification_algorithms;
-            verify_tls12_signature(message, certificate, signature, algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &self.chain.provider.signature_verification_algorithms;
-            verify_tls13_signature(message, certificate, signature, algorithms)
-        }
+        signatures_by_provider!(verify_tls12_signature);
+        signatures_by_provider!(verify_tls13_signature);
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.chain.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
+    // The method of this name calls the function of this name.
+    ($verify:ident) => {
+        fn $verify(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            $verify(message, certificate, signature, &self.chain.provider.signature_verification_algorithms)
         }
     };
 }
