@@ -198,7 +198,8 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     )?;
 
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
-    tokio::spawn(report::gone::follow(shared.traffic.clone(), tables.clone()));
+    let dns_metrics = shared.dns.as_ref().map(|dns| dns.metrics().clone());
+    tokio::spawn(report::gone::follow(shared.traffic.clone(), dns_metrics, tables.clone()));
 
     let synced = tables.synced();
     match &config.xds {

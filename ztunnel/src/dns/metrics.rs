@@ -1,6 +1,8 @@
-//! What is counted about DNS. Names and labels are upstream's.
+//! What is counted about DNS. Names and labels are upstream's. Label sets are bounded: those of clients that are gone are
+//! forgotten, and beyond [`MOST`] clients are counted as `other`.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh_model::workload::Workload;
@@ -10,6 +12,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+/// The client of which nothing is known.
+pub(crate) const UNKNOWN: &str = "unknown";
+/// Most label sets. Each takes up to a dozen lines of a scrape.
+const MOST: usize = 2_000;
+/// Looks at which a client was gone before its sets are forgotten: last values are to be read.
+const LOOKS: u8 = 3;
+
 /// The counters.
 #[derive(Clone)]
 pub(crate) struct DnsMetrics {
@@ -18,6 +27,8 @@ pub(crate) struct DnsMetrics {
     failures: Family<Labels, Counter>,
     reasons: Family<[(&'static str, &'static str); 1], Counter>,
     duration: Family<Labels, Histogram, fn() -> Histogram>,
+    /// The sets that are counted, and at how many looks their clients were gone.
+    sets: Arc<Mutex<HashMap<Labels, u8>>>,
 }
 
 /// What each counter is told apart by.
@@ -32,14 +43,17 @@ pub(crate) struct Labels {
 impl Labels {
     /// Of a query of this record type by a client, as far as it is known.
     pub(crate) fn new(kind: Option<u16>, tcp: bool, client: Option<&Workload>) -> Self {
-        let known =
-            |text: Option<&Arc<str>>| text.filter(|t| !t.is_empty()).cloned().unwrap_or_else(|| "unknown".into());
+        let known = |text: Option<&Arc<str>>| text.filter(|t| !t.is_empty()).cloned().unwrap_or_else(|| UNKNOWN.into());
         Self {
             request_query_type: kind.map_or("unknown", type_name),
             request_protocol: if tcp { "tcp" } else { "udp" },
             source_canonical_service: known(client.map(|c| &c.canonical_name)),
             source_canonical_revision: known(client.map(|c| &c.canonical_revision)),
         }
+    }
+
+    fn client(&self) -> (Arc<str>, Arc<str>) {
+        (self.source_canonical_service.clone(), self.source_canonical_revision.clone())
     }
 
     /// The record type's name.
@@ -57,6 +71,7 @@ impl DnsMetrics {
             failures: Family::default(),
             reasons: Family::default(),
             duration: Family::new_with_constructor(histogram),
+            sets: Arc::default(),
         };
         let registry = metrics.registry_mut();
         let name = |name: &str| format!("istio_dns_{name}");
@@ -77,16 +92,54 @@ impl DnsMetrics {
 
     /// A query came.
     pub(crate) fn request(&self, labels: &Labels) {
-        self.requests.get_or_create(labels).inc();
+        self.requests.get_or_create(&self.bounded(labels)).inc();
     }
 
     /// It was forwarded, and answered or not after this time.
     pub(crate) fn forwarded(&self, labels: &Labels, answered: bool, took: Duration) {
+        let labels = &self.bounded(labels);
         self.upstream.get_or_create(labels).inc();
         if !answered {
             self.failures.get_or_create(labels).inc();
         }
         self.duration.get_or_create(labels).observe(took.as_secs_f64());
+    }
+
+    /// The set to count under: this one, if there is room for it.
+    fn bounded(&self, labels: &Labels) -> Labels {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if sets.len() >= MOST && !sets.contains_key(labels) {
+            let other: Arc<str> = "other".into();
+            return Labels {
+                source_canonical_service: other.clone(),
+                source_canonical_revision: other,
+                ..labels.clone()
+            };
+        }
+        sets.entry(labels.clone()).or_default();
+        labels.clone()
+    }
+
+    /// The clients that there are sets of: canonical service and revision.
+    pub(crate) fn clients(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.keys().map(Labels::client).collect()
+    }
+
+    /// Forgets the sets of clients that are `gone`, when they are so for the third time in a row.
+    pub(crate) fn forget(&self, gone: impl Fn(&(Arc<str>, Arc<str>)) -> bool) {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.retain(|labels, looks| {
+            *looks = if gone(&labels.client()) { *looks + 1 } else { 0 };
+            let stays = *looks < LOOKS;
+            if !stays {
+                self.requests.remove(labels);
+                self.upstream.remove(labels);
+                self.failures.remove(labels);
+                self.duration.remove(labels);
+            }
+            stays
+        });
     }
 }
 
@@ -113,5 +166,66 @@ fn type_name(kind: u16) -> &'static str {
         255 => "ANY",
         257 => "CAA",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_runtime::metrics::TextFormat;
+
+    use super::*;
+
+    fn labels(client: &str) -> Labels {
+        Labels::new(Some(1), false, Some(&Workload { canonical_name: client.into(), ..Workload::empty("w") }))
+    }
+
+    fn registered() -> (Metrics, DnsMetrics) {
+        let mut metrics = Metrics::new("ztunnel", "test");
+        let dns = DnsMetrics::register(&mut metrics);
+        (metrics, dns)
+    }
+
+    fn lines(metrics: &Metrics, word: &str) -> usize {
+        let text = metrics.encode(TextFormat::Prometheus).unwrap();
+        text.lines().filter(|line| line.contains(word)).count()
+    }
+
+    #[test]
+    fn clients_that_are_gone_are_forgotten_after_a_while() {
+        let (metrics, dns) = registered();
+        for client in ["stays", "goes"] {
+            dns.request(&labels(client));
+            dns.forwarded(&labels(client), false, Duration::from_millis(1));
+        }
+        let before = lines(&metrics, "\"stays\"");
+        let look = |gone: &str| dns.forget(|(client, _)| **client == *gone);
+        look("goes");
+        look("goes");
+        look("nobody");
+        look("goes");
+        look("goes");
+        assert_eq!(
+            (lines(&metrics, "\"stays\""), lines(&metrics, "\"goes\"")),
+            (before, before),
+            "not for long enough"
+        );
+        look("goes");
+        assert_eq!((lines(&metrics, "\"stays\""), lines(&metrics, "\"goes\"")), (before, 0));
+        assert_eq!(dns.clients().len(), 1);
+        dns.request(&labels("goes"));
+        assert_eq!(lines(&metrics, "\"goes\""), 1, "it counts from nothing");
+    }
+
+    #[test]
+    fn clients_are_bounded() {
+        let (metrics, dns) = registered();
+        for client in 0..MOST + 5 {
+            dns.request(&labels(&format!("client-{client}")));
+        }
+        dns.request(&labels("client-0"));
+        assert_eq!((lines(&metrics, "client-"), dns.clients().len()), (MOST, MOST));
+        let text = metrics.encode(TextFormat::Prometheus).unwrap();
+        let other = text.lines().find(|line| line.contains("\"other\"")).unwrap();
+        assert!(other.ends_with(" 5"), "{other}");
     }
 }

@@ -119,6 +119,11 @@ enum AtOnce {
 }
 
 impl Dns {
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &DnsMetrics {
+        &self.metrics
+    }
+
     /// With nothing counted yet.
     pub(crate) fn new(
         config: &DnsConfig,

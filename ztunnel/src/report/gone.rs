@@ -1,12 +1,16 @@
-//! Label sets of workloads that are gone are forgotten. Where pods come and go under names of their own, as those of
-//! jobs do, each would leave some behind, until there is room for no more.
+//! Label sets of workloads that are gone are forgotten, those of connections and those of DNS. Where pods come and go
+//! under names of their own, as those of jobs do, each would leave some behind, until there is room for no more.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_model::workload::Workload;
 use mesh_runtime::metrics::{TrafficLabels, TrafficMetrics, WorkloadLabels};
 use mesh_xds::follow::Reader;
+
+use crate::dns::metrics::{DnsMetrics, UNKNOWN};
 
 /// How often they are looked for.
 const LOOK: Duration = Duration::from_secs(60);
@@ -14,27 +18,28 @@ const LOOK: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 1024;
 
 /// Forgets them for as long as the process lives.
-pub(crate) async fn follow(traffic: TrafficMetrics, tables: Reader) {
+pub(crate) async fn follow(traffic: TrafficMetrics, dns: Option<DnsMetrics>, tables: Reader) {
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
         traffic.forget(&gone(traffic.idle(), &tables));
+        if let Some(dns) = &dns {
+            let named = |w: &Workload| (w.canonical_name.clone(), w.canonical_revision.clone());
+            let gone = missing(dns.clients().into_iter().collect(), &tables, named);
+            // What is not known at all is not known to be gone.
+            dns.forget(|client| gone.contains(client) && *client.0 != *UNKNOWN);
+        }
     }
 }
 
-/// Those of `sets` at one end of which is a workload that the tables do not tell of, or no more.
-fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLabels>> {
-    let named = |labels: &WorkloadLabels| (labels.namespace.clone(), labels.workload.clone());
-    let ends = |set: &TrafficLabels| [named(&set.source), named(&set.destination)];
-    let mut missing: HashSet<_> = sets.iter().flat_map(|set| ends(set)).collect();
-    // What is not known at all is not known to be gone.
-    missing.retain(|(_, workload)| !workload.is_empty());
+/// Those of `wanted` that no workload of the tables is.
+fn missing<T: Hash + Eq>(mut wanted: HashSet<T>, tables: &Reader, is: impl Fn(&Workload) -> T) -> HashSet<T> {
     let mut seen = 0;
-    while !missing.is_empty() {
+    while !wanted.is_empty() {
         let more = tables.read(|tables| {
             let mut more = 0;
             for workload in tables.workloads().skip(seen).take(AT_ONCE) {
-                missing.remove(&(workload.namespace.clone(), workload.workload_name.clone()));
+                wanted.remove(&is(workload));
                 more += 1;
             }
             more
@@ -44,6 +49,17 @@ fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLa
             break;
         }
     }
+    wanted
+}
+
+/// Those of `sets` at one end of which is a workload that the tables do not tell of, or no more.
+fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLabels>> {
+    let named = |labels: &WorkloadLabels| (labels.namespace.clone(), labels.workload.clone());
+    let ends = |set: &TrafficLabels| [named(&set.source), named(&set.destination)];
+    let mut named: HashSet<_> = sets.iter().flat_map(|set| ends(set)).collect();
+    // What is not known at all is not known to be gone.
+    named.retain(|(_, workload)| !workload.is_empty());
+    let missing = missing(named, tables, |w| (w.namespace.clone(), w.workload_name.clone()));
     sets.retain(|set| ends(set).iter().any(|end| missing.contains(end)));
     sets
 }
@@ -51,7 +67,6 @@ fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLa
 #[cfg(test)]
 mod tests {
     use mesh_model::resource::{Kind, Resource};
-    use mesh_model::workload::Workload;
     use mesh_runtime::metrics::{ConnectionSecurity, Reporter};
 
     use super::*;
