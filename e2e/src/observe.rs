@@ -12,6 +12,13 @@ pub struct Sample {
     pub value: f64,
 }
 
+impl Sample {
+    /// Whether one of its labels begins with this.
+    pub fn names(&self, beginning: &str) -> bool {
+        self.labels.values().any(|value| value.starts_with(beginning))
+    }
+}
+
 /// A scrape.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -63,5 +70,7 @@ mod tests {
         assert_eq!(metrics.sum("a_total", &[("y", "DENY")]), 3.0);
         assert_eq!(metrics.sum("b", &[]), 5.0);
         assert_eq!(metrics.sum("c", &[]), 0.0);
+        let named = |beginning| metrics.samples.iter().filter(|sample| sample.names(beginning)).count();
+        assert_eq!((named("DE"), named("NY"), named("")), (1, 0, 2));
     }
 }
