@@ -1,5 +1,6 @@
 //! Workload ↔ `istio.workload.Workload`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,8 +76,9 @@ pub(crate) fn port(port: u32) -> Result<u16, InvalidWorkload> {
     u16::try_from(port).map_err(|_| InvalidWorkload::Port(port))
 }
 
+/// A number may be there twice, as DNS's is: istiod sends the ports of UDP, too. The last counts, as upstream has it.
 pub(crate) fn ports(ports: Vec<pb::Port>) -> Result<Vec<PortMapping>, InvalidWorkload> {
-    ports
+    let mut all: Vec<PortMapping> = ports
         .into_iter()
         .map(|p| {
             let app_protocol = match pb::AppProtocol::try_from(p.app_protocol) {
@@ -90,7 +92,21 @@ pub(crate) fn ports(ports: Vec<pb::Port>) -> Result<Vec<PortMapping>, InvalidWor
             };
             Ok(PortMapping { service_port: port(p.service_port)?, target_port: port(p.target_port)?, app_protocol })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    if is_any_twice(&all) {
+        let mut seen = HashSet::with_capacity(all.len());
+        all.reverse();
+        all.retain(|p| seen.insert(p.service_port));
+        all.reverse();
+    }
+    Ok(all)
+}
+
+/// Few are compared with each other, which costs nothing; of many it is taken for granted.
+fn is_any_twice(ports: &[PortMapping]) -> bool {
+    const FEW: usize = 16;
+    let twice = |(i, port): (usize, &PortMapping)| ports[..i].iter().any(|p| p.service_port == port.service_port);
+    ports.len() > FEW || ports.iter().enumerate().any(twice)
 }
 
 pub(crate) fn ports_to_wire(ports: &[PortMapping]) -> Vec<pb::Port> {

@@ -1,0 +1,4 @@
+F
+closenearclose.near.svc.cluster.local"
+`*PPB
+HX

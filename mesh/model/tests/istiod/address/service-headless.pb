@@ -1,0 +1,2 @@
+=
+headlessshopheadless.shop.svc.cluster.local*ê?ê?HX

@@ -1,0 +1,4 @@
+D
+localshoplocal.shop.svc.cluster.local"
+`*PPB
+HX

@@ -1,0 +1,6 @@
+
+globalistio-system *
+
+
+
+banned
