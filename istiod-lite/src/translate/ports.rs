@@ -39,19 +39,31 @@ pub(super) fn target_in_pod(port: &ServicePort, pod: &Pod) -> Option<u16> {
     Some(number(named.container_port))
 }
 
-/// What is spoken on a port: `appProtocol` if set, else the port name's first word.
+/// Ports of protocols in which the server speaks first (SMTP, DNS, MySQL, MongoDB): guessing at them breaks them, so
+/// they are TCP unless something else is said.
+const SERVER_FIRST: [i32; 4] = [25, 53, 3306, 27017];
+
+/// What is spoken on a port: `appProtocol` if set, else the port name, of either the first word. As istiod has it.
 pub(super) fn app_protocol(port: &ServicePort) -> AppProtocol {
-    let word = match (port.app_protocol.as_deref(), port.name.as_deref()) {
-        (Some(protocol), _) => protocol,
-        (None, Some(name)) => name.split('-').next().unwrap_or(""),
-        (None, None) => "",
-    };
-    match word.to_ascii_lowercase().as_str() {
-        "http" | "kubernetes.io/ws" => AppProtocol::Http11,
-        "http2" | "kubernetes.io/h2c" => AppProtocol::Http2,
+    match port.app_protocol.as_deref() {
+        Some("kubernetes.io/h2c") => return AppProtocol::Http2,
+        Some("kubernetes.io/ws") => return AppProtocol::Http11,
+        Some("kubernetes.io/wss") => return AppProtocol::Tls,
+        _ => {}
+    }
+    let said = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or("").to_ascii_lowercase();
+    if said.starts_with("grpc-web") {
+        return AppProtocol::Unknown;
+    }
+    match said.split('-').next().unwrap_or("") {
+        "http" => AppProtocol::Http11,
+        "http2" => AppProtocol::Http2,
         "grpc" => AppProtocol::Grpc,
-        "tls" | "https" | "kubernetes.io/wss" => AppProtocol::Tls,
+        "tls" | "https" => AppProtocol::Tls,
         "tcp" => AppProtocol::Tcp,
+        // Said, and of no use here.
+        "udp" | "http_proxy" | "mongo" | "mysql" | "redis" => AppProtocol::Unknown,
+        _ if SERVER_FIRST.contains(&port.port) => AppProtocol::Tcp,
         _ => AppProtocol::Unknown,
     }
 }
@@ -78,8 +90,21 @@ mod tests {
             (None, Some("tcp-db"), AppProtocol::Tcp),
             (Some("kubernetes.io/h2c"), Some("tcp"), AppProtocol::Http2),
             (Some("example.com/own"), Some("http"), AppProtocol::Unknown),
+            (Some("http-own"), Some("tcp"), AppProtocol::Http11),
+            (None, Some("grpc-web"), AppProtocol::Unknown),
+            (None, Some("GRPC-Web-x"), AppProtocol::Unknown),
         ] {
             assert_eq!(app_protocol(&port(app, name)), expected, "{app:?} {name:?}");
+        }
+        for (number, name, expected) in [
+            (53, "dns-tcp", AppProtocol::Tcp),
+            (53, "http-odd", AppProtocol::Http11),
+            (3306, "db", AppProtocol::Tcp),
+            (3306, "mysql", AppProtocol::Unknown),
+            (3307, "db", AppProtocol::Unknown),
+        ] {
+            let port = ServicePort { port: number, ..port(None, Some(name)) };
+            assert_eq!(app_protocol(&port), expected, "{number} {name}");
         }
     }
 }
