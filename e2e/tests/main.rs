@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     e2e::harness::main(|suite| {
         let town = town::shared(Mesh::up);
         wire::trials(suite);
-        names::trials(suite);
+        names::trials(suite, Mesh::up_with);
         reach::trials(suite, &town);
         authorization::trials(suite, &town);
         streams::trials(suite, &town);

@@ -79,20 +79,20 @@ for _ in range(20):
 print(used, 'of', high - low + 1)
 ";
 
-pub(crate) fn trials(suite: &mut Suite) {
-    let mesh = Shared::new(up);
+pub(crate) fn trials(suite: &mut Suite, start: fn(&str, &[&str]) -> Result<Mesh>) {
+    let mesh = Shared::new(move || up(start));
     suite.on(&mesh, "names::a_service_is_found_by_the_names_that_a_resolver_makes", of_the_mesh);
     suite.on(&mesh, "names::what_the_mesh_does_not_know_is_asked_of_the_nodes_server", foreign);
     suite.on(&mesh, "names::ztunnels_own_queries_are_not_taken_for_the_pods", every_port);
 }
 
-fn up() -> Result<Mesh> {
+fn up(start: fn(&str, &[&str]) -> Result<Mesh>) -> Result<Mesh> {
     need_program("python3")?;
     // Of use only until the mesh is up.
     let files = Folder::with("")?;
     files.write("resolv.conf", &format!("nameserver {SERVER_IP}\n"))?;
     let resolv_conf = files.file("resolv.conf").display().to_string();
-    let mesh = Mesh::up_with(
+    let mesh = start(
         &all(&[
             namespace("shop", true),
             namespace("outside", false),

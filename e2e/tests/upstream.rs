@@ -2,7 +2,7 @@
 //! promised under istiod-lite holds there, and so does what only istiod offers.
 //!
 //! Seen red: the comparison by 21 resources, when it was first made; everything with another token than the API server's.
-use crate::{authorization, certificates, reach, town};
+use crate::{authorization, certificates, names, reach, town};
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Shared, Suite};
@@ -18,6 +18,7 @@ pub(crate) fn trials(suite: &mut Suite) {
         let town = town::shared(|yaml| upstream::up(yaml, &[]));
         reach::trials(suite, &town);
         authorization::trials(suite, &town);
+        names::trials(suite, upstream::up);
         suite.on(&town, "a_headless_service_is_its_pods", headless);
         suite.on(&town, "a_service_entry_is_reached_by_its_hostname", service_entry);
         suite.on(&town, "a_waypoint_is_dialled_for_the_service_that_names_it", waypoint);

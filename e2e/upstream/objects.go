@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"io/fs"
 	"log"
 	"os"
@@ -85,14 +87,17 @@ func (s *source) below(root string) objects {
 		}
 		content, err := os.ReadFile(path)
 		was := s.files[path]
-		if err == nil && was.objects != nil && bytes.Equal(content, was.content) {
-			now[path] = was
-		} else if read, err := parse(content); err == nil {
-			now[path] = file{content, read}
-		} else {
-			log.Printf("%s: %v (what was last good stays)", path, err)
-			now[path] = file{content, was.objects}
+		var read objects
+		switch {
+		case err != nil || was.content != nil && bytes.Equal(content, was.content):
+			read = was.objects
+		default:
+			if read, err = parse(content); err != nil {
+				log.Printf("%s: %v (what was last good stays)", path, err)
+				read = was.objects
+			}
 		}
+		now[path] = file{content, read}
 		for key, o := range now[path].objects {
 			all[key] = o.DeepCopy()
 		}
@@ -118,7 +123,7 @@ func parse(content []byte) (objects, error) {
 	for {
 		o := &unstructured.Unstructured{}
 		switch err := decoder.Decode(o); {
-		case err != nil && err.Error() == "EOF":
+		case errors.Is(err, io.EOF):
 			return all, nil
 		case err != nil:
 			return nil, err
