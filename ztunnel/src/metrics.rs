@@ -92,19 +92,18 @@ impl RevocationMetrics {
         let registry = metrics.registry_mut();
         let help = "Connections refused or cut because the peer's certificate is revoked";
         registry.register("istio_crl_policy_rejections", help, this.rejections.clone());
-        let help = "Connections that stay when the peer's certificate is revoked later";
+        let help = "Connections that stay when the peer's certificate is revoked later: none";
         registry.register("istio_crl_untracked_connections", help, this.untracked.clone());
+        for reporter in [Reporter::Source, Reporter::Destination] {
+            // To be seen as 0.
+            drop(this.untracked.get_or_create(&[("reporter", reporter.as_str())]));
+        }
         this
     }
 
     /// A revoked peer was refused, or cut.
     pub(crate) fn rejected(&self, reporter: Reporter) {
         self.rejections.get_or_create(&[("reporter", reporter.as_str())]).inc();
-    }
-
-    /// A connection was made that will not be asked about again.
-    pub(crate) fn untracked(&self, reporter: Reporter) {
-        self.untracked.get_or_create(&[("reporter", reporter.as_str())]).inc();
     }
 }
 

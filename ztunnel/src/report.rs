@@ -16,7 +16,7 @@ use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::service::Service;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
-use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, Reporter, ResponseFlags};
+use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
 
 pub(crate) use self::party::Party;
 use self::party::Who;
@@ -156,15 +156,18 @@ impl Report {
         self.end(ResponseFlags::Deny, Some("POLICY_CHANGED"), Some(&error));
     }
 
-    /// It was open and its caller's certificate was taken back.
-    pub(crate) fn revoked(mut self) {
-        self.shared.revocation.rejected(Reporter::Destination);
-        let error = "connection closed because the caller's certificate has been revoked";
-        self.end(ResponseFlags::CertRevoked, Some("CERT_REVOKED"), Some(&error));
+    /// It was open and the certificate at its other end was taken back.
+    pub(crate) fn revoked(self) {
+        let whose = if self.traffic.outbound { "server" } else { "caller" };
+        let error = format!("connection closed because the {whose}'s certificate has been revoked");
+        self.failed(ResponseFlags::CertRevoked, "CERT_REVOKED", &error);
     }
 
     /// It could not be opened.
     pub(crate) fn failed(mut self, flags: ResponseFlags, code: &'static str, error: &dyn Display) {
+        if flags == ResponseFlags::CertRevoked {
+            self.shared.revocation.rejected(counters::reporter(&self.traffic));
+        }
         self.end(flags, Some(code), Some(error));
     }
 

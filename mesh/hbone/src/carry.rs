@@ -63,8 +63,8 @@ pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: Rc<dyn Co
     let forth = async {
         match to_tunnel(&tcp, &mut tunnel.sender, &*count).await {
             // The peer takes no more, but may have answered in full before it said so: the way back tells, by its
-            // end or by the same reset.
-            Err(CarryError::Tunnel(_)) => Ok(()),
+            // end or by the same reset. A peer that is cut off may still be owed the rest.
+            Err(CarryError::Tunnel(error)) if error != TunnelError::Revoked => Ok(()),
             other => {
                 said_all.set(true);
                 other

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, StatusCode};
+use mesh_identity::revocation::PeerWatch;
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
 use rustls::ClientConfig;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::Settings;
 use crate::connect::REASON_HEADER;
 use crate::http2::driver::Driver;
-use crate::http2::state::{Broken, Role, Shared};
+use crate::http2::state::{Broken, Over, Role, Shared};
 use crate::stream::{StreamHandle, Tunnel};
 use crate::tls::handshake;
 
@@ -59,6 +60,9 @@ pub enum OpenError {
         /// The reason code that a server of ours adds.
         reason: Option<String>,
     },
+    /// The peer's certificate was taken back before it answered.
+    #[error("the server's certificate has been revoked")]
+    Revoked,
     /// The connection ended before the peer looked at the request: another connection may serve it.
     #[error("the pooled connection was closed")]
     Closed,
@@ -98,6 +102,10 @@ impl Drop for Use {
     }
 }
 
+fn ended(over: Over) {
+    tracing::debug!(%over, "HBONE connection ended");
+}
+
 impl Client {
     /// Proves the peer over `transport`, a TCP connection or a tunnel, and speaks HTTP/2 with it. Its driver runs as a
     /// task of this thread's `LocalSet`.
@@ -105,11 +113,57 @@ impl Client {
     /// # Errors
     /// When the peer cannot be proven or does not answer in time.
     pub async fn handshake<T>(
-        mut transport: T,
+        transport: T,
         config: Arc<ClientConfig>,
         expected: &[SpiffeId],
         settings: &Settings,
     ) -> Result<Self, OpenError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (client, driver) = Self::prove(transport, config, expected, settings).await?;
+        tokio::task::spawn_local(async move { ended(driver.await) });
+        Ok(client)
+    }
+
+    /// [`Client::handshake`] with a peer that is cut off, and every tunnel to it, once its certificate is revoked.
+    ///
+    /// # Errors
+    /// As [`Client::handshake`].
+    pub async fn handshake_watched<T>(
+        transport: T,
+        mut watch: PeerWatch,
+        expected: &[SpiffeId],
+        settings: &Settings,
+    ) -> Result<Self, OpenError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let config = watch.client_config(expected);
+        if !watch.is_on() {
+            return Self::handshake(transport, config, expected, settings).await;
+        }
+        let (client, mut driver) = Self::prove(transport, config, expected, settings).await?;
+        let (connection, peer) = (client.0.connection.clone(), client.0.peer.clone());
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                over = &mut driver => return ended(over),
+                () = watch.revoked() => {}
+            }
+            let peer = peer.as_ref().map(tracing::field::display);
+            tracing::warn!(peer, "the server's certificate is revoked: connection cut");
+            connection.borrow_mut().revoke();
+            ended(driver.await);
+        });
+        Ok(client)
+    }
+
+    async fn prove<T>(
+        mut transport: T,
+        config: Arc<ClientConfig>,
+        expected: &[SpiffeId],
+        settings: &Settings,
+    ) -> Result<(Self, Driver<T>), OpenError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -125,11 +179,8 @@ impl Client {
         let driver =
             Driver::new(transport, Role::Client, Rc::new(settings.clone()), established).map_err(tls_failed)?;
         let connection = driver.shared();
-        tokio::task::spawn_local(async move {
-            let over = driver.await;
-            tracing::debug!(%over, "HBONE connection ended");
-        });
-        Ok(Self(Rc::new(Handle { connection, idle_since: Rc::new(Cell::new(Instant::now())), peer })))
+        let client = Self(Rc::new(Handle { connection, idle_since: Rc::new(Cell::new(Instant::now())), peer }));
+        Ok((client, driver))
     }
 
     /// True while another tunnel can be opened on it.
@@ -166,6 +217,7 @@ impl Client {
         let (status, headers) = answer.map_err(|broken| match broken {
             // Nobody has answered yet, and nobody has sent a byte: another connection may serve it.
             Broken::Unprocessed | Broken::Lost => OpenError::Closed,
+            Broken::Revoked => OpenError::Revoked,
             Broken::Reset(code) => OpenError::Http2(format!("the peer reset the request with code {code}")),
         })?;
         if status != StatusCode::OK {

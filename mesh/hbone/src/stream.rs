@@ -20,6 +20,9 @@ pub enum TunnelError {
     /// The connection under it ended.
     #[error("the connection that carried the tunnel was lost")]
     Lost,
+    /// The peer's certificate was taken back while the tunnel was open.
+    #[error("connection closed because the server's certificate has been revoked")]
+    Revoked,
     /// The connection under it ended, and why.
     #[error("{0}")]
     Connection(String),
@@ -30,6 +33,7 @@ impl From<Broken> for TunnelError {
         match broken {
             Broken::Reset(code) => Self::Reset(code),
             Broken::Unprocessed | Broken::Lost => Self::Lost,
+            Broken::Revoked => Self::Revoked,
         }
     }
 }

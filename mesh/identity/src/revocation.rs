@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use mesh_model::identity::SpiffeId;
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use webpki::{
     UnknownStatusPolicy,
 };
 
-use crate::tls::Credentials;
+use crate::tls::{Chain, Credentials};
 
 /// The most that is read of the file: some 400,000 revoked certificates.
 const MAX_BYTES: u64 = 16 << 20;
@@ -71,35 +72,44 @@ struct Lists {
 
 /// What a peer has proven itself with: kept with a connection, to be judged again when lists change.
 #[derive(Clone, Debug, Default)]
-pub struct PeerChain(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
+pub(crate) struct Proof(Arc<OnceLock<Proven>>);
 
-impl PeerChain {
-    pub(crate) fn set(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
-        let chain = std::iter::once(leaf).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+/// A peer's certificates, its own first, and what found them good.
+#[derive(Debug)]
+struct Proven {
+    certificates: Vec<CertificateDer<'static>>,
+    by: Arc<Chain>,
+}
+
+impl Proof {
+    pub(crate) fn set(&self, by: &Arc<Chain>, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
+        let certificates = std::iter::once(leaf).chain(intermediates).map(|c| c.clone().into_owned()).collect();
         // A connection has one handshake.
-        let _ = self.0.set(chain);
+        let _ = self.0.set(Proven { certificates, by: by.clone() });
     }
 
-    /// Leaf first; `None` before the handshake.
-    pub(crate) fn get(&self) -> Option<(&CertificateDer<'static>, &[CertificateDer<'static>])> {
-        self.0.get()?.split_first()
+    /// Whether it would be refused now because it is revoked; false before the handshake.
+    fn is_revoked(&self) -> bool {
+        self.0.get().is_some_and(|Proven { certificates, by }| {
+            certificates.split_first().is_some_and(|(leaf, intermediates)| by.has_revoked(leaf, intermediates))
+        })
     }
 }
 
-/// Follows, for one connection that is accepted, whether its client is revoked while it is there.
+/// Follows, for one connection, whether its peer is revoked while it is there.
 #[derive(Debug)]
-pub struct ClientWatch {
+pub struct PeerWatch {
     credentials: Arc<Credentials>,
     /// `None` where nothing is checked.
-    seen: Option<PeerChain>,
+    seen: Option<Proof>,
     changed: watch::Receiver<u64>,
 }
 
-impl ClientWatch {
+impl PeerWatch {
     /// Before the handshake, so that no change of the lists is missed.
     pub fn new(credentials: Arc<Credentials>) -> Self {
         let revocations = credentials.revocations();
-        let seen = revocations.is_on().then(PeerChain::default);
+        let seen = revocations.is_on().then(Proof::default);
         Self { changed: revocations.changed(), seen, credentials }
     }
 
@@ -111,11 +121,24 @@ impl ClientWatch {
         }
     }
 
-    /// Resolves when the client is revoked. May be dropped and called again.
+    /// What to dial it with, as [`Credentials::client_config`].
+    pub fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
+        match &self.seen {
+            Some(seen) => self.credentials.client_config_seeing(expected, seen),
+            None => self.credentials.client_config(expected),
+        }
+    }
+
+    /// Whether anything is checked at all: if not, there is nothing to wait for.
+    pub fn is_on(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Resolves when the peer is revoked. May be dropped and called again.
     pub async fn revoked(&mut self) {
         let Some(seen) = &self.seen else { return std::future::pending().await };
         while self.changed.changed().await.is_ok() {
-            if self.credentials.has_revoked(seen) {
+            if seen.is_revoked() {
                 return;
             }
         }

@@ -22,7 +22,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::certificate::{WorkloadCertificate, spiffe_ids_of};
-use crate::revocation::{PeerChain, Revocations};
+use crate::revocation::{Proof, Revocations};
 
 /// HBONE is HTTP/2 and nothing else.
 const ALPN: &[u8] = b"h2";
@@ -124,7 +124,7 @@ impl Credentials {
         let chain = |usage| Arc::new(Chain::new(&certificate, &provider, &options.revocations, usage));
         let (clients, servers) = (chain(KeyUsage::client_auth()), chain(KeyUsage::server_auth()));
         let server = Arc::new(server_config(&certificate, &clients, options, None)?);
-        let nobody = ServerVerifier { chain: servers.clone(), expected: Vec::new() };
+        let nobody = ServerVerifier { chain: servers.clone(), expected: Vec::new(), seen: None };
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(options))?
             .dangerous()
@@ -152,9 +152,8 @@ impl Credentials {
         self.server.clone()
     }
 
-    /// The same for one connection, whose client's certificates are kept in `seen`, to be asked about with
-    /// [`Self::has_revoked`] when the revocation lists change. Some microseconds dearer.
-    pub fn server_config_seeing(&self, seen: &PeerChain) -> Arc<ServerConfig> {
+    /// The same for one connection, whose client's certificates are kept in `seen`. Some microseconds dearer.
+    pub(crate) fn server_config_seeing(&self, seen: &Proof) -> Arc<ServerConfig> {
         // What was built once builds again.
         server_config(&self.certificate, &self.clients, &self.options, Some(seen.clone()))
             .map_or_else(|_| self.server.clone(), Arc::new)
@@ -165,18 +164,20 @@ impl Credentials {
         &self.options.revocations
     }
 
-    /// Whether the client that has proven itself with `seen` would be refused now because it is revoked.
-    pub fn has_revoked(&self, seen: &PeerChain) -> bool {
-        seen.get().is_some_and(|(leaf, intermediates)| {
-            self.clients.verify(leaf, intermediates, UnixTime::now()).is_err_and(|error| is_revoked(&error))
-        })
-    }
-
     /// For dialling with [`dial_name`]: only a server that proves to be one of `expected`; with none expected, no
     /// server at all. Cheap, made for every connection.
     pub fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
+        self.client_config_of(expected, None)
+    }
+
+    /// The same, with the server's certificates kept in `seen`.
+    pub(crate) fn client_config_seeing(&self, expected: &[SpiffeId], seen: &Proof) -> Arc<ClientConfig> {
+        self.client_config_of(expected, Some(seen.clone()))
+    }
+
+    fn client_config_of(&self, expected: &[SpiffeId], seen: Option<Proof>) -> Arc<ClientConfig> {
         let mut config = self.client.clone();
-        let verifier = ServerVerifier { chain: self.servers.clone(), expected: expected.to_vec() };
+        let verifier = ServerVerifier { chain: self.servers.clone(), expected: expected.to_vec(), seen };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         Arc::new(config)
     }
@@ -186,7 +187,7 @@ fn server_config(
     certificate: &WorkloadCertificate,
     clients: &Arc<Chain>,
     options: &TlsOptions,
-    seen: Option<PeerChain>,
+    seen: Option<Proof>,
 ) -> Result<ServerConfig, rustls::Error> {
     let trust_domain = certificate.id().trust_domain().clone();
     let verifier = ClientVerifier { chain: clients.clone(), trust_domain, seen };
@@ -242,7 +243,7 @@ pub(crate) fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
 
 /// Checks that a certificate is genuine, in its time, for this use, and not revoked: the part that both sides share.
 #[derive(Debug)]
-struct Chain {
+pub(crate) struct Chain {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     revocations: Revocations,
@@ -257,6 +258,11 @@ impl Chain {
         usage: KeyUsage,
     ) -> Self {
         Self { roots: own.roots().store().clone(), provider: provider.clone(), revocations: revocations.clone(), usage }
+    }
+
+    /// Whether what was good before would be refused now because it is revoked.
+    pub(crate) fn has_revoked(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
+        self.verify(leaf, intermediates, UnixTime::now()).is_err_and(|error| is_revoked(&error))
     }
 
     fn verify(
@@ -335,7 +341,7 @@ struct ClientVerifier {
     chain: Arc<Chain>,
     trust_domain: Arc<str>,
     /// Where to keep what the client showed.
-    seen: Option<PeerChain>,
+    seen: Option<Proof>,
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -356,7 +362,7 @@ impl ClientCertVerifier for ClientVerifier {
             None => Err(PeerRefused::Nobody.into()),
             Some(id) if *id.trust_domain() == self.trust_domain => {
                 if let Some(seen) = &self.seen {
-                    seen.set(leaf, intermediates);
+                    seen.set(&self.chain, leaf, intermediates);
                 }
                 Ok(ClientCertVerified::assertion())
             }
@@ -372,6 +378,8 @@ impl ClientCertVerifier for ClientVerifier {
 struct ServerVerifier {
     chain: Arc<Chain>,
     expected: Vec<SpiffeId>,
+    /// Where to keep what the server showed.
+    seen: Option<Proof>,
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -386,10 +394,13 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         self.chain.verify(leaf, intermediates, now)?;
         let presented = spiffe_ids_of(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        match presented.iter().any(|id| self.expected.contains(id)) {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(PeerRefused::Identity { expected: self.expected.clone(), presented }.into()),
+        if !presented.iter().any(|id| self.expected.contains(id)) {
+            return Err(PeerRefused::Identity { expected: self.expected.clone(), presented }.into());
         }
+        if let Some(seen) = &self.seen {
+            seen.set(&self.chain, leaf, intermediates);
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     signatures_by_provider!();

@@ -1,6 +1,7 @@
 //! A certificate authority in this process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mesh_identity::certificate::SigningRequest;
@@ -13,6 +14,8 @@ use rcgen::{DistinguishedName, ExtendedKeyUsagePurpose, SanType};
 /// Signs whatever it is asked for.
 pub struct TestCa {
     root: CertifiedIssuer<'static, KeyPair>,
+    /// How many certificates it has signed: each has its number.
+    signed: AtomicU64,
 }
 
 impl Default for TestCa {
@@ -28,7 +31,7 @@ impl TestCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "testkit");
         let key = KeyPair::generate().expect("a key");
-        Self { root: CertifiedIssuer::self_signed(params, key).expect("a root") }
+        Self { root: CertifiedIssuer::self_signed(params, key).expect("a root"), signed: AtomicU64::new(0) }
     }
 
     /// The root as PEM.
@@ -41,11 +44,32 @@ impl TestCa {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).expect("a CSR");
         let now = SystemTime::now();
         csr.params.distinguished_name = DistinguishedName::new();
+        csr.params.serial_number = Some((self.signed.fetch_add(1, Ordering::Relaxed) + 1).into());
         csr.params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().expect("ASCII"))];
         csr.params.not_before = (now - Duration::from_secs(60)).into();
         csr.params.not_after = (now + lifetime).into();
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         vec![csr.signed_by(&self.root).expect("a certificate").pem(), self.root_pem()]
+    }
+
+    /// A revocation list, PEM, that takes certificates back; named by their serial numbers, as text.
+    pub fn revoke(&self, serials: &[&str]) -> String {
+        let (this_update, next_update) = (rcgen::date_time_ymd(2024, 6, 17), rcgen::date_time_ymd(2024, 6, 18));
+        let revoked = |serial: &&str| rcgen::RevokedCertParams {
+            serial_number: serial.parse::<u64>().expect("a number that this CA gave").into(),
+            revocation_time: this_update,
+            reason_code: Some(rcgen::RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update,
+            next_update,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.root).and_then(|list| list.pem()).expect("a list")
     }
 
     /// Credentials of `id`, good for an hour.

@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{AcceptError, Asked, Connection};
-use mesh_identity::revocation::ClientWatch;
+use mesh_identity::revocation::PeerWatch;
 use mesh_identity::tls::is_revoked;
 use mesh_model::address::{Authority, canonical};
 use mesh_model::identity::SpiffeId;
@@ -67,7 +67,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return early.failed("NO_CERTIFICATE", &error),
     };
     let settings = &shared.config.hbone;
-    let mut client = ClientWatch::new(credentials);
+    let mut client = PeerWatch::new(credentials);
     let mut connection = match Box::pin(Connection::accept(tcp, client.server_config(), settings)).await {
         Ok(connection) => connection,
         Err(error) => {

@@ -92,7 +92,6 @@ async fn names_types_and_labels_are_the_contracts() {
     traffic.open(&labels).closed(ResponseFlags::Connect);
     reasons.count(Direction::Inbound, "BAD_REQUEST");
     revocation.rejected(Reporter::Source);
-    revocation.untracked(Reporter::Source);
     xds.message("type.googleapis.com/istio.workload.Address", 1);
     xds.ended(XdsEnd::Error);
     let names = NameMetrics::register(&mut metrics);

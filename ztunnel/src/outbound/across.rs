@@ -4,12 +4,14 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::Request;
 use mesh_hbone::Settings;
 use mesh_hbone::client::{Client, OpenError, Opened};
 use mesh_hbone::duplex::Duplex;
 use mesh_hbone::pool::{Key, Pool};
+use mesh_identity::revocation::PeerWatch;
 use mesh_identity::tls::Credentials;
 use mesh_model::identity::SpiffeId;
 
@@ -46,7 +48,7 @@ pub(crate) async fn open<F>(
     key: &Key,
     expected: &[SpiffeId],
     requests: Requests,
-    credentials: &Credentials,
+    credentials: Arc<Credentials>,
     settings: &Settings,
     connect: impl Fn() -> F,
 ) -> Result<(Opened, Option<SpiffeId>), AcrossError>
@@ -55,8 +57,8 @@ where
 {
     let failed = |behind| move |error| AcrossError { gateway: key.peer, behind, error };
     let (outer, _gateway) = pool.open(key, requests.outer, connect).await.map_err(failed(false))?;
-    let config = credentials.client_config(expected);
-    let inner = Client::handshake(Duplex::new(outer.tunnel), config, expected, settings).await;
+    let watch = PeerWatch::new(credentials);
+    let inner = Client::handshake_watched(Duplex::new(outer.tunnel), watch, expected, settings).await;
     let mut inner = inner.map_err(failed(true))?;
     let peer = inner.peer().cloned();
     let opened = inner.open(requests.inner).await.map_err(failed(true))?;

@@ -15,13 +15,15 @@ use mesh_hbone::carry::{self, CarryError};
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
+use mesh_hbone::stream::TunnelError;
+use mesh_identity::revocation::PeerWatch;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::{Reporter, ResponseFlags};
+use mesh_runtime::metrics::ResponseFlags;
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
@@ -157,9 +159,6 @@ async fn tunnel(
         }
         Err(error) => {
             let (flags, code) = classify(&error);
-            if flags == ResponseFlags::CertRevoked {
-                shared.revocation.rejected(Reporter::Source);
-            }
             report.failed(flags, code, &error);
         }
     }
@@ -203,7 +202,7 @@ async fn across(
         })?;
         let settings = &shared.config.hbone;
         let connect = || connect_to(worker, pod, key);
-        across::open(&pod.pool, key, &expected, requests, &credentials, settings, connect).await.map_err(|error| {
+        across::open(&pod.pool, key, &expected, requests, credentials, settings, connect).await.map_err(|error| {
             let (flags, code) = classify(&error.error);
             (flags, code, error.to_string())
         })
@@ -263,14 +262,11 @@ fn request(
 async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
     let shared = &worker.shared;
     let credentials = shared.certificates.get(&key.source).await.map_err(no_certificate)?;
-    if credentials.revocations().is_on() {
-        shared.revocation.untracked(Reporter::Source);
-    }
     let tcp = sockets::dial(&pod.netns, None, key.peer, &pod.sockets).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
         _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
     })?;
-    Client::handshake(tcp, credentials.client_config(&key.expected), &key.expected, &shared.config.hbone).await
+    Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, &shared.config.hbone).await
 }
 
 fn no_certificate(error: CertificateError) -> OpenError {
@@ -284,6 +280,7 @@ fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
         OpenError::Connect { .. } => (ResponseFlags::Connect, "CONNECT_FAILED"),
         OpenError::ConnectTimeout => (ResponseFlags::NetworkPolicy, "CONNECT_TIMEOUT"),
         OpenError::Tls { error, .. } if is_revoked(&**error) => (ResponseFlags::CertRevoked, "CERT_REVOKED"),
+        OpenError::Revoked => (ResponseFlags::CertRevoked, "CERT_REVOKED"),
         OpenError::Tls { .. } => (ResponseFlags::TlsFailure, "TLS_FAILED"),
         OpenError::HandshakeTimeout => (ResponseFlags::H2HandshakeFailure, "HANDSHAKE_TIMEOUT"),
         OpenError::Http2(_) => (ResponseFlags::H2HandshakeFailure, "HTTP2_FAILED"),
@@ -299,6 +296,7 @@ fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
 pub(crate) fn close(report: Report, result: Result<(), CarryError>) {
     match result {
         Ok(()) => report.closed(),
+        Err(CarryError::Tunnel(TunnelError::Revoked)) => report.revoked(),
         Err(error) => report.broken(&error),
     }
 }

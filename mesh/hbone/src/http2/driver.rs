@@ -113,7 +113,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 let space = kept..kept + READ;
                 let mut read = ReadBuf::new(&mut buffer[space]);
                 if let Err(error) = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read)) {
-                    fail(&self.shared, Over::Transport(Rc::new(error)));
+                    fail(&self.shared, error.into());
                     return Poll::Ready(());
                 }
                 let new = read.filled().len();
@@ -241,15 +241,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
                 this.clock.as_mut().reset(tokio::time::Instant::now() + limit);
             }
         }
-        let written = this.poll_write(cx);
-        if let Poll::Ready(Err(error)) = &written {
-            fail(&this.shared, Over::Transport(Rc::new(io::Error::from(error.kind()))));
-        }
+        let written = this.poll_write(cx).map(|written| written.map_err(|error| fail(&this.shared, error.into())));
         let mut state = this.shared.borrow_mut();
         state.driver = Some(cx.waker().clone());
         match state.over() {
             None => Poll::Pending,
-            Some(over) if written.is_ready() || matches!(over, Over::Transport(_) | Over::Unanswered) => {
+            Some(over)
+                if written.is_ready() || matches!(over, Over::Transport(_) | Over::Unanswered | Over::Revoked) =>
+            {
                 Poll::Ready(over.clone())
             }
             Some(over) => match this.clock.as_mut().poll(cx) {

@@ -22,6 +22,7 @@ use super::outgoing::Outgoing;
 use super::{Code, ConnectionError, DEFAULT_FRAME, DEFAULT_WINDOW, PREFACE};
 use crate::Settings;
 use crate::carry::Count;
+use crate::stream::TunnelError;
 use crate::tls::record::{RecordError, Sealer};
 
 /// Longest header block taken, compressed, with all of its CONTINUATIONs.
@@ -64,6 +65,18 @@ pub(crate) enum Over {
     Unanswered,
     /// Whoever held it let go of it.
     Dropped,
+    /// The peer's certificate was taken back.
+    Revoked,
+}
+
+impl From<io::Error> for Over {
+    /// What a transport failed with; one that is a tunnel itself may have been cut.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(TunnelError::Revoked) => Self::Revoked,
+            _ => Self::Transport(Rc::new(error)),
+        }
+    }
 }
 
 impl std::fmt::Display for Over {
@@ -74,6 +87,7 @@ impl std::fmt::Display for Over {
             Self::Transport(error) => error.fmt(f),
             Self::Unanswered => f.write_str("the peer does not answer PING"),
             Self::Dropped => f.write_str("the connection was given up"),
+            Self::Revoked => f.write_str("the peer's certificate has been revoked"),
         }
     }
 }
@@ -87,6 +101,8 @@ pub(crate) enum Broken {
     Unprocessed,
     /// The connection under it is over.
     Lost,
+    /// As before, because the peer's certificate was taken back.
+    Revoked,
 }
 
 /// What comes to a stream's owner.
@@ -345,12 +361,13 @@ impl State {
         if self.over.is_some() {
             return;
         }
+        let broken = if matches!(why, Over::Revoked) { Broken::Revoked } else { Broken::Lost };
         self.over = Some(why);
         for stream in self.streams.values_mut() {
             // What arrived whole before the end is whole.
             let complete = stream.received_end && stream.sent_end;
             if stream.broken.is_none() && !complete {
-                stream.broken = Some(Broken::Lost);
+                stream.broken = Some(broken);
             }
             stream.wake();
         }
@@ -359,6 +376,13 @@ impl State {
         }
         wake(&mut self.acceptor);
         self.drive();
+    }
+
+    /// Cuts the peer off, and everything it carries: its certificate was taken back.
+    pub(crate) fn revoke(&mut self) {
+        let last = self.last_peers;
+        self.send_go_away(last, Code::None);
+        self.end(Over::Revoked);
     }
 
     pub(crate) fn over(&self) -> Option<&Over> {

@@ -135,23 +135,28 @@ fn forms_and_bounds() {
 
 /// What is open is asked about again when the lists change.
 #[tokio::test]
-async fn a_client_that_is_connected_is_judged_again() {
+async fn a_peer_that_is_connected_is_judged_again() {
     let (ca, lists) = (TestCa::new(), Lists::new());
-    let (cart, pay) = (ca.credentials(CART), lists.credentials(&ca, PAY));
-    lists.write(ca.revoke(&[])).unwrap();
-    let mut watch = ClientWatch::new(Arc::new(pay));
+    let (cart, pay) = (ca.credentials(CART), ca.credentials(PAY));
+    let watch = |name| PeerWatch::new(Arc::new(lists.credentials(&ca, name)));
     let expected = [PAY.parse().unwrap()];
-    handshake(cart.client_config(&expected), watch.server_config()).unwrap();
-    let now = |watch: &mut ClientWatch| {
+    let now = |watch: &mut PeerWatch| {
         let revoked = std::pin::pin!(watch.revoked());
         revoked.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     };
-    assert!(!now(&mut watch));
-    lists.write(ca.revoke(&[leaf(&ca.credentials(CART))])).unwrap();
-    assert!(!now(&mut watch), "another's");
-    lists.write(ca.revoke(&[leaf(&cart)])).unwrap();
-    assert!(now(&mut watch));
-    assert!(!now(&mut ClientWatch::new(Arc::new(ca.credentials(PAY)))), "nothing is checked");
+    lists.write(ca.revoke(&[])).unwrap();
+    let (mut of_client, mut of_server) = (watch(PAY), watch(CART));
+    handshake(cart.client_config(&expected), of_client.server_config()).unwrap();
+    handshake(of_server.client_config(&expected), pay.server_config()).unwrap();
+    for (whose, watch, peer) in [("client", &mut of_client, &cart), ("server", &mut of_server, &pay)] {
+        assert!(!now(watch), "{whose}");
+        lists.write(ca.revoke(&[leaf(&ca.credentials(CART)), leaf(&ca.credentials(PAY))])).unwrap();
+        assert!(!now(watch), "{whose}: others of the same names");
+        lists.write(ca.revoke(&[leaf(peer)])).unwrap();
+        assert!(now(watch), "{whose}");
+    }
+    let mut off = PeerWatch::new(Arc::new(pay));
+    assert!(!off.is_on() && !now(&mut off), "nothing is checked");
 }
 
 /// The file is followed, through the swap of a link as Kubernetes mounts it.

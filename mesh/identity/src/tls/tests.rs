@@ -107,7 +107,7 @@ fn certificates_of_another_root_are_refused_by_both() {
     // A client that would take any server, so the server's own check is what is seen.
     let (cart, pay) = (theirs.credentials(CART), ours.credentials(PAY));
     let mut config = cart.client.clone();
-    let trusting = ServerVerifier { chain: pay.servers.clone(), expected: vec![id(PAY)] };
+    let trusting = ServerVerifier { chain: pay.servers.clone(), expected: vec![id(PAY)], seen: None };
     config.dangerous().set_certificate_verifier(Arc::new(trusting));
     assert_eq!(handshake(Arc::new(config), pay.server_config()).err().unwrap(), forged);
 }
@@ -154,6 +154,7 @@ fn a_client_without_certificate_is_refused() {
         .with_custom_certificate_verifier(Arc::new(ServerVerifier {
             chain: cart.servers.clone(),
             expected: vec![id(PAY)],
+            seen: None,
         }))
         .with_no_client_auth();
     let error = handshake(Arc::new(nobody), ca.credentials(PAY).server_config()).err().unwrap();
@@ -174,6 +175,7 @@ fn older_tls_and_other_suites_only_when_asked() {
             .with_custom_certificate_verifier(Arc::new(ServerVerifier {
                 chain: cart.servers.clone(),
                 expected: vec![id(PAY)],
+                seen: None,
             }))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(cart.certificate().certified_key().clone())));
         c.alpn_protocols = vec![ALPN.to_vec()];

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::StatusCode;
 use mesh_hbone::connect::{self, Context};
@@ -59,7 +58,7 @@ impl Caller {
         let credentials = self.ca.credentials(&self.key.source);
         let settings = Settings::default();
         let connect = || hbone::dial(self.key.peer, &credentials, &self.key.expected, &settings);
-        open(&self.pool, &self.key, expected, requests, &credentials, &settings, connect).await
+        open(&self.pool, &self.key, expected, requests, credentials.clone(), &settings, connect).await
     }
 }
 
