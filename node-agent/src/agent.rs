@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_handoff::agent_end::Event;
+use mesh_runtime::readiness::Part;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::enroll::{Enrolment, Selection, enrolment};
 use crate::enrolled::{self, Redirection, States};
 use crate::metrics::AgentMetrics;
 use crate::operations::{Enrolled, OperationError, Tools, Verified, info};
+use crate::outside::{self, Outside, Why};
 use crate::plugin_server::Call;
 use crate::pods::Pod;
 use crate::reconcile::{Held, Step, Wanted, step};
@@ -52,6 +54,8 @@ pub(crate) struct Agent {
     tools: Arc<Tools>,
     policy: Policy,
     metrics: AgentMetrics,
+    /// Where pods that are outside are told of.
+    ready: Part,
     /// By UID: the pods of the list, and pods gone from it that are still being let go.
     pods: BTreeMap<String, Managed>,
     operations: JoinSet<(String, Done)>,
@@ -59,6 +63,7 @@ pub(crate) struct Agent {
     early: Vec<(Instant, Call)>,
     /// What was last written for others to read.
     published: Option<States>,
+    outside: Vec<Outside>,
 }
 
 /// One pod.
@@ -77,9 +82,9 @@ struct Managed {
     again: bool,
     failures: u32,
     retry_at: Option<Instant>,
-    last_error: Option<String>,
-    /// At the last check the rules were not as they should be, and could not be mended.
-    uncaptured: bool,
+    last_error: Option<(Why, String)>,
+    /// Why, if at the last check the rules were not as they should be and could not be mended.
+    uncaptured: Option<String>,
     callers: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
@@ -91,15 +96,17 @@ enum Done {
 }
 
 impl Agent {
-    pub(crate) fn new(tools: Arc<Tools>, policy: Policy, metrics: AgentMetrics) -> Self {
+    pub(crate) fn new(tools: Arc<Tools>, policy: Policy, metrics: AgentMetrics, ready: Part) -> Self {
         Self {
             tools,
             policy,
             metrics,
+            ready,
             pods: BTreeMap::new(),
             operations: JoinSet::new(),
             early: Vec::new(),
             published: None,
+            outside: Vec::new(),
         }
     }
 
@@ -147,7 +154,7 @@ impl Agent {
                     if was_enabled {
                         self.tools.handoff.hold(&uid, info(&managed.pod), None);
                     }
-                    managed.fail(&error);
+                    managed.fail(Why::from(&error), &error);
                 }
             }
         }
@@ -262,7 +269,7 @@ impl Agent {
                             "ztunnel refused a pod of the snapshot"
                         );
                         managed.complete = false;
-                        managed.fail(&format!("ztunnel refused the pod: {reason}"));
+                        managed.fail(Why::Refused, &format!("ztunnel refused the pod: {reason}"));
                     }
                 }
             }
@@ -295,7 +302,7 @@ impl Agent {
                         if !managed.again {
                             managed.answer(Err(error.to_string()));
                         }
-                        managed.fail(&error);
+                        managed.fail(Why::from(&error), &error);
                     }
                 }
             }
@@ -303,15 +310,15 @@ impl Agent {
                 tracing::info!(pod, uid, because = %managed.enrolment, gone = managed.gone, "let go");
                 managed.held = None;
                 managed.complete = false;
-                managed.uncaptured = false;
+                managed.uncaptured = None;
                 managed.succeed();
             }
             Done::Released(Err(error)) => {
                 tracing::warn!(pod, uid, %error, "not let go; will try again");
                 self.metrics.failure(error.step());
-                managed.fail(&error);
+                managed.fail(Why::from(&error), &error);
             }
-            Done::Verified(Ok(Verified::Captured)) => managed.uncaptured = false,
+            Done::Verified(Ok(Verified::Captured)) => managed.uncaptured = None,
             Done::Verified(Ok(Verified::Moved)) => {
                 tracing::info!(pod, uid, "the pod has a new network namespace");
                 managed.complete = false;
@@ -319,12 +326,12 @@ impl Agent {
             }
             Done::Verified(Ok(Verified::Repaired(missing))) => {
                 tracing::warn!(pod, uid, ?missing, "someone changed the pod's redirection; it is restored");
-                managed.uncaptured = false;
+                managed.uncaptured = None;
                 self.metrics.repaired.inc();
             }
             Done::Verified(Err(error)) => {
                 tracing::warn!(pod, uid, %error, "the pod's redirection is not certain");
-                managed.uncaptured = true;
+                managed.uncaptured = Some(error.to_string());
                 self.metrics.failure(error.step());
             }
         }
@@ -404,11 +411,7 @@ impl Agent {
         let count = |redirection| states.values().filter(|state| state.redirection == redirection).count() as i64;
         self.metrics.enrolled.set(count(Redirection::Enabled));
         self.metrics.pending.set(count(Redirection::Pending));
-        let outside = |managed: &&Managed| {
-            let wanted = !managed.gone && matches!(managed.enrolment, Enrolment::In(_));
-            wanted && (managed.uncaptured || !managed.complete)
-        };
-        self.metrics.not_captured.set(self.pods.values().filter(outside).count() as i64);
+        self.tell_of_outside();
         if self.published.as_ref() == Some(&states) {
             return;
         }
@@ -418,6 +421,22 @@ impl Agent {
                 let file = self.policy.enrolled_file.display();
                 tracing::error!(%error, %file, "cannot write the state of the pods; will try again");
             }
+        }
+    }
+}
+
+impl Agent {
+    /// Which pods are outside, one by one.
+    fn tell_of_outside(&mut self) {
+        let outside: Vec<Outside> = self.pods.values().filter_map(Managed::outside).collect();
+        self.metrics.not_captured.set(outside.len() as i64);
+        match outside::told(&outside) {
+            Some(text) => self.ready.ready_but(text),
+            None => self.ready.ready(),
+        }
+        if outside != self.outside {
+            self.metrics.outside.set(outside.iter().map(|pod| (&*pod.namespace, &*pod.name, pod.why.label())));
+            self.outside = outside;
         }
     }
 }
@@ -460,7 +479,7 @@ impl Managed {
             failures: 0,
             retry_at: None,
             last_error: None,
-            uncaptured: false,
+            uncaptured: None,
             callers: Vec::new(),
         }
     }
@@ -493,11 +512,11 @@ impl Managed {
         self.last_error = None;
     }
 
-    fn fail(&mut self, error: &impl ToString) {
+    fn fail(&mut self, why: Why, error: &impl ToString) {
         let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
         self.failures = self.failures.saturating_add(1);
         self.retry_at = (!std::mem::take(&mut self.again)).then(|| Instant::now() + wait);
-        self.last_error = Some(error.to_string());
+        self.last_error = Some((why, error.to_string()));
     }
 
     fn answer(&mut self, outcome: Result<(), String>) {
@@ -510,14 +529,30 @@ impl Managed {
         let (redirection, reason) = match self.enrolment {
             Enrolment::Out(_) => (Redirection::Disabled, self.enrolment.to_string()),
             Enrolment::In(_) if self.complete => (Redirection::Enabled, self.enrolment.to_string()),
-            Enrolment::In(_) => {
-                let waiting = match self.step() {
-                    Step::AwaitNetns => "the pod has no network namespace yet",
-                    _ => "being enrolled",
-                };
-                (Redirection::Pending, self.last_error.clone().unwrap_or_else(|| waiting.to_owned()))
-            }
+            Enrolment::In(_) => (Redirection::Pending, self.why_pending().1),
         };
         enrolled::Enrolled { redirection, reason }
+    }
+
+    /// Why it is not complete.
+    fn why_pending(&self) -> (Why, String) {
+        let waiting = || match self.step() {
+            Step::AwaitNetns => (Why::NoNetns, "the pod has no network namespace yet".to_owned()),
+            _ => (Why::UnderWay, "being enrolled".to_owned()),
+        };
+        self.last_error.clone().unwrap_or_else(waiting)
+    }
+
+    /// If it should be in the mesh and is not, or not for certain.
+    fn outside(&self) -> Option<Outside> {
+        if self.gone || !matches!(self.enrolment, Enrolment::In(_)) {
+            return None;
+        }
+        let (why, detail) = match &self.uncaptured {
+            _ if !self.complete => self.why_pending(),
+            Some(error) => (Why::RulesLost, error.clone()),
+            None => return None,
+        };
+        Some(Outside { namespace: self.pod.namespace.clone(), name: self.pod.name.clone(), why, detail })
     }
 }

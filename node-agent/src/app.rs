@@ -38,7 +38,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let agent_metrics = AgentMetrics::register(&mut metrics);
     let metrics = Arc::new(metrics);
     let readiness = Readiness::new();
-    let parts = ["pods", "handoff", "plugin"].map(|part| readiness.register(part));
+    let [pods_known, handoff_open, plugin_open, enrolment] =
+        ["pods", "handoff", "plugin", "enrolment"].map(|part| readiness.register(part));
     let (_drain, watch_drain) = drain::new();
     for (port, routes) in [(config.health_port, health(&readiness)), (config.monitoring_port, metrics.routes())] {
         if let Some(port) = port {
@@ -55,7 +56,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         first = pods::known(&mut pods) => first,
         _ = shutdown.requested() => return Ok(()),
     };
-    parts[0].ready();
+    pods_known.ready();
 
     // 3. Make the node's own rules, then take up the pods a predecessor left.
     let handoff = AgentEnd::new();
@@ -75,7 +76,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::warn!(%error, "what the last agent had reached is not known");
         enrolled::States::default()
     });
-    let mut agent = Agent::new(Arc::new(Tools::new(handoff.clone(), probes)), policy, agent_metrics);
+    let mut agent = Agent::new(Arc::new(Tools::new(handoff.clone(), probes)), policy, agent_metrics, enrolment);
     agent.restore(&first, &before).await;
 
     // 4. Only now the snapshot is true: answer ztunnels, then CNI plugins.
@@ -84,12 +85,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         .listen(&config.ztunnel_socket)
         .with_context(|| format!("cannot listen for ztunnel at {}", config.ztunnel_socket.display()))?;
     tasks.spawn(listening.serve(events_sender));
-    parts[1].ready();
+    handoff_open.ready();
     let (calls_sender, calls) = mpsc::channel(CALLS);
     let listener = plugin_server::listen(&config.plugin_socket)
         .with_context(|| format!("cannot listen for the CNI plugin at {}", config.plugin_socket.display()))?;
     tasks.spawn(plugin_server::serve(listener, calls_sender));
-    parts[2].ready();
+    plugin_open.ready();
 
     tracing::info!(node = config.node_name, pods = first.len(), "the node agent is ready");
     let inputs = Inputs { pods, refresh, calls, events };
@@ -110,7 +111,10 @@ fn health(readiness: &Readiness) -> Router {
         .route(Method::GET, "/readyz", "Whether new pods can be enrolled", move |_| {
             let pending: Vec<String> = readiness.pending().iter().map(ToString::to_string).collect();
             let (status, text) = match pending.as_slice() {
-                [] => (StatusCode::OK, "ready\n".to_owned()),
+                [] => {
+                    let remarks: String = readiness.remarks().iter().map(|remark| format!("{remark}\n")).collect();
+                    (StatusCode::OK, format!("ready\n{remarks}"))
+                }
                 pending => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready, pending: {}\n", pending.join(", "))),
             };
             std::future::ready(response(status, "text/plain", text))

@@ -14,6 +14,7 @@
 //! | [`probes`] | the node's own rules, for the kubelet's probes |
 //! | `operations`, `agent` | the steps on one pod; the loop over all |
 //! | [`enrolled`] | how far each pod got, for others to read |
+//! | `outside` | pods that should be in the mesh and are not: why, and what to do (pure) |
 //! | [`cni`], [`plugin_server`], [`plugin_client`] | the CNI plugin's conversations; the plugin is `bin/mesh-cni.rs` |
 //! | [`config`], [`app`] | what was set; wiring |
 //!
@@ -34,6 +35,7 @@ pub mod enrolled;
 mod metrics;
 pub mod netns;
 mod operations;
+mod outside;
 pub mod plugin_client;
 pub mod plugin_server;
 pub mod pods;

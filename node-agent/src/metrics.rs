@@ -1,6 +1,6 @@
 //! What the agent counts. Not the traffic: ztunnel counts that.
 
-use mesh_runtime::metrics::Metrics;
+use mesh_runtime::metrics::{Metrics, PodsInTrouble};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -11,6 +11,7 @@ pub(crate) struct AgentMetrics {
     pub(crate) enrolled: Gauge,
     pub(crate) pending: Gauge,
     pub(crate) not_captured: Gauge,
+    pub(crate) outside: PodsInTrouble,
     pub(crate) ztunnels: Gauge,
     pub(crate) repaired: Counter,
     failures: Family<Vec<(&'static str, &'static str)>, Counter>,
@@ -18,7 +19,9 @@ pub(crate) struct AgentMetrics {
 
 impl AgentMetrics {
     pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
+        let help = "1 for each pod that should be in the mesh and is not, or not for certain";
+        let outside = PodsInTrouble::register(metrics, "ambit_pod_not_captured", help);
+        let this = Self { outside, ..Self::default() };
         let registry = metrics.registry_mut();
         registry.register("ambit_enrolled", "Pods captured and served by ztunnel", this.enrolled.clone());
         registry.register(
@@ -28,7 +31,7 @@ impl AgentMetrics {
         );
         registry.register(
             "ambit_enrolled_not_captured",
-            "Enrolled pods whose redirection rules are not as they should be",
+            "Pods that should be in the mesh and are not, or not for certain",
             this.not_captured.clone(),
         );
         registry.register("ambit_ztunnels_connected", "ztunnels connected to this agent", this.ztunnels.clone());

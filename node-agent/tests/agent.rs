@@ -46,11 +46,19 @@ struct Node {
     shutdown: Shutdown,
     agent: Option<JoinHandle<anyhow::Result<()>>>,
     host_probes: bool,
+    /// Serves `/readyz` and `/metrics`, on the ports that it has by default.
+    observed: bool,
 }
 
 impl Node {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), shutdown: Shutdown::new(), agent: None, host_probes: false }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            shutdown: Shutdown::new(),
+            agent: None,
+            host_probes: false,
+            observed: false,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -65,8 +73,8 @@ impl Node {
             ("ZTUNNEL_UDS_ADDRESS", path("ztunnel.sock")),
             ("CNI_EVENT_ADDRESS", path("pluginevent.sock")),
             ("AMBIENT_HOST_PROBES", self.host_probes.to_string()),
-            ("HEALTH_PORT", "0".to_owned()),
-            ("MONITORING_PORT", "0".to_owned()),
+            ("HEALTH_PORT", if self.observed { "8000" } else { "0" }.to_owned()),
+            ("MONITORING_PORT", if self.observed { "15014" } else { "0" }.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
@@ -267,13 +275,16 @@ async fn a_new_pod_starts_only_when_enrolled() {
     serving.abort();
 }
 
+/// Never silently outside: each pod is told of, by name, with why and what to do; and none of them holds up the others.
 async fn one_bad_pod_holds_up_nobody() {
-    let (netns, mut node) = (Netns::new(), Node::new());
+    let (netns, good, mut node) = (Netns::new(), Netns::new(), Node::new());
+    nlink::Connection::<nlink::Route>::new().unwrap().set_link_up("lo").await.unwrap();
+    node.observed = true;
     let mut bad = pod("u1", "bad", None);
     bad["netns"] = json!("/nonexistent");
     let mut odd = pod("u2", "odd", None);
     odd["netns"] = json!("/dev/null");
-    node.write(&[bad, odd, pod("u3", "sandboxless", None)]);
+    node.write(&[bad, odd, pod("u3", "sandboxless", None), pod("u4", "good", Some(&good))]);
     node.start();
     let (mut ztunnel, _) = node.ztunnel().await;
     let json = || -> Value { serde_json::from_slice(&std::fs::read(node.path("enrolled.json")).unwrap()).unwrap() };
@@ -284,11 +295,46 @@ async fn one_bad_pod_holds_up_nobody() {
     assert!(reason("u1").contains("/nonexistent"), "{}", reason("u1"));
     assert!(reason("u2").contains("not a namespace"), "{}", reason("u2"));
     assert!(reason("u3").contains("no network namespace yet"), "{}", reason("u3"));
+    node.state("u4", "enabled").await;
+    let told = get(8000, "/readyz").await;
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("ready\n"), "{told}");
+    assert!(
+        told.contains("3 pods should be in the mesh and are not: ns/bad because ") && !told.contains("good"),
+        "{told}"
+    );
+    assert!(told.contains("/nonexistent") && told.contains("(to do: delete the pod"), "{told}");
+    assert!(told.contains("ns/sandboxless because the pod has no network namespace yet"), "{told}");
+    let metric = |name: &str, reason: &str| {
+        format!("ambit_pod_not_captured{{pod_namespace=\"ns\",pod_name=\"{name}\",reason=\"{reason}\"}} 1\n")
+    };
+    let lines = [metric("bad", "netns"), metric("odd", "netns"), metric("sandboxless", "no_netns")];
+    let metrics = get(15014, "/metrics").await;
+    assert!(lines.iter().all(|line| metrics.contains(line)) && metrics.contains("ambit_enrolled 1\n"), "{metrics}");
+    assert!(!metrics.contains("pod_name=\"good\"") && metrics.contains("ambit_enrolled_not_captured 3\n"), "{metrics}");
+
     let mut fixed = pod("u1", "bad", Some(&netns));
     fixed["phase"] = json!("Running");
-    node.write(&[fixed, pod("u2", "odd", None)]);
+    node.write(&[fixed, pod("u4", "good", Some(&good))]);
     expect_add(&mut ztunnel, "u1").await;
     node.state("u1", "enabled").await;
+    patiently("nothing is told of pods that are well or gone", async || {
+        let metrics = get(15014, "/metrics").await;
+        let well = !metrics.contains("ambit_pod_not_captured{") && metrics.contains("ambit_enrolled_not_captured 0\n");
+        (well && get(8000, "/readyz").await.ends_with("ready\n")).then_some(())
+    })
+    .await;
+    node.stop().await;
+}
+
+async fn get(port: u16, path: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    tcp.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 async fn a_pod_may_be_replaced_at_once() {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::{Metrics, Reporter, XdsEnd, XdsMetrics};
+use mesh_runtime::metrics::{Metrics, PodsInTrouble, Reporter, XdsEnd, XdsMetrics};
 use mesh_xds::observe::{End, Observer};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 pub(crate) struct PodMetrics {
     pub(crate) active: Gauge,
     pub(crate) pending: Gauge,
+    pub(crate) not_served: PodsInTrouble,
     pub(crate) pooled: Gauge,
     pub(crate) started: Counter,
     pub(crate) stopped: Counter,
@@ -25,7 +26,9 @@ pub(crate) struct PodMetrics {
 
 impl PodMetrics {
     pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
+        let help = "1 for each pod that was handed over and is not served";
+        let not_served = PodsInTrouble::register(metrics, "ambit_pod_not_served", help);
+        let this = Self { not_served, ..Self::default() };
         let registry = metrics.registry_mut();
         let prefix = |name: &str| format!("workload_manager_{name}");
         registry.register(prefix("active_proxy_count"), "Pods served now", this.active.clone());

@@ -55,6 +55,7 @@ struct Pending {
     info: Arc<PodInfo>,
     netns: Netns,
     error: String,
+    why: &'static str,
     retry: Instant,
     since: Instant,
 }
@@ -176,11 +177,18 @@ impl Pods {
         result.map_err(|e| {
             let error = format!("cannot listen in pod {info}: {e}");
             tracing::error!(%error, "pod is not served; it is tried again");
-            self.pending
-                .insert(uid, Pending { info, netns, error: error.clone(), retry: Instant::now() + RETRY, since });
-            self.metrics.pending.set(self.pending.len() as i64);
+            let why = reason(&e);
+            let retry = Instant::now() + RETRY;
+            self.pending.insert(uid, Pending { info, netns, error: error.clone(), why, retry, since });
+            self.count_pending();
             error
         })
+    }
+
+    fn count_pending(&mut self) {
+        self.metrics.pending.set(self.pending.len() as i64);
+        let lines = self.pending.values().map(|p| (&*p.info.namespace, &*p.info.name, p.why));
+        self.metrics.not_served.set(lines);
     }
 
     fn serve(&mut self, uid: Arc<str>, info: Arc<PodInfo>, netns: Netns) -> io::Result<()> {
@@ -206,7 +214,7 @@ impl Pods {
 
     fn remove(&mut self, uid: &str, why: &str) {
         if self.pending.remove(uid).is_some() {
-            self.metrics.pending.set(self.pending.len() as i64);
+            self.count_pending();
         }
         let Some(serving) = self.serving.remove(uid) else { return };
         for worker in &self.workers {
@@ -237,12 +245,12 @@ impl Pods {
         for uid in due {
             let Some(pending) = self.pending.remove(&uid) else { continue };
             let result = self.serve(uid.clone(), pending.info.clone(), pending.netns.clone());
-            if let Err(error) = result {
-                let error = format!("cannot listen in pod {}: {error}", pending.info);
-                self.pending.insert(uid, Pending { error, retry: now + RETRY, ..pending });
+            if let Err(e) = result {
+                let error = format!("cannot listen in pod {}: {e}", pending.info);
+                self.pending.insert(uid, Pending { error, why: reason(&e), retry: now + RETRY, ..pending });
             }
         }
-        self.metrics.pending.set(self.pending.len() as i64);
+        self.count_pending();
     }
 
     fn say_ready(&self, ready: &Part, snapshot_sent: bool) {
@@ -263,6 +271,15 @@ pub(crate) async fn once_complete<T>(mut complete: watch::Receiver<bool>, serve:
         std::future::pending::<()>().await;
     }
     serve.await
+}
+
+/// The word in metrics for why a pod cannot be listened in.
+fn reason(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "port_in_use",
+        io::ErrorKind::PermissionDenied => "not_permitted",
+        _ => "cannot_listen",
+    }
 }
 
 /// What is said of this node's pods.
@@ -305,72 +322,4 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Poll;
-
-    use mesh_handoff::{AgentEnd, agent_end::Event};
-    use mesh_runtime::config::Env;
-    use mesh_runtime::readiness::Readiness;
-
-    use super::*;
-
-    /// Trap 59. Pods, and with them their listeners, come by the agent only.
-    #[tokio::test]
-    async fn no_pod_is_served_before_the_tables_are_complete() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("agent.sock");
-        let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(AgentEnd::new().listen(&socket).unwrap().serve(events));
-        let config = Config::from_env(&Env::from_iter([("INPOD_UDS", socket.to_str().unwrap())])).unwrap();
-        let (mut tables, reader) = mesh_xds::follow::tables();
-        let (_drain, draining) = drain::new();
-        let readiness = Readiness::new();
-        let ready = readiness.register("node agent");
-        let pods = Pods::new(&[], config, PodMetrics::default(), draining);
-        let mut follow = Box::pin(once_complete(reader.synced(), pods.follow(ready)));
-        // As often as anybody likes: it waits for the tables, and has not so much as said hello to the agent.
-        for _ in 0..100 {
-            let looked = std::future::poll_fn(|cx| Poll::Ready(follow.as_mut().poll(cx).is_pending())).await;
-            assert!(looked);
-            tokio::task::yield_now().await;
-        }
-        assert!(heard.try_recv().is_err() && !readiness.is_ready());
-        tables.synced();
-        let event = tokio::select! {
-            event = heard.recv() => event,
-            _ = follow => None,
-        };
-        assert!(matches!(event, Some(Event::Connected { pods: 0, .. })), "{event:?}");
-    }
-
-    /// Never silently outside: the pods are named, and not more of them than a line holds.
-    #[test]
-    fn pods_that_are_not_served_are_named() {
-        let pods: Vec<PodInfo> = (0..25)
-            .map(|i| PodInfo { name: format!("web-{i}"), namespace: "shop".into(), service_account: "web".into() })
-            .collect();
-        let detail = |n: usize| pods_not_served(pods.iter().take(n).map(|pod| (pod, "no such namespace")));
-        assert_eq!(detail(0), None);
-        let two = detail(2).unwrap();
-        assert!(two.starts_with("2 pods not served: ") && two.contains("web-0") && two.contains("web-1"), "{two}");
-        assert!(two.ends_with("; the first because no such namespace"), "{two}");
-        let many = detail(25).unwrap();
-        assert!(many.contains("shop/web-9 and 15 more; ") && !many.contains("web-10"), "{many}");
-    }
-
-    /// Contract 2.5 and Trap 7, and what they do not say: it ends.
-    #[test]
-    fn a_pod_that_cannot_be_served_holds_nobody_up_for_long() {
-        let not_ready = |text: &str| Said::NotReady(text.to_owned());
-        for (snapshot_sent, youngest, expected) in [
-            (false, None, not_ready("waiting for the node agent's snapshot")),
-            (false, Some(PATIENCE), not_ready("waiting for the node agent's snapshot")),
-            (true, None, Said::Ready),
-            (true, Some(PATIENCE / 2), not_ready("a pod")),
-            (true, Some(PATIENCE), Said::ReadyBut("a pod".to_owned())),
-        ] {
-            let pending = youngest.map(|_| "a pod".to_owned());
-            assert_eq!(said(snapshot_sent, pending, youngest), expected, "{snapshot_sent} {youngest:?}");
-        }
-    }
-}
+mod tests;

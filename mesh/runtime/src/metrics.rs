@@ -19,6 +19,7 @@
 
 mod executor;
 mod labels;
+mod pods;
 mod process;
 mod text_format;
 mod traffic;
@@ -33,6 +34,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
+pub use pods::PodsInTrouble;
 use text_format::Prometheus;
 pub use text_format::TextFormat;
 pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};

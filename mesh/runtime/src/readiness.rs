@@ -68,7 +68,7 @@ impl Readiness {
     }
 
     /// What the parts that are ready have to say all the same.
-    fn remarks(&self) -> Vec<Pending> {
+    pub fn remarks(&self) -> Vec<Pending> {
         let parts = self.parts.borrow();
         let remarks = parts.iter().filter(|part| part.ready && part.detail.is_some());
         remarks.map(|part| Pending { name: part.name.clone(), detail: part.detail.clone() }).collect()
