@@ -35,7 +35,7 @@ use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
 use crate::sockets;
-use crate::worker::{Pod, Worker};
+use crate::worker::{Pod, Worker, stopped};
 use admit::Admitted;
 
 /// How long a connection that is cut may take to say so to its caller.
@@ -166,6 +166,9 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     report.opened();
     let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.count_from_server()), cut);
     let carried = tokio::select! {
+        biased;
+        // Before the connection that carries it is lost for the same reason. Its report tells, as it is dropped.
+        () = stopped(pod.stopping()) => return,
         carried = carried => carried,
         Ok(_) = revoked.wait_for(|revoked| *revoked) => return report.revoked(),
     };

@@ -10,6 +10,7 @@ use mesh_handoff::PodInfo;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_identity::store::{Store, StoreOptions};
+use mesh_identity::tls::Credentials;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use mesh_model::policy::{Action, Policy, Scope};
 use mesh_model::resource::Resource;
@@ -37,6 +38,8 @@ use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
 
+mod life;
+
 const CART: &str = "cart.shop.svc.cluster.local";
 
 /// A worker with pods of namespace `shop`, each of a service account of its name.
@@ -45,6 +48,8 @@ struct Ztunnel {
     worker: Handle,
     sockets: SocketSettings,
     tables: follow::Writer,
+    certificates: Store,
+    metrics: Metrics,
     log: MemoryLines,
     _drain: drain::Trigger,
 }
@@ -63,6 +68,10 @@ impl Ztunnel {
     }
 
     fn with(settings: &[(&str, &str)]) -> Self {
+        Self::with_options(settings, StoreOptions::default())
+    }
+
+    fn with_options(settings: &[(&str, &str)], options: StoreOptions) -> Self {
         let ca = Arc::new(TestCa::new());
         let (tables, reader) = follow::tables();
         let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
@@ -75,12 +84,13 @@ impl Ztunnel {
         let nowhere = std::path::Path::new("/nonexistent");
         let dns = config.dns.as_ref();
         let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
+        let certificates = Store::new(&runtime, ca.clone(), options);
         let shared = Shared {
             quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
             config,
             tables: reader,
             demand: None,
-            certificates: Store::new(&runtime, ca.clone(), StoreOptions::default()),
+            certificates: certificates.clone(),
             names: crate::names::Names::default(),
             names_asked: NameMetrics::register(&mut metrics),
             traffic: TrafficMetrics::register(&mut metrics),
@@ -93,7 +103,7 @@ impl Ztunnel {
         };
         let sockets = shared.config.sockets.clone();
         let worker = worker::start(0, Arc::new(shared)).unwrap();
-        Self { ca, worker, sockets, tables, log, _drain: drain }
+        Self { ca, worker, sockets, tables, certificates, metrics, log, _drain: drain }
     }
 
     fn serve(&self, name: &str) -> Ports {
@@ -209,9 +219,34 @@ async fn application() -> u16 {
     tcp::shouting().await.port()
 }
 
+/// Answers the upper case of every piece as it comes.
+async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    spawn_local(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            spawn_local(async move {
+                let mut piece = [0; 4096];
+                while let Ok(n @ 1..) = tcp.read(&mut piece).await {
+                    piece[..n].make_ascii_uppercase();
+                    if tcp.write_all(&piece[..n]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
 /// The gateway of a network, `shop/gw`: whatever it is asked for is at `to`.
 async fn gateway(ca: &TestCa, to: SocketAddr) -> SocketAddr {
-    let server = hbone::serve(ca.credentials(&id("gw")), Default::default(), move |_, asked| let_in(asked, to, ""));
+    gateway_of(ca.credentials(&id("gw")), to).await
+}
+
+async fn gateway_of(credentials: Arc<Credentials>, to: SocketAddr) -> SocketAddr {
+    let server = hbone::serve(credentials, Default::default(), move |_, asked| let_in(asked, to, ""));
     server.await.address
 }
 
@@ -238,6 +273,31 @@ async fn with_rights(test: impl Future<Output = ()>) {
     on_one_thread(test).await;
 }
 
+/// `client` here; `cart` there, behind a gateway, where it serves at `app` what its service has at `port`.
+fn two_networks(gateway: SocketAddr, port: u16, app: u16) -> Vec<Resource> {
+    let far = NetworkAddress { network: "far".into(), ip: gateway.ip() };
+    let gateway =
+        GatewayAddress { destination: GatewayDestination::Address(far.clone()), hbone_mtls_port: gateway.port() };
+    let subject_alt_names = vec![id("cart").to_string().into()];
+    vec![
+        Resource::Workload(Arc::new(pod("client"))),
+        Resource::Service(Arc::new(Service { subject_alt_names, ..service(CART, "127.0.0.2", ports(port, 0)) })),
+        // Here it stands for the pod on the other network: it serves, and takes no traffic from this one.
+        serving(CART, ports(port, app), Workload { capacity: 0, ..pod("cart") }),
+        serving(
+            CART,
+            ports(port, app),
+            Workload { network: "far".into(), network_gateway: Some(gateway.into()), ..pod("cart-far") },
+        ),
+        Resource::Workload(Arc::new(Workload {
+            network: "far".into(),
+            tunnel: Tunnel::None,
+            addresses: vec![far.ip],
+            ..pod("gw")
+        })),
+    ]
+}
+
 /// O10 from end to end: one ztunnel's outbound path, a gateway, another pod's inbound path (I4), TLS at every end.
 #[tokio::test]
 async fn o10_a_service_of_another_network_is_reached_through_its_gateway() {
@@ -245,28 +305,8 @@ async fn o10_a_service_of_another_network_is_reached_through_its_gateway() {
         let mut ztunnel = Ztunnel::new();
         let (client, server) = (ztunnel.serve("client"), ztunnel.serve("cart"));
         let (app, port) = (application().await, client.outbound);
-        let far = NetworkAddress { network: "far".into(), ip: "127.0.0.1".parse().unwrap() };
         let at = gateway(&ztunnel.ca, server.hbone).await;
-        let gateway =
-            GatewayAddress { destination: GatewayDestination::Address(far.clone()), hbone_mtls_port: at.port() };
-        let subject_alt_names = vec![id("cart").to_string().into()];
-        ztunnel.tables.apply_local(vec![
-            Resource::Workload(Arc::new(pod("client"))),
-            Resource::Service(Arc::new(Service { subject_alt_names, ..service(CART, "127.0.0.2", ports(port, 0)) })),
-            // Here it stands for the pod on the other network: it serves, and takes no traffic from this one.
-            serving(CART, ports(port, app), Workload { capacity: 0, ..pod("cart") }),
-            serving(
-                CART,
-                ports(port, app),
-                Workload { network: "far".into(), network_gateway: Some(gateway.into()), ..pod("cart-far") },
-            ),
-            Resource::Workload(Arc::new(Workload {
-                network: "far".into(),
-                tunnel: Tunnel::None,
-                addresses: vec![far.ip],
-                ..pod("gw")
-            })),
-        ]);
+        ztunnel.tables.apply_local(two_networks(at, port, app));
         let vip = SocketAddr::new("127.0.0.2".parse().unwrap(), port);
         for _ in 0..3 {
             assert_eq!(say(vip, "across").await, "ACROSS");
@@ -276,6 +316,35 @@ async fn o10_a_service_of_another_network_is_reached_through_its_gateway() {
         assert!(line.contains("sa/cart"), "11.1: who answered behind the gateway: {line}");
         let line = ztunnel.logged("direction=\"inbound\"").await;
         assert!(line.contains("sa/client"), "the inner tunnel proves the client, not the gateway: {line}");
+    })
+    .await;
+}
+
+/// O10, trap 21: a gateway that is somebody else is told nothing; nor is whoever is behind it and is none of the service's
+/// names, though it is the very workload that the gateway led to.
+#[tokio::test]
+async fn o10_who_cannot_prove_itself_gets_no_byte_and_the_log_says_at_which_end() {
+    with_rights(async {
+        for (gateway_is, named, says) in
+            [("imposter", "cart", "network gateway "), ("gw", "other", "behind network gateway ")]
+        {
+            let mut ztunnel = Ztunnel::new();
+            let (client, server) = (ztunnel.serve("client"), ztunnel.serve("cart"));
+            let (app, port) = (application().await, client.outbound);
+            let at = gateway_of(ztunnel.ca.credentials(&id(gateway_is)), server.hbone).await;
+            let mut tables = two_networks(at, port, app);
+            for resource in &mut tables {
+                if let Resource::Service(service) = resource {
+                    let subject_alt_names = vec![id(named).to_string().into()];
+                    *service = Arc::new(Service { subject_alt_names, ..Service::clone(service) });
+                }
+            }
+            ztunnel.tables.apply_local(tables);
+            let vip = SocketAddr::new("127.0.0.2".parse().unwrap(), port);
+            assert_eq!(say(vip, "secret").await, "", "{gateway_is}");
+            let line = ztunnel.logged("TLS_FAILED").await;
+            assert!(line.contains(&format!("error=\"{says}{at}: ")), "{gateway_is}: {line}");
+        }
     })
     .await;
 }
