@@ -59,6 +59,9 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// TCP connect, TLS and HTTP/2 handshake, each.
     pub handshake_timeout: Duration,
+    /// Records that one key may seal: AES-GCM begins to leak at 2^24.5 (RFC 8446 5.5). TLS 1.3 then has a new key. TLS
+    /// 1.2 has none: its connection takes no new tunnels from half of it, and ends there whatever it carries.
+    pub records_per_key: u64,
 }
 
 impl Default for Settings {
@@ -73,6 +76,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
+            records_per_key: 1 << 24,
         }
     }
 }

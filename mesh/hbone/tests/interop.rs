@@ -1,5 +1,7 @@
 //! The peers that upstream's ztunnel and most of the world are made of, at both ends: the `h2` crate over `rustls`.
 
+mod theirs;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,11 +18,7 @@ use mesh_identity::tls::{Credentials, TlsOptions, dial_name};
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion};
+use theirs::{TLS12, TLS13, Versions, their_client, their_server};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -40,70 +38,6 @@ fn piece(number: usize, at: usize, length: usize) -> Bytes {
 fn check(number: usize, at: usize, bytes: &[u8]) {
     let wrong = bytes.iter().enumerate().find(|(i, b)| **b != byte(number, at + i));
     assert!(wrong.is_none(), "tunnel {number}: byte {} is not what was sent", at + wrong.unwrap().0);
-}
-
-/// Takes whoever answers: only the protocol is under test here.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-type Versions = [&'static SupportedProtocolVersion; 1];
-const TLS13: Versions = [&rustls::version::TLS13];
-const TLS12: Versions = [&rustls::version::TLS12];
-
-fn their_client(who: &Credentials, versions: &Versions) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(who.certificate().certified_key().clone())));
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Arc::new(config)
-}
-
-fn their_server(who: &Credentials, versions: &Versions) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(who.certificate().certified_key().clone())));
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Arc::new(config)
 }
 
 /// TLS of theirs that changes its key after each `every` bytes.

@@ -45,6 +45,19 @@ fn give_back(buffer: Vec<u8>) {
     }
 }
 
+/// What is to be done about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wear {
+    /// Nothing.
+    Fine,
+    /// Seal with another one.
+    Change,
+    /// There can be no other: take no new streams, so that those that are open have time to end.
+    Leave,
+    /// There can be no other, and it must seal no more.
+    End,
+}
+
 /// What a connection has to send.
 pub(crate) struct Outgoing {
     sealer: Sealer,
@@ -212,9 +225,14 @@ impl Outgoing {
         self.sealer = sealer;
     }
 
-    /// True when the key has been used enough.
-    pub(crate) fn key_is_worn(&self) -> bool {
-        self.sealer.worn()
+    /// What becomes of the key that has sealed so many records, of `limit` that it may.
+    pub(crate) fn wear(&self, limit: u64) -> Wear {
+        match (self.sealer.records(), self.sealer.can_change()) {
+            (records, true) if records >= limit => Wear::Change,
+            (records, false) if records >= limit => Wear::End,
+            (records, false) if records >= limit / 2 => Wear::Leave,
+            _ => Wear::Fine,
+        }
     }
 
     /// Begins a record, after closing the one that is open.

@@ -238,6 +238,8 @@ pub(crate) struct State {
     /// The peer takes no new streams.
     pub(super) peer_goes_away: bool,
     pub(super) going_away: GoingAway,
+    /// We open no more streams here: the connection has carried enough.
+    pub(super) retired: bool,
     /// The handle of the connection is gone: it ends with its last stream, or, on a server, at once.
     pub(super) released: bool,
     pub(super) ping: Option<tokio::time::Instant>,
@@ -311,6 +313,7 @@ impl State {
             blocked: Vec::new(),
             peer_goes_away: false,
             going_away: GoingAway::No,
+            retired: false,
             released: false,
             ping: None,
             heard: false,
@@ -391,7 +394,7 @@ impl State {
 
     /// Nothing more is asked of this connection.
     pub(super) fn is_done(&self) -> bool {
-        let leaving = self.released || self.going_away == GoingAway::Closed || self.peer_goes_away;
+        let leaving = self.released || self.retired || self.going_away == GoingAway::Closed || self.peer_goes_away;
         leaving && self.streams.is_empty()
     }
 
@@ -458,6 +461,14 @@ impl State {
             self.send_go_away(0x7fff_ffff, Code::None);
             // When this is answered the peer has seen it: nothing it opens comes from before.
             self.send(kind::PING, 0, 0, &PING_LEAVING);
+        }
+    }
+
+    /// Has new streams opened elsewhere, by whichever end opens them. Open ones go on.
+    pub(crate) fn retire(&mut self) {
+        match self.role {
+            Role::Client => self.retired = true,
+            Role::Server => self.go_away(),
         }
     }
 
@@ -614,7 +625,7 @@ impl State {
 
     /// True until the peer or we want no more streams.
     pub(crate) fn takes_streams(&self) -> bool {
-        self.over.is_none() && !self.peer_goes_away && self.next_own < 0x7fff_ffff
+        self.over.is_none() && !self.peer_goes_away && !self.retired && self.next_own < 0x7fff_ffff
     }
 
     /// Streams that their owners hold.

@@ -13,8 +13,6 @@ const MAX_SEALED: usize = MAX_PLAINTEXT + 2048;
 /// Largest record.
 pub(crate) const MAX_RECORD: usize = HEADER + MAX_SEALED;
 const TAG: usize = 16;
-/// Records under one key, after which AES-GCM would begin to leak (RFC 8446 5.5: 2^24.5).
-const RECORDS_PER_KEY: u64 = 1 << 24;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,9 +130,14 @@ impl Sealer {
         }
     }
 
-    /// True when the key has sealed as much as is safe: a new one is due.
-    pub(crate) fn worn(&self) -> bool {
-        self.0.sequence >= RECORDS_PER_KEY
+    /// How many records the key has sealed.
+    pub(crate) fn records(&self) -> u64 {
+        self.0.sequence
+    }
+
+    /// Whether this version of TLS knows how to change keys.
+    pub(crate) fn can_change(&self) -> bool {
+        self.0.shape == Shape::Tls13
     }
 
     /// Makes `record` a record. Its plaintext lies between [`Sealer::before`] and [`Sealer::after`] bytes, at most
