@@ -140,7 +140,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         .as_ref()
         .map(|dns| Dns::new(dns, tables.clone(), config.sockets.clone(), Path::new("/etc/resolv.conf"), &mut metrics));
     let (demand, demands) = match config.on_demand && config.xds.is_some() {
-        true => Some(demand::demand()).unzip(),
+        true => Some(demand::demand(config.on_demand_unused)).unzip(),
         false => (None, None),
     };
     let shared = Arc::new(Shared {

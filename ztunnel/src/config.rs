@@ -50,6 +50,8 @@ pub struct Config {
     pub local_xds: Option<FileOrInline>,
     /// `XDS_ON_DEMAND`: addresses come when a connection needs them, instead of all of them beforehand.
     pub on_demand: bool,
+    /// `XDS_ON_DEMAND_UNUSED_RELEASE_TIMEOUT`: what nobody has used for so long is let go of again.
+    pub on_demand_unused: Duration,
     /// `AUTH_TOKEN`: how it proves itself to the control plane.
     pub token: Token,
     /// `SECRET_TTL`: certificate lifetime to ask for.
@@ -188,6 +190,7 @@ impl Config {
             ca: control_plane(env, "CA"),
             local_xds: local_xds(env)?,
             on_demand: on_demand(env)?,
+            on_demand_unused: duration("XDS_ON_DEMAND_UNUSED_RELEASE_TIMEOUT", secs(600))?,
             token: match env.file_or_inline("AUTH_TOKEN") {
                 Some(FileOrInline::Inline(token)) => Token::Literal(token),
                 Some(FileOrInline::File(path)) => Token::File(path),

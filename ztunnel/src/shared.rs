@@ -13,7 +13,7 @@ use mesh_model::workload::Workload;
 use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::drain;
 use mesh_runtime::metrics::TrafficMetrics;
-use mesh_xds::demand::{Demand, Unanswered};
+use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, timeout_at};
@@ -116,17 +116,17 @@ impl Shared {
         {
             // Silence shows below. The uid is how control planes name pods (trap 40).
             let uid = format!("{}//Pod/{}/{}", self.config.cluster, pod.namespace, pod.name);
-            let _ = demand.fetch(&uid, AWAIT_TABLES).await;
+            drop(demand.fetch(&uid, AWAIT_TABLES).await);
         }
         local_workload(&self.tables, pod).await
     }
 
     /// Sees to it that the tables hold what a decision about a connection of `client` to `dialled` depends on, when
-    /// they are filled on demand.
-    pub(crate) async fn complete(&self, client: &Workload, dialled: IpAddr) -> Result<(), Unanswered> {
+    /// they are filled on demand. What it gives is to be held while the connection lives.
+    pub(crate) async fn complete(&self, client: &Workload, dialled: IpAddr) -> Result<InUse, Unanswered> {
         match &self.demand {
             Some(demand) => demand.complete(&self.tables, client, &self.config.network, dialled, AWAIT_TABLES).await,
-            None => Ok(()),
+            None => Ok(InUse::default()),
         }
     }
 

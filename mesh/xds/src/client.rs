@@ -5,15 +5,18 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_identity::channel::ControlChannel;
+use mesh_model::resource::Kind;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
-use crate::delta::Client;
+use crate::delta::{Client, Unsubscribed};
 use crate::demand::{Demands, Question};
 use crate::follow::Writer;
 use crate::observe::{End, Observer};
@@ -23,6 +26,8 @@ use crate::service::aggregated_discovery_service_client::AggregatedDiscoveryServ
 const MAX_RESPONSE: usize = 200 * 1024 * 1024;
 /// Requests on their way out; one answer per response, and look-ups.
 const OUTGOING: usize = 16;
+/// Keys that nobody uses are looked for at least so often, and no more often than that.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Most refused resources of one response that are logged one by one.
 const MAX_LOGGED: usize = 10;
 
@@ -81,8 +86,16 @@ impl Follower {
             Err(status) => return Ended { end: End::ConnectionError, status: Some(status), fruitful: false },
         };
         let mut useful = false;
+        let keep = self.demand.as_ref().map_or(Duration::MAX, Demands::keep);
+        let mut sweep = tokio::time::interval((keep / 2).clamp(SWEEP.0, SWEEP.1));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = sweep.tick(), if self.demand.is_some() => {
+                    if let Some(request) = self.let_go().await {
+                        let _ = requests.send(request).await;
+                    }
+                }
                 message = incoming.message() => match message {
                     Ok(Some(response)) => {
                         useful = true;
@@ -131,12 +144,25 @@ impl Follower {
         let mut forget = None;
         if let Some(demands) = &mut self.demand {
             let keys = demands.answer(received.answered, received.absent);
-            forget = self.state.unsubscribe(keys);
+            // They mean nothing: there is nothing to remove.
+            forget = self.state.unsubscribe(keys).map(|unsubscribed| unsubscribed.request);
         }
         let _ = requests.send(received.answer).await;
         if let Some(request) = forget {
             let _ = requests.send(request).await;
         }
+    }
+
+    /// Lets go of what nobody has used for a while; gives the request that says so. A pod is asked for by its uid only by
+    /// us, who serve it: it is kept for as long as it exists.
+    async fn let_go(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let (demands, tables) = (self.demand.as_mut()?, self.writer.reader());
+        let unused = demands.unused(|key| tables.read(|tables| tables.workload(key).is_some()));
+        let Unsubscribed { request, removals } = self.state.unsubscribe(unused)?;
+        let (keys, removed) = (request.resource_names_unsubscribe.len(), removals.len());
+        tracing::debug!(keys, removed, "let go of addresses that nobody has used for a while");
+        self.writer.apply(Kind::Address, Vec::new(), removals).await;
+        Some(request)
     }
 
     /// Joins those who wait for a key; gives the request to send if it is a new one.

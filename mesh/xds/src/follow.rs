@@ -69,6 +69,11 @@ impl Reader {
 }
 
 impl Writer {
+    /// Who reads what this writes.
+    pub fn reader(&self) -> Reader {
+        Reader { shared: self.shared.clone() }
+    }
+
     /// Takes in resources that come from a file instead of a control plane.
     pub fn apply_local(&mut self, resources: Vec<Resource>) {
         // Policies first: no workload is seen without the policies that cover it.

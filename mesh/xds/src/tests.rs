@@ -166,9 +166,13 @@ fn node() -> Node {
 }
 
 fn follow(config: &ChannelConfig, node: Node, on_demand: bool) -> Proxy {
+    follow_keeping(config, node, on_demand, Duration::MAX)
+}
+
+fn follow_keeping(config: &ChannelConfig, node: Node, on_demand: bool, keep: Duration) -> Proxy {
     let (writer, tables) = follow::tables();
     let counted = Arc::new(Counted::default());
-    let (demand, demands) = demand::demand();
+    let (demand, demands) = demand::demand(keep);
     let demands = on_demand.then_some(demands);
     let channel = channel::connect(config).unwrap();
     let task = tokio::spawn(client::run(channel, node, writer, demands, counted.clone()));
@@ -253,6 +257,42 @@ async fn a_restart_is_survived_and_nothing_is_sent_again() {
     assert!(proxy.counted.ends.lock().unwrap().contains(&End::ConnectionError));
 }
 
+/// The state is brought together as a whole after a reconnect: what changed, what is new, what is gone; of each kind.
+#[tokio::test]
+async fn a_reconnect_takes_in_what_changed_meanwhile() {
+    let mut publisher = Publisher::new();
+    let same = || [workload("same", "10.0.0.1"), policy("same")];
+    publisher.publish(same().into_iter().chain([
+        workload("moved", "10.0.0.2"),
+        workload("gone", "10.0.0.3"),
+        policy("gone"),
+    ]));
+    let mut plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow(&plane.channel("good"), node(), false);
+    proxy.synced().await;
+    plane.stop();
+    proxy.counted.until(|c| !c.ends.lock().unwrap().is_empty()).await;
+    assert_eq!(proxy.tables.read(|t| (t.workloads().count(), t.policies().count())), (3, 2), "what is known stays");
+
+    // The address of the one that is gone has another owner.
+    let mut publisher = Publisher::new();
+    publisher.publish(same().into_iter().chain([
+        workload("moved", "10.0.0.9"),
+        workload("new", "10.0.0.3"),
+        policy("new"),
+    ]));
+    plane.serve(publisher.subscribe());
+    let owner = |t: &mesh_model::tables::Tables, ip: &str| {
+        t.workload_by_address("", ip.parse().unwrap()).map(|workload| workload.uid.to_string())
+    };
+    proxy.until(|t| owner(t, "10.0.0.9").as_deref() == Some("moved") && t.policies().all(|p| &*p.name != "gone")).await;
+    proxy.tables.read(|t| {
+        let owners = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| owner(t, ip));
+        assert_eq!(owners, [Some("same".into()), None, Some("new".into())]);
+        assert_eq!((t.workloads().count(), t.policies().count()), (3, 2));
+    });
+}
+
 #[tokio::test]
 async fn on_demand_only_what_is_asked_for_comes() {
     let mut publisher = Publisher::new();
@@ -264,7 +304,7 @@ async fn on_demand_only_what_is_asked_for_comes() {
     let demand = proxy.demand.clone().unwrap();
     let ask = |key: &'static str| {
         let demand = demand.clone();
-        async move { demand.fetch(key, SOON).await.unwrap() }
+        async move { drop(demand.fetch(key, SOON).await.unwrap()) }
     };
     ask("/10.0.0.2").await;
     assert!(proxy.tables.read(|t| t.workload("b").is_some() && t.workload("a").is_none()));
@@ -286,25 +326,48 @@ async fn trap_36_nothing_comes_until_it_is_asked_for_and_what_is_unknown_is_reme
     proxy.synced().await;
     let demand = proxy.demand.clone().unwrap();
     assert_eq!(proxy.tables.read(|t| t.workloads().count()), 0);
-    demand.fetch("/192.0.2.1", SOON).await.unwrap();
-    demand.fetch("/10.0.0.1", SOON).await.unwrap();
+    drop(demand.fetch("/192.0.2.1", SOON).await.unwrap());
+    drop(demand.fetch("/10.0.0.1", SOON).await.unwrap());
     let before = proxy.counted.bytes.lock().unwrap().len();
-    demand.fetch("/192.0.2.1", SOON).await.unwrap();
-    demand.fetch("/10.0.0.1", SOON).await.unwrap();
+    drop(demand.fetch("/192.0.2.1", SOON).await.unwrap());
+    drop(demand.fetch("/10.0.0.1", SOON).await.unwrap());
     assert_eq!(proxy.counted.bytes.lock().unwrap().len(), before, "asked once");
 
     plane.stop();
     proxy.counted.until(|c| !c.ends.lock().unwrap().is_empty()).await;
-    demand.fetch("/192.0.2.1", SOON).await.unwrap();
+    drop(demand.fetch("/192.0.2.1", SOON).await.unwrap());
     let short = Duration::from_millis(50);
-    assert_eq!(demand.fetch("/192.0.2.2", short).await, Err(Unanswered::Silent("/192.0.2.2".into(), short)));
+    let silent = demand.fetch("/192.0.2.2", short).await.err();
+    assert_eq!(silent, Some(Unanswered::Silent("/192.0.2.2".into(), short)));
 
     // What was asked for is asked again on the next stream, and what became of it meanwhile is told.
     let mut publisher = Publisher::new();
     publisher.publish([workload("b", "192.0.2.1")]);
     plane.serve(publisher.subscribe());
     proxy.until(|t| t.workload("b").is_some() && t.workload("a").is_none()).await;
-    demand.fetch("/192.0.2.2", SOON).await.unwrap();
+    drop(demand.fetch("/192.0.2.2", SOON).await.unwrap());
+}
+
+/// What nobody uses any more is let go of, at both ends, and comes again when it is asked for again.
+#[tokio::test]
+async fn on_demand_what_nobody_uses_goes_and_comes_back() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2")]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    let proxy = follow_keeping(&plane.channel("good"), node(), true, Duration::from_millis(100));
+    proxy.synced().await;
+    let demand = proxy.demand.clone().unwrap();
+    let in_use = demand.fetch("/10.0.0.1", SOON).await.unwrap();
+    drop(demand.fetch("/10.0.0.2", SOON).await.unwrap());
+    proxy.until(|t| t.workload("b").is_none()).await;
+    assert!(proxy.tables.read(|t| t.workload("a").is_some()), "it is in use");
+    // Nothing is told of it any more, until it is asked for.
+    publisher.publish([workload("a", "10.0.0.9"), workload("b", "10.0.0.2")]);
+    proxy.until(|t| t.workload_by_address("", "10.0.0.9".parse().unwrap()).is_some()).await;
+    assert!(proxy.tables.read(|t| t.workload("b").is_none()));
+    let again = demand.fetch("/10.0.0.2", SOON).await.unwrap();
+    assert!(proxy.tables.read(|t| t.workload("b").is_some()));
+    drop((in_use, again));
 }
 
 /// Trap 28 besides: the waypoint of what was dialled is part of the decision, so it is asked for too.
@@ -335,7 +398,7 @@ async fn on_demand_a_connection_gets_all_that_its_decision_needs() {
     proxy.synced().await;
     let client = Workload::empty("client");
     let demand = proxy.demand.clone().unwrap();
-    demand.complete(&proxy.tables, &client, "", "10.96.0.1".parse().unwrap(), SOON).await.unwrap();
+    let _in_use = demand.complete(&proxy.tables, &client, "", "10.96.0.1".parse().unwrap(), SOON).await.unwrap();
     proxy.tables.read(|t| {
         assert!(t.service(&NamespacedName::new("shop", "wp")).is_some());
         assert_eq!(t.endpoints(&NamespacedName::new("shop", "wp")).len(), 1);

@@ -24,6 +24,7 @@ use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
+use mesh_xds::demand::InUse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -153,7 +154,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         };
         (party, service)
     };
-    let Entered { workload, application, report, share: _share, place: _place, cut } =
+    let Entered { workload, application, report, share: _share, place: _place, cut, in_use: _in_use } =
         match Box::pin(enter(&worker, &pod, &visit, describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
@@ -200,6 +201,8 @@ pub(crate) struct Entered {
     pub(crate) place: Place,
     /// Resolves when the policies no longer allow it.
     pub(crate) cut: oneshot::Receiver<Reason>,
+    /// What was asked for on demand; to be kept as long.
+    pub(crate) in_use: InUse,
 }
 
 /// A caller that was turned away; this has been reported.
@@ -229,13 +232,15 @@ pub(crate) async fn enter(
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "UNKNOWN_WORKLOAD" }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
-    if let Authority::Address(address) = target
-        && !workload.addresses.contains(&address.ip())
-        && let Err(error) = shared.complete(&workload, address.ip()).await
-    {
-        early.failed("NO_ANSWER_ON_DEMAND", &error);
-        return Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" });
-    }
+    let in_use = match target {
+        Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
+            shared.complete(&workload, address.ip()).await.map_err(|error| {
+                early.failed("NO_ANSWER_ON_DEMAND", &error);
+                TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" }
+            })?
+        }
+        _ => InUse::default(),
+    };
     let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target));
     let admitted =
         admitted.and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks)).map_err(|error| {
@@ -267,7 +272,7 @@ pub(crate) async fn enter(
     }
     let (place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), meant);
     match connect(worker, pod, from, caller, &admitted).await {
-        Ok(application) => Ok(Entered { workload, application, report, share, place, cut }),
+        Ok(application) => Ok(Entered { workload, application, report, share, place, cut, in_use }),
         Err(error) => {
             report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
             Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "APPLICATION_UNREACHABLE" })

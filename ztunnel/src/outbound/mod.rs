@@ -68,9 +68,10 @@ async fn go(
     dialled: SocketAddr,
 ) {
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
-    if let Err(error) = worker.shared.complete(&client, dialled.ip()).await {
-        return early.failed("NO_ANSWER_ON_DEMAND", &error);
-    }
+    let _in_use = match worker.shared.complete(&client, dialled.ip()).await {
+        Ok(in_use) => in_use,
+        Err(error) => return early.failed("NO_ANSWER_ON_DEMAND", &error),
+    };
     let config = &worker.shared.config;
     let plan = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), rand::random());
     let mut plan = worker.shared.tables.read(plan);

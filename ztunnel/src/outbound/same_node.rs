@@ -54,7 +54,7 @@ pub(super) async fn serve(
             return report.failed(flags, code, &error);
         }
     };
-    let Entered { application, report: theirs, share: _share, place: _place, cut, .. } = entered;
+    let Entered { application, report: theirs, share: _share, place: _place, cut, in_use: _in_use, .. } = entered;
     report.opened();
     theirs.opened();
     let count = Rc::new(Both(report.count_from_client(), theirs.count_from_client()));

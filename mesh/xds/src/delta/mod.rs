@@ -6,7 +6,7 @@
 pub mod client;
 pub mod server;
 
-pub use client::Client;
+pub use client::{Client, Unsubscribed};
 pub use server::Subscriber;
 
 /// Stands for everything in a list of names.

@@ -158,6 +158,6 @@ async fn no_wish_is_lost_with_an_answer_that_is_out_of_date() {
     let found_late = wire("b", workload("b", "10.0.0.2").encode().to_vec(), &[late]);
     plane.say(Kind::Address, "found", vec![found, found_late]).await;
     for asks in [asks, asks_late] {
-        assert_eq!(asks.await.unwrap(), Ok(()));
+        assert!(asks.await.unwrap().is_ok());
     }
 }

@@ -23,6 +23,9 @@ struct Subscription {
     /// The keys asked for one by one; None: everything.
     keys: Option<BTreeSet<String>>,
     held: HashMap<String, Held>,
+    /// What was let go of, lately and before that. A response that was under way then may still tell of it: that would
+    /// never be kept up to date.
+    let_go: [HashSet<String>; 2],
     /// A response was accepted as a whole.
     ready: bool,
 }
@@ -32,6 +35,26 @@ struct Held {
     version: String,
     /// The resource's own name, where the control plane sent it under another.
     own_name: Option<Box<str>>,
+    /// By what it is brought besides its name. Empty where everything is asked for.
+    brought_by: Ways,
+}
+
+/// The keys by which a resource comes without being named.
+#[derive(Debug, Default)]
+struct Ways {
+    /// Other names of it.
+    aliases: Box<[String]>,
+    /// Of a workload: a service that comes brings its workloads.
+    services: Box<[String]>,
+}
+
+/// Keys that are asked for no longer.
+#[derive(Debug, PartialEq)]
+pub struct Unsubscribed {
+    /// Says so.
+    pub request: DeltaDiscoveryRequest,
+    /// What they alone had brought, to forget, by the resources' own names.
+    pub removals: Vec<String>,
 }
 
 /// What a response means for the tables, and the answer to it.
@@ -116,14 +139,18 @@ impl Client {
         keys.insert(key.to_owned()).then(|| subscribe(Kind::Address, vec![key.to_owned()]))
     }
 
-    /// Asks for these no longer. None when there is nothing to send.
-    pub fn unsubscribe(&mut self, mut names: Vec<String>) -> Option<DeltaDiscoveryRequest> {
-        let keys = self.subscriptions.get_mut(&Kind::Address)?.keys.as_mut()?;
+    /// Asks for these no longer, and holds no longer what they alone brought. None when there is nothing to send.
+    pub fn unsubscribe(&mut self, mut names: Vec<String>) -> Option<Unsubscribed> {
+        let subscription = self.subscriptions.get_mut(&Kind::Address)?;
+        let keys = subscription.keys.as_mut()?;
         names.retain(|key| keys.remove(key));
-        (!names.is_empty()).then(|| DeltaDiscoveryRequest {
-            resource_names_unsubscribe: names,
-            ..subscribe(Kind::Address, Vec::new())
-        })
+        if names.is_empty() {
+            return None;
+        }
+        let removals = subscription.let_go(&names);
+        let request =
+            DeltaDiscoveryRequest { resource_names_unsubscribe: names, ..subscribe(Kind::Address, Vec::new()) };
+        Some(Unsubscribed { request, removals })
     }
 
     /// Takes a response in.
@@ -138,21 +165,30 @@ impl Client {
         let (mut upserts, mut rejected) = (Vec::new(), Vec::new());
         let mut mentioned: HashSet<String> = HashSet::new();
         let mut present: HashSet<String> = HashSet::new();
+        let mut decoded = Vec::new();
         for mut resource in response.resources {
-            mentioned.extend(resource.aliases.drain(..));
+            let aliases = std::mem::take(&mut resource.aliases);
+            mentioned.extend(aliases.iter().cloned());
             mentioned.insert(resource.name.clone());
             present.insert(resource.name.clone());
             let name = resource.name.clone();
             let version = std::mem::take(&mut resource.version);
             match decode(kind, resource) {
-                Ok(decoded) => {
-                    let own = decoded.name();
-                    let own_name = (own != name).then(|| own.into_boxed_str());
-                    subscription.held.insert(name, Held { version, own_name });
-                    upserts.push(decoded);
-                }
+                Ok(resource) => decoded.push((name, version, aliases, resource)),
                 Err(reason) => rejected.push(Rejected { name, reason }),
             }
+        }
+        // Services first: workloads that they bring come with them, in any order.
+        decoded.sort_by_key(|(.., resource)| matches!(resource, Resource::Workload(_)));
+        for (name, version, aliases, resource) in decoded {
+            let brought_by = subscription.ways(aliases, &resource);
+            if subscription.was_let_go(&name, &brought_by) {
+                continue;
+            }
+            let own = resource.name();
+            let own_name = (own != name).then(|| own.into_boxed_str());
+            subscription.held.insert(name, Held { version, own_name, brought_by });
+            upserts.push(resource);
         }
         let mut removals = Vec::new();
         let mut absent = Vec::new();
@@ -200,6 +236,53 @@ impl Client {
 }
 
 impl Subscription {
+    fn ways(&self, aliases: Vec<String>, resource: &Resource) -> Ways {
+        match (&self.keys, resource) {
+            (None, _) => Ways::default(),
+            (Some(_), Resource::Workload(workload)) => {
+                Ways { aliases: aliases.into(), services: workload.services.keys().map(ToString::to_string).collect() }
+            }
+            (Some(_), _) => Ways { aliases: aliases.into(), services: Box::default() },
+        }
+    }
+
+    /// Whether `keys` brings a resource: by its name, by another name of it, or by a service that it belongs to.
+    fn brings(&self, keys: impl Fn(&str) -> bool, name: &str, ways: &Ways) -> bool {
+        let named = |name: &str, ways: &Ways| keys(name) || ways.aliases.iter().any(|alias| keys(alias));
+        let service = |service: &String| match self.held.get(service) {
+            Some(held) => named(service, &held.brought_by),
+            None => keys(service),
+        };
+        named(name, ways) || ways.services.iter().any(service)
+    }
+
+    fn wanted(&self, name: &str, ways: &Ways) -> bool {
+        self.keys.as_ref().is_none_or(|keys| self.brings(|key| keys.contains(key), name, ways))
+    }
+
+    /// Lets go of what `gone` brought and no other key brings. What nothing explains stays.
+    fn let_go(&mut self, gone: &[String]) -> Vec<String> {
+        let gone: HashSet<&str> = gone.iter().map(String::as_str).collect();
+        let brought = |(name, held): &(&String, &Held)| {
+            self.brings(|key| gone.contains(key), name, &held.brought_by) && !self.wanted(name, &held.brought_by)
+        };
+        let names: Vec<String> = self.held.iter().filter(brought).map(|(name, _)| name.clone()).collect();
+        let own_name = |(name, held): (&String, Held)| held.own_name.map_or_else(|| name.clone(), String::from);
+        let removals = names.iter().filter_map(|name| Some((name, self.held.remove(name)?))).map(own_name).collect();
+        let [lately, before] = &mut self.let_go;
+        *before = std::mem::take(lately);
+        lately.extend(gone.into_iter().map(str::to_owned));
+        lately.extend(names);
+        removals
+    }
+
+    /// Whether a resource is one of those that were let go of, and not asked for again since.
+    fn was_let_go(&self, name: &str, ways: &Ways) -> bool {
+        let let_go = |key: &str| self.let_go.iter().any(|names| names.contains(key));
+        let any = self.let_go.iter().any(|names| !names.is_empty());
+        any && self.brings(let_go, name, ways) && !self.wanted(name, ways)
+    }
+
     /// Only what is really held: a server does not send again what is declared.
     fn declare(&self) -> BTreeMap<String, String> {
         self.held.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect()

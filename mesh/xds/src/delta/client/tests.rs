@@ -187,7 +187,7 @@ fn on_demand_begins_with_nothing_and_asks_key_by_key() {
     assert!(requests[1].initial_resource_versions.is_empty());
 
     // What is given up is said in a request of its own too, and asked for anew when it is wanted again.
-    let given_up = client.unsubscribe(vec!["shop/none".into(), "never/asked".into()]).unwrap();
+    let given_up = client.unsubscribe(vec!["shop/none".into(), "never/asked".into()]).unwrap().request;
     assert_eq!(given_up.resource_names_unsubscribe, ["shop/none"]);
     assert!(given_up.response_nonce.is_empty() && given_up.resource_names_subscribe.is_empty());
     assert_eq!(client.unsubscribe(vec!["shop/none".into()]), None);
@@ -197,4 +197,55 @@ fn on_demand_begins_with_nothing_and_asks_key_by_key() {
 #[test]
 fn with_everything_subscribed_nothing_is_asked_for_again() {
     assert_eq!(Client::new(node(), false).subscribe("/10.0.0.1"), None);
+}
+
+fn service(name: &str) -> Resource {
+    Resource::Service(Arc::new(mesh_model::service::Service::empty("shop", name)))
+}
+
+fn serving(uid: &str, services: &[&str]) -> Resource {
+    let keys = services.iter().map(|name| (mesh_model::address::NamespacedName::new("shop", *name), Vec::new()));
+    Resource::Workload(Arc::new(Workload { services: keys.collect(), ..Workload::empty(uid) }))
+}
+
+fn with_alias(resource: &Resource, alias: &str) -> WireResource {
+    WireResource { aliases: vec![alias.into()], ..wire(resource, "1") }
+}
+
+/// What the key alone brought goes with it, endpoints too; what another key brings stays.
+#[test]
+fn a_key_that_is_asked_for_no_longer_takes_with_it_what_it_brought() {
+    let mut client = Client::new(node(), true);
+    for key in ["/10.96.0.1", "/10.96.0.2", "uid-of-ours"] {
+        client.subscribe(key).unwrap();
+    }
+    let (cart, pay) = (with_alias(&service("cart"), "/10.96.0.1"), with_alias(&service("pay"), "/10.96.0.2"));
+    let both = wire(&serving("both", &["cart", "pay"]), "1");
+    // Before its service, as it may come.
+    let of_cart = with_alias(&serving("cart-1", &["cart"]), "/10.0.0.1");
+    let ours = wire(&workload("uid-of-ours"), "1");
+    let unexplained = wire(&workload("unexplained"), "1");
+    let all = vec![of_cart.clone(), cart.clone(), pay.clone(), both.clone(), ours, unexplained];
+    let received = client.receive(response(Kind::Address, all, &[])).unwrap();
+    assert_eq!(received.upserts.len(), 6);
+
+    let Unsubscribed { request, mut removals } = client.unsubscribe(vec!["/10.96.0.1".into()]).unwrap();
+    removals.sort();
+    assert_eq!(
+        (request.resource_names_unsubscribe, removals),
+        (vec!["/10.96.0.1".to_owned()], vec!["cart-1".to_owned(), "shop/cart".to_owned()])
+    );
+    let declared = first_address_request(&client).initial_resource_versions;
+    assert_eq!(declared.into_keys().collect::<Vec<_>>(), ["both", "shop/pay", "uid-of-ours", "unexplained"]);
+
+    // What was under way is not taken in: nobody would keep it up to date. A new endpoint of it neither.
+    let late = vec![cart.clone(), of_cart.clone(), wire(&serving("cart-2", &["cart"]), "1"), both.clone()];
+    let received = client.receive(response(Kind::Address, late, &[])).unwrap();
+    assert_eq!(received.upserts, [serving("both", &["cart", "pay"])]);
+    assert_eq!(client.held(Kind::Address), 4);
+    // Asked for again, it is.
+    client.subscribe("/10.96.0.1").unwrap();
+    let received = client.receive(response(Kind::Address, vec![of_cart, cart], &[])).unwrap();
+    assert_eq!(received.answered, ["/10.96.0.1"]);
+    assert_eq!((received.upserts.len(), client.held(Kind::Address)), (2, 6));
 }
