@@ -330,6 +330,19 @@ impl Mesh {
         programs.into_iter().find(|p| p.name == name).with_context(|| format!("there is no program {name}"))
     }
 
+    /// A file of the CA's own, as text: its key is what test lists of revoked certificates are signed with.
+    ///
+    /// # Errors
+    /// There is none, or it may not be read.
+    pub fn ca_file(&self, name: &str) -> Result<String> {
+        let istiod = self.process("istiod-lite")?.pid;
+        let env = std::fs::read(format!("/proc/{istiod}/environ")).context("istiod-lite's environment")?;
+        let env = String::from_utf8_lossy(&env);
+        let directory = env.split('\0').find_map(|set| set.strip_prefix("STATE_DIR=")).context("no STATE_DIR")?;
+        let path = format!("/proc/{istiod}/root{directory}/{name}");
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    }
+
     /// Signals one of the mesh's programs (`ztunnel-node1`, `istiod-lite`, `node-agent-node2`).
     ///
     /// # Errors
