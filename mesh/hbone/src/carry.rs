@@ -13,12 +13,14 @@ use std::rc::Rc;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::http2::frame;
 use crate::http2::state::{Incoming, Sink};
 use crate::pipe::Pipe;
 use crate::stream::{Receiver, Sender, Tunnel, TunnelError};
+use crate::tls::record::MAX_PLAINTEXT;
 
-/// First read of a connection, in bytes.
-const MIN_READ: usize = 16 << 10;
+/// First read of a connection, in bytes: what leaves in one record.
+const MIN_READ: usize = MAX_PLAINTEXT - frame::HEADER;
 /// Largest read, in bytes: no more than what is sent at once.
 const MAX_READ: usize = 240 << 10;
 
@@ -55,8 +57,12 @@ pub enum CarryError {
 /// When one side breaks; the other is then broken off too, so that neither application takes a cut for an end.
 ///
 /// Dropping the future breaks both off, too.
-pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: Rc<dyn Count>) -> Result<(), CarryError> {
-    let tcp = Rc::new(tcp);
+pub async fn tcp_and_tunnel(
+    tcp: impl Into<Rc<TcpStream>>,
+    mut tunnel: Tunnel,
+    count: Rc<dyn Count>,
+) -> Result<(), CarryError> {
+    let tcp = tcp.into();
     let unless_ended = BreakOff(&tcp);
     tunnel.receiver.pour_into(Sink { tcp: tcp.clone(), count: count.clone() });
     let said_all = Cell::new(false);
@@ -88,7 +94,12 @@ pub async fn tcp_and_tunnel(tcp: TcpStream, mut tunnel: Tunnel, count: Rc<dyn Co
 ///
 /// # Errors
 /// When one side breaks; the other is then broken off too. Dropping the future breaks both off, too.
-pub async fn tcp_and_tcp(local: TcpStream, remote: TcpStream, count: Rc<dyn Count>) -> Result<(), CarryError> {
+pub async fn tcp_and_tcp(
+    local: TcpStream,
+    remote: impl Into<Rc<TcpStream>>,
+    count: Rc<dyn Count>,
+) -> Result<(), CarryError> {
+    let remote = remote.into();
     let unless_ended = (BreakOff(&local), BreakOff(&remote));
     let forth = pump(&local, &remote, CarryError::Local, CarryError::Remote, |n| count.forth(n));
     let back = pump(&remote, &local, CarryError::Remote, CarryError::Local, |n| count.back(n));
@@ -107,7 +118,10 @@ async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &dyn Count) -> R
         let mut asked = 0;
         let read = sender.send_from(most, |slices| {
             asked = slices.iter().map(|slice| slice.len()).sum();
-            tcp.try_read_vectored(slices)
+            match slices {
+                [piece] => tcp.try_read(piece),
+                _ => tcp.try_read_vectored(slices),
+            }
         });
         match read {
             Ok(0) => return Ok(sender.finish()?),

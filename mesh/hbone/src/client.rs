@@ -108,7 +108,7 @@ fn ended(over: Over) {
 
 impl Client {
     /// Proves the peer over `transport`, a TCP connection or a tunnel, and speaks HTTP/2 with it. Its driver runs as a
-    /// task of this thread's `LocalSet`.
+    /// task of the thread.
     ///
     /// # Errors
     /// When the peer cannot be proven or does not answer in time.
@@ -207,7 +207,7 @@ impl Client {
     ///
     /// # Errors
     /// [`OpenError::Closed`] when the peer never looked at the request, so that it may be sent elsewhere.
-    pub async fn open(&mut self, request: Request<()>) -> Result<Opened, OpenError> {
+    pub async fn open(&mut self, request: &Request<()>) -> Result<Opened, OpenError> {
         let connection = &self.0.connection;
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let id =

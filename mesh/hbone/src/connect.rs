@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use mesh_model::address::{Authority, canonical};
 use mesh_model::workload::Workload;
 
@@ -15,6 +16,11 @@ const MAX_BAGGAGE: usize = 8192;
 pub const REASON_HEADER: &str = "x-ambit-reason";
 /// Header that names the client's network, on the inner CONNECT of double HBONE only (trap 15).
 pub const NETWORK_HEADER: &str = "x-forwarded-network";
+
+// Names that are looked at once, not with every tunnel.
+pub(crate) static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static FORWARDED_NETWORK: HeaderName = HeaderName::from_static(NETWORK_HEADER);
 
 /// Why an authority was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +90,7 @@ impl Baggage {
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut baggage = Self::default();
         let mut budget = MAX_BAGGAGE;
-        for line in headers.get_all("baggage") {
+        for line in headers.get_all(&BAGGAGE) {
             let Ok(line) = line.to_str() else { continue };
             budget = match budget.checked_sub(line.len()) {
                 Some(rest) => rest,
@@ -156,32 +162,32 @@ pub struct Context<'a> {
 pub fn request(target: &str, context: &Context<'_>) -> Result<Request<()>, http::Error> {
     let mut request = Request::builder().method(Method::CONNECT).uri(Uri::builder().authority(target).build()?);
     // A value that no header can hold (a control character in a name) is left out: it is telemetry only.
-    let mut put = |name: &'static str, value: &str| {
+    let mut put = |name: &HeaderName, value: &str| {
         if let (Some(headers), Ok(value)) = (request.headers_mut(), HeaderValue::from_str(value)) {
             headers.insert(name, value);
         }
     };
     if !context.baggage.is_empty() {
-        put("baggage", context.baggage);
+        put(&BAGGAGE, context.baggage);
     }
     if let Some(client) = context.client {
         match context.host {
-            Some(host) => put("forwarded", &format!("for=\"{client}\";host={host}")),
-            None => put("forwarded", &format!("for=\"{client}\"")),
+            Some(host) => put(&FORWARDED, &format!("for=\"{client}\";host={host}")),
+            None => put(&FORWARDED, &format!("for=\"{client}\"")),
         }
     }
     if !context.traceparent.is_empty() {
-        put("traceparent", context.traceparent);
+        put(&TRACEPARENT, context.traceparent);
     }
     if let Some(network) = context.network {
-        put(NETWORK_HEADER, network);
+        put(&FORWARDED_NETWORK, network);
     }
     request.body(())
 }
 
 /// The service hostname in a `forwarded` header (RFC 7239), if it names one. **Untrusted**: for telemetry only.
 pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get("forwarded")?.to_str().ok()?;
+    let value = headers.get(&FORWARDED)?.to_str().ok()?;
     let host = value.split(';').find_map(|part| part.trim().strip_prefix("host="))?;
     Some(host.trim_matches('"'))
 }
@@ -189,7 +195,7 @@ pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
 /// Whether the caller says that it is on another network than `own`: then its address is none of ours, whatever our
 /// tables say of it. **Untrusted**: for telemetry only.
 pub fn from_another_network(headers: &HeaderMap, own: &str) -> bool {
-    headers.get(NETWORK_HEADER).is_some_and(|network| !network.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
+    headers.get(&FORWARDED_NETWORK).is_some_and(|network| !network.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! | [`carry`] | carry bytes between two streams, count them, pass half-closes on |
 //!
 //! A connection and all of its tunnels live on one thread: every future here may be `!Send`, tasks are spawned on
-//! the thread's own `LocalSet`. Begin with [`pool`] for the way out and [`server`] for the way in.
+//! the thread itself (`spawn_local`). Begin with [`pool`] for the way out and [`server`] for the way in.
 //!
 //! HTTP/2 and the TLS records are our own (decision 15): frames are written into the record in which they leave, and
 //! bytes handed to the application's socket from the record in which they came. rustls does the handshakes and the

@@ -69,13 +69,14 @@ impl Pool {
     where
         F: Future<Output = Result<Client, OpenError>>,
     {
-        let slot = self.slots.borrow_mut().entry(key.clone()).or_default().clone();
+        let known = self.slots.borrow().get(key).cloned();
+        let slot = known.unwrap_or_else(|| self.slots.borrow_mut().entry(key.clone()).or_default().clone());
         let mut last = OpenError::Closed;
         // A burst of closes (a peer that drains) may meet us more than once; a bound keeps a broken peer from spinning us.
         for _ in 0..3 {
             let mut client = slot.client(&connect).await?;
             let peer = client.peer().cloned();
-            match client.open(request.clone()).await {
+            match client.open(&request).await {
                 Ok(opened) => return Ok((opened, peer)),
                 Err(OpenError::Closed) => last = OpenError::Closed,
                 Err(other) => return Err(other),
@@ -132,7 +133,8 @@ impl Slot {
             return Err(error.clone());
         }
         *last_failure = None;
-        match connect().await {
+        // Boxed: most tunnels need none, and a task is as large as the largest thing it ever awaits in place.
+        match Box::pin(connect()).await {
             Ok(client) => {
                 self.clients.borrow_mut().push(client.clone());
                 Ok(client)

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::Settings;
-use crate::connect::REASON_HEADER;
+use crate::connect::{BAGGAGE, REASON_HEADER};
 use crate::http2::driver::Driver;
 use crate::http2::state::{Over, Request, Role, Shared};
 use crate::stream::{StreamHandle, Tunnel, TunnelError};
@@ -55,8 +55,8 @@ pub struct Asked {
 }
 
 impl Connection {
-    /// Proves the caller over `transport` and speaks HTTP/2 with it. Its driver runs as a task of this thread's
-    /// `LocalSet`.
+    /// Proves the caller over `transport` and speaks HTTP/2 with it. Its driver runs as a task of the
+    /// thread.
     ///
     /// # Errors
     /// When it cannot be proven, or does not speak HTTP/2, or takes too long.
@@ -127,7 +127,7 @@ impl Asked {
         if !baggage.is_empty()
             && let Ok(value) = HeaderValue::from_str(baggage)
         {
-            headers.insert("baggage", value);
+            headers.insert(&BAGGAGE, value);
         }
         self.stream.respond(StatusCode::OK, &headers, false)?;
         Ok(Tunnel::new(self.stream))

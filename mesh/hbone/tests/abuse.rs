@@ -453,7 +453,7 @@ async fn hostile_servers() {
             let (config, settings) = (caller.client_config(&expected), Settings::default());
             let mut client = Client::handshake(dialled, config, &expected, &settings).await.unwrap();
             let request = connect::request("10.0.0.1:80", &Context::default()).unwrap();
-            let opened = tokio::time::timeout(Duration::from_secs(5), client.open(request)).await;
+            let opened = tokio::time::timeout(Duration::from_secs(5), client.open(&request)).await;
             let opened = opened.unwrap_or_else(|_| panic!("{name}: whoever asked waits for ever"));
             assert!(opened.is_err(), "{name}: a tunnel came of it");
             assert_eq!(callers(&ca, good, 50).await, 50, "{name}: others failed");

@@ -347,7 +347,7 @@ async fn our_client_and_their_server() {
             let tunnels = (0..TUNNELS).map(|number| {
                 let mut client = client.clone();
                 async move {
-                    let mut opened = client.open(our_request(80)).await.unwrap();
+                    let mut opened = client.open(&our_request(80)).await.unwrap();
                     assert_eq!(opened.headers["x-19"], "k8s.namespace.name=shop", "{}", theirs.name);
                     let bytes = (MEGABYTES << 20) / TUNNELS;
                     let sending = async {
@@ -374,7 +374,7 @@ async fn their_server_behind_sockets() {
         let who = ca.credentials(&id("client"));
         let server = their_server_at(ca.credentials(&id("server")), &THEIRS[1]).await;
         let mut client = our_client(server, &who).await;
-        let opened = client.open(our_request(80)).await.unwrap();
+        let opened = client.open(&our_request(80)).await.unwrap();
         let (mut application, captured) = tcp::pair().await;
         hbone::carry(captured, opened.tunnel);
         let (mut read, mut write) = application.split();
@@ -409,19 +409,19 @@ async fn their_server_resets_refuses_and_goes_away() {
         let who = ca.credentials(&id("client"));
         let server = their_server_at(ca.credentials(&id("server")), &THEIRS[0]).await;
         let mut client = our_client(server, &who).await;
-        let refused = client.open(our_request(403)).await.err().unwrap();
+        let refused = client.open(&our_request(403)).await.err().unwrap();
         assert!(matches!(refused, OpenError::Refused { status: StatusCode::UNAUTHORIZED, .. }), "{refused}");
-        let reset = client.open(our_request(500)).await.err().unwrap();
+        let reset = client.open(&our_request(500)).await.err().unwrap();
         assert!(matches!(reset, OpenError::Http2(_)), "{reset}");
-        let unprocessed = client.open(our_request(507)).await.err().unwrap();
+        let unprocessed = client.open(&our_request(507)).await.err().unwrap();
         assert!(matches!(unprocessed, OpenError::Closed), "may be asked elsewhere: {unprocessed}");
         // Let go of at any time, the connection goes on.
         for number in 0..300 {
-            let mut opened = client.open(our_request(80)).await.unwrap();
+            let mut opened = client.open(&our_request(80)).await.unwrap();
             opened.tunnel.sender.send(piece(number, 0, 30_000)).await.unwrap();
         }
-        let mut opened = client.open(our_request(80)).await.unwrap();
-        let last = client.open(our_request(999)).await.unwrap();
+        let mut opened = client.open(&our_request(80)).await.unwrap();
+        let last = client.open(&our_request(999)).await.unwrap();
         while client.has_room() && !client.is_closed() {
             tokio::task::yield_now().await;
         }
@@ -430,7 +430,7 @@ async fn their_server_resets_refuses_and_goes_away() {
         opened.tunnel.sender.finish().unwrap();
         receive_ours(&mut opened.tunnel.receiver, 3, 1 << 20).await;
         drop(last);
-        assert!(matches!(client.open(our_request(80)).await, Err(OpenError::Closed)));
+        assert!(matches!(client.open(&our_request(80)).await, Err(OpenError::Closed)));
     })
     .await;
 }

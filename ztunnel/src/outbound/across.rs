@@ -61,7 +61,7 @@ where
     let inner = Client::handshake_watched(Duplex::new(outer.tunnel), watch, expected, settings).await;
     let mut inner = inner.map_err(failed(true))?;
     let peer = inner.peer().cloned();
-    let opened = inner.open(requests.inner).await.map_err(failed(true))?;
+    let opened = inner.open(&requests.inner).await.map_err(failed(true))?;
     Ok((opened, peer))
 }
 

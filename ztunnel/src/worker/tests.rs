@@ -140,7 +140,7 @@ impl Ztunnel {
     async fn ask(&self, pod: (&str, SocketAddr), authority: &str) -> (u16, String) {
         let mut client = self.caller(pod).await.0;
         let request = connect::request(authority, &Context::default()).unwrap();
-        match client.open(request).await {
+        match client.open(&request).await {
             Ok(_) => (200, String::new()),
             Err(OpenError::Refused { status, reason }) => (status.as_u16(), reason.unwrap_or_default()),
             Err(other) => panic!("{authority}: {other}"),
@@ -420,7 +420,7 @@ async fn inbound_rows_as_they_are_answered() {
         // I12: bytes, and who we are.
         let (mut client, _) = ztunnel.caller(open).await;
         let request = connect::request(&format!("127.0.0.1:{app}"), &Context::default()).unwrap();
-        let opened = client.open(request).await.unwrap();
+        let opened = client.open(&request).await.unwrap();
         assert_eq!(opened.headers["baggage"], "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop", "4.2");
         let (mut near, captured) = tcp::pair().await;
         hbone::carry(captured, opened.tunnel);
@@ -445,7 +445,7 @@ async fn i6_a_proxy_header_comes_before_the_bytes() {
         ztunnel.tables.apply_local(vec![Resource::Workload(Arc::new(Workload { application_tunnel, ..pod("wp") }))]);
         let (mut client, from) = ztunnel.caller(("wp", waypoint.hbone)).await;
         let request = connect::request("10.96.0.1:80", &Context::default()).unwrap();
-        let opened = client.open(request).await.unwrap();
+        let opened = client.open(&request).await.unwrap();
         let (mut near, captured) = tcp::pair().await;
         hbone::carry(captured, opened.tunnel);
         near.write_all(b"GET /").await.unwrap();
@@ -493,7 +493,7 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
         let (mut caller, from) = ztunnel.caller(("cart", greedy.hbone)).await;
         let open = async |caller: &mut Client| {
             let request = connect::request(&application, &Context::default()).unwrap();
-            caller.open(request).await
+            caller.open(&request).await
         };
         let mut held = Vec::new();
         let refused = loop {

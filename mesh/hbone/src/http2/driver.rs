@@ -382,7 +382,7 @@ pub(crate) fn frames<'b>(
                     batch.add(shared, stream, payload);
                 }
                 if end {
-                    batch.flush(shared);
+                    batch.flush_last(shared, stream);
                     shared.borrow_mut().end_of(stream);
                 }
             }
@@ -431,8 +431,17 @@ impl<'b> Batch<'b> {
     }
 
     pub(crate) fn flush(&mut self, shared: &Shared) {
+        self.hand_over(shared, false);
+    }
+
+    /// As [`Batch::flush`], before `stream` ends.
+    fn flush_last(&mut self, shared: &Shared, stream: u32) {
+        self.hand_over(shared, stream == self.stream);
+    }
+
+    fn hand_over(&mut self, shared: &Shared, last: bool) {
         if self.bytes > 0 {
-            shared.borrow_mut().deliver(self.stream, &self.slices, self.bytes);
+            shared.borrow_mut().deliver(self.stream, &self.slices, self.bytes, last);
             self.slices.clear();
             self.bytes = 0;
         }

@@ -7,12 +7,15 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode};
+use rustix::net::{self, SendAncillaryBuffer, SendFlags};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::calm::Allowance;
@@ -123,6 +126,20 @@ pub(crate) struct Sink {
     pub(crate) count: Rc<dyn Count>,
 }
 
+impl Sink {
+    /// Writes what the socket takes. The `last` bytes wait for the end, which is written next, and leave in its segment.
+    fn write(&self, slices: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
+        let flags = if last { SendFlags::MORE | SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL };
+        self.tcp.try_io(Interest::WRITABLE, || {
+            Ok(match slices {
+                // What most reads hold; it costs the kernel less than a list of one.
+                [piece] => net::send(&*self.tcp, piece, flags)?,
+                _ => net::sendmsg(&*self.tcp, slices, &mut SendAncillaryBuffer::default(), flags)?,
+            })
+        })
+    }
+}
+
 /// A request as it came.
 pub(crate) struct Request {
     pub(crate) stream: u32,
@@ -199,6 +216,29 @@ pub(super) fn wake(waker: &mut Option<Waker>) {
     }
 }
 
+/// Hashes ids of streams, which are looked up for every frame. Peers choose them, but only as many as there may be
+/// streams: who chooses them badly has a few hundred compared.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Fibonacci hashing: the upper half is mixed best.
+        let mixed = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
 /// Header block of which CONTINUATIONs are to come.
 pub(super) struct Block {
     pub(super) stream: u32,
@@ -211,7 +251,7 @@ pub(crate) struct State {
     pub(super) role: Role,
     pub(super) settings: Rc<Settings>,
     pub(super) outgoing: Outgoing,
-    pub(super) streams: HashMap<u32, Stream>,
+    pub(super) streams: HashMap<u32, Stream, BuildHasherDefault<IdHasher>>,
     /// The next stream we open.
     pub(super) next_own: u32,
     /// The highest stream the peer has opened.
@@ -293,7 +333,7 @@ impl State {
         Ok(Self {
             role,
             outgoing,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             next_own: 1,
             last_peers: 0,
             send_window: DEFAULT_WINDOW.into(),
@@ -574,8 +614,9 @@ impl State {
         }
     }
 
-    /// Hands DATA to its stream: to the application's socket, as far as it takes it.
-    pub(crate) fn deliver(&mut self, id: u32, slices: &[IoSlice<'_>], bytes: usize) {
+    /// Hands DATA to its stream: to the application's socket, as far as it takes it. `last` says that the stream ends
+    /// with it.
+    pub(crate) fn deliver(&mut self, id: u32, slices: &[IoSlice<'_>], bytes: usize, last: bool) {
         let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken.is_none() && s.sink_error.is_none()) else {
             // Nobody waits for it.
             return self.give_back(bytes as u32);
@@ -585,7 +626,7 @@ impl State {
             && stream.sink_is_free
             && stream.waiting.is_empty()
         {
-            match sink.tcp.try_write_vectored(slices) {
+            match sink.write(slices, last) {
                 Ok(n) => {
                     written = n;
                     sink.count.back(n);

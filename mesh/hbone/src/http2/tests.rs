@@ -1,10 +1,23 @@
 //! What a peer may say to a connection, frame by frame, and what it must not come to.
 
+use std::io::{ErrorKind, Read};
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
 use super::bare::Bare;
 use super::frame::{Header, Parser, Piece, flag, kind};
-use super::state::{Incoming, MAX_UNREAD, Role};
+use super::state::{Incoming, MAX_UNREAD, Role, Sink};
 use super::{Code, PREFACE};
 use crate::Settings;
+use crate::carry::Count;
+
+struct Uncounted;
+
+impl Count for Uncounted {
+    fn forth(&self, _: usize) {}
+    fn back(&self, _: usize) {}
+}
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Header { length: payload.len(), kind, flags, stream }.bytes().to_vec();
@@ -302,4 +315,34 @@ fn noise_of_a_seed() {
         let steps = bytes.chunks(33).flat_map(|chunk| [32 | next() as u8 & 7].into_iter().chain(chunk.to_vec()));
         crate::fuzzing::connection(&steps.skip(1).collect::<Vec<u8>>());
     }
+}
+
+/// A stream's last bytes wait for its end, if that has come with them, and leave in one segment with it; others do not
+/// wait.
+#[tokio::test]
+async fn the_last_bytes_leave_with_the_end() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = Rc::new(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+    let mut far = listener.accept().unwrap().0;
+    far.set_nonblocking(true).unwrap();
+    near.set_nodelay(true).unwrap();
+    near.writable().await.unwrap();
+    let mut server = server(Settings::default());
+    server.feed(&connect(1)).unwrap();
+    let (stream, ..) = server.asked().unwrap();
+    server.accept(stream);
+    server.shared.borrow_mut().pour_into(stream, Sink { tcp: near.clone(), count: Rc::new(Uncounted) });
+    let mut read = || {
+        let mut buffer = [0; 16];
+        far.read(&mut buffer).map(|read| buffer[..read].to_vec()).map_err(|error| error.kind())
+    };
+    server.feed(&frame(kind::DATA, 0, stream, b"first")).unwrap();
+    assert_eq!(read(), Ok(b"first".to_vec()));
+    let mut rest = frame(kind::DATA, 0, stream, b"last");
+    rest.extend(frame(kind::DATA, flag::END_STREAM, stream, &[]));
+    server.feed(&rest).unwrap();
+    assert_eq!(read(), Err(ErrorKind::WouldBlock));
+    assert!(matches!(server.take(stream), Some(Incoming::End)));
+    socket2::SockRef::from(&*near).shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!((read(), read()), (Ok(b"last".to_vec()), Ok(Vec::new())));
 }

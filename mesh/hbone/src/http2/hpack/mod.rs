@@ -4,6 +4,8 @@
 mod huffman;
 mod table;
 
+use std::borrow::Cow;
+
 use table::Table;
 
 /// Largest dynamic table that we let a peer use, in the bytes of RFC 7541 4.1: the protocol's own default.
@@ -86,11 +88,12 @@ impl Decoder {
                 let indexed = byte & 0x40 != 0;
                 let name = match input.number(if indexed { 6 } else { 4 })? {
                     0 => input.string()?,
-                    index => self.table.get(index).ok_or(InvalidBlock::Index)?.0.to_vec(),
+                    index => Cow::Borrowed(self.table.get(index).ok_or(InvalidBlock::Index)?.0),
                 };
                 let value = input.string()?;
                 take(&name, &value)?;
                 if indexed {
+                    let (name, value) = (name.into_owned(), value.into_owned());
                     self.table.add(name, value);
                 }
             }
@@ -103,7 +106,7 @@ impl Decoder {
 /// What of a block has not been read.
 struct Input<'a>(&'a [u8]);
 
-impl Input<'_> {
+impl<'a> Input<'a> {
     fn peek(&self) -> Option<u8> {
         self.0.first().copied()
     }
@@ -132,17 +135,17 @@ impl Input<'_> {
         Err(InvalidBlock::Number)
     }
 
-    fn string(&mut self) -> Result<Vec<u8>, InvalidBlock> {
+    fn string(&mut self) -> Result<Cow<'a, [u8]>, InvalidBlock> {
         let huffman = self.peek().ok_or(InvalidBlock::Truncated)? & 0x80 != 0;
         let length = self.number(7)?;
         let (text, rest) = self.0.split_at_checked(length).ok_or(InvalidBlock::Number)?;
         self.0 = rest;
         if !huffman {
-            return Ok(text.to_vec());
+            return Ok(Cow::Borrowed(text));
         }
         let mut decoded = Vec::with_capacity(length * 8 / 5);
         huffman::decode(text, &mut decoded).map_err(|_| InvalidBlock::Huffman)?;
-        Ok(decoded)
+        Ok(Cow::Owned(decoded))
     }
 }
 
