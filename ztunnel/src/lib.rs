@@ -29,6 +29,7 @@
 pub mod app;
 pub mod config;
 mod connections;
+mod dialler;
 pub mod dns;
 mod door;
 mod dump;

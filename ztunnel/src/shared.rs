@@ -125,7 +125,10 @@ impl Shared {
     /// they are filled on demand. What it gives is to be held while the connection lives.
     pub(crate) async fn complete(&self, client: &Workload, dialled: IpAddr) -> Result<InUse, Unanswered> {
         match &self.demand {
-            Some(demand) => demand.complete(&self.tables, client, &self.config.network, dialled, AWAIT_TABLES).await,
+            Some(demand) => {
+                let network = &self.config.network;
+                Box::pin(demand.complete(&self.tables, client, network, dialled, AWAIT_TABLES)).await
+            }
             None => Ok(InUse::default()),
         }
     }

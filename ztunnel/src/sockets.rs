@@ -13,7 +13,7 @@ use std::time::Duration;
 use mesh_model::address::canonical;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Mark of every packet that ztunnel sends from a pod's namespace; redirection leaves it alone (`PACKET_MARK`).
 pub const PACKET_MARK: u32 = 0x539;
@@ -145,9 +145,14 @@ pub(crate) fn mark(socket: &Socket, settings: &SocketSettings) -> io::Result<()>
 
 /// Options of every connection, accepted or dialled. What the kernel refuses here is not worth a connection. Set on a
 /// listener, they are those of every connection it accepts.
-fn tune<'s>(socket: impl Into<SockRef<'s>>, settings: &SocketSettings) {
-    let socket = socket.into();
+fn tune(socket: &Socket, settings: &SocketSettings) {
     let _ = socket.set_tcp_nodelay(true);
+    keep_alive(socket, settings);
+}
+
+/// Has the kernel look after an idle connection. What it refuses here is not worth a connection, either.
+pub(crate) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>, settings: &SocketSettings) {
+    let socket = socket.into();
     if let Some((idle, interval, probes)) = settings.keepalive {
         let _ =
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes));
@@ -171,34 +176,76 @@ pub fn original_destination(tcp: &TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
+/// A socket for a connection to `destination`, in the namespace this thread is in.
+pub(crate) fn stream(destination: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))
+}
+
 /// Connects from inside the pod's namespace; from `source` if given, else from the address the pod's routes choose.
 ///
 /// # Errors
-/// When the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when the source cannot be taken and
-/// [`OriginalSource::Required`] says it must.
+/// When the namespace cannot be entered; when the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when the
+/// source cannot be taken and [`OriginalSource::Required`] says it must.
 pub async fn dial(
     netns: &Netns,
     source: Option<IpAddr>,
     destination: SocketAddr,
     settings: &SocketSettings,
 ) -> io::Result<TcpStream> {
-    let socket = netns.run(|| {
-        let socket = Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        mark(&socket, settings)?;
-        if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
-            && let Err(error) = take_source(&socket, source)
-        {
-            if settings.original_source == OriginalSource::Required {
-                return Err(error);
-            }
-            tracing::warn!(%source, %error, "cannot dial with the caller's address; the application sees the pod's");
-        }
-        Ok(socket)
-    })?;
-    let connecting = TcpSocket::from_std_stream(socket.into()).connect(destination);
-    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await??;
-    tune(&tcp, settings);
+    let tcp = connect(netns.run(|| stream(destination))?, source, destination, settings).await?;
+    keep_alive(&tcp, settings);
     Ok(tcp)
+}
+
+/// Connects a [`stream`] from its namespace; from `source` if given, else from the address the routes there choose. It
+/// is not kept alive yet ([`keep_alive`]).
+///
+/// # Errors
+/// When the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when the source cannot be taken and
+/// [`OriginalSource::Required`] says it must.
+pub(crate) async fn connect(
+    socket: Socket,
+    source: Option<IpAddr>,
+    destination: SocketAddr,
+    settings: &SocketSettings,
+) -> io::Result<TcpStream> {
+    mark(&socket, settings)?;
+    if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
+        && let Err(error) = take_source(&socket, source)
+    {
+        if settings.original_source == OriginalSource::Required {
+            return Err(error);
+        }
+        tracing::warn!(%source, %error, "cannot dial with the caller's address; the application sees the pod's");
+    }
+    let _ = socket.set_tcp_nodelay(true);
+    let connected = begin(&socket, destination)?;
+    let tcp = TcpStream::from_std(socket.into())?;
+    if !connected {
+        tokio::time::timeout(CONNECT_TIMEOUT, tcp.writable()).await??;
+        if let Some(error) = tcp.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok(tcp)
+}
+
+/// Begins to connect. True when it is connected already: an application in the pod has answered before the kernel
+/// returns, and asking the kernel at once costs less than being told later.
+fn begin(socket: &Socket, destination: SocketAddr) -> io::Result<bool> {
+    let destination = destination.into();
+    let mut connected = socket.connect(&destination);
+    if is(&connected, libc::EINPROGRESS) {
+        connected = socket.connect(&destination);
+    }
+    match connected {
+        Err(_) if is(&connected, libc::EALREADY) || is(&connected, libc::EINPROGRESS) => Ok(false),
+        connected => connected.map(|()| true),
+    }
+}
+
+fn is(result: &io::Result<()>, error: i32) -> bool {
+    result.as_ref().is_err_and(|e| e.raw_os_error() == Some(error))
 }
 
 /// Binds to an address that is not ours; the port is chosen when connecting, so that one address serves many
@@ -227,4 +274,27 @@ fn bind_without_port(socket: &Socket) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_answers_at_once_is_connected_at_once() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let here = listener.local_addr().unwrap().as_socket().unwrap();
+        let ask = || {
+            let socket = stream(here).unwrap();
+            begin(&socket, here).map(|connected| (socket, connected))
+        };
+        assert_eq!(ask().unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "nobody listens yet");
+        listener.listen(0).unwrap();
+        let (first, connected) = ask().unwrap();
+        assert!(connected && first.peer_addr().unwrap().as_socket() == Some(here));
+        // The queue holds one: nobody answers the next.
+        let (_waits, connected) = ask().unwrap();
+        assert!(!connected);
+    }
 }

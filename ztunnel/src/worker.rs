@@ -2,8 +2,11 @@
 //!
 //! Every pod has listeners on every worker; the kernel spreads connections over them (`SO_REUSEPORT`).
 
+mod described;
+mod served;
+mod tasks;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,18 +17,24 @@ use std::time::Duration;
 use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
 use mesh_model::tables::Tables;
+use mesh_model::workload::Workload;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use crate::connections::{Connections, Listed};
+use crate::dialler::Dialler;
 use crate::listeners::{Door, Listeners};
 use crate::quota::PodQuota;
 use crate::shared::Shared;
 use crate::sockets::{Netns, SocketSettings};
 use crate::{dns, door, inbound, outbound};
+use described::Described;
+use served::Pods;
+use tasks::Tasks;
 
-/// How often connections that nobody uses are looked for.
+/// How often connections that nobody uses, and those that have just been dialled, are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// A busy cluster changes all the time; looking once for many changes is enough.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -56,12 +65,14 @@ pub(crate) struct Served {
 /// A pod as a worker's connections see it.
 pub(crate) struct Pod {
     pub(crate) info: Arc<PodInfo>,
-    pub(crate) netns: Netns,
+    pub(crate) dialler: Dialler,
     pub(crate) sockets: Arc<SocketSettings>,
     pub(crate) only: Option<u16>,
     pub(crate) pool: Pool,
     pub(crate) quota: PodQuota,
     pub(crate) dns: Rc<dns::PodDns>,
+    described: Described,
+    tasks: Rc<Tasks>,
     stop: watch::Sender<bool>,
     /// The control plane has told of it.
     known: Cell<bool>,
@@ -82,6 +93,11 @@ impl Pod {
         }
     }
 
+    /// The baggage of its workload.
+    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
+        self.described.baggage(workload)
+    }
+
     /// Compares with the tables: connections to workloads that are gone serve no new tunnel, whoever has their
     /// addresses now; and a pod that is gone from them terminates.
     fn follow(&self, tables: &Tables) {
@@ -97,7 +113,7 @@ impl Pod {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
-    pods: RefCell<HashMap<Arc<str>, Rc<Pod>>>,
+    pods: RefCell<Pods>,
 }
 
 /// A running worker.
@@ -122,17 +138,26 @@ impl Handle {
 /// When the system has no thread or event queue left.
 pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (made, told) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
-        LocalSet::new().block_on(&runtime, run(shared, receiver));
+        // It never leaves its thread, so it is made there.
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(made.send(error)),
+        };
+        drop(made);
+        runtime.block_on(run(shared, receiver));
     })?;
-    Ok(Handle { commands, thread })
+    match told.recv() {
+        Ok(error) => Err(error),
+        Err(_made) => Ok(Handle { commands, thread }),
+    }
 }
 
 async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let worker = Rc::new(Worker { shared, connections: Connections::default(), pods: RefCell::default() });
     spawn_local(watch_policies(worker.clone()));
-    spawn_local(sweep_pools(worker.clone()));
+    spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
@@ -152,7 +177,20 @@ impl Worker {
         let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
         let (known, leaving) = (Cell::new(false), watch::Sender::new(false));
         let Served { uid, info, netns, listeners, sockets, only } = served;
-        let pod = Rc::new(Pod { info, netns, sockets, only, pool, quota, dns, stop, known, leaving });
+        let pod = Rc::new(Pod {
+            info,
+            dialler: Dialler::new(netns),
+            sockets,
+            only,
+            pool,
+            quota,
+            dns,
+            described: Described::default(),
+            tasks: Rc::default(),
+            stop,
+            known,
+            leaving,
+        });
         self.shared.tables.read(|tables| pod.follow(tables));
         self.pods.borrow_mut().insert(uid, pod.clone());
         let Listeners { doors, dns, migrate } = listeners;
@@ -181,14 +219,14 @@ impl Worker {
 
     /// The pod of that name, if this worker serves it.
     pub(crate) fn pod(&self, name: &str, namespace: &str, account: &str) -> Option<Rc<Pod>> {
-        let pods = self.pods.borrow();
-        let is = |info: &PodInfo| info.name == name && info.namespace == namespace && info.service_account == account;
-        pods.values().find(|pod| is(&pod.info)).cloned()
+        let is = |info: &PodInfo| info.namespace == namespace && info.service_account == account;
+        self.pods.borrow().named(name).iter().find(|pod| is(&pod.info)).cloned()
     }
 
     fn stop(&self, uid: &str) {
         if let Some(pod) = self.pods.borrow_mut().remove(uid) {
             pod.stop.send_replace(true);
+            pod.tasks.stop();
         }
     }
 
@@ -213,15 +251,8 @@ impl Worker {
             let start = |tcp: TcpStream, peer: SocketAddr| {
                 let peer = mesh_model::address::canonical(peer);
                 let connection = serve(worker.clone(), pod.clone(), tcp, peer);
-                let stopped = stopped(pod.stop.subscribe());
                 let token = worker.shared.drain.token();
-                spawn_local(async move {
-                    tokio::select! {
-                        () = connection => {}
-                        () = stopped => {}
-                    }
-                    drop(token);
-                });
+                pod.tasks.spawn(connection, token);
             };
             let stopped = stopped(pod.stop.subscribe());
             let closing = worker.shared.drain.closing();
@@ -271,14 +302,15 @@ async fn watch_policies(worker: Rc<Worker>) {
     }
 }
 
-async fn sweep_pools(worker: Rc<Worker>) {
+async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
     let mut before = 0;
     loop {
         ticks.tick().await;
         let mut pooled = 0;
-        for pod in worker.pods.borrow().values() {
+        for pod in worker.pods.borrow().iter() {
             pod.pool.sweep();
+            pod.dialler.sweep(&pod.sockets);
             pooled += pod.pool.connections() as i64;
         }
         // The gauge is the sum of all workers'.
@@ -290,7 +322,7 @@ async fn sweep_pools(worker: Rc<Worker>) {
 async fn follow_tables(worker: Rc<Worker>) {
     let mut changed = worker.shared.tables.changed();
     while changed.changed().await.is_ok() {
-        for pod in worker.pods.borrow().values() {
+        for pod in worker.pods.borrow().iter() {
             worker.shared.tables.read(|tables| pod.follow(tables));
         }
         tokio::time::sleep(SETTLE).await;

@@ -35,7 +35,6 @@ use crate::outbound::close;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
 use crate::shared::Judgement;
-use crate::sockets;
 use crate::worker::{Pod, Worker, stopped};
 use admit::Admitted;
 
@@ -69,6 +68,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let settings = &shared.config.hbone;
     let mut client = PeerWatch::new(credentials);
+    let revocable = client.is_on();
     let mut connection = match Box::pin(Connection::accept(tcp, client.server_config(), settings)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -89,8 +89,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         tokio::select! {
             asked = connection.next() => match asked {
                 Some(Ok(asked)) => {
-                    let here = Here { local, from, caller: caller.clone(), revoked: told_revoked.clone() };
-                    spawn_local(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token()));
+                    let revoked = revocable.then(|| told_revoked.clone());
+                    let here = Here { local, from, caller: caller.clone(), revoked };
+                    // Boxed: a task is moved several times, and this one is large until bytes flow.
+                    spawn_local(Box::pin(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token())));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
@@ -124,8 +126,8 @@ struct Here {
     local: SocketAddr,
     from: SocketAddr,
     caller: Rc<SpiffeId>,
-    /// True once the caller's certificate is revoked.
-    revoked: watch::Receiver<bool>,
+    /// True once the caller's certificate is revoked; none when nobody's can be.
+    revoked: Option<watch::Receiver<bool>>,
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
@@ -159,19 +161,28 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };
-    let baggage = if shared.config.baggage { connect::baggage_of(&workload) } else { String::new() };
-    let tunnel = match asked.accept(&baggage) {
+    let baggage = shared.config.baggage.then(|| pod.baggage(&workload));
+    let tunnel = match asked.accept(baggage.as_deref().unwrap_or_default()) {
         Ok(tunnel) => tunnel,
         Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
     };
     report.opened();
     let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.count_from_server()), cut);
+    let taken_back = async {
+        let told = match &mut revoked {
+            Some(revoked) => revoked.wait_for(|revoked| *revoked).await.is_ok(),
+            None => false,
+        };
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    };
     let carried = tokio::select! {
         biased;
         // Before the connection that carries it is lost for the same reason. Its report tells, as it is dropped.
         () = stopped(pod.stopping()) => return,
         carried = carried => carried,
-        Ok(_) = revoked.wait_for(|revoked| *revoked) => return report.revoked(),
+        () = taken_back => return report.revoked(),
     };
     match carried {
         Ok(result) => close(report, result),
@@ -193,7 +204,7 @@ pub(crate) struct Visit<'a> {
 /// A caller that was let in, and its connection to the application.
 pub(crate) struct Entered {
     pub(crate) workload: Arc<Workload>,
-    pub(crate) application: TcpStream,
+    pub(crate) application: Rc<TcpStream>,
     pub(crate) report: Report,
     /// Its share of what the pod may hold; to be kept as long as the connection.
     pub(crate) share: quota::Place,
@@ -287,16 +298,17 @@ async fn connect(
     from: SocketAddr,
     caller: &SpiffeId,
     admitted: &Admitted,
-) -> io::Result<TcpStream> {
+) -> io::Result<Rc<TcpStream>> {
     let config = &worker.shared.config;
     let Some(asked) = admitted.proxied else {
         let source = source_of(from, admitted.application);
-        return sockets::dial(&pod.netns, source, admitted.application, &pod.sockets).await;
+        let application = pod.dialler.dial(source, admitted.application, &pod.sockets).await?;
+        return Ok(pod.dialler.look_after(application));
     };
     let (source, to) = proxy_protocol::dial_at(from, admitted.application, config.localhost_app_tunnel);
-    let mut application = sockets::dial(&pod.netns, source, to, &pod.sockets).await?;
+    let mut application = pod.dialler.dial(source, to, &pod.sockets).await?;
     application.write_all(&proxy_protocol::header(from, asked, Some(caller))).await?;
-    Ok(application)
+    Ok(pod.dialler.look_after(application))
 }
 
 /// Who seems to call and which service they seem to mean: for telemetry only, from tables and from what was told.

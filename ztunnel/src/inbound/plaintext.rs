@@ -56,9 +56,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     }
     let (_place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), None);
     let source = source_of(from, admitted.application);
-    match Box::pin(sockets::dial(&pod.netns, source, admitted.application, &pod.sockets)).await {
+    match Box::pin(pod.dialler.dial(source, admitted.application, &pod.sockets)).await {
         Ok(application) => {
             report.opened();
+            let application = pod.dialler.look_after(application);
             let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.count_from_client()), cut).await;
             match carried {
                 Ok(result) => close(report, result),

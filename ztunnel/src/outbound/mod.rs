@@ -125,11 +125,11 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, near: Near, f
             secured: false,
         },
     );
-    let dialling = Box::pin(sockets::dial(&pod.netns, None, to.address, &pod.sockets));
+    let dialling = Box::pin(pod.dialler.dial(None, to.address, &pod.sockets));
     let result = match dialling.await {
         Ok(remote) => {
             report.opened();
-            carry::tcp_and_tcp(near.opened(), remote, report.count_from_client()).await
+            carry::tcp_and_tcp(near.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
         }
         Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
     };
@@ -148,11 +148,11 @@ async fn tunnel(
 ) {
     let shared = &worker.shared;
     let report = Report::open(shared, traffic(client, from, key, &to));
-    let request = match request(shared, client, from, &to, &TraceParent::random(), None) {
+    let request = match request(shared, pod, client, from, &to, &TraceParent::random(), None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
     };
-    match Box::pin(pod.pool.open(key, request, || connect_to(worker, pod, key))).await {
+    match pod.pool.open(key, request, || connect_to(worker, pod, key)).await {
         Ok((opened, _peer)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
@@ -194,8 +194,8 @@ async fn across(
         let trace = TraceParent::random();
         let invalid = |error: http::Error| (ResponseFlags::Connect, "BAD_REQUEST", error.to_string());
         let requests = Requests {
-            outer: request(shared, client, from, &outer, &trace, None).map_err(invalid)?,
-            inner: request(shared, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
+            outer: request(shared, pod, client, from, &outer, &trace, None).map_err(invalid)?,
+            inner: request(shared, pod, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
         };
         let credentials = shared.certificates.get(&key.source).await.map_err(|error| {
             let (flags, code) = classify(&no_certificate(error.clone()));
@@ -240,17 +240,18 @@ async fn across(
 /// The CONNECT of a tunnel. `network` is ours, for the inner one of two only (trap 15).
 fn request(
     shared: &Shared,
-    client: &Workload,
+    pod: &Pod,
+    client: &Arc<Workload>,
     from: SocketAddr,
     to: &TunnelTo,
     trace: &TraceParent,
     network: Option<&str>,
 ) -> Result<Request<()>, http::Error> {
-    let baggage = if shared.config.baggage { connect::baggage_of(client) } else { String::new() };
+    let baggage = shared.config.baggage.then(|| pod.baggage(client));
     connect::request(
         &to.authority.to_string(),
         &Context {
-            baggage: &baggage,
+            baggage: baggage.as_deref().unwrap_or_default(),
             client: Some(from),
             host: to.service.as_ref().map(|s| &*s.hostname),
             traceparent: &trace.to_string(),
@@ -263,10 +264,11 @@ fn request(
 async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
     let shared = &worker.shared;
     let credentials = shared.certificates.get(&key.source).await.map_err(no_certificate)?;
-    let tcp = sockets::dial(&pod.netns, None, key.peer, &pod.sockets).await.map_err(|error| match error.kind() {
+    let tcp = pod.dialler.dial(None, key.peer, &pod.sockets).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
         _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
     })?;
+    sockets::keep_alive(&tcp, &pod.sockets);
     Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, &shared.config.hbone).await
 }
 

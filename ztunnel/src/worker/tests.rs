@@ -415,7 +415,7 @@ async fn inbound_rows_as_they_are_answered() {
         // I2, what is no CONNECT: nothing is guessed.
         let (mut client, _) = ztunnel.caller(open).await;
         let request = http::Request::get(format!("http://127.0.0.1:{app}")).body(()).unwrap();
-        let refused = client.open(request).await.err().unwrap().to_string();
+        let refused = client.open(&request).await.err().unwrap().to_string();
         assert_eq!(refused, "http status: 400 Bad Request (BAD_REQUEST)", "I2: GET");
         // I12: bytes, and who we are.
         let (mut client, _) = ztunnel.caller(open).await;

@@ -38,7 +38,7 @@ async fn connections_are_listed_while_they_are_open() {
         let tcp = TcpStream::connect(dialled).await.unwrap();
         let (mut caller, from) = ztunnel.caller(("server", server)).await;
         let request = connect::request(&format!("127.0.0.1:{app}"), &Context::default()).unwrap();
-        let tunnel = caller.open(request).await.unwrap();
+        let tunnel = caller.open(&request).await.unwrap();
         let listed = ztunnel.open(1, 1).await;
         let (come, going) = (&listed.come[0], &listed.going[0]);
         assert_eq!((&*going.pod.name, going.from, going.dialled), ("client", tcp.local_addr().unwrap(), dialled));

@@ -21,7 +21,7 @@ async fn our_own_metrics_are_reached_through_the_mesh_and_nothing_else_is() {
         }
         let (mut client, from) = ztunnel.caller_from("127.0.0.9", own).await;
         let request = connect::request(&format!("127.0.0.1:{port}"), &Context::default()).unwrap();
-        let (_open, accepted) = tokio::join!(client.open(request), metrics.accept());
+        let (_open, accepted) = tokio::join!(client.open(&request), metrics.accept());
         let seen = accepted.unwrap().1;
         assert_eq!((from.ip().to_string(), seen.ip().to_string()), ("127.0.0.9".into(), "127.0.0.1".into()));
         let line = ztunnel.logged("WRONG_DESTINATION").await;
