@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io;
+use std::io::{self, Cursor};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -261,7 +261,7 @@ fn local_tables(local: &FileOrInline) -> Result<Vec<Resource>> {
             let place = format!("LOCAL_XDS_PATH={}", path.display());
             (local_xds::read(File::open(path).with_context(|| place.clone())?), place)
         }
-        FileOrInline::Inline(text) => (local_xds::read(text.as_bytes()), "LOCAL_XDS".to_owned()),
+        FileOrInline::Inline(text) => (local_xds::read(Cursor::new(text)), "LOCAL_XDS".to_owned()),
     };
     let Local { resources, refused } = read.with_context(|| place.clone())?;
     for refused in refused.iter().take(MAX_LOGGED) {

@@ -1,5 +1,6 @@
 //! Workloads and services of a file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,24 +21,37 @@ const GATEWAY: &str = "network/ip or namespace/hostname";
 /// A workload as a file says it.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct Workload {
-    uid: String,
-    name: String,
-    namespace: String,
-    service_account: String,
-    trust_domain: String,
+pub(super) struct Workload<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    service_account: Cow<'a, str>,
+    #[serde(borrow)]
+    trust_domain: Cow<'a, str>,
     workload_ips: Vec<IpAddr>,
-    hostname: String,
+    #[serde(borrow)]
+    hostname: Cow<'a, str>,
     protocol: Protocol,
-    network: String,
+    #[serde(borrow)]
+    network: Cow<'a, str>,
     network_mode: NetworkMode,
     network_gateway: Option<Gateway>,
-    node: String,
-    cluster_id: String,
-    workload_name: String,
-    workload_type: String,
-    canonical_name: String,
-    canonical_revision: String,
+    #[serde(borrow)]
+    node: Cow<'a, str>,
+    #[serde(borrow)]
+    cluster_id: Cow<'a, str>,
+    #[serde(borrow)]
+    workload_name: Cow<'a, str>,
+    #[serde(borrow)]
+    workload_type: Cow<'a, str>,
+    #[serde(borrow)]
+    canonical_name: Cow<'a, str>,
+    #[serde(borrow)]
+    canonical_revision: Cow<'a, str>,
     native_tunnel: bool,
     application_tunnel: Option<Tunnelled>,
     authorization_policies: Vec<String>,
@@ -170,14 +184,17 @@ enum Families {
     Ipv6,
 }
 
-pub(super) fn workload(w: Workload) -> Result<Model, String> {
+pub(super) fn workload(w: Workload<'_>) -> Result<Model, String> {
     if w.namespace.is_empty() {
         return Err("the namespace is missing".into());
     }
     if w.uid.is_empty() && w.name.is_empty() {
         return Err("it has neither uid nor name".into());
     }
-    let uid = if w.uid.is_empty() { format!("{}//Pod/{}/{}", w.cluster_id, w.namespace, w.name) } else { w.uid };
+    let uid: Arc<str> = match w.uid.is_empty() {
+        true => format!("{}//Pod/{}/{}", w.cluster_id, w.namespace, w.name).into(),
+        false => w.uid.into(),
+    };
     let empty = Model::empty(uid);
     // A text that is not said leaves the default.
     let or = |said: &str, default: Arc<str>| if said.is_empty() { default } else { text(said) };

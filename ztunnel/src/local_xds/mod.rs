@@ -1,18 +1,21 @@
 //! Workloads, services and policies without a control plane, in upstream's format: YAML in camelCase with the lists
 //! `workloads`, `services` and `policies`, in a file (`LOCAL_XDS_PATH`) or in the environment (`LOCAL_XDS`).
 //!
-//! Read as a stream, one entry at a time: a large mesh is never in memory twice. An entry that means nothing is
+//! Read as a stream, one entry at a time on each core: a large mesh is never in memory twice. An entry that means nothing is
 //! refused alone and by name, as a control plane's would be; nothing but a policy that may keep somebody out makes
 //! the whole file useless.
 
 mod address;
+mod apart;
+mod plain;
 mod policy;
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use mesh_model::resource::Resource;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Options;
 
@@ -53,7 +56,22 @@ pub enum InvalidFile {
 ///
 /// # Errors
 /// Says where and what, for the person who wrote it.
-pub fn read(file: impl Read) -> Result<Local, InvalidFile> {
+pub fn read(mut file: impl Read + Seek + Send) -> Result<Local, InvalidFile> {
+    let reading = match apart::read(&mut file, apart::PIECE) {
+        Some(reading) => reading,
+        None => {
+            // What has no place to return to was not read at all.
+            let _ = file.rewind();
+            whole(file)?
+        }
+    };
+    match reading.policy {
+        Some(refused) => Err(InvalidFile::Policy(refused)),
+        None => Ok(reading.local),
+    }
+}
+
+fn options() -> Options {
     let mut options = Options::default();
     options.with_snippet = false;
     // A namespace may be called `n`.
@@ -63,20 +81,20 @@ pub fn read(file: impl Read) -> Result<Local, InvalidFile> {
         budget.max_reader_input_bytes = Some(MAX_BYTES);
         (budget.max_events, budget.max_nodes, budget.max_total_scalar_bytes) = (usize::MAX, usize::MAX, usize::MAX);
     }
-    let read = serde_saphyr::with_deserializer_from_reader_with_options(file, options, |yaml| {
+    options
+}
+
+fn whole(file: impl Read) -> Result<Reading, InvalidFile> {
+    let read = serde_saphyr::with_deserializer_from_reader_with_options(file, options(), |yaml| {
         let mut reading = Reading::default();
         yaml.deserialize_any(File(&mut reading))?;
         Ok(reading)
     });
-    let mut reading = read.map_err(|e| InvalidFile::Yaml(e.to_string()))?;
-    match reading.policy.take() {
-        Some(refused) => Err(InvalidFile::Policy(refused)),
-        None => Ok(reading.local),
-    }
+    read.map_err(|e| InvalidFile::Yaml(e.to_string()))
 }
 
 /// What was read so far.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Reading {
     local: Local,
     /// The first policy that was refused.
@@ -84,7 +102,7 @@ struct Reading {
 }
 
 /// The lists that a file has.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Workloads,
     Services,
@@ -114,6 +132,13 @@ impl List {
 }
 
 impl Reading {
+    /// What comes after it in the file.
+    fn append(&mut self, later: Self) {
+        self.local.resources.extend(later.local.resources);
+        self.local.refused.extend(later.local.refused);
+        self.policy = self.policy.take().or(later.policy);
+    }
+
     fn take(&mut self, list: List, place: usize, value: &Value) {
         let resource = match list {
             List::Workloads => entry(value).and_then(address::workload).map(|w| Resource::Workload(w.into())),
@@ -138,7 +163,7 @@ impl Reading {
 }
 
 /// An entry in its form, or what is wrong with it and where.
-fn entry<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+fn entry<'v, T: Deserialize<'v>>(value: &'v Value) -> Result<T, String> {
     // The way to what is wrong is looked for only when something is.
     T::deserialize(value).or_else(|_| serde_path_to_error::deserialize(value)).map_err(|e| e.to_string())
 }
@@ -168,44 +193,46 @@ impl<'de> Visitor<'de> for File<'_> {
                 map.next_value::<IgnoredAny>()?;
                 return Err(serde::de::Error::unknown_field(&name, List::NAMES));
             };
-            map.next_value_seed(Entries { list, reading: self.0 })?;
+            map.next_value_seed(Entries { list, first: 0, reading: self.0 })?;
         }
         Ok(())
     }
 }
 
-/// One list, or nothing at all.
+/// One list or a part of it, or nothing at all. Gives the place after its last entry.
 struct Entries<'a> {
     list: List,
+    /// The place of its first entry.
+    first: usize,
     reading: &'a mut Reading,
 }
 
 impl<'de> DeserializeSeed<'de> for Entries<'_> {
-    type Value = ();
+    type Value = usize;
 
-    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<usize, D::Error> {
         yaml.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Entries<'_> {
-    type Value = ();
+    type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a list, each entry a {}", self.list.entry())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E>(self) -> Result<usize, E> {
+        Ok(self.first)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let mut place = 0;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<usize, A::Error> {
+        let mut place = self.first;
         while let Some(value) = entries.next_element::<Value>()? {
             self.reading.take(self.list, place, &value);
             place += 1;
         }
-        Ok(())
+        Ok(place)
     }
 }
 

@@ -1,3 +1,5 @@
+use std::io::Cursor;
+
 use mesh_model::policy::{Action, Match, Policy, Scope, StringMatch};
 use mesh_model::service::{BalanceMode, IpFamilies, Service};
 use mesh_model::workload::{Tunnel, Workload, WorkloadType};
@@ -5,7 +7,7 @@ use mesh_model::workload::{Tunnel, Workload, WorkloadType};
 use super::*;
 
 fn all(text: &str) -> Vec<Resource> {
-    let local = read(text.as_bytes()).unwrap();
+    let local = read(Cursor::new(text)).unwrap();
     assert_eq!(local.refused, []);
     local.resources
 }
@@ -236,7 +238,7 @@ fn trap_29_an_entry_that_means_nothing_is_refused_alone_and_by_name() {
             "waypoint",
         ),
     ] {
-        let local = read(text.replace("GOOD", "{name: good, namespace: shop}").as_bytes()).unwrap();
+        let local = read(Cursor::new(text.replace("GOOD", "{name: good, namespace: shop}"))).unwrap();
         assert_eq!(local.resources.len(), 1, "{text}");
         let refused = local.refused.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert!(matches!(&refused[..], [one] if one.starts_with(entry) && one.contains(part)), "{text}: {refused:?}");
@@ -251,7 +253,7 @@ fn a_policy_is_not_left_out() {
         ("policies: [{name: a, namespace: b, scope: Mesh, action: Deny}]", "policy b/a: scope"),
         ("policies: [{name: a, namespace: b, scope: Global, action: Deny, rules: [{}]}]", "policy b/a: rules"),
     ] {
-        let error = read(text.as_bytes()).unwrap_err().to_string();
+        let error = read(Cursor::new(text)).unwrap_err().to_string();
         assert!(error.contains(part) && error.contains("let in"), "{text}: {error}");
     }
 }
@@ -261,7 +263,7 @@ fn what_is_no_such_file_is_refused_whole() {
     for (text, part) in
         [("workload: []", "workload"), ("workloads: 7", "list"), ("[]", "lists"), ("workloads: [{name: a", "line 1")]
     {
-        let error = read(text.as_bytes()).unwrap_err().to_string();
+        let error = read(Cursor::new(text)).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");
     }
 }
