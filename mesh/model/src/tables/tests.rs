@@ -217,7 +217,9 @@ fn a_pod_of_another_group_is_none() {
         let other = claims(other, Tunnel::Hbone);
         for order in [[&pods, &other], [&other, &pods]] {
             let mut tables = Tables::default();
-            order.map(|workload| tables.add(workload.clone()));
+            for workload in order {
+                tables.add(workload.clone());
+            }
             assert_eq!(name_at(&tables, "10.0.0.1"), Some(pods.name.to_string()), "and not {}", other.uid);
         }
     }

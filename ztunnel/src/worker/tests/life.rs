@@ -76,15 +76,15 @@ async fn a_pod_that_terminates_sends_its_callers_away_and_open_tunnels_go_on() {
         let ask = || connect::request(&application, &Context::default()).unwrap();
         let (mut caller, from) = ztunnel.caller(cart).await;
         let (mut bystander, _) = ztunnel.caller(pay).await;
-        let mut opened = caller.open(ask()).await.unwrap();
-        let mut others = bystander.open(ask()).await.unwrap();
+        let mut opened = caller.open(&ask()).await.unwrap();
+        let mut others = bystander.open(&ask()).await.unwrap();
         assert_eq!(through(&mut opened, "before").await, "BEFORE");
 
         ztunnel.tables.apply(Kind::Address, Vec::new(), vec!["cart".into()]).await;
         while !caller.is_closed() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(matches!(caller.open(ask()).await, Err(OpenError::Closed)), "a pool opens another connection then");
+        assert!(matches!(caller.open(&ask()).await, Err(OpenError::Closed)), "a pool opens another connection then");
         assert_eq!(through(&mut opened, "after").await, "AFTER");
         // One that is new finds a pod that nobody knows.
         let tcp = TcpStream::connect(cart.1).await.unwrap();
