@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Longest request and answer.
 const LONGEST: u64 = 16 << 20;
 /// Most descriptors in one answer.
-const MOST_FDS: usize = 4;
+const MOST_FDS: usize = 5;
 
 /// What may be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     /// How everything is.
     Status(Box<Status>),
-    /// With the descriptors of the namespaces: user, network, and for a container mounts and processes.
+    /// With the descriptors of the namespaces: user, network, and for a container mounts, host name and processes.
     Entered { env: Vec<(String, String)>, directory: Option<PathBuf> },
     /// It will be done.
     Done,

@@ -98,6 +98,9 @@ pub struct PodStatus {
     pub mesh: MeshStatus,
     /// What is wrong, if anything.
     pub trouble: Option<String>,
+    /// What it asks for and does not get here: the field, and what happens instead.
+    #[serde(default)]
+    pub runs_without: Vec<String>,
 }
 
 /// A service.
@@ -179,6 +182,13 @@ impl Status {
             ]
         });
         table(&mut out, &["POD", "NODE", "ADDRESSES", "PHASE", "READY", "MESH", "RESTARTS", ""], rows.collect());
+        let without = |p: &PodStatus| {
+            p.runs_without
+                .iter()
+                .map(|what| vec![format!("{}/{}", p.namespace, p.name), what.clone()])
+                .collect::<Vec<_>>()
+        };
+        table(&mut out, &["POD", "RUNS WITHOUT"], self.pods.iter().flat_map(without).collect());
         let rows = self.services.iter().map(|s| {
             let ips = if s.ips.is_empty() { "headless".into() } else { join(&s.ips) };
             vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), s.endpoints.join(" ")]

@@ -151,6 +151,10 @@ fn exec_passes_the_exit_code_and_gives_a_pod_no_rights_over_its_network() {
     assert!(run.join("control.sock").exists());
     let seen = mesh.exec("t/a", &["ls", "-A", run.to_str().unwrap()]);
     assert_eq!(text(&seen.stdout), "", "a pod must not see the mesh's own files");
+    for (program, code) in [("no-such-program", 127), ("/etc/hosts", 126)] {
+        let output = mesh.exec("t/a", &[program]);
+        assert_eq!(output.status.code(), Some(code), "{program}: {}", text(&output.stderr));
+    }
     let missing = mesh.exec("t/nobody", &["true"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("there is no pod nobody in namespace t"), "{}", text(&missing.stderr));
@@ -185,6 +189,63 @@ fn edits_take_effect_and_bad_yaml_changes_nothing() {
     mesh.write("all.yaml", PODS.split("---").next().unwrap());
     mesh.wait("b to be gone", |s| pod(s, "b").is_null() && s["services"].as_array().unwrap().is_empty());
     assert_ne!(mesh.exec("t/a", &["ambit", "tool", "http-get", "http://b-service/"]).status.code(), Some(0));
+}
+
+/// What a kubelet does around a pod's containers: sidecars first and last, hooks, probes, aliases.
+#[test]
+fn sidecars_begin_first_and_end_last_and_hooks_are_run() {
+    const TOLD: &str = "while :; do sleep 0.05; done";
+    let yaml = format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: k, namespace: t}}
+spec:
+  hostname: another
+  hostAliases: [{{ip: 10.9.9.9, hostnames: [far.example]}}]
+  initContainers:
+    - {{name: setup, command: [sh, -c, echo begins]}}
+    - name: side
+      restartPolicy: Always
+      command: [sh, -c, 'echo begins; trap \"echo ends; exit 0\" TERM; {TOLD}']
+      startupProbe: {{exec: {{command: [sh, -c, 'echo asked whether side has started']}}}}
+  containers:
+    - name: main
+      command: [sh, -c, 'echo begins; trap \"echo ends; exit 0\" TERM; {TOLD}']
+      lifecycle:
+        postStart: {{exec: {{command: [sh, -c, echo after the start]}}}}
+        preStop: {{exec: {{command: [sh, -c, echo before the end]}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: dead, namespace: t}}
+spec:
+  containers:
+    - {{name: c, command: [sh, -c, '{TOLD}'], livenessProbe: {{exec: {{command: ['false']}}, failureThreshold: 1}}}}
+"
+    );
+    let Some(mesh) = Mesh::start("kubelet", PODS) else { return };
+    mesh.write("kubelet.yaml", &yaml);
+    mesh.wait("the pod with a sidecar", |s| pod(s, "k")["ready"] == true);
+    let status = mesh.wait("a pod that is not alive to be started again", |s| pod(s, "dead")["restarts"] != 0);
+    assert_eq!(pod(&status, "k")["restarts"], 0);
+    assert_eq!(text(&mesh.exec("t/k", &["hostname"]).stdout), "another\n");
+    assert!(text(&mesh.exec("t/k", &["cat", "/etc/hosts"]).stdout).contains("\n10.9.9.9 far.example\n"));
+
+    mesh.write("kubelet.yaml", "");
+    mesh.wait("the pod to be gone", |s| pod(s, "k").is_null());
+    let log = std::fs::read_to_string(mesh.run_dir().join(&mesh.name).join("logs/pods/t_k.log")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    for asked in ["[probe] asked whether side has started", "[probe] after the start"] {
+        assert!(lines.contains(&asked), "{asked:?} is missing: {lines:#?}");
+    }
+    let expected =
+        ["[setup] begins", "[side] begins", "[main] begins", "[probe] before the end", "[main] ends", "[side] ends"];
+    let mut at = 0;
+    for line in expected {
+        let found = lines[at..].iter().position(|l| *l == line);
+        at += found.unwrap_or_else(|| panic!("{line:?} is not where it should be: {lines:#?}")) + 1;
+    }
 }
 
 #[test]

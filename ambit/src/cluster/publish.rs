@@ -42,7 +42,7 @@ impl Cluster {
                 pod.sandbox.write_resolv_conf(&text).context("cannot write a pod's resolv.conf")?;
                 pod.resolv_conf = text;
             }
-            let text = hosts::hosts(&key.0, (&key.1, &pod.ips), &names);
+            let text = hosts::hosts(&key.0, (&key.1, &pod.ips), &names) + &hosts::aliases(&pod.pod);
             if text != pod.hosts {
                 pod.sandbox.write_hosts(&text).context("cannot write a pod's hosts file")?;
                 pod.hosts = text;

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Longest time a pod's programs get to end after it was removed.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long a pod's programs get to end after it was removed: as long as the pod's own grace period says.
+const GRACE: Duration = Duration::MAX;
 
 impl Cluster {
     /// Does what is missing. What cannot be done is remembered with its reason and tried again at the next change.
@@ -145,7 +145,7 @@ impl Cluster {
         let (stop, stopped) = watch::channel(None);
         let life = Life {
             plan,
-            hostname: key.1.clone(),
+            hostname: plan::hostname(pod).to_owned(),
             ip: ips[0],
             sandbox,
             node: Arc::clone(&node.netns),

@@ -29,6 +29,7 @@ impl Cluster {
                 leaving: false,
                 mesh: MeshStatus { state: "no".into(), reason: "it does not run".into() },
                 trouble: Some(why.clone()),
+                runs_without: Vec::new(),
             });
         }
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -38,12 +39,6 @@ impl Cluster {
             file: "-".into(),
             reason: format!("Node {name} was added while the mesh runs; it will be there after the next `ambit up`"),
         }));
-        for (key, pod) in &self.objects.pods {
-            rejected.extend(plan::ignored(pod).into_iter().map(|what| Rejected {
-                file: "-".into(),
-                reason: format!("Pod {}/{} runs without what it asks for: {what}", key.0, key.1),
-            }));
-        }
         Status {
             name: self.run.name().to_owned(),
             folder: self.folder_path.display().to_string(),
@@ -76,6 +71,7 @@ impl Cluster {
             leaving: pod.leaving(),
             mesh: self.mesh_status(pod, enrolled),
             trouble: state.trouble(),
+            runs_without: plan::ignored(&pod.pod).into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -129,10 +125,20 @@ impl Cluster {
         let pods =
             status.pods.iter().filter(|p| p.phase == Phase::Pending || p.restarts > 0 || p.phase == Phase::Failed);
         let pods = pods.filter_map(|p| Some(format!("pod {}/{}: {}", p.namespace, p.name, p.trouble.as_ref()?)));
+        let without = status.pods.iter().flat_map(|p| {
+            p.runs_without
+                .iter()
+                .map(|what| format!("pod {}/{} runs without what it asks for: {what}", p.namespace, p.name))
+        });
         let programs = status.programs.iter().filter(|p| p.pid.is_none());
         let programs = programs.filter_map(|p| Some(format!("{} is down: {}", p.name, p.last_end.as_ref()?)));
-        let now: BTreeSet<String> =
-            rejected.chain(policies).chain(pods).chain(programs).chain(self.out_of_date.clone()).collect();
+        let now: BTreeSet<String> = rejected
+            .chain(policies)
+            .chain(pods)
+            .chain(without)
+            .chain(programs)
+            .chain(self.out_of_date.clone())
+            .collect();
         for complaint in now.difference(&self.complaints) {
             tracing::warn!("{complaint}");
             self.say(&format!("! {complaint}"));

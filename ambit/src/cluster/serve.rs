@@ -47,7 +47,7 @@ impl Cluster {
             let why = state.trouble().unwrap_or_else(|| state.phase.name().to_owned());
             format!("container {} of pod {} does not run: {why}", program.container, key.1)
         })?;
-        let fds = ["user", "net", "mnt", "pid"]
+        let fds = ["user", "net", "mnt", "uts", "pid"]
             .iter()
             .map(|kind| Ok(File::open(format!("/proc/{pid}/ns/{kind}"))?.into()))
             .collect::<std::io::Result<Vec<OwnedFd>>>()
@@ -62,7 +62,7 @@ impl Cluster {
             .pod
             .spec
             .iter()
-            .flat_map(|s| &s.containers)
+            .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
             .find(|c| c.name == program.container)
             .and_then(|c| c.working_dir.as_ref())
             .map(Into::into);

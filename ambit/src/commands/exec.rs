@@ -15,7 +15,8 @@ pub(super) fn run(args: &Exec) -> Result<ExitCode> {
     let (namespace, pod) = pod_key(&args.namespace, &args.pod);
     let ask = Ask::Enter { namespace, pod, container: args.container.clone() };
     let (answer, fds) = control::ask(&run, &ask)?;
-    let (Answer::Entered { env, directory }, [user, net, mounts, processes]) = (answer, fds.as_slice()) else {
+    let (Answer::Entered { env, directory }, [user, net, mounts, host_name, processes]) = (answer, fds.as_slice())
+    else {
         bail!("the mesh answered something else than where the pod is");
     };
     // As an ordinary user we are nobody in there before we are in its user namespace.
@@ -24,6 +25,8 @@ pub(super) fn run(args: &Exec) -> Result<ExitCode> {
     }
     namespace::enter(processes.as_fd(), LinkNameSpaceType::ProcessID).context("cannot enter the pod's processes")?;
     namespace::enter(net.as_fd(), LinkNameSpaceType::Network).context("cannot enter the pod's network")?;
+    namespace::enter(host_name.as_fd(), LinkNameSpaceType::HostNameAndNISDomainName)
+        .context("cannot enter the pod's host name")?;
     namespace::enter_mounts(mounts.as_fd()).context("cannot enter the pod's files")?;
 
     let (program, rest) = args.command.split_first().context("no command given")?;
@@ -39,9 +42,18 @@ pub(super) fn run(args: &Exec) -> Result<ExitCode> {
     launch::with_pod_capabilities(&mut command);
     // Ctrl-C is for the command, which gets it from the terminal itself; we stay for its exit code.
     launch::ignore_terminal_signals(&mut command)?;
-    let mut child =
-        command.spawn().with_context(|| format!("cannot run {} in pod {}", program.to_string_lossy(), args.pod))?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Ok(not_started(&program.to_string_lossy(), &args.pod, &error)),
+    };
     let status = child.wait()?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// The exit codes are a shell's: 127 for a program that is not there, 126 for one that cannot be executed.
+#[allow(clippy::print_stderr, reason = "the last word of a command to its user")]
+fn not_started(program: &str, pod: &str, error: &std::io::Error) -> ExitCode {
+    eprintln!("ambit: cannot run {program} in pod {pod}: {error}");
+    ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
 }

@@ -1,7 +1,7 @@
 //! Keeping one of the mesh's programs running.
 use crate::exe;
 use crate::pods::output::Log;
-use crate::pods::plan::Check;
+use crate::pods::plan::{Check, HttpGet};
 use crate::pods::probe;
 use crate::sys::children::{Child, Children, Exit};
 use crate::sys::launch::Launch;
@@ -288,7 +288,8 @@ impl Supervisor {
     }
 
     async fn ask(&self, readiness: Readiness) -> Result<(), String> {
-        let check = Check::Http { port: readiness.port, path: readiness.path.into(), host: None };
+        let get = HttpGet { port: readiness.port, path: readiness.path.into(), ..HttpGet::default() };
+        let check = Check::Http(get);
         let loopback = Ipv4Addr::LOCALHOST.into();
         probe::over_network(check, Arc::clone(&self.program.netns), loopback, Duration::from_secs(1)).await
     }

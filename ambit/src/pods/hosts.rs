@@ -1,5 +1,6 @@
 //! Which names a pod resolves: the content of its `/etc/hosts` and its `/etc/resolv.conf`.
 use crate::manifest::Key;
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -30,6 +31,13 @@ pub(crate) fn hosts(namespace: &str, own: (&str, &[IpAddr]), services: &BTreeMap
     text
 }
 
+/// The lines of a pod's `spec.hostAliases`, as a kubelet adds them.
+pub(crate) fn aliases(pod: &Pod) -> String {
+    let aliases = pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten());
+    let lines = aliases.filter_map(|alias| Some(format!("{} {}\n", alias.ip, alias.hostnames.as_ref()?.join(" "))));
+    lines.collect()
+}
+
 /// The `resolv.conf` of a pod in `namespace`, as a kubelet would write it. Nobody has the server's address: where a
 /// pod's DNS is captured ztunnel answers whatever server it asks. Elsewhere there is none, and names fail at once.
 pub(crate) fn resolv_conf(namespace: &str, captured: bool) -> String {
@@ -50,6 +58,15 @@ mod tests {
     fn only_who_is_captured_asks() {
         assert!(resolv_conf("b", true).contains("\nnameserver 10.96.0.10\nsearch b.svc.cluster.local "));
         assert!(!resolv_conf("b", false).contains("nameserver"));
+    }
+
+    #[test]
+    fn aliases_are_added() {
+        let pod: Pod = serde_saphyr::from_str(
+            "{metadata: {name: p}, spec: {containers: [], hostAliases: [{ip: 10.1.2.3, hostnames: [a.b, c]}, {ip: 'fd00::1'}]}}",
+        )
+        .unwrap();
+        assert_eq!(aliases(&pod), "10.1.2.3 a.b c\n");
     }
 
     #[test]

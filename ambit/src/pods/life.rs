@@ -1,19 +1,18 @@
 //! One pod's life: let into the mesh if it belongs there, started, watched, restarted, stopped.
+use super::container::{Container, End};
 use super::output::Log;
-use super::plan::{self, Check, Plan, Program};
-use super::probe;
+use super::plan::{self, Init, Plan, Program};
 use super::sandbox::Sandbox;
 use crate::mesh::plugin::Admission;
-use crate::sys::children::{self, Child, Children, Exit};
-use crate::sys::launch::{Launch, PodWalls};
-use rustix::process::Signal;
+use crate::sys::children::{Children, Exit};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 
 /// Kubernetes' word for where a pod is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,6 +44,8 @@ impl Phase {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProgramState {
     pub(crate) container: String,
+    /// An init container that runs beside the others.
+    pub(crate) sidecar: bool,
     /// While it runs.
     pub(crate) pid: Option<i32>,
     pub(crate) ready: bool,
@@ -77,9 +78,11 @@ impl PodState {
             .or_else(|| self.programs.iter().find_map(|p| p.trouble.as_ref().map(|t| format!("{}: {t}", p.container))))
     }
 
-    fn settle(&mut self) {
-        if self.programs.iter().all(|p| p.over.is_some()) {
-            let good = self.programs.iter().all(|p| p.over.is_some_and(Exit::is_success));
+    /// A pod is over when its containers are; sidecars do not keep it.
+    pub(super) fn settle(&mut self) {
+        let containers = || self.programs.iter().filter(|p| !p.sidecar);
+        if containers().all(|p| p.over.is_some()) {
+            let good = containers().all(|p| p.over.is_some_and(Exit::is_success));
             self.phase = if good { Phase::Succeeded } else { Phase::Failed };
         }
     }
@@ -126,32 +129,48 @@ pub(crate) struct Life {
     pub(crate) stop: watch::Receiver<Option<Duration>>,
 }
 
+/// A sidecar that runs.
+struct Sidecar {
+    end: watch::Sender<End>,
+    task: JoinHandle<()>,
+}
+
 impl Life {
     /// Lives until told to stop. When this returns no process of the pod is left.
+    ///
+    /// The order is a kubelet's: init containers one after the other, of which sidecars go on beside the containers; at the end
+    /// the containers first, then the sidecars from the last to the first.
     pub(crate) async fn live(self) {
-        self.shared.set(|s| {
-            s.programs = self
-                .plan
-                .programs
-                .iter()
-                .map(|p| ProgramState { container: p.container.clone(), ..ProgramState::default() })
-                .collect();
-        });
-        if !self.be_admitted().await || !self.go_first().await {
-            return;
-        }
-        self.shared.set(|s| {
-            s.phase = Phase::Running;
-            s.waiting = None;
-        });
         let life = Arc::new(self);
-        let mut programs = tokio::task::JoinSet::new();
-        for number in 0..life.plan.programs.len() {
-            let life = Arc::clone(&life);
-            programs.spawn(async move { life.keep_running(number).await });
+        let state = |program: &Program, sidecar| ProgramState {
+            container: program.container.clone(),
+            sidecar,
+            ..ProgramState::default()
+        };
+        let containers = life.plan.programs.iter().map(|program| state(program, false));
+        life.shared.set(|s| s.programs = containers.chain(life.sidecars().map(|p| state(p, true))).collect());
+        let mut sidecars = Vec::new();
+        if life.be_admitted().await && life.begin(&mut sidecars).await {
+            life.shared.set(|s| {
+                s.phase = Phase::Running;
+                s.waiting = None;
+            });
+            life.run_containers().await;
         }
-        programs.join_all().await;
+        while let Some(sidecar) = sidecars.pop() {
+            sidecar.end.send_replace(End::By(life.deadline()));
+            // A panic there is logged; the pod goes on ending.
+            let _ = sidecar.task.await;
+        }
         life.stopped().await;
+    }
+
+    /// The init containers that go on beside the containers, in their order; `programs` of the state lists them last.
+    fn sidecars(&self) -> impl Iterator<Item = &Program> {
+        self.plan.first.iter().filter_map(|first| match first {
+            Init::Sidecar(program) => Some(program),
+            Init::ToItsEnd(_) => None,
+        })
     }
 
     /// Fail closed: a pod that belongs to the mesh does not start before the node's agent has taken it. `false` if it
@@ -171,39 +190,82 @@ impl Life {
         }
     }
 
-    /// Runs the init containers, one after the other. `false` if the pod must not go on.
-    async fn go_first(&self) -> bool {
-        for program in &self.plan.first {
-            let mut attempt = 0;
-            loop {
-                let end = match self.start(program).await {
-                    Err(e) => format!("cannot start: {e}"),
-                    Ok(mut child) => tokio::select! {
-                        exit = &mut child.ended => match exit.unwrap_or(Exit::Signal(libc::SIGKILL)) {
-                            exit if exit.is_success() => break,
-                            exit => format!("ended with {exit}"),
-                        },
-                        () = self.stopped() => {
-                            self.end(child).await;
-                            return false;
-                        }
-                    },
-                };
-                let why = format!("init container {} {end}", program.container);
-                self.log.line(format!("--- ambit: {why}\n").as_bytes());
-                let again = self.plan.restart.again(false);
-                self.shared.set(|s| {
-                    s.waiting = Some(why);
-                    s.phase = if again { Phase::Pending } else { Phase::Failed };
-                });
-                attempt += 1;
-                tokio::select! {
-                    () = self.stopped() => return false,
-                    () = sleep(plan::back_off(attempt)), if again => {}
-                }
+    /// Goes through the init containers, one after the other. `false` if the pod must not go on.
+    async fn begin(self: &Arc<Self>, sidecars: &mut Vec<Sidecar>) -> bool {
+        for first in &self.plan.first {
+            let going_on = match first {
+                Init::ToItsEnd(program) => self.run_to_its_end(program).await,
+                Init::Sidecar(program) => self.start_sidecar(program, sidecars).await,
+            };
+            if !going_on {
+                return false;
             }
         }
         true
+    }
+
+    async fn run_to_its_end(self: &Arc<Self>, program: &Program) -> bool {
+        let container = Container::new(Arc::clone(self), program.clone(), None);
+        let mut attempt = 0;
+        loop {
+            let end = match container.start().await {
+                Err(e) => format!("cannot start: {e}"),
+                Ok(mut child) => tokio::select! {
+                    exit = &mut child.ended => match exit.unwrap_or(Exit::Signal(libc::SIGKILL)) {
+                        exit if exit.is_success() => return true,
+                        exit => format!("ended with {exit}"),
+                    },
+                    () = self.stopped() => {
+                        container.end(child, self.deadline()).await;
+                        return false;
+                    }
+                },
+            };
+            let why = format!("init container {} {end}", program.container);
+            self.log.line(format!("--- ambit: {why}\n").as_bytes());
+            let again = self.plan.restart.again(false);
+            self.shared.set(|s| {
+                s.waiting = Some(why);
+                s.phase = if again { Phase::Pending } else { Phase::Failed };
+            });
+            attempt += 1;
+            tokio::select! {
+                () = self.stopped() => return false,
+                () = sleep(plan::back_off(attempt)), if again => {}
+            }
+        }
+    }
+
+    /// Starts a sidecar and waits until it has started (its startup probe, if it has one).
+    async fn start_sidecar(self: &Arc<Self>, program: &Program, sidecars: &mut Vec<Sidecar>) -> bool {
+        let number = self.plan.programs.len() + sidecars.len();
+        let (end, ending) = watch::channel(End::NotYet);
+        let (started, mut has_started) = watch::channel(false);
+        let container = Container::new(Arc::clone(self), program.clone(), Some(number));
+        let again = plan::Restart::Always;
+        let task = tokio::spawn(async move { container.keep_running(again, ending, &started).await });
+        sidecars.push(Sidecar { end, task });
+        self.shared.set(|s| s.waiting = Some(format!("sidecar {} has not started yet", program.container)));
+        tokio::select! {
+            started = has_started.wait_for(|started| *started) => started.is_ok(),
+            () = self.stopped() => false,
+        }
+    }
+
+    /// Runs the containers until all of them have ended, by themselves or because the pod must.
+    async fn run_containers(self: &Arc<Self>) {
+        let (end, ending) = watch::channel(End::NotYet);
+        let mut containers = JoinSet::new();
+        for (number, program) in self.plan.programs.iter().enumerate() {
+            let container = Container::new(Arc::clone(self), program.clone(), Some(number));
+            let (ending, again) = (ending.clone(), self.plan.restart);
+            containers.spawn(async move { container.keep_running(again, ending, &watch::Sender::new(false)).await });
+        }
+        tokio::select! {
+            () = async { while containers.join_next().await.is_some() {} } => return,
+            () = self.stopped() => { end.send_replace(End::By(self.deadline())); }
+        }
+        containers.join_all().await;
     }
 
     async fn stopped(&self) {
@@ -211,164 +273,9 @@ impl Life {
         let _ = self.stop.clone().wait_for(Option::is_some).await;
     }
 
-    async fn keep_running(&self, number: usize) {
-        let program = &self.plan.programs[number];
-        let mut quick_ends = 0;
-        loop {
-            let started = Instant::now();
-            let end = match self.start(program).await {
-                Ok(child) => match self.watch(number, child).await {
-                    Some(exit) => Ok(exit),
-                    None => return,
-                },
-                Err(e) => Err(format!("cannot start {}: {e}", program.name)),
-            };
-            let again = self.plan.restart.again(end.as_ref().is_ok_and(|e| e.is_success()));
-            let said = match &end {
-                Ok(exit) => format!("{} ended with {exit}", program.name),
-                Err(why) => why.clone(),
-            };
-            self.log.line(format!("--- ambit: {said}\n").as_bytes());
-            self.shared.set(|s| {
-                let state = &mut s.programs[number];
-                state.pid = None;
-                state.ready = false;
-                if again {
-                    state.trouble = Some(said);
-                    state.restarts += 1;
-                } else {
-                    state.trouble = (!end.as_ref().is_ok_and(|e| e.is_success())).then_some(said);
-                    state.over = Some(end.unwrap_or(Exit::Code(127)));
-                }
-                s.settle();
-            });
-            if !again {
-                return;
-            }
-            quick_ends = if started.elapsed() > Duration::from_secs(60) { 1 } else { quick_ends + 1 };
-            tokio::select! {
-                () = self.stopped() => return,
-                () = sleep(plan::back_off(quick_ends)) => {}
-            }
-        }
-    }
-
-    async fn start(&self, program: &Program) -> std::io::Result<Child> {
-        let prefix = if self.plan.programs.len() > 1 { format!("[{}] ", program.container) } else { String::new() };
-        self.launch(program, &program.program.clone().into_os_string(), &program.args, self.log.pipe(&prefix)?).await
-    }
-
-    async fn launch(
-        &self,
-        program: &Program,
-        file: &std::ffi::OsStr,
-        args: &[String],
-        output: OwnedFd,
-    ) -> std::io::Result<Child> {
-        self.children
-            .start(Launch {
-                program: file.into(),
-                name: program.name.clone().into(),
-                args: args.iter().map(Into::into).collect(),
-                env: program.env.clone(),
-                directory: program.directory.clone(),
-                output,
-                netns: Arc::clone(&self.sandbox.netns),
-                pod: Some(PodWalls { mounts: Arc::clone(&self.sandbox.mounts), hostname: self.hostname.clone() }),
-            })
-            .await
-    }
-
-    /// Watches a running program. `None` if it had to be stopped.
-    async fn watch(&self, number: usize, mut child: Child) -> Option<Exit> {
-        let program = &self.plan.programs[number];
-        self.shared.set(|s| {
-            s.programs[number].pid = Some(child.pid);
-            s.programs[number].ready = program.readiness.is_none();
-            if program.readiness.is_none() {
-                s.programs[number].trouble = None;
-            }
-        });
-        tokio::select! {
-            exit = &mut child.ended => Some(exit.unwrap_or(Exit::Signal(libc::SIGKILL))),
-            never = self.keep_asking(number) => match never {},
-            () = self.stopped() => {
-                self.end(child).await;
-                self.shared.set(|s| {
-                    s.programs[number].pid = None;
-                    s.programs[number].ready = false;
-                });
-                None
-            }
-        }
-    }
-
-    async fn end(&self, mut child: Child) {
-        let limit = self.stop.borrow().unwrap_or_default().min(self.plan.grace);
-        if children::handles_term(child.pid) {
-            self.children.signal(child.pid, Signal::TERM);
-            if timeout(limit, &mut child.ended).await.is_ok() {
-                return;
-            }
-        }
-        self.children.signal(child.pid, Signal::KILL);
-        let _ = child.ended.await;
-    }
-
-    async fn keep_asking(&self, number: usize) -> std::convert::Infallible {
-        let program = &self.plan.programs[number];
-        let Some(readiness) = &program.readiness else { return std::future::pending().await };
-        sleep(readiness.initial_delay).await;
-        let (mut failures, mut was_ready) = (0, false);
-        loop {
-            let answer = match &readiness.check {
-                Check::Exec { command } => self.ask_inside(program, command, readiness.timeout).await,
-                check => probe::over_network(check.clone(), Arc::clone(&self.node), self.ip, readiness.timeout).await,
-            };
-            match answer {
-                Ok(()) => {
-                    failures = 0;
-                    if !was_ready {
-                        was_ready = true;
-                        self.say_ready(number, None);
-                    }
-                }
-                Err(why) => {
-                    failures += 1;
-                    if !was_ready || failures == readiness.failures {
-                        was_ready = false;
-                        self.say_ready(number, Some(format!("not ready: {why}")));
-                    }
-                }
-            }
-            // Until it is ready for the first time, people wait: ask often.
-            sleep(if was_ready { readiness.period } else { Duration::from_millis(100) }).await;
-        }
-    }
-
-    fn say_ready(&self, number: usize, trouble: Option<String>) {
-        self.shared.set(|s| {
-            let state = &mut s.programs[number];
-            state.ready = trouble.is_none();
-            state.trouble = trouble;
-        });
-    }
-
-    async fn ask_inside(&self, program: &Program, command: &[String], limit: Duration) -> Result<(), String> {
-        let (Some(file), args) = (command.first(), command.get(1..).unwrap_or_default()) else {
-            return Err("its readinessProbe has an empty command".into());
-        };
-        let file = if file == "ambit" { crate::exe::own().into_os_string() } else { file.into() };
-        let output = self.log.pipe("[probe] ").map_err(|e| e.to_string())?;
-        let mut child = self.launch(program, &file, args, output).await.map_err(|e| e.to_string())?;
-        match timeout(limit, &mut child.ended).await {
-            Ok(Ok(exit)) if exit.is_success() => Ok(()),
-            Ok(Ok(exit)) => Err(format!("its probe ended with {exit}")),
-            Ok(Err(_)) => Err("its probe was lost".into()),
-            Err(_) => {
-                self.children.signal(child.pid, Signal::KILL);
-                Err(format!("its probe took longer than {limit:?}"))
-            }
-        }
+    /// Until when the pod's programs may go on, if they must end now.
+    fn deadline(&self) -> Instant {
+        let stop = self.stop.borrow();
+        Instant::now() + stop.map_or(self.plan.grace, |patience| patience.min(self.plan.grace))
     }
 }

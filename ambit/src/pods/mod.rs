@@ -5,9 +5,11 @@
 //! | `plan` | what does the spec ask to be run? (pure) |
 //! | `hosts` | which names does a pod resolve? (pure) |
 //! | `sandbox` | its network, its files |
-//! | `life` | start, watch, restart, stop |
-//! | `probe` | is it ready? |
+//! | `life` | in which order containers start and end |
+//! | `container` | one container: start, ask how it is, restart, stop |
+//! | `probe` | what a probe over the network answers |
 //! | `output` | its log |
+mod container;
 pub(crate) mod hosts;
 pub(crate) mod life;
 pub(crate) mod output;

@@ -4,6 +4,7 @@
 //! must be refused there, not skipped: a typo must never make a policy weaker.
 
 pub mod authorization_policy;
+mod defaults;
 pub mod field;
 pub mod peer_authentication;
 mod validate;
@@ -217,7 +218,11 @@ impl Object {
             Kind::Namespace => Self::Namespace(typed(value)?),
             Kind::Node => Self::Node(typed(value)?),
             Kind::ServiceAccount => Self::ServiceAccount(typed(value)?),
-            Kind::Pod => Self::Pod(typed(value)?),
+            Kind::Pod => {
+                let mut pod = typed(value)?;
+                defaults::pod(Arc::make_mut(&mut pod));
+                Self::Pod(pod)
+            }
             Kind::Service => Self::Service(typed(value)?),
             Kind::EndpointSlice => Self::EndpointSlice(typed(value)?),
             Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
