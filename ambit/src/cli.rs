@@ -7,7 +7,17 @@ use std::path::PathBuf;
 
 /// An ambient service mesh: every program of it, and a whole one on this machine.
 #[derive(Debug, Parser)]
-#[command(name = "ambit", version, max_term_width = 110)]
+#[command(
+    name = "ambit",
+    version,
+    max_term_width = 80,
+    after_help = "\
+Examples:
+  ambit demo                            see a mesh work
+  ambit up -f ./yaml --detach           run one of your own
+  ambit status
+  ambit help up                         more of one command"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -24,18 +34,51 @@ pub(crate) struct Which {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a mesh from a folder of Kubernetes YAML on this machine.
+    #[command(after_help = "\
+Examples:
+  ambit up -f ./yaml                    in the foreground; Ctrl-C ends it
+  ambit up -f ./yaml --detach           returns once everything is ready
+  ambit up -f ./yaml --name other --set ztunnel:XDS_ON_DEMAND=true \\
+           --set ztunnel:ISTIO_META_DNS_CAPTURE=false
+Settings of programs: ambit ztunnel --help, and docs/operations.md.")]
     Up(Up),
     /// Run a command inside a pod.
+    #[command(after_help = "\
+Examples:
+  ambit exec -n hello client -- curl -sS http://web/
+  ambit exec hello/client -- sh
+The exit code is the command's; 127 if there is no such program, 126 if it
+cannot be executed.")]
     Exec(Exec),
     /// Show what a pod or a program of the mesh wrote.
+    #[command(after_help = "\
+Examples:
+  ambit logs -n hello web
+  ambit logs --follow ztunnel-node1
+  ambit logs --tail 50 istiod-lite")]
     Logs(Logs),
-    /// Show nodes, programs, pods and services.
+    /// Show nodes, programs, pods, services and policies.
+    #[command(after_help = "\
+Examples:
+  ambit status
+  ambit status --wait 30 && echo ready
+  ambit status -o json | jq '.pods[] | {name, mesh}'")]
     Status(StatusArgs),
     /// Replace a program of the mesh by a new instance; a ztunnel without a gap.
+    #[command(after_help = "\
+Examples:
+  ambit restart ztunnel-node1
+  ambit restart istiod-lite")]
     Restart(Restart),
     /// End a running mesh.
+    #[command(after_help = "\
+Example:
+  ambit down --name other")]
     Down(Down),
     /// Show what a mesh does, in a few seconds, checked step by step.
+    #[command(after_help = "\
+Example:
+  ambit demo --keep && ambit status --name demo")]
     Demo(Demo),
     /// The node's L4 proxy.
     #[command(disable_help_flag = true)]
@@ -187,6 +230,36 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command that people see has a help of at most 80 columns with an example in it.
+    #[test]
+    fn helps_have_examples_and_fit_80_columns() {
+        let mut cli = Cli::command();
+        cli.build();
+        for command in std::iter::once(cli.clone()).chain(cli.get_subcommands().cloned()) {
+            if command.is_hide_set() || PROGRAMS.contains(&command.get_name()) || command.get_name() == "help" {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{}: {help}", command.get_name());
+            let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{}: {wide:#?}", command.get_name());
+        }
+    }
+
+    /// They print their own.
+    const PROGRAMS: [&str; 3] = ["ztunnel", "istiod-lite", "node-agent"];
+
+    #[test]
+    fn help_is_no_mistake() {
+        for arguments in
+            [&["--help"][..], &["help"], &["help", "up"], &["up", "--help"], &["help", "--help"], &["help", "help"]]
+        {
+            let all = std::iter::once("ambit").chain(arguments.iter().copied());
+            let answer = Cli::try_parse_from(all).unwrap_err();
+            assert_eq!(answer.exit_code(), 0, "{arguments:?}: {answer}");
+        }
     }
 
     #[test]

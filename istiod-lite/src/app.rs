@@ -12,7 +12,7 @@ use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
 use mesh_runtime::readiness::{Part, Readiness};
 use mesh_runtime::shutdown::Shutdown;
-use mesh_runtime::{admin, drain};
+use mesh_runtime::{admin, drain, usage};
 use mesh_xds::server::Discovery;
 use serde_json::json;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use tonic::transport::Server;
 use crate::ca::material::Material;
 use crate::ca::serve::CertificateAuthority;
 use crate::ca::token::Tokens;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::debug;
 use crate::folder::Folder;
 use crate::folder::watch::Watch;
@@ -37,21 +37,25 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "\
 Usage: istiod-lite [DIR...]
-Serves a mesh from Kubernetes YAML in the given directories. Set by environment variables: FOLDER, OVERLAY, STATE_DIR,
-PLUGGED_CA, LISTEN_ADDRESS, HEALTH_PORT, DEBUG_PORT, STATUS_FILE, TOKEN_PUBLIC_KEY, TOKEN_AUDIENCES, TOKEN_ISSUER,
-CA_TRUSTED_NODE_ACCOUNTS, DEFAULT_WORKLOAD_CERT_TTL, MAX_WORKLOAD_CERT_TTL, ISTIOD_CUSTOM_HOST, CLUSTER_ID,
-TRUST_DOMAIN, CLUSTER_DOMAIN, ROOT_NAMESPACE, AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY, RUST_LOG, LOG_FORMAT.";
+Serves a mesh from Kubernetes YAML in the given directories. Example:
+  TOKEN_PUBLIC_KEY=issuer.pem istiod-lite ./yaml";
 
 /// The life of the process. `args` are those after the program's name.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     let args: Vec<String> = args.into_iter().collect();
-    if args.iter().any(|arg| arg.starts_with('-')) {
-        let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
-        #[allow(clippy::print_stderr, reason = "the answer to a question on the command line")]
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        #[allow(clippy::print_stdout, reason = "the answer to a question on the command line")]
         {
-            eprintln!("{USAGE}");
+            print!("{}", usage::usage(USAGE, &config::every_setting()));
         }
-        return if help { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        return ExitCode::SUCCESS;
+    }
+    if let Some(option) = args.iter().find(|arg| arg.starts_with('-')) {
+        #[allow(clippy::print_stderr, reason = "the answer to a mistake on the command line")]
+        {
+            eprintln!("istiod-lite: there is no option {option}\n{USAGE}");
+        }
+        return ExitCode::from(2);
     }
     match life(args) {
         Ok(()) => ExitCode::SUCCESS,

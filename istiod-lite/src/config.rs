@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mesh_model::address::NamespacedName;
 use mesh_runtime::config::{ConfigError, Env};
+use mesh_runtime::log::LogConfig;
 
 use crate::ca::sign::Lifetimes;
 use crate::translate::Mesh;
@@ -95,6 +96,20 @@ impl Config {
         })
     }
 
+    /// What these settings mean, without starting anything: for whoever is about to start istiod-lite with them. Those that have no
+    /// default may be left out.
+    ///
+    /// # Errors
+    /// Names the setting that cannot be used, or that istiod-lite does not have.
+    pub fn check(env: &Env) -> Result<Self, ConfigError> {
+        let required = [("FOLDER", "."), ("TOKEN_PUBLIC_KEY", "key.pem")];
+        let whole = env.clone().over(required.into_iter().collect());
+        let config = Self::from_env(&whole, Vec::new())?;
+        LogConfig::from_env(&whole)?;
+        env.all_known()?;
+        Ok(config)
+    }
+
     /// The names in our own certificate: what proxies check when they connect.
     pub fn server_names(&self) -> Vec<String> {
         let namespace = &self.mesh.root_namespace;
@@ -111,6 +126,14 @@ impl Config {
         }
         names
     }
+}
+
+/// An environment of which every setting has been read.
+pub(crate) fn every_setting() -> Env {
+    let env = Env::default();
+    // Only which settings are read matters here.
+    let _ = Config::check(&env);
+    env
 }
 
 impl fmt::Display for Config {

@@ -75,6 +75,17 @@ impl Config {
     }
 }
 
+/// What these settings mean, without starting anything: for whoever is about to start an agent with them. `PODS_FILE` may be left
+/// out.
+///
+/// # Errors
+/// Names the setting that cannot be used, or that the agent does not have.
+pub fn check(env: &Env) -> Result<Config, ConfigError> {
+    let config = Config::from_env(&env.clone().over([("PODS_FILE", "pods.json")].into_iter().collect()))?;
+    env.all_known()?;
+    Ok(config)
+}
+
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }

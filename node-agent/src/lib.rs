@@ -47,8 +47,17 @@ pub mod redirect;
 /// `--pods-file PATH`, without the program's name; the environment is read as well.
 #[allow(clippy::print_stderr, reason = "before logs are set up there is only standard error")]
 pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        return help();
+    }
     let ended = config::from_arguments(arguments)
         .map_err(anyhow::Error::msg)
+        .and_then(|arguments| {
+            // The environment has the settings of others, too; arguments are for the agent alone.
+            config::check(&arguments)?;
+            Ok(arguments)
+        })
         .and_then(|arguments| Ok(config::Config::from_env(&arguments.over(Env::process()))?))
         .and_then(|config| {
             mesh_runtime::log::init(&config.log)?;
@@ -62,6 +71,21 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to a question on the command line")]
+fn help() -> ExitCode {
+    const USAGE: &str = "\
+Usage: node-agent [--SETTING VALUE]...
+The node's agent: enrols pods, writes their redirect rules, and hands them to
+ztunnel. Every setting can be an argument, too: --pods-file for PODS_FILE.
+Example:
+  node-agent --node-name node1 --pods-file /run/ambit/pods.json";
+    let settings = Env::default();
+    // Only which settings are read matters here.
+    let _ = config::check(&settings);
+    print!("{}", mesh_runtime::usage::usage(USAGE, &settings));
+    ExitCode::SUCCESS
 }
 
 async fn until_signalled(config: config::Config) -> anyhow::Result<()> {

@@ -23,7 +23,7 @@ use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::timestamp::Timestamp;
-use mesh_runtime::{admin, drain};
+use mesh_runtime::{admin, drain, usage};
 use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, ControlPlane, Mode};
@@ -46,13 +46,24 @@ const MAX_LOGGED: usize = 10;
 /// Runs ztunnel with the process's environment. Arguments are upstream's: nothing, or `proxy ztunnel`; `version`
 /// prints the version.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    const USAGE: &str = "\
+Usage: ztunnel [proxy ztunnel | version]
+The node's L4 proxy. `proxy ztunnel` is what Istio's manifests say, and the
+same as nothing. Example, with tables from a file instead of a control plane:
+  XDS_ADDRESS= LOCAL_XDS_PATH=mesh.yaml ztunnel";
     let arguments: Vec<String> = arguments.collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["proxy"] | ["proxy", "ztunnel"] => {}
         ["version" | "--version"] => {
             return say(&format!("ambit ztunnel {}", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS);
         }
-        _ => return say("usage: ztunnel [proxy ztunnel | version]", ExitCode::from(2)),
+        ["help" | "--help" | "-h"] | ["proxy", "--help" | "-h"] | ["proxy", "ztunnel", "--help" | "-h"] => {
+            let settings = Env::default();
+            // Only which settings are read matters here.
+            let _ = config::check(&settings);
+            return tell(&usage::usage(USAGE, &settings));
+        }
+        _ => return say(USAGE, ExitCode::from(2)),
     }
     let env = Env::process();
     match start(env) {
@@ -62,6 +73,12 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
             say(&format!("ztunnel: {error:#}"), ExitCode::FAILURE)
         }
     }
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to a question on the command line")]
+fn tell(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 #[allow(clippy::print_stderr, reason = "for the person who started it; the log may not be up")]

@@ -13,6 +13,7 @@ use mesh_handoff::PodInfo;
 use mesh_hbone::Settings;
 use mesh_identity::channel::{ServerRoots, Token};
 use mesh_runtime::config::{ConfigError, Env, FileOrInline};
+use mesh_runtime::log::LogConfig;
 use mesh_xds::node::NodeInfo;
 
 pub use self::layers::{MESH_CONFIG, with_mesh_config};
@@ -245,6 +246,19 @@ impl Config {
             },
         })
     }
+}
+
+/// What these settings mean, without starting anything: for whoever is about to start a ztunnel with them.
+///
+/// # Errors
+/// Names the setting that cannot be used, or that ztunnel does not have.
+pub fn check(env: &Env) -> Result<Config, ConfigError> {
+    let layered = with_mesh_config(env.clone(), Path::new(MESH_CONFIG))?;
+    let config = Config::from_env(&layered)?;
+    LogConfig::from_env(&layered)?;
+    ignored(&layered);
+    env.all_known()?;
+    Ok(config)
 }
 
 impl Config {

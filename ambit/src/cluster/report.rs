@@ -156,9 +156,10 @@ impl Cluster {
         self.was_ready = true;
         tracing::info!("everything is ready");
         self.say(&status.table());
+        let which = if status.name == "default" { String::new() } else { format!(" --name {}", status.name) };
         self.say(&format!(
-            "Ready. In another terminal: ambit status | ambit exec POD -- CMD | ambit logs POD. Edits in {} take \
-             effect at once. Ctrl-C ends it.",
+            "Ready. In another terminal: ambit status{which} | ambit exec{which} POD -- CMD | ambit logs{which} POD. \
+             Edits in {} take effect at once. Ctrl-C ends it.",
             status.folder
         ));
         if let Some(file) = &self.ready_file {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Longer than the mesh gives a new instance to be ready, after one that still drains has ended.
+/// Longer than the mesh gives a new instance to be ready, and an old one to end.
 const PATIENCE: Duration = Duration::from_secs(70);
 
 /// Returns once the new instance is ready. The old one may still be finishing its connections.
@@ -21,7 +21,12 @@ pub(super) fn run(args: &Restart) -> Result<ExitCode> {
     let before = look()?;
     control::ask(&run, &Ask::Restart { program: name.clone() })?;
     let before = before.with_context(|| format!("there was no program {name}"))?;
-    let deadline = Instant::now() + PATIENCE;
+    if let Some(pid) = before.draining {
+        println!(
+            "{name}: waits until the one before (process {pid}) has finished its connections, or its time to do so is over"
+        );
+    }
+    let mut deadline = Instant::now() + PATIENCE;
     loop {
         let now = look()?.with_context(|| format!("there is no program {name} any more"))?;
         if let Some(why) = now.not_replaced {
@@ -33,6 +38,10 @@ pub(super) fn run(args: &Restart) -> Result<ExitCode> {
                 None => println!("{name} is replaced"),
             }
             return Ok(ExitCode::SUCCESS);
+        }
+        if before.draining.is_some() && now.draining == before.draining {
+            // It has a time limit of its own.
+            deadline = Instant::now() + PATIENCE;
         }
         if Instant::now() > deadline {
             bail!("{name} was not ready {PATIENCE:?} after it was to be replaced. See: ambit logs {name}");

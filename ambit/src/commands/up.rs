@@ -15,6 +15,7 @@ pub(super) fn run(args: &Up) -> Result<ExitCode> {
     if let Some(obstacle) = Facts::of_this_machine().obstacle() {
         bail!("a mesh cannot run here: {obstacle}");
     }
+    setting::check(&args.settings, args.secret_ttl.as_deref()).map_err(anyhow::Error::msg)?;
     let folder = args.folder.canonicalize().with_context(|| format!("cannot open folder {}", args.folder.display()))?;
     if !folder.is_dir() {
         bail!("{} is not a folder; give the folder your YAML files are in", folder.display());

@@ -1,6 +1,6 @@
 //! Which of the mesh's programs run, where, and with which settings.
 use super::node_files::NodePods;
-use super::supervise::{Instance, Program, Readiness, Supervised};
+use super::supervise::{GRACE, Instance, Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
 use super::{overlay, setting};
 use crate::exe;
@@ -12,7 +12,8 @@ use crate::pods::output::Log;
 use crate::run_dir::{RunDir, write_atomically};
 use crate::status::ProgramStatus;
 use crate::sys::children::Children;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use mesh_runtime::config::Env;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,9 @@ const ZTUNNEL_READY: [Readiness; 2] =
     [Readiness { port: 15021, path: "/healthz/ready" }, Readiness { port: 15022, path: "/healthz/ready" }];
 /// Not the agent's default, 8000, which pods on the node's network may want.
 const AGENT_READY: Readiness = Readiness { port: 15025, path: "/readyz" };
+
+/// What a ztunnel needs to end, after the last connection that it cut.
+const PAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// The mesh's programs; none in a machine without a mesh.
 pub(crate) struct Programs {
@@ -79,6 +83,10 @@ impl Programs {
         }
         for program in &mut programs {
             program.env.extend(setting::of(&args.settings, &program.name));
+        }
+        if let Some(stray) = args.settings.iter().find(|s| !programs.iter().any(|p| s.is_for(&p.name))) {
+            let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
+            bail!("--set {stray}: there is no such program; there are: {}", names.join(", "));
         }
         let supervised = programs
             .into_iter()
@@ -175,7 +183,7 @@ fn write_tokens(issuer: &Issuer, run: &RunDir, ztunnels: &[Ztunnel]) -> Result<(
 /// Settings every program gets.
 fn common_env(run: &RunDir) -> Vec<(String, String)> {
     let mut env = vec![("AMBIT_MESH".to_owned(), run.name().to_owned()), ("RUST_BACKTRACE".to_owned(), "1".to_owned())];
-    for name in ["RUST_LOG", "PATH"] {
+    for name in ["RUST_LOG", "LOG_FORMAT", "PATH"] {
         if let Ok(value) = std::env::var(name) {
             env.push((name.to_owned(), value));
         }
@@ -212,6 +220,8 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
         netns,
         instances: vec![ISTIOD_READY.into()],
         log: log(run, &name)?,
+        grace: GRACE,
+        title: title(run, &name),
         name,
     })
 }
@@ -241,6 +251,8 @@ fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
         netns,
         instances: vec![AGENT_READY.into()],
         log: log(run, &name)?,
+        grace: GRACE,
+        title: title(run, &name),
         name,
     })
 }
@@ -275,9 +287,43 @@ fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Resu
     let netns = Arc::clone(&node.netns);
     let instances = ZTUNNEL_READY
         .map(|readiness| Instance { env: vec![("READINESS_PORT".to_owned(), readiness.port.to_string())], readiness });
-    Ok(Program { args: vec!["ztunnel".into()], env, netns, instances: instances.into(), log: log(run, &name)?, name })
+    Ok(Program {
+        args: vec!["ztunnel".into()],
+        env,
+        netns,
+        instances: instances.into(),
+        log: log(run, &name)?,
+        grace: grace(&setting::of(&args.settings, &name).collect())?,
+        title: title(run, &name),
+        name,
+    })
+}
+
+/// Longer than a ztunnel with these settings gives its connections.
+fn grace(settings: &Env) -> Result<Duration> {
+    Ok(GRACE.max(ztunnel::config::check(settings)?.drain + PAST_DRAIN))
+}
+
+fn title(run: &RunDir, program: &str) -> String {
+    format!("ambit@{}/{program}", run.name())
 }
 
 fn path(path: &std::path::Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ztunnel_is_not_killed_before_its_drain_is_over() {
+        for (set, expected) in [
+            (&[][..], 30),
+            (&[("CONNECTION_TERMINATION_DEADLINE", "40s")], 45),
+            (&[("TERMINATION_GRACE_PERIOD_SECONDS", "120")], 120),
+        ] {
+            assert_eq!(grace(&set.iter().copied().collect()).unwrap().as_secs(), expected, "{set:?}");
+        }
+    }
 }

@@ -1,4 +1,5 @@
 //! Settings of the mesh's programs that the user gives on the command line.
+use mesh_runtime::config::{ConfigError, Env};
 use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +29,13 @@ impl FromStr for Setting {
     }
 }
 
+impl Setting {
+    /// Whether it is one of the program's, `ztunnel-node1` for example.
+    pub(crate) fn is_for(&self, program: &str) -> bool {
+        self.program == program || PROGRAMS.contains(&self.program.as_str()) && is_of(program, &self.program)
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}={}", self.program, self.name, self.value)
@@ -41,10 +49,31 @@ fn is_of(program: &str, kind: &str) -> bool {
 
 /// Those of a program, in the order given.
 pub(crate) fn of<'a>(all: &'a [Setting], program: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
-    let meant = move |s: &&Setting| {
-        s.program == program || PROGRAMS.contains(&s.program.as_str()) && is_of(program, &s.program)
-    };
-    all.iter().filter(meant).map(|s| (s.name.clone(), s.value.clone()))
+    all.iter().filter(move |setting| setting.is_for(program)).map(|s| (s.name.clone(), s.value.clone()))
+}
+
+/// Whether the programs can be started with these: each has the setting, and can use the value. Better said at once than by a program
+/// that ends again and again.
+///
+/// # Errors
+/// Names the setting, and what to write instead.
+pub(crate) fn check(all: &[Setting], secret_ttl: Option<&str>) -> Result<(), String> {
+    for setting in all {
+        let program = setting.program.as_str();
+        let env: Env = of(all, program).collect();
+        check_one(program, &env).map_err(|error| format!("--set {setting}: {error}"))?;
+    }
+    let ttl: Env = secret_ttl.map(|ttl| ("SECRET_TTL", ttl)).into_iter().collect();
+    check_one("ztunnel", &ttl).map_err(|error| format!("--secret-ttl: {error}"))
+}
+
+fn check_one(program: &str, env: &Env) -> Result<(), ConfigError> {
+    match PROGRAMS.iter().find(|kind| is_of(program, kind)) {
+        Some(&"ztunnel") => ztunnel::config::check(env).map(drop),
+        Some(&"istiod-lite") => istiod_lite::Config::check(env).map(drop),
+        // There is no other: a setting of another program cannot be made.
+        _ => node_agent::config::check(env).map(drop),
+    }
 }
 
 /// As arguments of `ambit`.
@@ -77,6 +106,29 @@ mod tests {
             // What is handed to the inside is what was given.
             assert_eq!(arguments(&all).last().unwrap(), text);
         }
+    }
+
+    #[test]
+    fn programs_are_not_started_with_what_they_cannot_use() {
+        for (text, expected) in [
+            ("ztunnel:XDS_ON_DEMAND=false", None),
+            ("ztunnel-node1:ISTIO_META_ANYTHING=1", None),
+            ("ztunnel:RUST_LOG=debug", None),
+            ("node-agent:EXCLUDE_NAMESPACES=a", None),
+            ("istiod-lite:TRUST_DOMAIN=example.org", None),
+            ("ztunnel:BOGUS=1", Some("there is no setting BOGUS")),
+            ("ztunnel:XDS_ONDEMAND=true", Some("did you mean XDS_ON_DEMAND?")),
+            ("ztunnel-node1:SECRET_TTL=10x", Some("SECRET_TTL=\"10x\" is not usable")),
+            ("node-agent:XDS_ON_DEMAND=true", Some("there is no setting XDS_ON_DEMAND")),
+            ("istiod-lite:HEALTH_PORT=x", Some("HEALTH_PORT")),
+            ("istiod-lite:LOG_FORMAT=xml", Some("LOG_FORMAT")),
+        ] {
+            let error = check(&[text.parse().unwrap()], None).err();
+            assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
+            assert!(error.is_none_or(|e| e.contains(expected.unwrap()) && e.starts_with("--set ")), "{text}");
+        }
+        assert!(check(&[], Some("10s")).is_ok());
+        assert!(check(&[], Some("10x")).unwrap_err().starts_with("--secret-ttl: setting SECRET_TTL"));
     }
 
     #[test]

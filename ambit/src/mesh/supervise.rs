@@ -18,11 +18,15 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) struct Program {
     /// For people and for its log: `ztunnel-node1`.
     pub(crate) name: String,
+    /// What `ps` shows in place of `ambit`: with the names of the mesh and of the program.
+    pub(crate) title: String,
     /// Arguments of `ambit`: `["ztunnel"]`.
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) netns: Arc<OwnedFd>,
     pub(crate) log: Log,
+    /// How long an instance that was told to end may take: longer than it gives its own connections.
+    pub(crate) grace: Duration,
     /// What one running instance has for itself. With two of them the program can be replaced without a gap: the new
     /// instance runs beside the old one until it is ready.
     pub(crate) instances: Vec<Instance>,
@@ -114,8 +118,27 @@ fn back_off(quick_ends: u32) -> Duration {
 
 /// How long a new instance may take to be ready before the old one stays.
 const READY: Duration = Duration::from_secs(30);
-/// How long an instance that was told to end may take: what Kubernetes gives a pod.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long a program may take to end, unless it needs longer: what Kubernetes gives a pod.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
+/// How long the last line of a program that has ended may take to arrive.
+const LAST_LINE: Duration = Duration::from_secs(1);
+
+/// An instance that runs.
+struct Running {
+    child: Child,
+    last_line: tokio::task::JoinHandle<Option<String>>,
+}
+
+impl Running {
+    /// How it ended by itself; the last thing it said is why.
+    async fn ended(&mut self) -> String {
+        let exit = (&mut self.child.ended).await.unwrap_or(Exit::Signal(libc::SIGKILL));
+        match timeout(LAST_LINE, &mut self.last_line).await {
+            Ok(Ok(Some(line))) if !exit.is_success() => format!("{exit}: {line}"),
+            _ => exit.to_string(),
+        }
+    }
+}
 
 /// What keeps one program running.
 struct Supervisor {
@@ -128,14 +151,14 @@ struct Supervisor {
 
 /// A process that is killed unless it is kept.
 struct Trial {
-    child: Option<Child>,
+    child: Option<Running>,
     children: Arc<Children>,
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(child) = &self.child {
-            self.children.signal(child.pid, Signal::KILL);
+        if let Some(running) = &self.child {
+            self.children.signal(running.child.pid, Signal::KILL);
         }
     }
 }
@@ -175,20 +198,20 @@ impl Supervisor {
     /// stop, and has.
     async fn watch(
         &self,
-        mut child: Child,
+        mut running: Running,
         side: &mut usize,
         draining: &mut Option<tokio::task::JoinHandle<()>>,
         stop: &mut watch::Receiver<Option<Duration>>,
     ) -> Option<String> {
         loop {
-            self.set(|s| s.pid = Some(child.pid));
+            self.set(|s| s.pid = Some(running.child.pid));
             let instances = &self.program.instances;
             let other = (*side + 1) % instances.len();
             let replaced = tokio::select! {
-                exit = &mut child.ended => return Some(exit.unwrap_or(Exit::Signal(libc::SIGKILL)).to_string()),
+                end = running.ended() => return Some(end),
                 never = self.keep_asking(instances[*side].readiness) => match never {},
                 limit = told_to_stop(stop) => {
-                    self.end(&mut child, limit).await;
+                    self.end(&mut running.child, limit).await;
                     return None;
                 }
                 successor = async {
@@ -199,21 +222,21 @@ impl Supervisor {
             match replaced {
                 // Both cannot run: the old one has to end first.
                 Ok(None) => {
-                    self.end(&mut child, GRACE).await;
+                    self.end(&mut running.child, self.program.grace).await;
                     match self.start(*side).await {
-                        Ok(next) => child = next,
+                        Ok(next) => running = next,
                         Err(e) => return Some(format!("cannot start: {e}")),
                     }
                     self.set(|s| (s.ready, s.restarts) = (false, s.restarts + 1));
                 }
                 Ok(Some(next)) => {
                     *side = other;
-                    let old = std::mem::replace(&mut child, next);
+                    let old = std::mem::replace(&mut running, next);
                     self.set(|s| {
                         s.restarts += 1;
-                        s.draining = Some(old.pid);
+                        s.draining = Some(old.child.pid);
                     });
-                    *draining = Some(self.drain(old));
+                    *draining = Some(self.drain(old.child));
                 }
                 Err(why) => {
                     tracing::warn!("{} is not replaced: {why}", self.program.name);
@@ -228,7 +251,7 @@ impl Supervisor {
         &self,
         side: usize,
         draining: &mut Option<tokio::task::JoinHandle<()>>,
-    ) -> Result<Child, String> {
+    ) -> Result<Running, String> {
         if let Some(draining) = draining {
             // It has this side. A panic in it is logged by the runtime.
             let _ = draining.await;
@@ -245,13 +268,13 @@ impl Supervisor {
         };
         let ended = async {
             match &mut trial.child {
-                Some(child) => (&mut child.ended).await.unwrap_or(Exit::Signal(libc::SIGKILL)),
+                Some(running) => running.ended().await,
                 None => std::future::pending().await,
             }
         };
         let failed = tokio::select! {
             () = ready => None,
-            exit = ended => Some(format!("the new one ended: {exit}")),
+            end = ended => Some(format!("the new one ended: {end}")),
             () = sleep(READY) => Some(format!("the new one was not ready after {READY:?}")),
         };
         match (failed, trial.child.take()) {
@@ -268,8 +291,9 @@ impl Supervisor {
     fn drain(&self, mut old: Child) -> tokio::task::JoinHandle<()> {
         let (children, state, changed) =
             (Arc::clone(&self.children), Arc::clone(&self.state), Arc::clone(&self.changed));
+        let grace = self.program.grace;
         tokio::spawn(async move {
-            let end = end(&children, &mut old, GRACE).await;
+            let end = end(&children, &mut old, grace).await;
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.last_end = Some(end);
             state.draining = None;
@@ -307,21 +331,24 @@ impl Supervisor {
         }
     }
 
-    async fn start(&self, side: usize) -> std::io::Result<Child> {
+    async fn start(&self, side: usize) -> std::io::Result<Running> {
         let program = &self.program;
         let own = program.instances[side].env.iter();
-        self.children
+        let (output, last_line) = program.log.pipe_to_last("")?;
+        let child = self
+            .children
             .start(Launch {
                 program: exe::own(),
-                name: "ambit".into(),
+                name: program.title.clone().into(),
                 args: program.args.iter().map(Into::into).collect(),
                 env: program.env.iter().chain(own).cloned().collect(),
                 directory: None,
-                output: program.log.pipe("")?,
+                output,
                 netns: Arc::clone(&program.netns),
                 pod: None,
             })
-            .await
+            .await?;
+        Ok(Running { child, last_line })
     }
 }
 

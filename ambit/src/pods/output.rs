@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
 
 /// At this size a log is put aside as `<name>.1`, replacing an older one.
 const LARGEST: u64 = 8 << 20;
@@ -46,10 +47,16 @@ impl Log {
 
     /// A descriptor for a program to write to; each of its lines gets `prefix`.
     pub(crate) fn pipe(&self, prefix: &str) -> io::Result<OwnedFd> {
+        Ok(self.pipe_to_last(prefix)?.0)
+    }
+
+    /// The same, and a task that ends when nobody writes any more, with the last line that was written.
+    pub(crate) fn pipe_to_last(&self, prefix: &str) -> io::Result<(OwnedFd, JoinHandle<Option<String>>)> {
         let (sender, receiver) = pipe::pipe()?;
         let (log, prefix) = (self.clone(), prefix.as_bytes().to_vec());
-        tokio::spawn(async move {
+        let last = tokio::spawn(async move {
             let mut lines = BufReader::new(receiver);
+            let mut last = None;
             loop {
                 let mut line = prefix.clone();
                 match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
@@ -58,12 +65,13 @@ impl Log {
                             line.push(b'\n');
                         }
                         log.line(&line);
+                        last = Some(line);
                     }
-                    _ => return,
+                    _ => return last.map(|line| String::from_utf8_lossy(&line).trim_end().to_owned()),
                 }
             }
         });
-        sender.into_blocking_fd()
+        Ok((sender.into_blocking_fd()?, last))
     }
 }
 
@@ -88,8 +96,9 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("x.log");
         let log = Log::open(&path).unwrap();
-        let fd = log.pipe("[c] ").unwrap();
+        let (fd, last) = log.pipe_to_last("[c] ").unwrap();
         File::from(fd).write_all(b"one\ntwo").unwrap();
+        assert_eq!(last.await.unwrap().as_deref(), Some("[c] two"));
         let text = tokio::time::timeout(std::time::Duration::from_secs(5), async {
             loop {
                 let text = std::fs::read_to_string(&path).unwrap();

@@ -14,7 +14,7 @@ pub(super) fn pod(pod: &mut Pod) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::resources::{Kind, Object};
 
     #[test]
     fn the_service_account_has_two_names() {
@@ -26,8 +26,7 @@ mod tests {
             ("{containers: [], serviceAccount: old, serviceAccountName: new}", Some("new")),
         ] {
             let value = serde_saphyr::from_str(&format!("{{metadata: {{name: p}}, spec: {spec}}}")).unwrap();
-            let object = crate::resources::Object::from_value(crate::resources::Kind::Pod, value).unwrap();
-            let crate::resources::Object::Pod(pod) = object else { panic!("{spec}: not a pod") };
+            let Object::Pod(pod) = Object::from_value(Kind::Pod, value).unwrap() else { panic!("{spec}: not a pod") };
             let name = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
             assert_eq!(name, expected, "{spec}");
         }

@@ -9,20 +9,32 @@
 mod file_or_inline;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::nearest::nearest;
 
 pub use file_or_inline::FileOrInline;
 pub use values::{Share, parse_bool, parse_duration, parse_share};
 
-/// What was set: variable names and their text.
+/// What was set: variable names and their text. It remembers which names a program asked for, and so knows that program's settings.
 #[derive(Clone, Default)]
 pub struct Env {
     vars: BTreeMap<String, String>,
+    /// Shared by all copies: reading the configuration is one thing, however it is done.
+    asked: Arc<Mutex<Asked>>,
+}
+
+/// What a program asked for.
+#[derive(Default)]
+struct Asked {
+    names: BTreeSet<String>,
+    prefixes: BTreeSet<String>,
 }
 
 /// Why a setting cannot be used. The text is meant for the person who set it.
@@ -45,6 +57,14 @@ pub enum ConfigError {
         name: String,
         /// The form that would be accepted.
         expected: String,
+    },
+    /// No program reads a setting of this name.
+    #[error("there is no setting {name}{}", nearest.as_ref().map_or_else(String::new, |name| format!("; did you mean {name}?")))]
+    Unknown {
+        /// What was written.
+        name: String,
+        /// The setting whose name is most like it.
+        nearest: Option<String>,
     },
     /// A file named by a setting could not be read.
     #[error("setting {name} names the file {}, which cannot be read: {source}", path.display())]
@@ -86,7 +106,36 @@ impl Env {
 
     /// The text as written; `Some("")` if it was set to nothing.
     pub fn text(&self, name: &str) -> Option<&str> {
+        self.asked(|asked| asked.names.insert(name.to_owned()));
         self.vars.get(name).map(String::as_str)
+    }
+
+    /// The names that were asked for so far, in order; those of a prefix end with `*`.
+    pub fn names(&self) -> Vec<String> {
+        let all = |asked: &mut Asked| {
+            let prefixes = asked.prefixes.iter().map(|prefix| format!("{prefix}*"));
+            asked.names.iter().cloned().chain(prefixes).collect::<BTreeSet<_>>()
+        };
+        self.asked(all).into_iter().collect()
+    }
+
+    /// For settings that are meant for one program only, once that program has read them: all of them are settings of it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unknown`] names the first that nobody asked for, and the one that was probably meant.
+    pub fn all_known(&self) -> Result<(), ConfigError> {
+        let unknown = |asked: &mut Asked| {
+            let known =
+                |name: &str| asked.names.contains(name) || asked.prefixes.iter().any(|p| name.starts_with(p.as_str()));
+            let name = self.vars.keys().find(|name| !known(name))?.clone();
+            let nearest = nearest(&name, asked.names.iter().map(String::as_str)).map(str::to_owned);
+            Some(ConfigError::Unknown { name, nearest })
+        };
+        self.asked(unknown).map_or(Ok(()), Err)
+    }
+
+    fn asked<T>(&self, look: impl FnOnce(&mut Asked) -> T) -> T {
+        look(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The text, if there is any.
@@ -104,6 +153,7 @@ impl Env {
 
     /// Variables whose names begin with `prefix`, as (rest of the name, value), in order of name. For `XDS_HEADER_*`.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.asked(|asked| asked.prefixes.insert(prefix.to_owned()));
         self.vars
             .range(prefix.to_owned()..)
             .map_while(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_str())))
@@ -196,7 +246,8 @@ impl fmt::Debug for Env {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(vars: I) -> Self {
-        Self { vars: vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+        let vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { vars, asked: Arc::default() }
     }
 }
 
@@ -283,6 +334,23 @@ mod tests {
         let upper = env(&[("XDS_HEADER_A", "1"), ("XDS_HEADER_", "none"), ("XDS_HEADERS", "no"), ("XDS", "no")]);
         let both = upper.over(env(&[("XDS_HEADER_A", "lower"), ("XDS_HEADER_B", "2")]));
         assert_eq!(both.with_prefix("XDS_HEADER_").collect::<Vec<_>>(), [("A", "1"), ("B", "2")]);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_known_and_nothing_else() {
+        for (set, expected) in [
+            ("SECRET_TTL", None),
+            ("XDS_HEADER_X", None),
+            ("SECRET_TLL", Some("there is no setting SECRET_TLL; did you mean SECRET_TTL?")),
+            ("BOGUS", Some("there is no setting BOGUS")),
+        ] {
+            let env = env(&[(set, "1h")]);
+            // What a program reads, lower layers included.
+            let layered = env.clone().over(Env::default());
+            let _ = (layered.duration("SECRET_TTL"), layered.with_prefix("XDS_HEADER_").count());
+            assert_eq!(env.all_known().err().map(|error| error.to_string()).as_deref(), expected, "{set}");
+            assert_eq!(env.names(), ["SECRET_TTL", "XDS_HEADER_*"]);
+        }
     }
 
     #[test]

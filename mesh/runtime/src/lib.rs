@@ -6,6 +6,7 @@
 //! | To | Read | It gives |
 //! |---|---|---|
 //! | start | [`config`] | what was set in the environment, as typed values; errors name the setting, the value and the form expected |
+//! | | [`usage`], [`nearest`] | what `--help` says of settings; the name that was probably meant |
 //! | be observed | [`log`] | structured logs on stdout, their level changed while running |
 //! | | [`access_log`] | one line per finished connection, written by a thread of its own |
 //! | | [`metrics`] | the registry, Istio's traffic metrics and the label words all programs share |
@@ -26,9 +27,11 @@ pub mod drain;
 pub mod http_server;
 pub mod log;
 pub mod metrics;
+pub mod nearest;
 pub mod readiness;
 pub mod shutdown;
 pub mod trace;
+pub mod usage;
 
 mod text;
 pub mod timestamp;
