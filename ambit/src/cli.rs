@@ -23,6 +23,18 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// Reads the command line, `args[0]` being the program's own name. Help that is asked for is an error with the exit code 0.
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        // Clap has no help of `help`.
+        if args.len() == 3 && args[1] == "help" && ["help", "--help", "-h"].iter().any(|word| args[2] == *word) {
+            args.remove(2);
+        }
+        Self::try_parse_from(args)
+    }
+}
+
 /// Which mesh.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
@@ -64,7 +76,7 @@ Examples:
   ambit status --wait 30 && echo ready
   ambit status -o json | jq '.pods[] | {name, mesh}'")]
     Status(StatusArgs),
-    /// Replace a program of the mesh by a new instance; a ztunnel without a gap.
+    /// Replace a program of the mesh; a ztunnel without a gap.
     #[command(after_help = "\
 Examples:
   ambit restart ztunnel-node1
@@ -109,7 +121,7 @@ pub(crate) struct ProgramArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Folder of YAML: Namespace, Node, ServiceAccount, Pod, Service, AuthorizationPolicy, ...
+    /// Folder of Kubernetes YAML: Namespaces, Pods, Services, policies, ...
     #[arg(short = 'f', long = "folder", value_name = "DIR")]
     pub(crate) folder: PathBuf,
     #[command(flatten)]
@@ -126,10 +138,10 @@ pub(crate) struct Up {
     /// Lifetime of workload certificates, such as 24h or 10s.
     #[arg(long, value_name = "DURATION")]
     pub(crate) secret_ttl: Option<String>,
-    /// What the nodes have as /etc/resolv.conf: whom ztunnel asks for names outside of the mesh. A pod can be one.
+    /// The nodes' /etc/resolv.conf: which name servers ztunnel asks.
     #[arg(long, value_name = "FILE")]
     pub(crate) resolv_conf: Option<PathBuf>,
-    /// One more setting of a program: `ztunnel:XDS_ON_DEMAND=true`, or of one node's only, `ztunnel-node1:...`.
+    /// A setting of a program; of one node's only with `ztunnel-node1:...`.
     #[arg(long = "set", value_name = "PROGRAM:NAME=VALUE")]
     pub(crate) settings: Vec<Setting>,
     /// Run the pods only, without a mesh.
@@ -257,7 +269,7 @@ mod tests {
             [&["--help"][..], &["help"], &["help", "up"], &["up", "--help"], &["help", "--help"], &["help", "help"]]
         {
             let all = std::iter::once("ambit").chain(arguments.iter().copied());
-            let answer = Cli::try_parse_from(all).unwrap_err();
+            let answer = Cli::read(all.map(Into::into)).unwrap_err();
             assert_eq!(answer.exit_code(), 0, "{arguments:?}: {answer}");
         }
     }

@@ -43,7 +43,6 @@ mod uid;
 
 pub use exe::OVERRIDE as EXE_OVERRIDE;
 
-use clap::Parser as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -60,7 +59,7 @@ pub fn files_of(mesh: &str) -> anyhow::Result<std::path::PathBuf> {
 ///
 /// Must be called on the main thread of a process that has no others yet: namespaces demand it.
 pub fn main_from(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let cli = match cli::Cli::try_parse_from(args) {
+    let cli = match cli::Cli::read(args.into_iter().map(Into::into)) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are "errors" that go to standard output with code 0. If even that fails, nobody reads.
