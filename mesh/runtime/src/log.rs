@@ -1,7 +1,7 @@
 //! Structured logs on stdout, their level changed while running.
 //!
 //! Plain lines are tab separated: time (RFC 3339, UTC), level, scope, message and fields. JSON lines are objects with `time`, `level`,
-//! `scope`, `message` and the fields. Levels are set as in `RUST_LOG`: `info`, `debug,mesh_hbone=trace`; `mod:level` is understood too,
+//! `scope`, `message` and the fields; a field of one of these names is written behind `field.`. Levels are set as in `RUST_LOG`: `info`, `debug,mesh_hbone=trace`; `mod:level` is understood too,
 //! because that is how `/logging` of ztunnel and `istioctl` write it.
 
 mod filter;

@@ -48,11 +48,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, SpanFields> for Plai
                 write!(out, "{{{fields}}}")?;
             }
         }
-        let mut message = PlainMessage { out: &mut out, result: Ok(()) };
+        let said = meta.fields().field("message");
+        let mut message = PlainMessage { out: &mut out, said: said.as_ref(), result: Ok(()) };
         message.out.write_char('\t')?;
         event.record(&mut message);
         message.result?;
-        let mut fields = PlainFields { out: &mut out, separator: "\t", result: Ok(()) };
+        let mut fields = PlainFields { out: &mut out, said: said.as_ref(), separator: "\t", result: Ok(()) };
         event.record(&mut fields);
         fields.result?;
         out.write_char('\n')
@@ -82,7 +83,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, SpanFields> for Json
             }
             out.write_str("\"]")?;
         }
-        let mut fields = JsonFields { out: &mut out, result: Ok(()) };
+        let said = meta.fields().field("message");
+        let mut fields = JsonFields { out: &mut out, said: said.as_ref(), result: Ok(()) };
         event.record(&mut fields);
         fields.result?;
         out.write_str("}\n")
@@ -94,21 +96,31 @@ pub(super) struct SpanFields;
 
 impl<'w> FormatFields<'w> for SpanFields {
     fn format_fields<R: tracing_subscriber::field::RecordFields>(&self, mut out: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = PlainFields { out: &mut out, separator: "", result: Ok(()) };
+        let mut visitor = PlainFields { out: &mut out, said: None, separator: "", result: Ok(()) };
         fields.record(&mut visitor);
         visitor.result
     }
 }
 
+/// Keys of a line's own. The first field that is called `message` is what was said; every other field that has one of
+/// these names is written behind `field.`, so that no line has a key twice.
+const OWN: [&str; 5] = ["time", "level", "scope", "spans", "message"];
+
+/// What stands before a field's name in a line; `said` is the field that was said.
+fn before(field: &Field, said: Option<&Field>) -> &'static str {
+    if said != Some(field) && OWN.contains(&field.name()) { "field." } else { "" }
+}
+
 /// The message only.
 struct PlainMessage<'a, 'w> {
     out: &'a mut Writer<'w>,
+    said: Option<&'a Field>,
     result: fmt::Result,
 }
 
 impl Visit for PlainMessage<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" && self.result.is_ok() {
+        if Some(field) == self.said && self.result.is_ok() {
             self.result = write!(Escaped::new(self.out, Escape::Bare), "{value:?}");
         }
     }
@@ -117,18 +129,20 @@ impl Visit for PlainMessage<'_, '_> {
 /// Everything but the message: `a=1 b="x"`.
 struct PlainFields<'a, 'w> {
     out: &'a mut Writer<'w>,
+    said: Option<&'a Field>,
     separator: &'static str,
     result: fmt::Result,
 }
 
 impl PlainFields<'_, '_> {
-    fn write(&mut self, name: &str, value: fmt::Arguments<'_>, quoted: bool) {
-        if name == "message" || self.result.is_err() {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+        if Some(field) == self.said || self.result.is_err() {
             return;
         }
+        let (before, name) = (before(field, self.said), field.name());
         let quote = if quoted { "\"" } else { "" };
         let escape = if quoted { Escape::Quoted } else { Escape::Bare };
-        self.result = write!(self.out, "{}{name}={quote}", self.separator)
+        self.result = write!(self.out, "{}{before}{name}={quote}", self.separator)
             .and_then(|()| Escaped::new(self.out, escape).write_fmt(value))
             .and_then(|()| self.out.write_str(quote));
         self.separator = " ";
@@ -137,27 +151,29 @@ impl PlainFields<'_, '_> {
 
 impl Visit for PlainFields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.write(field.name(), format_args!("{value:?}"), false);
+        self.write(field, format_args!("{value:?}"), false);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.write(field.name(), format_args!("{value}"), true);
+        self.write(field, format_args!("{value}"), true);
     }
 }
 
 /// Message and fields as members of an object that is already open.
 struct JsonFields<'a, 'w> {
     out: &'a mut Writer<'w>,
+    said: Option<&'a Field>,
     result: fmt::Result,
 }
 
 impl JsonFields<'_, '_> {
-    fn write(&mut self, name: &str, value: fmt::Arguments<'_>, quoted: bool) {
+    fn write(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
         if self.result.is_err() {
             return;
         }
+        let (before, name) = (before(field, self.said), field.name());
         let quote = if quoted { "\"" } else { "" };
-        self.result = write!(self.out, r#","{name}":{quote}"#)
+        self.result = write!(self.out, r#","{before}{name}":{quote}"#)
             .and_then(|()| Escaped::new(self.out, Escape::Json).write_fmt(value))
             .and_then(|()| self.out.write_str(quote));
     }
@@ -165,27 +181,27 @@ impl JsonFields<'_, '_> {
 
 impl Visit for JsonFields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.write(field.name(), format_args!("{value:?}"), true);
+        self.write(field, format_args!("{value:?}"), true);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.write(field.name(), format_args!("{value}"), true);
+        self.write(field, format_args!("{value}"), true);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.write(field.name(), format_args!("{value}"), false);
+        self.write(field, format_args!("{value}"), false);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.write(field.name(), format_args!("{value}"), false);
+        self.write(field, format_args!("{value}"), false);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.write(field.name(), format_args!("{value}"), false);
+        self.write(field, format_args!("{value}"), false);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no infinity and no NaN.
-        self.write(field.name(), format_args!("{value}"), !value.is_finite());
+        self.write(field, format_args!("{value}"), !value.is_finite());
     }
 }

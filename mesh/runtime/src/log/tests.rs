@@ -76,6 +76,29 @@ fn json_lines() {
     );
 }
 
+/// A field that is called as one of a line's own keys loses neither.
+#[test]
+fn no_line_has_a_key_twice() {
+    let emit = || {
+        let (message, level) = ("refused", 3u64);
+        tracing::warn!(message, level, time = ?7, scope = %"s", spans = "none", "no stream");
+    };
+    let sink = Sink::default();
+    with_default(tracing_subscriber::registry().with(format::layer(format::Plain, sink.clone())), emit);
+    let line = sink.take();
+    let fields = "field.message=\"refused\" field.level=3 field.time=7 field.scope=s field.spans=\"none\"";
+    assert!(line.ends_with(&format!("\tno stream\t{fields}\n")), "{line}");
+    let sink = Sink::default();
+    with_default(tracing_subscriber::registry().with(format::layer(format::Json, sink.clone())), emit);
+    let line = sink.take();
+    for key in ["time", "level", "scope", "message"] {
+        assert_eq!(line.matches(&format!("\"{key}\":")).count(), 1, "{key} in {line}");
+    }
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&value["message"], &value["field.message"]), (&"no stream".into(), &"refused".into()));
+    assert_eq!((&value["level"], &value["field.level"]), (&"warn".into(), &3.into()));
+}
+
 #[test]
 fn the_filter_changes_while_running() {
     let sink = Sink::default();
