@@ -11,7 +11,7 @@ use mesh_identity::channel::ControlChannel;
 use mesh_model::resource::Kind;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -28,6 +28,8 @@ const MAX_RESPONSE: usize = 200 * 1024 * 1024;
 const OUTGOING: usize = 16;
 /// Keys that nobody uses are looked for at least so often, and no more often than that.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+/// For so long a control plane that has never answered may be starting, as we are: nothing is wrong yet.
+const STARTS: Duration = Duration::from_secs(5);
 /// Most refused resources of one response that are logged one by one.
 const MAX_LOGGED: usize = 10;
 
@@ -41,18 +43,57 @@ pub async fn run(
 ) -> Infallible {
     let mut follower = Follower { state: Client::new(node, demand.is_some()), writer, demand, observer };
     let mut backoff = Backoff::default();
+    let (begun, mut answered, mut tried) = (Instant::now(), false, false);
     loop {
         let ended = follower.stream(channel.clone()).await;
         follower.observer.ended(ended.end);
         let wait = backoff.after(ended.fruitful);
+        answered |= ended.fruitful;
         match ended.status {
             Some(status) if ended.end != End::Reconnect => {
-                let (code, message) = (status.code(), status.message());
-                tracing::warn!(?code, message, retry_in = ?wait, "no stream from the control plane; what is known stays");
+                let (code, error) = (status.code(), status.message());
+                match Trouble::of(answered, begun.elapsed(), std::mem::replace(&mut tried, true)) {
+                    Trouble::Starting => {
+                        tracing::info!(?code, error, "waits for the control plane, which does not answer yet");
+                    }
+                    Trouble::StillStarting => {
+                        tracing::debug!(?code, error, retry_in = ?wait, "the control plane does not answer yet");
+                    }
+                    Trouble::Real => {
+                        tracing::warn!(
+                            ?code,
+                            error,
+                            retry_in = ?wait,
+                            "no stream from the control plane; what is known stays"
+                        );
+                    }
+                }
             }
             _ => tracing::info!(retry_in = ?wait, "the control plane ended the stream; connecting again"),
         }
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// How much a failed stream matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Both ends start; said once.
+    Starting,
+    /// The same again.
+    StillStarting,
+    /// The control plane should be there, and is not.
+    Real,
+}
+
+impl Trouble {
+    /// `answered`: the control plane has told us something before. `running`: for how long we have been.
+    fn of(answered: bool, running: Duration, tried: bool) -> Self {
+        match (answered || running >= STARTS, tried) {
+            (true, _) => Self::Real,
+            (false, false) => Self::Starting,
+            (false, true) => Self::StillStarting,
+        }
     }
 }
 
@@ -189,6 +230,21 @@ fn turnover(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_no_trouble() {
+        let soon = STARTS - Duration::from_millis(1);
+        for (answered, running, tried, trouble) in [
+            (false, Duration::ZERO, false, Trouble::Starting),
+            (false, soon, true, Trouble::StillStarting),
+            (false, STARTS, true, Trouble::Real),
+            (false, STARTS, false, Trouble::Real),
+            (true, Duration::ZERO, false, Trouble::Real),
+            (true, soon, true, Trouble::Real),
+        ] {
+            assert_eq!(Trouble::of(answered, running, tried), trouble, "{answered} {running:?} {tried}");
+        }
+    }
 
     #[test]
     fn turnover_is_no_failure() {
