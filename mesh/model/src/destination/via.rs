@@ -137,7 +137,7 @@ pub(super) fn gateway(
         own: found.service.clone(),
         authority: Authority::Hostname(service.hostname.clone(), asked.dialled.port()),
         service: service.clone(),
-        port: at.hbone_mtls_port,
+        port: found.port,
         expected,
         via_waypoint: waypoint.is_some(),
     };

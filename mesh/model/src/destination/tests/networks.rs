@@ -100,6 +100,56 @@ fn endpoints_on_another_network() {
             "tunnel 192.0.2.7:15009 for cart:80 as shop/gw service shop/cart across to shop/cart or shop/cart-far",
         ),
         (
+            "O10: the port that the gateway's service maps to, by the service's hostname",
+            vec![
+                named(|_| ()),
+                far(Some(
+                    GatewayAddress {
+                        destination: GatewayDestination::Hostname(key("shop/gw")),
+                        hbone_mtls_port: 15999,
+                    }
+                    .into(),
+                )),
+                serv(Service { ports: ports(15999, 15008), ..gw_service("shop/gw", &[]) }),
+                serves("shop/gw"),
+            ],
+            v4,
+            CROSSED,
+        ),
+        (
+            "O10: the port that the gateway's service maps to, by the service's address",
+            vec![
+                named(|_| ()),
+                far(Some(GatewayAddress { destination: on_far("198.51.100.9"), hbone_mtls_port: 15999 }.into())),
+                serv(Service { ports: ports(15999, 15008), ..gw_service("shop/gw", &["198.51.100.9"]) }),
+                serves("shop/gw"),
+            ],
+            v4,
+            CROSSED,
+        ),
+        (
+            "O10: the port that the gateway's endpoint maps to comes before its service's",
+            vec![
+                named(|_| ()),
+                far(Some(GatewayAddress { destination: on_far("198.51.100.9"), hbone_mtls_port: 15999 }.into())),
+                serv(Service { ports: ports(15999, 15009), ..gw_service("shop/gw", &["198.51.100.9"]) }),
+                work(serving("shop/gw", ports(15999, 15008), gateway_pod("gw", &["192.0.2.7"]))),
+            ],
+            v4,
+            CROSSED,
+        ),
+        (
+            "O11: the gateway's service has no such port",
+            vec![
+                named(|_| ()),
+                far(Some(GatewayAddress { destination: on_far("198.51.100.9"), hbone_mtls_port: 15999 }.into())),
+                serv(gw_service("shop/gw", &["198.51.100.9"])),
+                serves("shop/gw"),
+            ],
+            v4,
+            "refuse UNKNOWN_NETWORK_GATEWAY",
+        ),
+        (
             "O10: the service's port, not the application's",
             vec![
                 named(|s| s.ports = ports(81, 0)),
