@@ -16,9 +16,9 @@ use crate::resources::peer_authentication::{Mode, PeerAuthentication};
 use crate::resources::{Key, Kind};
 
 /// Name of the policy that workloads name which refuse all plaintext.
-const STRICT_NAME: &str = "istio_converted_static_strict";
+const STRICT_NAME: &str = mesh_model::policy::converted::STATIC_STRICT;
 /// Begins the name of a policy made for exceptions by port.
-const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
+const CONVERTED_PREFIX: &str = mesh_model::policy::converted::FOR_PORTS;
 
 /// All peer authentications of the cluster.
 pub struct Modes<'a> {

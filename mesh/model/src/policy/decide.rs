@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Action, Facts, Outcome, Policy, matches};
+use super::{Action, Facts, Outcome, Policy, converted, matches};
 use crate::address::NamespacedName;
 
 /// Most policies that a denial names; a workload covered by many is told of the first ones.
@@ -38,7 +38,13 @@ impl fmt::Display for Reason {
         match self {
             Self::NoPolicy => write!(f, "no policy applies"),
             Self::AllowedBy(policy, rule) => write!(f, "allowed by: {policy} (rule {rule})"),
-            Self::DeniedBy(policy, rule) => write!(f, "explicitly denied by: {policy} (rule {rule})"),
+            Self::DeniedBy(policy, rule) => {
+                write!(f, "explicitly denied by: {policy} (rule {rule})")?;
+                match converted::origin(policy) {
+                    None => Ok(()),
+                    Some(origin) => write!(f, ", which stands for {origin}"),
+                }
+            }
             Self::NotAllowed(policies) => {
                 write!(f, "allow policies exist, but none allowed: ")?;
                 for (i, policy) in policies.iter().enumerate() {

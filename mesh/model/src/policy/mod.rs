@@ -1,8 +1,9 @@
 //! Authorization policies and the one decision over them.
 //!
 //! The type here; [`facts`] what is known about a connection; `matches` one condition against the facts;
-//! [`mod@decide`] all policies → allow or deny, with the reason.
+//! [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of PeerAuthentications.
 
+pub mod converted;
 pub mod decide;
 pub mod facts;
 mod matches;

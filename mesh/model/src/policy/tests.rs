@@ -352,6 +352,16 @@ fn reasons_read_as_sentences() {
         (Reason::NoPolicy, "no policy applies"),
         (Reason::AllowedBy(key("a"), 2), "allowed by: shop/a (rule 2)"),
         (Reason::DeniedBy(key("d"), 0), "explicitly denied by: shop/d (rule 0)"),
+        (
+            Reason::DeniedBy(key("istio_converted_static_strict"), 0),
+            "explicitly denied by: shop/istio_converted_static_strict (rule 0), which stands for mutual TLS STRICT: a \
+             PeerAuthentication of the workload, of its namespace or of the root namespace refuses plaintext",
+        ),
+        (
+            Reason::DeniedBy(key("converted_peer_authentication_ports"), 1),
+            "explicitly denied by: shop/converted_peer_authentication_ports (rule 1), which stands for \
+             PeerAuthentication shop/ports",
+        ),
         (Reason::NotAllowed(vec![key("a"), key("b")]), "allow policies exist, but none allowed: shop/a, shop/b"),
     ] {
         assert_eq!(reason.to_string(), text);
