@@ -5,6 +5,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+/// What can fail of an enrolment, or of a release.
+pub(crate) const STEPS: [&str; 4] = ["netns", "rules", "handoff", "probes"];
+
 /// Handles into the registry; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AgentMetrics {
@@ -45,11 +48,33 @@ impl AgentMetrics {
             "Steps of an enrolment or release that failed and were tried again",
             this.failures.clone(),
         );
+        for step in STEPS {
+            // To be seen as 0, by who writes alerts.
+            drop(this.failures.get_or_create(&vec![("step", step)]));
+        }
         this
     }
 
-    /// Counts a failure of a step: `netns`, `rules`, `handoff` or `probes`.
+    /// Counts a failure of one of the [`STEPS`].
     pub(crate) fn failure(&self, step: &'static str) {
         self.failures.get_or_create(&vec![("step", step)]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_runtime::metrics::TextFormat;
+
+    use super::*;
+
+    #[test]
+    fn failures_that_have_not_happened_are_counted_as_none() {
+        let mut metrics = Metrics::new("node-agent", "test");
+        AgentMetrics::register(&mut metrics).failure("rules");
+        let text = metrics.encode(TextFormat::Prometheus).unwrap();
+        for step in STEPS {
+            let line = format!("ambit_enrolment_failures_total{{step=\"{step}\"}} {}", u8::from(step == "rules"));
+            assert!(text.lines().any(|have| have == line), "{line} in {text}");
+        }
     }
 }

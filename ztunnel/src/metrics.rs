@@ -60,6 +60,44 @@ impl QuotaMetrics {
     }
 }
 
+/// The reason codes of connections (`docs/reasons.md`); a test compares the two.
+const REASONS: [&str; 34] = [
+    "POLICY_DENIED",
+    "POLICY_CHANGED",
+    "POLICY_UNKNOWN",
+    "REFUSED_BY_POLICY",
+    "NO_HEALTHY_UPSTREAM",
+    "UNKNOWN_SERVICE_PORT",
+    "UNKNOWN_WAYPOINT",
+    "UNKNOWN_NETWORK_GATEWAY",
+    "NO_SERVICE_IDENTITY",
+    "HOSTNAME_UNRESOLVED",
+    "WRONG_DESTINATION",
+    "UNKNOWN_HOSTNAME",
+    "NO_SERVICE_ADDRESS",
+    "NO_ANSWER_ON_DEMAND",
+    "RECURSIVE_CALL",
+    "POD_OVERLOADED",
+    "NODE_OVERLOADED",
+    "CONNECT_FAILED",
+    "CONNECT_TIMEOUT",
+    "TLS_FAILED",
+    "HTTP2_FAILED",
+    "HANDSHAKE_TIMEOUT",
+    "REFUSED_BY_PEER",
+    "PEER_CLOSED",
+    "APPLICATION_UNREACHABLE",
+    "NO_CERTIFICATE",
+    "UNKNOWN_WORKLOAD",
+    "INVALID_IDENTITY",
+    "CERT_REVOKED",
+    "CONNECTION_RESET",
+    "TUNNEL_RESET",
+    "POD_GONE",
+    "CALLER_GONE",
+    "BAD_REQUEST",
+];
+
 /// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);
@@ -69,6 +107,12 @@ impl ReasonMetrics {
         let this = Self::default();
         let help = "Connections refused, failed or cut, by reason code";
         metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
+        for direction in ["inbound", "outbound"] {
+            for reason in REASONS {
+                // To be seen as 0, by who writes alerts.
+                drop(this.0.get_or_create(&[("direction", direction), ("reason", reason)]));
+            }
+        }
         this
     }
 
@@ -100,6 +144,7 @@ impl RevocationMetrics {
         for reporter in [Reporter::Source, Reporter::Destination] {
             // To be seen as 0.
             drop(this.untracked.get_or_create(&[("reporter", reporter.as_str())]));
+            drop(this.rejections.get_or_create(&[("reporter", reporter.as_str())]));
         }
         this
     }

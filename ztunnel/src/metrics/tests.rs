@@ -127,6 +127,52 @@ async fn names_types_and_labels_are_the_contracts() {
     assert!(text.contains(dns), "{text}");
 }
 
+/// Every code of the page's tables, by the heading that it stands under.
+fn documented(wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let mut section = "";
+    let mut codes = BTreeSet::new();
+    for line in include_str!("../../../docs/reasons.md").lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            section = heading;
+        }
+        let code = line.strip_prefix("| `").and_then(|rest| rest.split_once("` |")).map(|(code, _)| code);
+        codes.extend(code.filter(|code| code.contains('_') && wanted(section)).map(str::to_owned));
+    }
+    codes
+}
+
+/// Alerts compare with what was there before the first failure.
+#[test]
+fn failures_that_have_not_happened_are_counted_as_none() {
+    let mut metrics = Metrics::new("ztunnel", "test");
+    ReasonMetrics::register(&mut metrics).count(Direction::Inbound, "POLICY_DENIED");
+    RevocationMetrics::register(&mut metrics);
+    XdsMetrics::register(&mut metrics);
+    DnsMetrics::register(&mut metrics);
+    let text = metrics.encode(TextFormat::Prometheus).unwrap();
+    let counted = |line: &str| assert!(text.lines().any(|have| have == line), "{line} in {text}");
+    let codes = documented(|section| !section.starts_with("Names") && !section.starts_with("Flags"));
+    assert_eq!(codes, REASONS.map(str::to_owned).into(), "docs/reasons.md");
+    for direction in ["inbound", "outbound"] {
+        for code in &codes {
+            let times = u8::from((direction, code.as_str()) == ("inbound", "POLICY_DENIED"));
+            let labels = format!("direction=\"{direction}\",reason=\"{code}\"");
+            counted(&format!("ambit_connections_not_served_total{{{labels}}} {times}"));
+        }
+    }
+    for code in
+        documented(|section| section.starts_with("Names")).iter().map(String::as_str).chain(["UNKNOWN_WORKLOAD"])
+    {
+        counted(&format!("ambit_dns_not_served_total{{reason=\"{code}\"}} 0"));
+    }
+    for reporter in ["source", "destination"] {
+        counted(&format!("istio_crl_policy_rejections_total{{reporter=\"{reporter}\"}} 0"));
+    }
+    for reason in ["ConnectionError", "Error", "Reconnect", "Complete"] {
+        counted(&format!("istio_xds_connection_terminations_total{{reason=\"{reason}\"}} 0"));
+    }
+}
+
 #[test]
 fn names_that_are_looked_up_are_told_apart_up_to_a_bound() {
     let mut metrics = Metrics::new("ztunnel", "test");

@@ -21,6 +21,18 @@ pub enum XdsEnd {
     Complete,
 }
 
+impl XdsEnd {
+    fn labels(self) -> Vec<(&'static str, &'static str)> {
+        let reason = match self {
+            Self::ConnectionError => "ConnectionError",
+            Self::Error => "Error",
+            Self::Reconnect => "Reconnect",
+            Self::Complete => "Complete",
+        };
+        vec![("reason", reason)]
+    }
+}
+
 /// `istio_xds_*`.
 #[derive(Clone, Debug)]
 pub struct XdsMetrics {
@@ -47,18 +59,16 @@ impl XdsMetrics {
         registry.register("istio_xds_connection_terminations", help, made.ended.clone());
         registry.register("istio_xds_message", "Total number of messages received", made.messages.clone());
         registry.register("istio_xds_message_bytes", "Total number of bytes received", made.bytes.clone());
+        for end in [XdsEnd::ConnectionError, XdsEnd::Error, XdsEnd::Reconnect, XdsEnd::Complete] {
+            // To be seen as 0, by who writes alerts.
+            drop(made.ended.get_or_create(&end.labels()));
+        }
         made
     }
 
     /// A stream ended.
     pub fn ended(&self, end: XdsEnd) {
-        let reason = match end {
-            XdsEnd::ConnectionError => "ConnectionError",
-            XdsEnd::Error => "Error",
-            XdsEnd::Reconnect => "Reconnect",
-            XdsEnd::Complete => "Complete",
-        };
-        self.ended.get_or_create(&vec![("reason", reason)]).inc();
+        self.ended.get_or_create(&end.labels()).inc();
     }
 
     /// A message of this type URL and length arrived.
