@@ -17,6 +17,7 @@ use mesh_model::policy::{Decision, Reason};
 use mesh_model::service::Service;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
 use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
+use tracing::field::display;
 
 pub(crate) use self::party::Party;
 use self::party::Who;
@@ -116,15 +117,21 @@ impl Report {
     pub(crate) fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
         self.log_decision(decision);
+        let Traffic { from, source, destination, .. } = &self.traffic;
         for policy in &decision.dry_run {
-            tracing::info!(%policy, from = %self.traffic.from, "dry-run policy would have matched");
+            let (to, pod, identity) = (self.asked_for(), destination.pod(), source.identity.as_ref().map(display));
+            tracing::info!(%policy, %from, identity, %to, pod, "dry-run policy would have matched");
         }
+    }
+
+    /// What policies judge: the application's address.
+    fn asked_for(&self) -> &dyn Display {
+        self.traffic.hbone_to.as_ref().map_or(&self.traffic.to, |to| to)
     }
 
     /// One line for each decision, for those who follow policies (`AUTHZ_POLICY_INFO_LOGGING`).
     fn log_decision(&self, Decision { allowed, reason, .. }: &Decision) {
-        let Traffic { from, to, hbone_to, .. } = &self.traffic;
-        let to = hbone_to.as_ref().map_or(to as &dyn Display, |to| to);
+        let (from, to) = (&self.traffic.from, self.asked_for());
         match self.shared.config.policy_info_logging {
             true => tracing::info!(target: "policy", %from, %to, allowed, %reason, "policies decided"),
             false => tracing::debug!(target: "policy", %from, %to, allowed, %reason, "policies decided"),

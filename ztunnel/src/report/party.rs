@@ -57,6 +57,14 @@ impl Party {
         Self { who: Who::Told(Arc::new(labels)), identity: Some(identity.clone()) }
     }
 
+    /// Namespace and name of its pod, if the tables know it.
+    pub(super) fn pod(&self) -> Option<String> {
+        match &self.who {
+            Who::Known(workload) => Some(format!("{}/{}", workload.namespace, workload.name)),
+            Who::Unknown | Who::Told(_) => None,
+        }
+    }
+
     /// As metrics label it.
     pub(super) fn labels(&self) -> Arc<WorkloadLabels> {
         match &self.who {
