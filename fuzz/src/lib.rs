@@ -2,7 +2,7 @@
 //! the model are shared with its seeded test, which runs them on every build.
 
 use http::{HeaderMap, HeaderValue};
-use mesh_hbone::connect::{Baggage, forwarded_host, parse_authority};
+use mesh_hbone::connect::{Baggage, forwarded_for, forwarded_host, parse_authority};
 use prost::Message;
 
 #[path = "../../mesh/model/tests/properties/mod.rs"]
@@ -36,6 +36,7 @@ pub fn connect(text: &str) {
     let told = Baggage::parse(&headers);
     assert!(told.cluster.len() <= text.len());
     forwarded_host(&headers);
+    forwarded_for(&headers);
 }
 
 const BAGGAGE: http::HeaderName = http::HeaderName::from_static("baggage");

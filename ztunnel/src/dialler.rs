@@ -6,13 +6,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 use tokio::net::TcpStream;
 
-use crate::sockets::{self, Netns, SocketSettings};
+use crate::sockets::{self, Netns, SocketSettings, Source, ports};
 
 /// Most sockets of a family that wait: descriptors that nobody may come to use.
 const MOST: usize = 16;
@@ -22,6 +24,8 @@ pub(crate) struct Dialler {
     netns: Netns,
     v4: Stock,
     v6: Stock,
+    /// What connections of the namespace may come from; none until somebody dials.
+    ports: RefCell<Option<RangeInclusive<u16>>>,
     /// Dialled since the last look, and not kept alive yet.
     new: RefCell<Vec<Weak<TcpStream>>>,
     /// Dialled before that.
@@ -38,20 +42,27 @@ struct Stock {
 
 impl Dialler {
     pub(crate) fn new(netns: Netns) -> Self {
-        Self { netns, v4: Stock::default(), v6: Stock::default(), new: RefCell::default(), older: RefCell::default() }
+        Self {
+            netns,
+            v4: Stock::default(),
+            v6: Stock::default(),
+            ports: RefCell::default(),
+            new: RefCell::default(),
+            older: RefCell::default(),
+        }
     }
 
-    /// Connects; from `source` if given, else from the address the pod's routes choose. The connection is not kept
-    /// alive yet.
+    /// Connects; from the address of `source` if given, else from the one the pod's routes choose; from its port, unless
+    /// that is 0, taken, or none that connections come from. The connection is not kept alive yet.
     ///
     /// # Errors
     /// Those of [`sockets::connect`]; when the namespace cannot be entered.
     pub(crate) async fn dial(
         &self,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
         destination: SocketAddr,
         settings: &SocketSettings,
-    ) -> io::Result<TcpStream> {
+    ) -> io::Result<Dialled> {
         let stock = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
         let socket = stock.take(|more| {
             self.netns.run(|| {
@@ -60,12 +71,24 @@ impl Dialler {
                 Ok((first, (0..more).map_while(|_| sockets::stream(destination).ok()).collect()))
             })
         })?;
-        sockets::connect(socket, source, destination, settings).await
+        let range = self.range()?;
+        let port = source.map(|source| source.port());
+        let from = Source { address: source.map(|source| source.ip()), port, range: &range };
+        let tcp = sockets::connect(socket, from, destination, settings).await?;
+        Ok(Dialled(Some(tcp)))
     }
 
-    /// Has a connection kept alive if it lives for more than a moment.
-    pub(crate) fn look_after(&self, tcp: TcpStream) -> Rc<TcpStream> {
-        let tcp = Rc::new(tcp);
+    fn range(&self) -> io::Result<RangeInclusive<u16>> {
+        if let Some(range) = &*self.ports.borrow() {
+            return Ok(range.clone());
+        }
+        let range = self.netns.run(|| Ok(ports::range()))?;
+        Ok(self.ports.borrow_mut().insert(range).clone())
+    }
+
+    /// Has a connection kept alive if it lives for more than a moment. From now on it is the caller's to close.
+    pub(crate) fn look_after(&self, dialled: Dialled) -> Rc<TcpStream> {
+        let tcp = Rc::new(dialled.opened());
         self.new.borrow_mut().push(Rc::downgrade(&tcp));
         tcp
     }
@@ -78,6 +101,31 @@ impl Dialler {
         }
         self.v4.sweep();
         self.v6.sweep();
+    }
+}
+
+/// A connection that nobody uses yet. Dropped like that it ends with a reset: whoever it was dialled for is gone, which
+/// its application must not take for an end, and its port does not wait.
+pub(crate) struct Dialled(Option<TcpStream>);
+
+impl Dialled {
+    /// It is used from now on.
+    pub(crate) fn opened(mut self) -> TcpStream {
+        self.0.take().expect("taken only here, with self")
+    }
+
+    /// To say something first.
+    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
+        self.0.as_mut().expect("taken only with self")
+    }
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        if let Some(tcp) = &self.0 {
+            // Fails only on a socket that is gone already.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 
@@ -105,9 +153,8 @@ impl Stock {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Duration;
 
-    use socket2::SockRef;
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::sockets::OriginalSource;
@@ -157,7 +204,10 @@ mod tests {
     async fn what_lives_for_a_second_is_kept_alive() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (dialler, settings) = (dialler(), settings());
-        let dial = || TcpStream::connect(listener.local_addr().unwrap());
+        let dial = async || {
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await?;
+            io::Result::Ok(Dialled(Some(tcp)))
+        };
         let (short, long) = (dial().await.unwrap(), dial().await.unwrap());
         drop(dialler.look_after(short));
         let long = dialler.look_after(long);
@@ -172,5 +222,20 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 9);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(180 + 9 * 60)));
         assert!(dialler.new.borrow().is_empty() && dialler.older.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_ends_with_a_reset() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialler, at) = (Dialler::new(Netns::own().unwrap()), listener.local_addr().unwrap());
+        let unused = dialler.dial(None, at, &settings()).await.unwrap();
+        let (mut application, _) = listener.accept().await.unwrap();
+        drop(unused);
+        let error = application.read(&mut [0]).await.expect_err("its end is none that anybody meant");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let used = dialler.dial(None, at, &settings()).await.unwrap().opened();
+        let (mut application, _) = listener.accept().await.unwrap();
+        drop(used);
+        assert_eq!(application.read(&mut [0]).await.unwrap(), 0);
     }
 }

@@ -25,7 +25,8 @@ use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
 use crate::names::Names;
 use crate::quota::Quota;
 
-/// How long a new pod's workload, or a policy that a workload names, may be awaited from the control plane.
+/// How long a connection may wait for the control plane: for a new pod's workload, for what comes on demand, for a policy
+/// that a workload names; for all of them together.
 const AWAIT_TABLES: Duration = Duration::from_secs(5);
 
 /// What every worker reads.
@@ -81,13 +82,21 @@ impl Judgement {
     }
 }
 
+/// Until when a connection that begins now may wait for the control plane.
+pub(crate) fn deadline() -> Instant {
+    Instant::now() + AWAIT_TABLES
+}
+
 /// [`Shared::local_workload`], for who reads only the tables.
-pub(crate) async fn local_workload(tables: &Reader, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
+pub(crate) async fn local_workload(
+    tables: &Reader,
+    pod: &PodInfo,
+    deadline: Instant,
+) -> Result<Arc<Workload>, UnknownWorkload> {
     let find =
         || tables.read(|tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).cloned());
     // Subscribed before the first look, so that a change between look and wait is not missed.
     let mut changed = None;
-    let deadline = Instant::now() + AWAIT_TABLES;
     loop {
         if let Some(workload) = find() {
             return Ok(workload);
@@ -107,27 +116,45 @@ pub(crate) async fn local_workload(tables: &Reader, pod: &PodInfo) -> Result<Arc
     }
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 impl Shared {
     /// The workload of a pod of ours; awaited, because a pod may start before the control plane has told of it.
-    pub(crate) async fn local_workload(&self, pod: &PodInfo) -> Result<Arc<Workload>, UnknownWorkload> {
+    pub(crate) async fn local_workload(
+        &self,
+        pod: &PodInfo,
+        deadline: Instant,
+    ) -> Result<Arc<Workload>, UnknownWorkload> {
         let known = |tables: &Tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).is_some();
         if let Some(demand) = &self.demand
             && !self.tables.read(known)
         {
             // Silence shows below. The uid is how control planes name pods (trap 40).
             let uid = format!("{}//Pod/{}/{}", self.config.cluster, pod.namespace, pod.name);
-            drop(demand.fetch(&uid, AWAIT_TABLES).await);
+            drop(demand.fetch(&uid, left(deadline)).await);
         }
-        local_workload(&self.tables, pod).await
+        local_workload(&self.tables, pod, deadline).await
     }
 
     /// Sees to it that the tables hold what a decision about a connection of `client` to `dialled` depends on, when
     /// they are filled on demand. What it gives is to be held while the connection lives.
-    pub(crate) async fn complete(&self, client: &Workload, dialled: IpAddr) -> Result<InUse, Unanswered> {
+    pub(crate) async fn complete(
+        &self,
+        client: &Workload,
+        dialled: IpAddr,
+        deadline: Instant,
+    ) -> Result<InUse, Unanswered> {
         match &self.demand {
             Some(demand) => {
                 let network = &self.config.network;
-                Box::pin(demand.complete(&self.tables, client, network, dialled, AWAIT_TABLES)).await
+                let complete = demand.complete(&self.tables, client, network, dialled, left(deadline));
+                Box::pin(complete).await.map_err(|unanswered| match unanswered {
+                    // All that was waited, not only what was left for this.
+                    Unanswered::Silent(key, _) => Unanswered::Silent(key, AWAIT_TABLES),
+                    other => other,
+                })
             }
             None => Ok(InUse::default()),
         }
@@ -135,8 +162,13 @@ impl Shared {
 
     /// Asks the policies about a connection to a local workload. A policy that the workload names and that has not
     /// come yet is awaited: policies and workloads may arrive in any order.
-    pub(crate) async fn judge(&self, pod: &PodInfo, workload: &Arc<Workload>, facts: &Facts) -> Judgement {
-        let deadline = Instant::now() + AWAIT_TABLES;
+    pub(crate) async fn judge(
+        &self,
+        pod: &PodInfo,
+        workload: &Arc<Workload>,
+        facts: &Facts,
+        deadline: Instant,
+    ) -> Judgement {
         let mut changed = None;
         loop {
             let verdict = self.tables.read(|tables| {

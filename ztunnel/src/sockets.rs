@@ -3,9 +3,12 @@
 //! ztunnel never lives in a pod's namespace: a thread enters it, makes the socket, and returns. What that socket then
 //! sends starts inside the pod's namespace, with the pod's own routes.
 
+pub(crate) mod ports;
+
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,25 +195,37 @@ pub async fn dial(
     destination: SocketAddr,
     settings: &SocketSettings,
 ) -> io::Result<TcpStream> {
-    let tcp = connect(netns.run(|| stream(destination))?, source, destination, settings).await?;
+    let (socket, range) = netns.run(|| Ok((stream(destination)?, ports::range())))?;
+    let from = Source { address: source, port: None, range: &range };
+    let tcp = connect(socket, from, destination, settings).await?;
     keep_alive(&tcp, settings);
     Ok(tcp)
 }
 
-/// Connects a [`stream`] from its namespace; from `source` if given, else from the address the routes there choose. It
-/// is not kept alive yet ([`keep_alive`]).
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// The address; if none is given, the one that the routes choose.
+    pub(crate) address: Option<IpAddr>,
+    /// The port, if it is free and in the range.
+    pub(crate) port: Option<u16>,
+    /// The ports that connections of the namespace may come from.
+    pub(crate) range: &'a RangeInclusive<u16>,
+}
+
+/// Connects a [`stream`] from its namespace. It is not kept alive yet ([`keep_alive`]).
 ///
 /// # Errors
-/// When the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when the source cannot be taken and
-/// [`OriginalSource::Required`] says it must.
+/// When the connection fails or takes longer than [`CONNECT_TIMEOUT`]; when no port is free ([`ports::NoPort`]); when the
+/// source cannot be taken and [`OriginalSource::Required`] says it must.
 pub(crate) async fn connect(
     socket: Socket,
-    source: Option<IpAddr>,
+    from: Source<'_>,
     destination: SocketAddr,
     settings: &SocketSettings,
 ) -> io::Result<TcpStream> {
     mark(&socket, settings)?;
-    if let Some(source) = source.filter(|_| settings.original_source != OriginalSource::Off)
+    if let Some(source) = from.address.filter(|_| settings.original_source != OriginalSource::Off)
         && let Err(error) = take_source(&socket, source)
     {
         if settings.original_source == OriginalSource::Required {
@@ -219,7 +234,7 @@ pub(crate) async fn connect(
         tracing::warn!(%source, %error, "cannot dial with the caller's address; the application sees the pod's");
     }
     let _ = socket.set_tcp_nodelay(true);
-    let connected = begin(&socket, destination)?;
+    let connected = begin_from(&socket, from, destination).await?;
     let tcp = TcpStream::from_std(socket.into())?;
     if !connected {
         tokio::time::timeout(CONNECT_TIMEOUT, tcp.writable()).await??;
@@ -228,6 +243,24 @@ pub(crate) async fn connect(
         }
     }
     Ok(tcp)
+}
+
+/// [`begin`], from a port that is found a few at a time.
+async fn begin_from(socket: &Socket, from: Source<'_>, destination: SocketAddr) -> io::Result<bool> {
+    let mut tries = ports::tries(from.range, from.port, rand::random());
+    loop {
+        let Some(some) = tries.next() else {
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, ports::NoPort(destination)));
+        };
+        let bounded = ports::choose_from(socket, &some).is_ok();
+        match begin(socket, destination) {
+            Err(error) if bounded && error.kind() == io::ErrorKind::AddrNotAvailable => {}
+            begun => return begun,
+        }
+        if some.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// Begins to connect. True when it is connected already: an application in the pod has answered before the kernel

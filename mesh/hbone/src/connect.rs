@@ -192,6 +192,14 @@ pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     Some(host.trim_matches('"'))
 }
 
+/// The application's own address in a `forwarded` header (RFC 7239), if it names one. **Untrusted**: a wish for a port, no
+/// more.
+pub fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
+    let value = headers.get(&FORWARDED)?.to_str().ok()?;
+    let client = value.split(';').find_map(|part| part.trim().strip_prefix("for="))?;
+    client.trim_matches('"').parse().ok().map(canonical)
+}
+
 /// Whether the caller says that it is on another network than `own`: then its address is none of ours, whatever our
 /// tables say of it. **Untrusted**: for telemetry only.
 pub fn from_another_network(headers: &HeaderMap, own: &str) -> bool {
@@ -278,10 +286,29 @@ mod tests {
         assert!(request.uri().scheme().is_none() && request.uri().path_and_query().is_none());
         assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.9:4000\";host=b.c.svc.cluster.local");
         assert_eq!(forwarded_host(request.headers()), Some("b.c.svc.cluster.local"));
+        assert_eq!(forwarded_for(request.headers()), Some("10.0.0.9:4000".parse().unwrap()));
         assert!(!request.headers().contains_key("x-forwarded-network"), "trap 15: only on the inner CONNECT");
         // A name that no header can hold is dropped, not sent broken.
         let odd = Context { baggage: "k8s.namespace.name=a\nb", ..Default::default() };
         assert!(super::request("10.0.0.1:80", &odd).unwrap().headers().is_empty());
+    }
+
+    #[test]
+    fn the_address_of_the_application() {
+        for (value, client) in [
+            ("for=\"10.0.0.9:4000\"", Some("10.0.0.9:4000")),
+            ("host=cart;for=10.0.0.9:4000", Some("10.0.0.9:4000")),
+            ("for=\"[fd00::9]:4000\";host=cart", Some("[fd00::9]:4000")),
+            ("for=\"[::ffff:10.0.0.9]:4000\"", Some("10.0.0.9:4000")),
+            ("for=10.0.0.9", None),
+            ("for=_hidden", None),
+            ("host=cart", None),
+            ("", None),
+        ] {
+            let headers: HeaderMap = [(FORWARDED, value.parse().unwrap())].into_iter().collect();
+            assert_eq!(forwarded_for(&headers), client.map(|text| text.parse().unwrap()), "{value}");
+        }
+        assert_eq!(forwarded_for(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Asked {
         Ok(Tunnel::new(self.stream))
     }
 
+    /// Resolves when the caller no longer waits for an answer: it has reset the request, or its connection has ended.
+    pub async fn withdrawn(&self) {
+        self.stream.broken().await;
+    }
+
     /// Says no: a status without body, and the reason code for servers and clients of ours.
     pub fn refuse(self, status: StatusCode, reason: &'static str) {
         let mut headers = HeaderMap::new();

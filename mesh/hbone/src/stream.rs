@@ -53,6 +53,11 @@ impl StreamHandle {
         Self { connection, id, _guard: guard }
     }
 
+    /// Resolves when the stream is broken: by its peer, or with its connection.
+    pub(crate) async fn broken(&self) {
+        poll_fn(|cx| self.connection.borrow_mut().poll_broken(self.id, cx)).await;
+    }
+
     pub(crate) fn respond(&self, status: StatusCode, headers: &HeaderMap, end: bool) -> Result<(), TunnelError> {
         Ok(self.connection.borrow_mut().respond(self.id, status, headers, end)?)
     }

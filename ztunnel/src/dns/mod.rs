@@ -194,7 +194,7 @@ impl Dns {
             return refuse(Rcode::ServFail);
         }
         let _waiting = Counted::new(&pod.waiting);
-        let client = match shared::local_workload(&self.tables, info).await {
+        let client = match shared::local_workload(&self.tables, info, shared::deadline()).await {
             Ok(client) => client,
             Err(error) => {
                 self.failed(pod, name, kind, "UNKNOWN_WORKLOAD", &error);

@@ -29,12 +29,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use crate::connections::Place;
+use crate::dialler::Dialled;
 use crate::outbound::close;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::Judgement;
+use crate::shared::{Judgement, deadline};
 use crate::worker::{Pod, Worker, stopped};
 use admit::Admitted;
 
@@ -54,7 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(full) => return quota::shed(shared, Direction::Inbound, &tcp, (from, local), full),
     };
     let early = Report::early(shared, Direction::Inbound, from, local);
-    let workload = match shared.local_workload(&pod.info).await {
+    let workload = match shared.local_workload(&pod.info, deadline()).await {
         Ok(workload) => workload,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
@@ -146,7 +148,10 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
             return early.failed("BAD_REQUEST", &error);
         }
     };
-    let visit = Visit { local, from, caller: &caller, target: &target };
+    // The address is the one that was proven; the port is only told, and serves only as one that is probably free.
+    let told = connect::forwarded_for(&asked.headers).filter(|client| client.ip() == from.ip());
+    let port = told.map(|client| client.port());
+    let visit = Visit { local, from, port, caller: &caller, target: &target, deadline: deadline() };
     let describe = |workload: &Workload, facts: &Facts| {
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
         let party = match &source {
@@ -157,7 +162,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         (party, service)
     };
     let Entered { workload, application, report, share: _share, place: _place, cut, in_use: _in_use } =
-        match Box::pin(enter(&worker, &pod, &visit, describe)).await {
+        match Box::pin(enter(&worker, &pod, &visit, asked.withdrawn(), describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };
@@ -167,6 +172,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
     };
     report.opened();
+    let application = pod.dialler.look_after(application);
     let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.count_from_server()), cut);
     let taken_back = async {
         let told = match &mut revoked {
@@ -197,14 +203,18 @@ pub(crate) struct Visit<'a> {
     pub(crate) local: SocketAddr,
     /// The address it came from.
     pub(crate) from: SocketAddr,
+    /// The port that its application has there, if it is known.
+    pub(crate) port: Option<u16>,
     pub(crate) caller: &'a SpiffeId,
     pub(crate) target: &'a Authority,
+    /// Until when it may wait for the control plane.
+    pub(crate) deadline: Instant,
 }
 
 /// A caller that was let in, and its connection to the application.
 pub(crate) struct Entered {
     pub(crate) workload: Arc<Workload>,
-    pub(crate) application: Rc<TcpStream>,
+    pub(crate) application: Dialled,
     pub(crate) report: Report,
     /// Its share of what the pod may hold; to be kept as long as the connection.
     pub(crate) share: quota::Place,
@@ -222,30 +232,32 @@ pub(crate) struct TurnedAway {
     pub(crate) code: &'static str,
 }
 
-/// Admits a caller, asks the policies, connects to the application, in this order. `describe` tells who the caller is
-/// and which service it means, for telemetry.
+/// Admits a caller, asks the policies, connects to the application, in this order. `gone` resolves when the caller no
+/// longer waits: then the application is not connected. `describe` tells who the caller is and which service it means,
+/// for telemetry.
 pub(crate) async fn enter(
     worker: &Worker,
     pod: &Pod,
     visit: &Visit<'_>,
+    gone: impl Future<Output = ()>,
     describe: impl FnOnce(&Workload, &Facts) -> (Party, Option<Arc<Service>>),
 ) -> Result<Entered, TurnedAway> {
     let shared = &worker.shared;
-    let Visit { local, from, caller, target } = *visit;
+    let Visit { local, from, port, caller, target, deadline } = *visit;
     let early = Report::early(shared, Direction::Inbound, from, local);
     let share = pod.quota.connection().map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
-    let workload = shared.local_workload(&pod.info).await.map_err(|error| {
+    let workload = shared.local_workload(&pod.info, deadline).await.map_err(|error| {
         early.failed("UNKNOWN_WORKLOAD", &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "UNKNOWN_WORKLOAD" }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
     let in_use = match target {
         Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
-            shared.complete(&workload, address.ip()).await.map_err(|error| {
+            shared.complete(&workload, address.ip(), deadline).await.map_err(|error| {
                 early.failed("NO_ANSWER_ON_DEMAND", &error);
                 TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" }
             })?
@@ -274,7 +286,7 @@ pub(crate) async fn enter(
             secured: true,
         },
     );
-    match shared.judge(&pod.info, &workload, &facts).await {
+    match shared.judge(&pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
             report.denied(&judgement);
@@ -282,9 +294,22 @@ pub(crate) async fn enter(
         }
     }
     let (place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), meant);
-    match connect(worker, pod, from, caller, &admitted).await {
-        Ok(application) => Ok(Entered { workload, application, report, share, place, cut, in_use }),
-        Err(error) => {
+    let connected = tokio::select! {
+        biased;
+        () = gone => None,
+        connected = connect(worker, pod, (from, port), caller, &admitted) => Some(connected),
+    };
+    match connected {
+        Some(Ok(application)) => Ok(Entered { workload, application, report, share, place, cut, in_use }),
+        None => {
+            report.failed(
+                ResponseFlags::Connect,
+                "CALLER_GONE",
+                &"the caller took its request back before it was answered",
+            );
+            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "CALLER_GONE" })
+        }
+        Some(Err(error)) => {
             report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
             Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "APPLICATION_UNREACHABLE" })
         }
@@ -295,20 +320,19 @@ pub(crate) async fn enter(
 async fn connect(
     worker: &Worker,
     pod: &Pod,
-    from: SocketAddr,
+    (from, port): (SocketAddr, Option<u16>),
     caller: &SpiffeId,
     admitted: &Admitted,
-) -> io::Result<Rc<TcpStream>> {
+) -> io::Result<Dialled> {
     let config = &worker.shared.config;
     let Some(asked) = admitted.proxied else {
-        let source = source_of(from, admitted.application);
-        let application = pod.dialler.dial(source, admitted.application, &pod.sockets).await?;
-        return Ok(pod.dialler.look_after(application));
+        let source = source_of(from, port, admitted.application);
+        return pod.dialler.dial(source, admitted.application, &pod.sockets).await;
     };
     let (source, to) = proxy_protocol::dial_at(from, admitted.application, config.localhost_app_tunnel);
     let mut application = pod.dialler.dial(source, to, &pod.sockets).await?;
-    application.write_all(&proxy_protocol::header(from, asked, Some(caller))).await?;
-    Ok(pod.dialler.look_after(application))
+    application.tcp().write_all(&proxy_protocol::header(from, asked, Some(caller))).await?;
+    Ok(application)
 }
 
 /// Who seems to call and which service they seem to mean: for telemetry only, from tables and from what was told.
@@ -337,9 +361,10 @@ fn telemetry(
     })
 }
 
-/// The address the application shall see: the caller's, unless that is its own.
-fn source_of(from: SocketAddr, application: SocketAddr) -> Option<IpAddr> {
-    (from.ip() != application.ip() && from.is_ipv4() == application.is_ipv4()).then(|| from.ip())
+/// The address the application shall see: the caller's, unless that is its own; with `port`, or if it is none any.
+fn source_of(from: SocketAddr, port: Option<u16>, application: SocketAddr) -> Option<SocketAddr> {
+    let seen = from.ip() != application.ip() && from.is_ipv4() == application.is_ipv4();
+    seen.then(|| SocketAddr::new(from.ip(), port.unwrap_or(0)))
 }
 
 /// Runs `carried` until it ends or the connection is cut.

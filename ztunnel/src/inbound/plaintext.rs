@@ -13,7 +13,7 @@ use super::{admit, source_of, until_cut};
 use crate::outbound::close;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::Judgement;
+use crate::shared::{Judgement, deadline};
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 
@@ -31,7 +31,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(admitted) => admitted,
         Err(error) => return early.failed(error.code(), &error),
     };
-    let workload = match shared.local_workload(&pod.info).await {
+    let deadline = deadline();
+    let workload = match shared.local_workload(&pod.info, deadline).await {
         Ok(workload) => workload,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
@@ -50,12 +51,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             secured: false,
         },
     );
-    match shared.judge(&pod.info, &workload, &facts).await {
+    match shared.judge(&pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
     let (_place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), None);
-    let source = source_of(from, admitted.application);
+    // Not from its port: the kernel would take that for the connection that was captured, and send it here again.
+    let source = source_of(from, None, admitted.application);
     match Box::pin(pod.dialler.dial(source, admitted.application, &pod.sockets)).await {
         Ok(application) => {
             report.opened();

@@ -17,9 +17,9 @@ const PEER_IDENTITY: u8 = 0xd0;
 
 /// Where to dial the application, and as whom. On loopback, from loopback, so that nobody else can reach a listener
 /// that believes such headers; else as any application.
-pub(super) fn dial_at(from: SocketAddr, application: SocketAddr, localhost: bool) -> (Option<IpAddr>, SocketAddr) {
+pub(super) fn dial_at(from: SocketAddr, application: SocketAddr, localhost: bool) -> (Option<SocketAddr>, SocketAddr) {
     if !localhost {
-        return (super::source_of(from, application), application);
+        return (super::source_of(from, None, application), application);
     }
     let loopback = match application {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -108,10 +108,10 @@ mod tests {
         for (name, application, localhost, source, to) in [
             ("on loopback", "10.0.0.1:15088", true, None, "127.0.0.1:15088"),
             ("on loopback, IPv6", "[fd00::1]:15088", true, None, "[::1]:15088"),
-            ("on the pod's address, as the caller", "10.0.0.1:15088", false, Some("10.0.0.9"), "10.0.0.1:15088"),
+            ("on the pod's address, as the caller", "10.0.0.1:15088", false, Some("10.0.0.9:0"), "10.0.0.1:15088"),
         ] {
             let got = dial_at("10.0.0.9:4000".parse().unwrap(), application.parse().unwrap(), localhost);
-            let source = source.map(|ip| ip.parse().unwrap());
+            let source = source.map(|at| at.parse().unwrap());
             assert_eq!(got, (source, to.parse().unwrap()), "5.6: application tunnel {name}");
         }
     }

@@ -26,11 +26,12 @@ use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::connections::Going;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::Shared;
+use crate::shared::{self, Shared};
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 use across::Requests;
@@ -49,26 +50,28 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let way = (from, dialled);
     let Some(_place) = quota::admit(&worker.shared, &pod.quota, Direction::Outbound, &tcp, way) else { return };
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
-    let client = match worker.shared.local_workload(&pod.info).await {
+    let deadline = shared::deadline();
+    let client = match worker.shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
     };
     // Not kept for as long as the connection.
     drop(early);
-    go(worker, pod, Near::captured(tcp), client, from, dialled).await;
+    go(worker, pod, Near::captured(tcp), client, way, deadline).await;
 }
 
-/// Sees a connection of `client`, a pod of ours, to `dialled` through; `from` is what others see.
+/// Sees a connection of `client`, a pod of ours, to `dialled` through; `from` is what others see. What the control plane
+/// has to say is awaited until `deadline`.
 async fn go(
     worker: Rc<Worker>,
     pod: Rc<Pod>,
     near: Near,
     client: Arc<Workload>,
-    from: SocketAddr,
-    dialled: SocketAddr,
+    (from, dialled): (SocketAddr, SocketAddr),
+    deadline: Instant,
 ) {
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
-    let _in_use = match worker.shared.complete(&client, dialled.ip()).await {
+    let _in_use = match worker.shared.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
         Err(error) => return early.failed("NO_ANSWER_ON_DEMAND", &error),
     };
@@ -97,7 +100,7 @@ async fn go(
                 let _seen = seen(to.peer, true);
                 return match same_node::neighbour(&worker, &to) {
                     Some(neighbour) => {
-                        Box::pin(same_node::serve(&worker, neighbour, &client, near, from, &key, to)).await;
+                        Box::pin(same_node::serve(&worker, neighbour, (&client, deadline), near, from, &key, to)).await;
                     }
                     None => Box::pin(tunnel(&worker, &pod, &client, near, from, &key, to)).await,
                 };
@@ -126,7 +129,12 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, near: Near, f
         },
     );
     let dialling = Box::pin(pod.dialler.dial(None, to.address, &pod.sockets));
-    let result = match dialling.await {
+    let dialled = tokio::select! {
+        biased;
+        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+        dialled = dialling => dialled,
+    };
+    let result = match dialled {
         Ok(remote) => {
             report.opened();
             carry::tcp_and_tcp(near.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
@@ -152,7 +160,12 @@ async fn tunnel(
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
     };
-    match pod.pool.open(key, request, || connect_to(worker, pod, key)).await {
+    let opened = tokio::select! {
+        biased;
+        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+        opened = pod.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
+    };
+    match opened {
         Ok((opened, _peer)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
@@ -208,7 +221,11 @@ async fn across(
             (flags, code, error.to_string())
         })
     };
-    let attempt = Box::pin(attempt).await;
+    let attempt = tokio::select! {
+        biased;
+        () = near.gone() => Err((ResponseFlags::Connect, "CALLER_GONE", near::GONE.to_owned())),
+        attempt = Box::pin(attempt) => attempt,
+    };
     // The gateway is all that our tables know of; who answered behind it has proven it (ambient contract 11.1).
     let destination = match &attempt {
         Ok((_, peer)) => peer.as_ref(),
@@ -268,6 +285,7 @@ async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, Ope
         std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
         _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
     })?;
+    let tcp = tcp.opened();
     sockets::keep_alive(&tcp, &pod.sockets);
     Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, &shared.config.hbone).await
 }

@@ -1,8 +1,12 @@
 //! The pod's own end of a connection that it opens.
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::socks::Reply;
+
+/// What is said of one that is gone before the other end was there.
+pub(super) const GONE: &str = "the application reset its connection before it was open";
 
 /// Who is told, and how, what becomes of a connection: one that was captured is open or closed, and a SOCKS client is
 /// told so. Dropped before the other end was there, it tells that it failed.
@@ -21,6 +25,14 @@ impl Near {
     /// A SOCKS client's, that has said what it wants.
     pub(super) fn socks(tcp: TcpStream) -> Self {
         Self { tcp: Some(tcp), socks: true }
+    }
+
+    /// Resolves when the application has broken its end off (a half-close is none: it may still want an answer).
+    pub(super) async fn gone(&self) {
+        match &self.tcp {
+            Some(tcp) => drop(tcp.ready(Interest::ERROR).await),
+            None => std::future::pending().await,
+        }
     }
 
     /// The other end is there: from now on this is a connection like any other.

@@ -5,6 +5,7 @@
 //!
 //! `SAME_NODE_ENCRYPTION=true` turns it off, and so does `CRL_PATH`.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use mesh_identity::tls::PeerRefused;
 use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::workload::Workload;
+use tokio::time::Instant;
 
 use super::{Near, classify, close, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
@@ -40,14 +42,14 @@ pub(super) fn neighbour(worker: &Worker, to: &TunnelTo) -> Option<Rc<Pod>> {
 pub(super) async fn serve(
     worker: &Worker,
     neighbour: Rc<Pod>,
-    client: &Arc<Workload>,
+    (client, deadline): (&Arc<Workload>, Instant),
     near: Near,
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
 ) {
     let report = Report::open(&worker.shared, traffic(client, from, key, &to));
-    let entered = match Box::pin(enter(worker, &neighbour, client, from, key, &to)).await {
+    let entered = match Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, &to)).await {
         Ok(entered) => entered,
         Err(error) => {
             let (flags, code) = classify(&error);
@@ -57,6 +59,7 @@ pub(super) async fn serve(
     let Entered { application, report: theirs, share: _share, place: _place, cut, in_use: _in_use, .. } = entered;
     report.opened();
     theirs.opened();
+    let application = neighbour.dialler.look_after(application);
     let count = Rc::new(Both(report.count_from_client(), theirs.count_from_client()));
     let carried = inbound::until_cut(carry::tcp_and_tcp(near.opened(), application, count), cut);
     tokio::select! {
@@ -82,22 +85,23 @@ pub(super) async fn serve(
 async fn enter(
     worker: &Worker,
     neighbour: &Pod,
-    client: &Arc<Workload>,
-    from: SocketAddr,
+    (client, deadline): (&Arc<Workload>, Instant),
+    (from, gone): (SocketAddr, impl Future<Output = ()>),
     key: &Key,
     to: &TunnelTo,
 ) -> Result<Entered, OpenError> {
     let shared = &worker.shared;
     let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
-    let server = shared.local_workload(&neighbour.info).await.map_err(|error| unknown(error.to_string()))?;
+    let server = shared.local_workload(&neighbour.info, deadline).await.map_err(|error| unknown(error.to_string()))?;
     let identity = server.identity().map_err(|error| unknown(error.to_string()))?;
     prove(key, &identity)?;
     for id in [&key.source, &identity] {
         shared.certificates.get(id).await.map_err(no_certificate)?;
     }
-    let visit = Visit { local: to.peer, from, caller: &key.source, target: &to.authority };
+    let visit =
+        Visit { local: to.peer, from, port: Some(from.port()), caller: &key.source, target: &to.authority, deadline };
     let describe = |_: &Workload, _: &_| (Party::workload(client, Some(&key.source)), to.service.clone());
-    inbound::enter(worker, neighbour, &visit, describe)
+    inbound::enter(worker, neighbour, &visit, gone, describe)
         .await
         .map_err(|turned| OpenError::Refused { status: turned.status, reason: Some(turned.code.to_owned()) })
 }

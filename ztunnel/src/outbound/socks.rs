@@ -33,7 +33,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(Err(error)) => return failed("BAD_REQUEST", &error),
         Err(_) => return failed("HANDSHAKE_TIMEOUT", &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
-    let client = match shared.local_workload(&pod.info).await {
+    let deadline = crate::shared::deadline();
+    let client = match shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return failed("UNKNOWN_WORKLOAD", &error),
     };
@@ -57,7 +58,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let Some(from) = seen_as(&client, from, dialled) else {
         return failed("UNKNOWN_WORKLOAD", &"the control plane tells no address of this pod");
     };
-    go(worker.clone(), pod, near, client, from, dialled).await;
+    go(worker.clone(), pod, near, client, (from, dialled), deadline).await;
 }
 
 /// The pod's address that fits what is dialled.

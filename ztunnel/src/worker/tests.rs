@@ -24,6 +24,7 @@ use mesh_runtime::metrics::{Metrics, TrafficMetrics};
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
+use mesh_xds::demand::Demand;
 use mesh_xds::follow;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +55,46 @@ struct Ztunnel {
     _drain: drain::Trigger,
 }
 
+/// What a worker reads, and the other ends of it.
+struct Parts {
+    shared: Shared,
+    tables: follow::Writer,
+    metrics: Metrics,
+    log: MemoryLines,
+    drain: drain::Trigger,
+}
+
+fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, demand: Option<Demand>) -> Parts {
+    let (tables, reader) = follow::tables();
+    let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
+    let mut metrics = Metrics::new("ztunnel", "test");
+    let (drain, draining) = drain::new();
+    let runtime = tokio::runtime::Handle::current();
+    let settings = settings.iter().copied().chain([("NETWORK", "here")]);
+    let config = Config::from_env(&settings.collect::<Env>()).unwrap();
+    // Whom to ask what the tables do not know: nobody.
+    let nowhere = std::path::Path::new("/nonexistent");
+    let dns = config.dns.as_ref();
+    let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
+    let shared = Shared {
+        quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
+        config,
+        tables: reader,
+        demand,
+        certificates: Store::new(&runtime, ca.clone(), options),
+        names: crate::names::Names::default(),
+        names_asked: NameMetrics::register(&mut metrics),
+        traffic: TrafficMetrics::register(&mut metrics),
+        dns,
+        reasons: ReasonMetrics::register(&mut metrics),
+        revocation: RevocationMetrics::register(&mut metrics),
+        access_log,
+        drain: draining,
+        pooled: Default::default(),
+    };
+    Parts { shared, tables, metrics, log, drain }
+}
+
 /// Where a pod's listeners are.
 struct Ports {
     outbound: u16,
@@ -73,35 +114,8 @@ impl Ztunnel {
 
     fn with_options(settings: &[(&str, &str)], options: StoreOptions) -> Self {
         let ca = Arc::new(TestCa::new());
-        let (tables, reader) = follow::tables();
-        let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
-        let mut metrics = Metrics::new("ztunnel", "test");
-        let (drain, draining) = drain::new();
-        let runtime = tokio::runtime::Handle::current();
-        let settings = settings.iter().copied().chain([("NETWORK", "here")]);
-        let config = Config::from_env(&settings.collect::<Env>()).unwrap();
-        // Whom to ask what the tables do not know: nobody.
-        let nowhere = std::path::Path::new("/nonexistent");
-        let dns = config.dns.as_ref();
-        let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
-        let certificates = Store::new(&runtime, ca.clone(), options);
-        let shared = Shared {
-            quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
-            config,
-            tables: reader,
-            demand: None,
-            certificates: certificates.clone(),
-            names: crate::names::Names::default(),
-            names_asked: NameMetrics::register(&mut metrics),
-            traffic: TrafficMetrics::register(&mut metrics),
-            dns,
-            reasons: ReasonMetrics::register(&mut metrics),
-            revocation: RevocationMetrics::register(&mut metrics),
-            access_log,
-            drain: draining,
-            pooled: Default::default(),
-        };
-        let sockets = shared.config.sockets.clone();
+        let Parts { shared, tables, metrics, log, drain } = parts(settings, options, &ca, None);
+        let (sockets, certificates) = (shared.config.sockets.clone(), shared.certificates.clone());
         let worker = worker::start(0, Arc::new(shared)).unwrap();
         Self { ca, worker, sockets, tables, certificates, metrics, log, _drain: drain }
     }
@@ -557,4 +571,6 @@ async fn neighbours_take_places_of_the_pod_that_serves_them() {
 
 mod listed;
 mod own;
+mod patience;
 mod socks;
+mod taken_back;

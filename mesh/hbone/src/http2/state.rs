@@ -590,6 +590,17 @@ impl State {
         }
     }
 
+    /// Waits until a stream is broken: by its peer, or with its connection.
+    pub(crate) fn poll_broken(&mut self, id: u32, cx: &Context<'_>) -> Poll<()> {
+        match self.streams.get_mut(&id).filter(|stream| stream.broken.is_none()) {
+            Some(stream) => {
+                stream.receiver = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
     /// Waits for the peer's first words.
     pub(crate) fn poll_greeting(&mut self, cx: &Context<'_>) -> Poll<Result<(), Over>> {
         match &self.over {
