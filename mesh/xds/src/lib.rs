@@ -5,6 +5,7 @@
 //! | [`delta`] | who has what, who wants what, what is owed: the two ends as state machines (pure) |
 //! | [`published`] | what a control plane says now, and what changed since before |
 //! | [`server`] | one subscriber's session over gRPC |
+//! | [`acknowledged`] | what every subscriber has taken in |
 //! | [`follow`] | a proxy's tables: one writer, many readers |
 //! | [`backoff`], [`node`] | when to reconnect; how a proxy introduces itself (pure) |
 //! | [`demand`] | asks for what a decision lacks, when addresses come only on demand |
@@ -14,6 +15,7 @@
 //! A proxy begins with [`follow::tables`] and hands the writer to [`client::run`]; a control plane begins with
 //! [`published::Publisher`] and serves [`server::Discovery`].
 
+pub mod acknowledged;
 pub mod backoff;
 pub mod client;
 pub mod delta;

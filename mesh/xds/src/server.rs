@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use mesh_model::resource::Kind;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::acknowledged::{Acknowledged, Place};
 use crate::delta::Subscriber;
 use crate::delta::server::{Meaning, Violation};
 use crate::node;
@@ -45,12 +47,18 @@ pub trait Gate: Send + Sync + 'static {
 pub struct Discovery {
     published: watch::Receiver<Published>,
     gate: Arc<dyn Gate>,
+    acknowledged: Acknowledged,
 }
 
 impl Discovery {
     /// Serves what is published to those whom the gate admits.
     pub fn new(published: watch::Receiver<Published>, gate: Arc<dyn Gate>) -> Self {
-        Self { published, gate }
+        Self { published, gate, acknowledged: Acknowledged::default() }
+    }
+
+    /// What all subscribers have taken in.
+    pub fn acknowledged(&self) -> Acknowledged {
+        self.acknowledged.clone()
     }
 
     /// As a service for a gRPC server.
@@ -70,7 +78,8 @@ impl AggregatedDiscoveryService for Discovery {
         let caller = self.gate.admit(request.metadata())?;
         // Room for one: the next is made when there is somebody to take it.
         let (responses, outgoing) = mpsc::channel(1);
-        let session = Session { caller, subscriber: Subscriber::default(), published: self.published.clone() };
+        let place = self.acknowledged.enter(&caller.name);
+        let session = Session { caller, place, subscriber: Subscriber::default(), published: self.published.clone() };
         tokio::spawn(session.run(request.into_inner(), responses));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
@@ -78,6 +87,7 @@ impl AggregatedDiscoveryService for Discovery {
 
 struct Session {
     caller: Caller,
+    place: Place,
     subscriber: Subscriber,
     published: watch::Receiver<Published>,
 }
@@ -104,7 +114,9 @@ impl Session {
         loop {
             // Looked at before waiting, and seen as read: a change from now on wakes us.
             let published = self.published.borrow_and_update().clone();
-            if let Some(response) = self.subscriber.respond(&published) {
+            let response = self.subscriber.respond(&published);
+            self.place.update(self.subscriber.held(Kind::Address), self.subscriber.owes());
+            if let Some(response) = response {
                 if responses.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }

@@ -41,6 +41,8 @@ struct Watch {
     /// The nonce sent last, and whether its answer is outstanding.
     nonce: Option<String>,
     outstanding: bool,
+    /// The generation up to which everything that is its business was taken in; 0 before the first.
+    held: u64,
 }
 
 /// What the subscriber has.
@@ -87,6 +89,16 @@ impl Subscriber {
         self.node.as_ref()
     }
 
+    /// The generation of a kind up to which it has taken in everything that is its business; 0 before the first.
+    pub fn held(&self, kind: Kind) -> u64 {
+        self.watches.get(&kind).map_or(0, |watch| watch.held)
+    }
+
+    /// Whether an answer of it is outstanding.
+    pub fn owes(&self) -> bool {
+        self.watches.values().any(|watch| watch.outstanding)
+    }
+
     /// Takes a request in.
     ///
     /// # Errors
@@ -119,6 +131,7 @@ impl Subscriber {
                 return Ok(Meaning::Stale(kind));
             }
             watch.outstanding = false;
+            watch.held = watch.seen.as_ref().map_or(0, |seen| seen.generation());
         }
         let changes = !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
         watch.change(request.resource_names_subscribe, request.resource_names_unsubscribe);
@@ -144,7 +157,11 @@ impl Subscriber {
             if watch.outstanding {
                 return None;
             }
-            let Some(mut response) = watch.respond(kind, snapshot) else { continue };
+            let Some(mut response) = watch.respond(kind, snapshot) else {
+                // Nothing of it is its business.
+                watch.held = snapshot.generation();
+                continue;
+            };
             self.nonces += 1;
             response.nonce = self.nonces.to_string();
             response.system_version_info = snapshot.generation().to_string();
@@ -172,6 +189,7 @@ impl Watch {
             seen: None,
             nonce: None,
             outstanding: false,
+            held: 0,
         }
     }
 

@@ -395,3 +395,31 @@ fn the_two_ends_agree() {
     assert_eq!(talk(&mut stage, &mut client), 3);
     assert_eq!((client.held(ADDRESS), client.held(POLICY)), (1, 0));
 }
+
+/// What a control plane goes by when it says that everybody knows.
+#[test]
+fn what_is_held_is_what_was_answered() {
+    let mut stage = Stage::new(vec![workload("a", "1"), policy("p")]);
+    let latest = |stage: &Stage| stage.publisher.subscribe().borrow().of(ADDRESS).unwrap().generation();
+    stage.ask(request(ADDRESS));
+    stage.ask(request(POLICY));
+    assert_eq!((stage.subscriber.held(ADDRESS), stage.subscriber.owes()), (0, false));
+    stage.says(POLICY).unwrap();
+    let first = stage.respond().unwrap();
+    assert_eq!((stage.subscriber.held(ADDRESS), stage.subscriber.owes()), (0, true), "sent is not held");
+    stage.publish(vec![workload("a", "2"), policy("p")]);
+    assert!(stage.respond().is_none());
+    stage.ask(ack(ADDRESS, &first.nonce));
+    let held = stage.subscriber.held(ADDRESS);
+    assert!(held > 0 && held < latest(&stage), "an answer to an older form");
+    stage.says(ADDRESS).unwrap();
+    assert_eq!(stage.subscriber.held(ADDRESS), latest(&stage));
+
+    // What is not its business does not hold anybody up.
+    let mut stage = Stage::new(vec![workload("a", "1"), workload("b", "1")]);
+    stage.ask(DeltaDiscoveryRequest { resource_names_subscribe: vec!["a".into()], ..request(ADDRESS) });
+    stage.says(ADDRESS).unwrap();
+    stage.publish(vec![workload("a", "1"), workload("b", "2")]);
+    assert!(stage.respond().is_none());
+    assert_eq!((stage.subscriber.held(ADDRESS), stage.subscriber.owes()), (latest(&stage), false));
+}
