@@ -170,6 +170,13 @@ impl Report {
         self.failed(ResponseFlags::CertRevoked, "CERT_REVOKED", &error);
     }
 
+    /// It is not what it was taken for, and is reported as what it is.
+    pub(crate) fn forget(self) {
+        if let Some(metrics) = self.moved.metrics.borrow_mut().take() {
+            metrics.closed(ResponseFlags::None);
+        }
+    }
+
     /// It could not be opened.
     pub(crate) fn failed(mut self, flags: ResponseFlags, code: &'static str, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {

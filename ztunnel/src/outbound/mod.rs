@@ -65,7 +65,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
 async fn go(
     worker: Rc<Worker>,
     pod: Rc<Pod>,
-    near: Near,
+    mut near: Near,
     client: Arc<Workload>,
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
@@ -76,8 +76,9 @@ async fn go(
         Err(error) => return early.failed("NO_ANSWER_ON_DEMAND", &error),
     };
     let config = &worker.shared.config;
-    let plan = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), rand::random());
-    let mut plan = worker.shared.tables.read(plan);
+    let random = rand::random();
+    let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), random);
+    let mut plan = worker.shared.tables.read(decide);
     let seen = |to: SocketAddr, tunnel: bool| {
         worker.connections.leave(Going { pod: pod.info.clone(), from, dialled, to, tunnel })
     };
@@ -94,7 +95,19 @@ async fn go(
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
             Plan::Plain(to) => {
                 let _seen = seen(to.address, false);
-                return Box::pin(plain(&worker, &pod, &client, near, from, to)).await;
+                // The tables may have changed while it was dialled. Before its first byte it is asked once more: whoever
+                // has told the control plane that it knows a pod to take tunnels sends it nothing in the clear any more.
+                let joined = || match worker.shared.tables.read(decide) {
+                    Plan::Plain(_) | Plan::Resolve(_) => None,
+                    joined => Some(joined),
+                };
+                match Box::pin(plain(&worker, &pod, &client, near, from, to, joined)).await {
+                    Some((back, joined)) => {
+                        near = back;
+                        joined
+                    }
+                    None => return,
+                }
             }
             Plan::Tunnel { key, to } => {
                 let _seen = seen(to.peer, true);
@@ -113,8 +126,17 @@ async fn go(
     }
 }
 
-/// Plain TCP to a destination outside the mesh, or one that the mesh does not know.
-async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, near: Near, from: SocketAddr, to: PlainTo) {
+/// Plain TCP to a destination outside the mesh, or one that the mesh does not know. Gives the connection back, untouched,
+/// if `joined` has another plan for it once it could begin.
+async fn plain(
+    worker: &Worker,
+    pod: &Pod,
+    client: &Arc<Workload>,
+    near: Near,
+    from: SocketAddr,
+    to: PlainTo,
+    joined: impl Fn() -> Option<Plan>,
+) -> Option<(Near, Plan)> {
     let report = Report::open(
         &worker.shared,
         Traffic {
@@ -136,12 +158,20 @@ async fn plain(worker: &Worker, pod: &Pod, client: &Arc<Workload>, near: Near, f
     };
     let result = match dialled {
         Ok(remote) => {
+            if let Some(plan) = joined() {
+                report.forget();
+                return Some((near, plan));
+            }
             report.opened();
             carry::tcp_and_tcp(near.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
         }
-        Err(error) => return report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error),
+        Err(error) => {
+            report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error);
+            return None;
+        }
     };
     close(report, result);
+    None
 }
 
 /// A tunnel to a peer that proves who it is.

@@ -569,6 +569,7 @@ async fn neighbours_take_places_of_the_pod_that_serves_them() {
     .await;
 }
 
+mod joined;
 mod listed;
 mod own;
 mod patience;

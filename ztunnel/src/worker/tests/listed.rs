@@ -9,7 +9,7 @@ impl Ztunnel {
     }
 
     /// What is open, once it is as many.
-    async fn open(&self, come: usize, going: usize) -> Listed {
+    pub(super) async fn open(&self, come: usize, going: usize) -> Listed {
         loop {
             let listed = self.list().await;
             if (listed.come.len(), listed.going.len()) == (come, going) {
