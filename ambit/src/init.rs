@@ -54,18 +54,21 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
 
     let edits = Arc::new(Notify::new());
     let edited = Arc::clone(&edits);
-    let mut folder = istiod_lite::folder::watch::Watch::new([args.folder.as_path()]);
+    let mut folder = istiod_lite::folder::watch::Watch::edits([args.folder.as_path()]);
     tokio::spawn(async move {
         loop {
             folder.changed().await;
             edited.notify_one();
         }
     });
-    // Node agents replace this file when something changed.
-    let answers = |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json");
+    // Node agents and the control plane replace these files when something changed.
+    let answers =
+        |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json" || n == "acknowledged.json");
     let agents = watch(&cluster.watched(), answers, cluster.changed());
     if let Err(e) = &agents {
-        tracing::warn!("cannot watch the node agents' answers ({e:#}); looking every {LOOK_ANYWAY:?} instead");
+        tracing::warn!(
+            "cannot watch the answers of node agents and control plane ({e:#}); looking every {LOOK_ANYWAY:?} instead"
+        );
     }
     tokio::spawn(look_anyway(cluster.changed()));
 

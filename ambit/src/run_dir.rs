@@ -53,6 +53,10 @@ impl RunDir {
     pub(crate) fn istiod_status(&self) -> PathBuf {
         self.istiod().join("status.json")
     }
+    /// What of it the tables of every ztunnel hold.
+    pub(crate) fn acknowledged(&self) -> PathBuf {
+        self.istiod().join("acknowledged.json")
+    }
     /// The key that verifies tokens.
     pub(crate) fn token_issuer(&self) -> PathBuf {
         self.istiod().join("token-issuer.pem")

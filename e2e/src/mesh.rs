@@ -290,8 +290,8 @@ impl Mesh {
         })
     }
 
-    /// Waits until both nodes' ztunnels know that a pod is in the mesh, or that it is not. Between a pod's enrolment
-    /// and this moment, others still talk to it as before: tables are eventually consistent, as Istio's are.
+    /// Waits until both nodes' ztunnels know that a pod is in the mesh, or that it is not. That it is they know before
+    /// status says so; that it is not, a moment later.
     ///
     /// # Errors
     /// They do not learn it, in time.

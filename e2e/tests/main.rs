@@ -7,6 +7,7 @@ mod bad_yaml;
 mod certificates;
 mod control_plane;
 mod examples;
+mod life;
 mod names;
 mod on_demand;
 mod programs;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         on_demand::trials(suite);
         ztunnel_restart::trials(suite);
         soak::trials(suite);
+        life::trials(suite);
         address_reuse::trials(suite);
         bad_yaml::trials(suite);
         walls::trials(suite);

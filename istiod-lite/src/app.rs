@@ -15,8 +15,8 @@ use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain, usage};
 use mesh_xds::server::Discovery;
 use serde_json::json;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tonic::transport::Server;
 
 use crate::ca::material::Material;
@@ -26,6 +26,7 @@ use crate::config::{self, Config};
 use crate::debug;
 use crate::folder::Folder;
 use crate::folder::watch::Watch;
+use crate::held;
 use crate::publish::Publication;
 use crate::serve::{Connections, ServerCertificate, TokenGate, accept, listen};
 use crate::services::Services;
@@ -138,7 +139,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
     let tokens = Tokens::new(config.token_keys.clone(), config.token_audiences.clone(), config.token_issuer.clone());
     let tokens = Arc::new(tokens.context("TOKEN_PUBLIC_KEY")?);
 
-    let publication = Publication::new(config.mesh.clone());
+    let mut publication = Publication::new(config.mesh.clone());
     let (cluster, published) = (publication.cluster(), publication.published());
     let status = watch::Sender::new(Arc::new(Status::default()));
     let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
@@ -158,6 +159,11 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
         lifetimes: config.lifetimes,
     };
     let discovery = Discovery::new(published, Arc::new(TokenGate(tokens)));
+    if let Some(file) = config.acknowledged_file.clone() {
+        let sent = publication.sent(config.trusted_accounts.clone());
+        let acknowledged = discovery.acknowledged();
+        tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
+    }
     let services = Services { certificates: authority.into_service(), resources: discovery.into_service() };
     let server = tokio::spawn(serve_grpc(services, accept(listener, tls), drain.clone()));
 
@@ -216,12 +222,17 @@ async fn until_drained(drain: drain::Watch, work: impl Future<Output = ()>) {
 async fn follow_folders(config: Config, mut publication: Publication, status: watch::Sender<Arc<Status>>, ready: Part) {
     let mut folder = Folder::new(config.folders.clone(), config.overlay.clone());
     // Watching begins before the first look, or a change between the two would be missed.
-    let mut watch = Watch::new(folder.roots());
+    let (edited, overlaid) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    // The watches end with this function.
+    let mut watches = JoinSet::new();
+    watches.spawn(tell_of(Watch::edits(config.folders.iter().map(PathBuf::as_path)), edited.clone()));
+    watches.spawn(tell_of(Watch::machinery(config.overlay.as_deref()), overlaid.clone()));
+    let mut all = true;
     let mut policies = Vec::new();
     let mut first = true;
     loop {
         let step = spawn_blocking(move || {
-            let report = folder.rescan();
+            let report = if all { folder.rescan() } else { folder.rescan_overlay() };
             let changed = first || !report.changes.is_empty();
             let published = changed.then(|| publication.apply(report.changes));
             (folder, publication, published)
@@ -237,7 +248,18 @@ async fn follow_folders(config: Config, mut publication: Publication, status: wa
         tell(&folder, &policies, &status, config.status_file.as_deref());
         ready.ready();
         first = false;
+        all = tokio::select! {
+            () = edited.notified() => true,
+            () = overlaid.notified() => false,
+        };
+    }
+}
+
+/// Notifies whenever it is time to look.
+async fn tell_of(mut watch: Watch, changed: Arc<Notify>) {
+    loop {
         watch.changed().await;
+        changed.notify_one();
     }
 }
 

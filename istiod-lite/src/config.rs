@@ -31,6 +31,8 @@ pub struct Config {
     pub debug_port: u16,
     /// `STATUS_FILE`: where to write what was rejected and accepted.
     pub status_file: Option<PathBuf>,
+    /// `ACKNOWLEDGED_FILE`: where to write which pods and services the tables of all proxies hold.
+    pub acknowledged_file: Option<PathBuf>,
     /// `TOKEN_PUBLIC_KEY`: file with the keys that tokens are checked with, PEM or JWKS.
     pub token_keys: PathBuf,
     /// `TOKEN_AUDIENCES`, default `istio-ca`.
@@ -79,6 +81,7 @@ impl Config {
             health_port: env.number("HEALTH_PORT", 0..=u16::MAX)?.unwrap_or(15021),
             debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15014),
             status_file: path("STATUS_FILE"),
+            acknowledged_file: path("ACKNOWLEDGED_FILE"),
             token_keys: env.required("TOKEN_PUBLIC_KEY", "the file with the keys that tokens are checked with")?.into(),
             token_audiences: commas(&text("TOKEN_AUDIENCES", "istio-ca")).collect(),
             token_issuer: env.non_empty("TOKEN_ISSUER").map(str::to_owned),

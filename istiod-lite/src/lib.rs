@@ -13,6 +13,7 @@
 //! | [`cluster`] | what Kubernetes says now, by kind |
 //! | [`translate`] | cluster → model, one file per kind (pure) |
 //! | [`publish`] | what changed since last time, as resources |
+//! | [`held`] | what of it the tables of every proxy hold |
 //! | [`status`] | tells the user what was accepted, and why not |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
@@ -28,6 +29,7 @@ pub mod cluster;
 pub mod config;
 mod debug;
 pub mod folder;
+pub mod held;
 pub mod publish;
 pub mod resources;
 pub mod serve;

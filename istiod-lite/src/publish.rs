@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use mesh_model::address::NamespacedName;
+use mesh_model::resource::Kind;
 use mesh_xds::published::{Difference, Published, Publisher};
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::folder::Change;
+use crate::held::Sent;
 use crate::translate::condition::PolicyStatus;
 use crate::translate::{Mesh, translate};
 
@@ -16,6 +19,8 @@ pub struct Publication {
     cluster: Cluster,
     shared: watch::Sender<Arc<Cluster>>,
     publisher: Publisher,
+    /// Since when each pod is published as it is, if somebody asks; and whose pods are proxies.
+    sent: Option<(watch::Sender<Arc<Sent>>, Vec<NamespacedName>)>,
 }
 
 impl Publication {
@@ -26,6 +31,7 @@ impl Publication {
             cluster: Cluster::default(),
             shared: watch::Sender::new(Arc::new(Cluster::default())),
             publisher: Publisher::new(),
+            sent: None,
         }
     }
 
@@ -39,6 +45,13 @@ impl Publication {
         self.publisher.subscribe()
     }
 
+    /// Since when each pod is published as it is, from now on. `proxies` are the service accounts of proxies.
+    pub fn sent(&mut self, proxies: Vec<NamespacedName>) -> watch::Receiver<Arc<Sent>> {
+        let (sender, receiver) = watch::channel(Arc::default());
+        self.sent = Some((sender, proxies));
+        receiver
+    }
+
     /// Takes changes in and publishes what follows from them.
     pub fn apply(&mut self, changes: Vec<Change>) -> (Difference, Vec<PolicyStatus>) {
         for change in changes {
@@ -50,6 +63,14 @@ impl Publication {
         let translation = translate(&self.cluster, &self.mesh);
         // First who may ask, then what to ask for: a proxy that hears of a pod asks for its certificate at once.
         self.shared.send_replace(Arc::new(self.cluster.clone()));
-        (self.publisher.publish(translation.resources), translation.statuses)
+        let Some((sent, proxies)) = &self.sent else {
+            return (self.publisher.publish(translation.resources), translation.statuses);
+        };
+        let difference = self.publisher.publish(translation.resources.iter().cloned());
+        let published = self.publisher.subscribe();
+        let generation = published.borrow().of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
+        let next = sent.borrow().next(&self.cluster, &translation.resources, generation, proxies);
+        sent.send_replace(Arc::new(next));
+        (difference, translation.statuses)
     }
 }

@@ -14,14 +14,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::enroll::{Enrolment, Selection, enrolment};
+use crate::enroll::{Enrolment, Selection, WhyNot, enrolment};
 use crate::enrolled::{self, Redirection, States};
 use crate::metrics::AgentMetrics;
 use crate::operations::{Enrolled, OperationError, Tools, Verified, info};
 use crate::outside::{self, Outside, Why};
 use crate::plugin_server::Call;
-use crate::pods::Pod;
-use crate::reconcile::{Held, Step, Wanted, step};
+use crate::pods::{KnownAs, Pod};
+use crate::reconcile::{Held, Stage, Step, Wanted, step};
 use crate::redirect::Settings;
 use crate::redirect::settings::Defaults;
 
@@ -32,6 +32,11 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const VERIFY: Duration = Duration::from_secs(5);
 /// How long a CNI call waits for its pod to appear in the list: the call may overtake the list.
 const POD_LOOKUP: Duration = Duration::from_secs(2);
+
+/// How long a pod that leaves is served for those whose tables do not say so.
+const LEAVE: Duration = Duration::from_secs(10);
+/// How long a CNI call waits for everybody's tables; its caller gives up after five seconds.
+const CALL: Duration = Duration::from_secs(4);
 
 /// What the loop needs from outside.
 pub(crate) struct Inputs {
@@ -76,7 +81,10 @@ struct Managed {
     /// Where a CNI call said its namespace is; comes before the list's.
     told_netns: Option<PathBuf>,
     held: Option<Enrolled>,
-    complete: bool,
+    /// How far what is held is.
+    stage: Stage,
+    /// Since when it waits for everybody's tables, if it does.
+    awaits_tables: Option<Instant>,
     busy: bool,
     /// Something changed while it was busy: if that fails, try again at once.
     again: bool,
@@ -85,12 +93,41 @@ struct Managed {
     last_error: Option<(Why, String)>,
     /// Why, if at the last check the rules were not as they should be and could not be mended.
     uncaptured: Option<String>,
-    callers: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Until when each may be kept waiting for tables.
+    callers: Vec<(Instant, oneshot::Sender<Result<(), String>>)>,
+}
+
+/// Why a pod that ztunnel serves is not captured.
+const AWAITS_TABLES: &str = "waits until every ztunnel has acknowledged that the pod takes HBONE";
+
+/// How far a predecessor had brought a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Nothing,
+    Serving,
+    Captured,
+    Leaving,
+}
+
+impl Was {
+    fn of(state: Option<&enrolled::Enrolled>) -> Self {
+        match state.map(|state| state.redirection) {
+            Some(Redirection::Enabled) => Self::Captured,
+            Some(Redirection::Joining) => Self::Serving,
+            Some(Redirection::Leaving) => Self::Leaving,
+            Some(Redirection::Pending | Redirection::Disabled) | None => Self::Nothing,
+        }
+    }
 }
 
 /// How an operation ended.
 enum Done {
-    Enrolled { held: Option<Enrolled>, result: Result<(), OperationError> },
+    /// It is to be at this stage.
+    Reached {
+        stage: Stage,
+        held: Option<Enrolled>,
+        result: Result<(), OperationError>,
+    },
     Released(Result<(), OperationError>),
     Verified(Result<Verified, OperationError>),
 }
@@ -116,17 +153,22 @@ impl Agent {
         self.want(pods);
         let mut captures = JoinSet::new();
         for (uid, managed) in &self.pods {
-            let Some(path) = managed.netns_path().filter(|_| matches!(managed.enrolment, Enrolment::In(_))) else {
-                continue;
+            let was = Was::of(before.get(uid));
+            // One that was taken out of the mesh meanwhile is let go in order.
+            let ours = match managed.enrolment {
+                Enrolment::In(_) => true,
+                Enrolment::Out(WhyNot::Finished) => false,
+                Enrolment::Out(_) => was != Was::Nothing,
             };
-            let was_enabled = before.get(uid).is_some_and(|state| state.redirection == Redirection::Enabled);
+            let Some(path) = managed.netns_path().filter(|_| ours) else { continue };
             let (tools, pod, settings, uid) =
                 (self.tools.clone(), managed.pod.clone(), managed.settings.clone(), uid.clone());
             captures.spawn(async move {
                 let captured = match Tools::open(&pod, &path, &settings) {
                     // What the predecessor redirected stays redirected, whoever serves it now; what it had not, waits
                     // for a ztunnel first.
-                    Ok(held) if was_enabled => tools.capture(&held).await.map(|()| held),
+                    Ok(held) if was == Was::Captured => tools.capture(&held).await.map(|()| held),
+                    Ok(held) if was != Was::Nothing => tools.unredirect(&held).await.map(|()| held),
                     opened => opened,
                 };
                 (captured, uid)
@@ -135,23 +177,28 @@ impl Agent {
         while let Some(captured) = captures.join_next().await {
             let Ok((captured, uid)) = captured else { continue };
             let Some(managed) = self.pods.get_mut(&uid) else { continue };
-            let was_enabled = before.get(&uid).is_some_and(|state| state.redirection == Redirection::Enabled);
+            let was = Was::of(before.get(&uid));
             match captured {
                 Ok(held) => {
                     let netns = held.netns.try_clone_fd().ok();
                     self.tools.handoff.hold(&uid, info(&managed.pod), netns);
-                    if let Some(probes) = self.tools.probes.as_ref().filter(|_| was_enabled)
+                    if let Some(probes) = self.tools.probes.as_ref().filter(|_| was == Was::Captured)
                         && let Err(error) = probes.add(&uid, &held.ips).await
                     {
                         tracing::warn!(pod = managed.pod.display_name(), %error, "probes of this pod may fail");
                     }
                     managed.held = Some(held);
                     // Its peers use HBONE already; they must not be told otherwise because we restarted.
-                    managed.complete = was_enabled;
+                    managed.stage = match was {
+                        Was::Nothing => Stage::Opened,
+                        Was::Serving => Stage::Serving,
+                        Was::Captured => Stage::Captured,
+                        Was::Leaving => Stage::Leaving,
+                    };
                 }
                 Err(error) => {
                     tracing::warn!(pod = managed.pod.display_name(), %error, "not captured at start; will try again");
-                    if was_enabled {
+                    if was != Was::Nothing {
                         self.tools.handoff.hold(&uid, info(&managed.pod), None);
                     }
                     managed.fail(Why::from(&error), &error);
@@ -251,7 +298,7 @@ impl Agent {
             managed.pod.ips = call.request.ips.iter().map(|ip| ip.address.ip).collect();
         }
         managed.retry_soon();
-        managed.callers.push(call.answer);
+        managed.callers.push((Instant::now() + CALL, call.answer));
     }
 
     /// Takes in what happened on the ZDS socket.
@@ -260,7 +307,7 @@ impl Agent {
             Event::Connected { ztunnel, pods } => tracing::info!(ztunnel, pods, "ztunnel connected"),
             Event::SnapshotTaken { ztunnel, refused } => {
                 tracing::info!(ztunnel, refused = refused.len(), "ztunnel took the snapshot");
-                self.pods.values_mut().filter(|managed| !managed.complete).for_each(Managed::retry_soon);
+                self.pods.values_mut().filter(|managed| !managed.is_complete()).for_each(Managed::retry_soon);
                 for (uid, reason) in refused {
                     if let Some(managed) = self.pods.get_mut(&uid) {
                         tracing::warn!(
@@ -268,7 +315,7 @@ impl Agent {
                             reason,
                             "ztunnel refused a pod of the snapshot"
                         );
-                        managed.complete = false;
+                        managed.stage = Stage::Opened;
                         managed.fail(Why::Refused, &format!("ztunnel refused the pod: {reason}"));
                     }
                 }
@@ -285,22 +332,34 @@ impl Agent {
         managed.busy = false;
         let pod = managed.pod.display_name();
         match done {
-            Done::Enrolled { held, result } => {
+            Done::Reached { stage, held, result } => {
                 if held.is_some() {
                     managed.held = held;
                 }
-                managed.complete = result.is_ok();
                 match result {
                     Ok(()) => {
-                        tracing::info!(pod, uid, because = %managed.enrolment, "enrolled");
+                        managed.stage = stage;
+                        let because = &managed.enrolment;
+                        match stage {
+                            Stage::Captured => tracing::info!(pod, uid, %because, "enrolled"),
+                            Stage::Leaving => tracing::info!(pod, uid, %because, "no longer captured"),
+                            Stage::Serving | Stage::Opened => {
+                                tracing::debug!(pod, uid, "served; captured once everybody's tables hold it");
+                            }
+                        }
                         managed.succeed();
                     }
                     Err(error) => {
                         tracing::warn!(pod, uid, %error, "not enrolled; will try again");
                         self.metrics.failure(error.step());
+                        // A step that failed is tried again from where the pod is; a way in that failed begins anew.
+                        managed.stage = match (managed.stage, stage) {
+                            (reached, Stage::Leaving) | (reached @ Stage::Serving, Stage::Captured) => reached,
+                            _ => Stage::Opened,
+                        };
                         // Who asked meanwhile wants to know of an attempt that began after that.
                         if !managed.again {
-                            managed.answer(Err(error.to_string()));
+                            managed.answer(&Err(error.to_string()));
                         }
                         managed.fail(Why::from(&error), &error);
                     }
@@ -309,7 +368,7 @@ impl Agent {
             Done::Released(Ok(())) => {
                 tracing::info!(pod, uid, because = %managed.enrolment, gone = managed.gone, "let go");
                 managed.held = None;
-                managed.complete = false;
+                managed.stage = Stage::Opened;
                 managed.uncaptured = None;
                 managed.succeed();
             }
@@ -321,7 +380,7 @@ impl Agent {
             Done::Verified(Ok(Verified::Captured)) => managed.uncaptured = None,
             Done::Verified(Ok(Verified::Moved)) => {
                 tracing::info!(pod, uid, "the pod has a new network namespace");
-                managed.complete = false;
+                managed.stage = Stage::Opened;
                 managed.retry_soon();
             }
             Done::Verified(Ok(Verified::Repaired(missing))) => {
@@ -344,9 +403,14 @@ impl Agent {
             if managed.busy {
                 continue;
             }
-            let next = managed.step();
-            if next == Step::Rest {
-                managed.answer(Ok(()));
+            let next = managed.step(now);
+            managed.awaits_tables = (next == Step::AwaitTables).then(|| managed.awaits_tables.unwrap_or(now));
+            match next {
+                Step::Rest => managed.answer(&Ok(())),
+                Step::AwaitTables => managed.answer_late(now),
+                _ => {}
+            }
+            if matches!(next, Step::Rest | Step::AwaitTables | Step::AwaitNetns) {
                 continue;
             }
             if managed.retry_at.is_some_and(|at| at > now) {
@@ -354,18 +418,41 @@ impl Agent {
             }
             let (tools, uid, pod, held) = (self.tools.clone(), uid.clone(), managed.pod.clone(), managed.held.clone());
             match (next, managed.netns_path(), held) {
-                (Step::Enrol, Some(path), held) => {
+                (Step::Enrol | Step::Serve, Some(path), held) => {
                     let settings = managed.settings.clone();
-                    self.operations.spawn(async move { (uid, enrol(&tools, &pod, &path, settings, held).await) });
+                    let stage = if next == Step::Serve { Stage::Serving } else { Stage::Captured };
+                    self.operations
+                        .spawn(async move { (uid, enrol(&tools, &pod, &path, settings, held, stage).await) });
                 }
                 // The source forgot where the namespace is; the one at hand will do.
-                (Step::Enrol, None, Some(held)) => {
+                (Step::Enrol | Step::Serve, None, Some(held)) => {
                     self.operations.spawn(async move {
-                        let result = tools.hand_over(&pod, &held).await;
-                        (uid, Done::Enrolled { held: None, result })
+                        let (stage, result) = match next {
+                            Step::Serve => (Stage::Serving, tools.serve(&pod, &held).await),
+                            _ => (Stage::Captured, tools.hand_over(&pod, &held).await),
+                        };
+                        (uid, Done::Reached { stage, held: None, result })
+                    });
+                }
+                (Step::Capture, _, Some(held)) => {
+                    self.operations.spawn(async move {
+                        let result = tools.redirect(&pod, &held).await;
+                        (uid, Done::Reached { stage: Stage::Captured, held: None, result })
+                    });
+                }
+                (Step::Uncapture, _, Some(held)) => {
+                    self.operations.spawn(async move {
+                        let result = tools.unredirect(&held).await;
+                        (uid, Done::Reached { stage: Stage::Leaving, held: None, result })
                     });
                 }
                 (Step::Release { rules }, _, Some(held)) => {
+                    if managed.stage == Stage::Leaving && managed.pod.known_as == KnownAs::Unsettled {
+                        tracing::warn!(
+                            pod = pod.display_name(),
+                            "not every ztunnel has acknowledged that the pod left the mesh; it is let go all the same"
+                        );
+                    }
                     self.operations
                         .spawn(async move { (uid.clone(), Done::Released(tools.release(&uid, &held, rules).await)) });
                 }
@@ -388,7 +475,8 @@ impl Agent {
     /// Starts a check of every enrolled pod.
     fn verify(&mut self) {
         for (uid, managed) in &mut self.pods {
-            let Some(held) = managed.held.clone().filter(|_| managed.complete && !managed.busy && !managed.gone) else {
+            let Some(held) = managed.held.clone().filter(|_| managed.is_complete() && !managed.busy && !managed.gone)
+            else {
                 continue;
             };
             let (tools, uid) = (self.tools.clone(), uid.clone());
@@ -400,8 +488,10 @@ impl Agent {
     fn next_deadline(&self, now: Instant) -> Instant {
         let retries = self.pods.values().filter(|managed| !managed.busy).filter_map(|managed| managed.retry_at);
         let calls = self.early.iter().map(|(deadline, _)| *deadline);
+        let waiting = self.pods.values().filter_map(|managed| managed.awaits_tables.map(|since| since + LEAVE));
+        let callers = self.pods.values().flat_map(|managed| managed.callers.iter().map(|(deadline, _)| *deadline));
         // Past retries of pods at rest must not spin the loop.
-        retries.chain(calls).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
+        retries.chain(calls).chain(waiting).chain(callers).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
     }
 
     /// Tells others how far each pod got, if that changed.
@@ -410,7 +500,7 @@ impl Agent {
         let states: States = listed.map(|(uid, managed)| (uid.clone(), managed.state())).collect();
         let count = |redirection| states.values().filter(|state| state.redirection == redirection).count() as i64;
         self.metrics.enrolled.set(count(Redirection::Enabled));
-        self.metrics.pending.set(count(Redirection::Pending));
+        self.metrics.pending.set(count(Redirection::Pending) + count(Redirection::Joining));
         self.tell_of_outside();
         if self.published.as_ref() == Some(&states) {
             return;
@@ -441,8 +531,15 @@ impl Agent {
     }
 }
 
-/// Hands a pod over and captures it.
-async fn enrol(tools: &Tools, pod: &Pod, path: &std::path::Path, settings: Settings, held: Option<Enrolled>) -> Done {
+/// Hands a pod over; and captures it, if that is the `stage`.
+async fn enrol(
+    tools: &Tools,
+    pod: &Pod,
+    path: &std::path::Path,
+    settings: Settings,
+    held: Option<Enrolled>,
+    stage: Stage,
+) -> Done {
     // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be
     // mounted at the same path by now.
     let current = held.filter(|held| {
@@ -457,10 +554,13 @@ async fn enrol(tools: &Tools, pod: &Pod, path: &std::path::Path, settings: Setti
     };
     match opened {
         Ok(held) => {
-            let result = tools.hand_over(pod, &held).await;
-            Done::Enrolled { held: Some(held), result }
+            let result = match stage {
+                Stage::Serving => tools.serve(pod, &held).await,
+                _ => tools.hand_over(pod, &held).await,
+            };
+            Done::Reached { stage, held: Some(held), result }
         }
-        Err(error) => Done::Enrolled { held: None, result: Err(error) },
+        Err(error) => Done::Reached { stage, held: None, result: Err(error) },
     }
 }
 
@@ -473,7 +573,8 @@ impl Managed {
             settings: settings.clone(),
             told_netns: None,
             held: None,
-            complete: false,
+            stage: Stage::Opened,
+            awaits_tables: None,
             busy: false,
             again: false,
             failures: 0,
@@ -488,15 +589,26 @@ impl Managed {
         self.told_netns.clone().or_else(|| self.pod.netns.clone())
     }
 
-    fn step(&self) -> Step {
+    fn step(&self, now: Instant) -> Step {
         let netns = self.netns_path();
-        let wanted = Wanted { enrolment: self.enrolment, settings: &self.settings, netns: netns.as_deref() };
+        let wanted = Wanted {
+            enrolment: self.enrolment,
+            settings: &self.settings,
+            netns: netns.as_deref(),
+            known_as: self.pod.known_as,
+        };
         let held = self.held.as_ref().map(|held| Held {
             settings: &held.settings,
             netns: &held.path,
-            complete: self.complete,
+            stage: self.stage,
+            waited_out: self.awaits_tables.is_some_and(|since| now >= since + LEAVE),
         });
         step((!self.gone).then_some(wanted), held)
+    }
+
+    /// It is captured, as far as we know.
+    fn is_complete(&self) -> bool {
+        self.stage == Stage::Captured
     }
 
     /// What it waits for may have come.
@@ -519,24 +631,37 @@ impl Managed {
         self.last_error = Some((why, error.to_string()));
     }
 
-    fn answer(&mut self, outcome: Result<(), String>) {
-        for caller in self.callers.drain(..) {
+    fn answer(&mut self, outcome: &Result<(), String>) {
+        for (_, caller) in self.callers.drain(..) {
             let _ = caller.send(outcome.clone());
         }
     }
 
+    /// Answers those who have waited for tables for long enough.
+    fn answer_late(&mut self, now: Instant) {
+        let (late, waiting) = std::mem::take(&mut self.callers).into_iter().partition(|(deadline, _)| *deadline <= now);
+        self.callers = waiting;
+        for (_, caller) in late {
+            let _ = caller.send(Err(AWAITS_TABLES.to_owned()));
+        }
+    }
+
     fn state(&self) -> enrolled::Enrolled {
-        let (redirection, reason) = match self.enrolment {
-            Enrolment::Out(_) => (Redirection::Disabled, self.enrolment.to_string()),
-            Enrolment::In(_) if self.complete => (Redirection::Enabled, self.enrolment.to_string()),
-            Enrolment::In(_) => (Redirection::Pending, self.why_pending().1),
+        let because = || self.enrolment.to_string();
+        let (redirection, reason) = match (self.enrolment, self.stage) {
+            (_, Stage::Leaving) => (Redirection::Leaving, "it leaves the mesh; its peers are told".to_owned()),
+            (Enrolment::Out(_), _) => (Redirection::Disabled, because()),
+            (Enrolment::In(_), Stage::Captured) => (Redirection::Enabled, because()),
+            (Enrolment::In(_), Stage::Serving) => (Redirection::Joining, self.why_pending().1),
+            (Enrolment::In(_), Stage::Opened) => (Redirection::Pending, self.why_pending().1),
         };
         enrolled::Enrolled { redirection, reason }
     }
 
     /// Why it is not complete.
     fn why_pending(&self) -> (Why, String) {
-        let waiting = || match self.step() {
+        let waiting = || match self.step(Instant::now()) {
+            Step::AwaitTables => (Why::Tables, AWAITS_TABLES.to_owned()),
             Step::AwaitNetns => (Why::NoNetns, "the pod has no network namespace yet".to_owned()),
             _ => (Why::UnderWay, "being enrolled".to_owned()),
         };
@@ -549,7 +674,7 @@ impl Managed {
             return None;
         }
         let (why, detail) = match &self.uncaptured {
-            _ if !self.complete => self.why_pending(),
+            _ if !self.is_complete() => self.why_pending(),
             Some(error) => (Why::RulesLost, error.clone()),
             None => return None,
         };

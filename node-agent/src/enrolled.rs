@@ -6,12 +6,16 @@ use std::path::Path;
 use mesh_model::labels;
 use serde::{Deserialize, Serialize};
 
-/// How far a pod's enrolment got. The words are those of the annotation [`labels::REDIRECTION`].
+/// How far a pod's enrolment got. `enabled` and `pending` are words of the annotation [`labels::REDIRECTION`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Redirection {
-    /// Captured and served by ztunnel: peers may use HBONE.
+    /// Captured and served by ztunnel: peers use HBONE.
     Enabled,
+    /// Served by ztunnel and not captured yet: peers are to use HBONE, and once all of them do it is captured.
+    Joining,
+    /// Captured no more and still served by ztunnel: peers are to use plain TCP, and once all of them do it is let go.
+    Leaving,
     /// To be enrolled, or captured while no ztunnel serves it: what is captured fails.
     Pending,
     /// Not in the mesh.
@@ -22,9 +26,9 @@ impl Redirection {
     /// The annotation's value; `None` where the annotation is absent.
     pub fn annotation(self) -> Option<&'static str> {
         match self {
-            Self::Enabled => Some(labels::REDIRECTION_ENABLED),
+            Self::Enabled | Self::Joining => Some(labels::REDIRECTION_ENABLED),
             Self::Pending => Some(labels::REDIRECTION_PENDING),
-            Self::Disabled => None,
+            Self::Disabled | Self::Leaving => None,
         }
     }
 }
@@ -88,6 +92,15 @@ mod tests {
         );
         assert_eq!(read(&path).unwrap(), states);
         assert_eq!(read(&dir.path().join("none")).unwrap(), States::default());
-        assert_eq!(Redirection::Enabled.annotation(), Some("enabled"));
+        // What peers are told: HBONE only while ztunnel serves it, and for as long as it is captured.
+        for (redirection, annotation) in [
+            (Redirection::Pending, Some("pending")),
+            (Redirection::Joining, Some("enabled")),
+            (Redirection::Enabled, Some("enabled")),
+            (Redirection::Leaving, None),
+            (Redirection::Disabled, None),
+        ] {
+            assert_eq!(redirection.annotation(), annotation);
+        }
     }
 }

@@ -90,16 +90,41 @@ impl Tools {
         Ok(apply::install(enrolled.netns.as_fd(), &enrolled.settings).await?)
     }
 
-    /// Hands a pod to ztunnel, then redirects its traffic there, then lets the kubelet's probes in. In this order: a
-    /// pod that runs while it joins never meets rules that lead to nobody.
+    /// Hands a pod to ztunnel, then redirects its traffic there. In this order: a pod that runs while it joins never
+    /// meets rules that lead to nobody.
     pub(crate) async fn hand_over(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
+        self.hand(pod, enrolled).await?;
+        self.redirect(pod, enrolled).await
+    }
+
+    /// Hands a pod to ztunnel, with what that needs to serve it; nothing is redirected that was not before.
+    pub(crate) async fn serve(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
+        self.hand(pod, enrolled).await?;
+        // What was captured stays so, whatever became of its ztunnel or of the last agent.
+        if apply::redirects(enrolled.netns.as_fd()).await? {
+            return Ok(());
+        }
+        self.unredirect(enrolled).await
+    }
+
+    async fn hand(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
         let netns = enrolled.netns.try_clone_fd().map_err(OperationError::Descriptor)?;
-        self.handoff.add(&pod.uid, info(pod), netns).await?;
+        Ok(self.handoff.add(&pod.uid, info(pod), netns).await?)
+    }
+
+    /// Redirects a pod's traffic to ztunnel, which serves it, and lets the kubelet's probes in.
+    pub(crate) async fn redirect(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
         self.capture(enrolled).await?;
         if let Some(probes) = &self.probes {
             probes.add(&pod.uid, &enrolled.ips).await?;
         }
         Ok(())
+    }
+
+    /// Leaves the rules by which ztunnel serves a pod, and none that redirect.
+    pub(crate) async fn unredirect(&self, enrolled: &Enrolled) -> Result<(), OperationError> {
+        let _permit = self.kernel.acquire().await;
+        Ok(apply::install_serving(enrolled.netns.as_fd(), &enrolled.settings).await?)
     }
 
     /// Lets a pod go. With `rules`, its namespace lives on: the rules leave before ztunnel does, so that what they

@@ -16,6 +16,8 @@ pub(crate) enum Why {
     NoNetns,
     /// Its turn has not come, or is under way.
     UnderWay,
+    /// ztunnel serves it; not everybody's tables hold that it takes HBONE.
+    Tables,
     /// Its network namespace cannot be opened.
     Netns,
     /// No ztunnel is there.
@@ -36,6 +38,7 @@ impl Why {
         match self {
             Self::NoNetns => "no_netns",
             Self::UnderWay => "under_way",
+            Self::Tables => "tables",
             Self::Netns => "netns",
             Self::NoZtunnel => "no_ztunnel",
             Self::Refused => "refused_by_ztunnel",
@@ -50,6 +53,7 @@ impl Why {
         match self {
             Self::NoNetns => "wait for the container runtime, or see why the pod's sandbox does not start",
             Self::UnderWay => "wait",
+            Self::Tables => "see that the control plane runs, and which ztunnel does not answer it",
             Self::Netns => "delete the pod, so that it gets a new sandbox",
             Self::NoZtunnel => "start ztunnel on this node",
             Self::Refused => "free ports 15001, 15006 and 15008 in the pod, and see ztunnel's log",

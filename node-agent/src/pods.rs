@@ -43,6 +43,26 @@ pub struct Pod {
     pub netns: Option<PathBuf>,
     /// How far its life has come.
     pub phase: Phase,
+    /// What everybody's tables hold of it; [`KnownAs::NotTold`] where the source cannot tell.
+    pub known_as: KnownAs,
+}
+
+/// How the pod takes connections, as the tables of every ztunnel of the mesh have it. The words are those of ztunnel's
+/// own state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum KnownAs {
+    /// The source does not know what the tables hold: nobody waits for them.
+    #[default]
+    NotTold,
+    /// Not everybody holds the same, or somebody holds nothing.
+    #[serde(rename = "unsettled")]
+    Unsettled,
+    /// Everybody sends it plain TCP.
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// Everybody sends it HBONE.
+    #[serde(rename = "HBONE")]
+    Hbone,
 }
 
 /// A pod's phase, in Kubernetes' words.
@@ -215,12 +235,16 @@ mod tests {
         let json = br#"{"pods":[{"uid":"u1","name":"a","namespace":"ns","serviceAccount":"sa",
             "labels":{"app":"a"},"annotations":{},"namespaceLabels":{"istio.io/dataplane-mode":"ambient"},
             "hostNetwork":false,"ips":["10.244.1.2","fd00::2"],"netns":"/run/netns/u1","phase":"Running"},
-            {"uid":"u2","name":"b","namespace":"ns","netns":null,"phase":"Pending"},
-            {"uid":"u3","name":"c","namespace":"ns","phase":"Evicted"}]}"#;
+            {"uid":"u2","name":"b","namespace":"ns","netns":null,"phase":"Pending","knownAs":"HBONE"},
+            {"uid":"u3","name":"c","namespace":"ns","phase":"Evicted","knownAs":"unsettled"}]}"#;
         let pods = parse(Path::new("pods.json"), json).unwrap();
         assert_eq!(pods[0].ips, ["10.244.1.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
         assert_eq!(pods[0].netns.as_deref(), Some(Path::new("/run/netns/u1")));
         assert_eq!(pods[1].netns, None);
+        assert_eq!(
+            pods.iter().map(|p| p.known_as).collect::<Vec<_>>(),
+            [KnownAs::NotTold, KnownAs::Hbone, KnownAs::Unsettled]
+        );
         assert_eq!((pods[0].phase, pods[1].phase, pods[2].phase), (Phase::Running, Phase::Pending, Phase::Unknown));
     }
 

@@ -1,8 +1,20 @@
 //! What to do about one pod next: what should be against what is. Pure.
+//!
+//! Between two captured pods nothing may travel in the clear, so a pod is captured only when everybody's tables say that
+//! it takes HBONE, and takes HBONE for as long as anybody's tables may say so:
+//!
+//! ```text
+//!            Serve             everybody: HBONE             label removed            everybody: TCP
+//! (nothing) ──────▶ Serving ─────────────────▶ Captured ─────────────────▶ Leaving ────────────────▶ (nothing)
+//!                      └──────────────────── label removed ──────────────────▲
+//! ```
+//!
+//! Where nobody tells what the tables hold, a pod is enrolled and released in one step.
 
 use std::path::Path;
 
 use crate::enroll::{Enrolment, WhyNot};
+use crate::pods::KnownAs;
 use crate::redirect::Settings;
 
 /// What is wanted of a pod.
@@ -14,6 +26,8 @@ pub struct Wanted<'a> {
     pub settings: &'a Settings,
     /// Where its namespace can be opened, once it has one.
     pub netns: Option<&'a Path>,
+    /// What everybody's tables hold of it.
+    pub known_as: KnownAs,
 }
 
 /// What the agent has done to a pod.
@@ -23,8 +37,23 @@ pub struct Held<'a> {
     pub settings: &'a Settings,
     /// The namespace that was opened.
     pub netns: &'a Path,
-    /// All steps succeeded; otherwise some of them may have.
-    pub complete: bool,
+    /// How far it is.
+    pub stage: Stage,
+    /// Everybody's tables were awaited for long enough.
+    pub waited_out: bool,
+}
+
+/// How far a pod is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its namespace is open; steps may have failed half way.
+    Opened,
+    /// ztunnel serves it; nothing is redirected.
+    Serving,
+    /// ztunnel serves it and its traffic is redirected.
+    Captured,
+    /// Nothing is redirected any more; ztunnel serves it for those who do not know.
+    Leaving,
 }
 
 /// The next step.
@@ -34,8 +63,16 @@ pub enum Step {
     Rest,
     /// It belongs in the mesh, but has no network namespace yet.
     AwaitNetns,
-    /// Enrol it, or enrol it again.
+    /// Everybody's tables have to hold what it is first.
+    AwaitTables,
+    /// Have ztunnel serve it, and redirect nothing yet.
+    Serve,
+    /// Redirect its traffic: ztunnel serves it.
+    Capture,
+    /// Have ztunnel serve it and redirect its traffic; or do so again.
     Enrol,
+    /// Redirect its traffic no more; ztunnel serves on.
+    Uncapture,
     /// Let it go. With `rules`, its namespace lives on and must be as it was before.
     Release {
         /// Take the rules out.
@@ -45,20 +82,44 @@ pub enum Step {
 
 /// Decides. `wanted` is `None` for a pod that is gone from the node.
 pub fn step(wanted: Option<Wanted<'_>>, held: Option<Held<'_>>) -> Step {
-    match (wanted, held) {
-        (None, None) => Step::Rest,
+    let (wanted, held) = match (wanted, held) {
+        (None, None) => return Step::Rest,
         // Its namespace goes with it.
-        (None, Some(_)) => Step::Release { rules: false },
-        (Some(Wanted { enrolment: Enrolment::Out(_), .. }), None) => Step::Rest,
-        (Some(Wanted { enrolment: Enrolment::Out(WhyNot::Finished), .. }), Some(_)) => Step::Release { rules: false },
-        (Some(Wanted { enrolment: Enrolment::Out(_), .. }), Some(_)) => Step::Release { rules: true },
-        (Some(Wanted { netns: None, .. }), None) => Step::AwaitNetns,
-        (Some(_), None) => Step::Enrol,
-        (Some(Wanted { settings, netns, .. }), Some(held)) => {
-            let same = held.settings == settings && netns.is_none_or(|path| path == held.netns);
-            if held.complete && same { Step::Rest } else { Step::Enrol }
+        (None, Some(_)) => return Step::Release { rules: false },
+        (Some(wanted), held) => (wanted, held),
+    };
+    let staged = wanted.known_as != KnownAs::NotTold;
+    match (wanted.enrolment, held) {
+        (Enrolment::Out(_), None) => Step::Rest,
+        (Enrolment::Out(WhyNot::Finished), Some(_)) => Step::Release { rules: false },
+        // What leaves leaves altogether before it comes back: who comes back half way could meet tables of either kind.
+        (_, Some(held)) if held.stage == Stage::Leaving => {
+            let everybody_knows = !staged || wanted.known_as == KnownAs::Tcp;
+            if everybody_knows || held.waited_out { Step::Release { rules: true } } else { Step::AwaitTables }
+        }
+        (Enrolment::Out(_), Some(held)) => match held.stage {
+            Stage::Serving | Stage::Captured if staged => Step::Uncapture,
+            _ => Step::Release { rules: true },
+        },
+        (Enrolment::In(_), None) if wanted.netns.is_none() => Step::AwaitNetns,
+        (Enrolment::In(_), None) => join(staged),
+        (Enrolment::In(_), Some(held)) => {
+            let same_netns = wanted.netns.is_none_or(|path| path == held.netns);
+            match held.stage {
+                _ if !same_netns => join(staged),
+                Stage::Captured if held.settings == wanted.settings => Step::Rest,
+                // Captured it stays: the new rules take the place of the old ones in one moment.
+                Stage::Captured => Step::Enrol,
+                Stage::Serving if !staged || wanted.known_as == KnownAs::Hbone => Step::Capture,
+                Stage::Serving => Step::AwaitTables,
+                Stage::Opened | Stage::Leaving => join(staged),
+            }
         }
     }
+}
+
+fn join(staged: bool) -> Step {
+    if staged { Step::Serve } else { Step::Enrol }
 }
 
 #[cfg(test)]
@@ -68,43 +129,65 @@ mod tests {
 
     #[test]
     fn from_what_is_to_what_should_be() {
+        use KnownAs::{Hbone, NotTold, Tcp, Unsettled};
+        use Stage::{Captured, Leaving, Opened, Serving};
         let plain = Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() };
         let ingress = Settings { inbound_capture: false, ..plain.clone() };
         let (a, b) = (Path::new("/netns/a"), Path::new("/netns/b"));
         let member = Enrolment::In(Because::PodLabel);
-        let wanted = |enrolment, netns| Some(Wanted { enrolment, settings: &plain, netns });
-        let held = |settings, netns, complete| Some(Held { settings, netns, complete });
+        let out = |why| Enrolment::Out(why);
+        let wanted = |enrolment, netns, known_as| Some(Wanted { enrolment, settings: &plain, netns, known_as });
+        let held = |stage| Some(Held { settings: &plain, netns: a, stage, waited_out: false });
+        let in_vain = |stage| Some(Held { settings: &plain, netns: a, stage, waited_out: true });
+        let other = |stage| Some(Held { settings: &ingress, netns: a, stage, waited_out: false });
+        let (with_rules, without) = (Step::Release { rules: true }, Step::Release { rules: false });
 
         for (name, wanted, held, expected) in [
             ("never seen", None, None, Step::Rest),
-            ("gone", None, held(&plain, a, true), Step::Release { rules: false }),
-            ("gone half way", None, held(&plain, a, false), Step::Release { rules: false }),
-            ("not asked", wanted(Enrolment::Out(WhyNot::NotAsked), Some(a)), None, Step::Rest),
+            ("gone", None, held(Captured), without),
+            ("gone half way", None, held(Opened), without),
+            ("gone while joining", None, held(Serving), without),
+            ("gone while leaving", None, held(Leaving), without),
+            ("not asked", wanted(out(WhyNot::NotAsked), Some(a), Tcp), None, Step::Rest),
+            ("finished", wanted(out(WhyNot::Finished), Some(a), Hbone), held(Captured), without),
+            ("no sandbox yet", wanted(member, None, Unsettled), None, Step::AwaitNetns),
+            // Where nobody tells.
+            ("new", wanted(member, Some(a), NotTold), None, Step::Enrol),
+            ("half way", wanted(member, Some(a), NotTold), held(Opened), Step::Enrol),
+            ("the source stopped telling", wanted(member, Some(a), NotTold), held(Serving), Step::Capture),
+            ("done", wanted(member, Some(a), NotTold), held(Captured), Step::Rest),
+            ("label removed", wanted(out(WhyNot::NotAsked), Some(a), NotTold), held(Captured), with_rules),
+            ("label removed half way", wanted(out(WhyNot::OptedOut), Some(a), NotTold), held(Opened), with_rules),
+            // Joining, in order.
+            ("new, told", wanted(member, Some(a), Unsettled), None, Step::Serve),
+            ("new, known as plain", wanted(member, Some(a), Tcp), None, Step::Serve),
+            ("serving failed half way", wanted(member, Some(a), Tcp), held(Opened), Step::Serve),
+            ("served, known as plain", wanted(member, Some(a), Tcp), held(Serving), Step::AwaitTables),
+            ("served, not known to all", wanted(member, Some(a), Unsettled), held(Serving), Step::AwaitTables),
+            ("served, known", wanted(member, Some(a), Hbone), held(Serving), Step::Capture),
+            ("done, told", wanted(member, Some(a), Hbone), held(Captured), Step::Rest),
+            ("done; the control plane starts again", wanted(member, Some(a), Unsettled), held(Captured), Step::Rest),
+            ("done, source forgot where", wanted(member, None, Hbone), held(Captured), Step::Rest),
+            // Leaving, in order.
+            ("label removed, told", wanted(out(WhyNot::NotAsked), Some(a), Hbone), held(Captured), Step::Uncapture),
             (
-                "label removed",
-                wanted(Enrolment::Out(WhyNot::NotAsked), Some(a)),
-                held(&plain, a, true),
-                Step::Release { rules: true },
+                "removed while joining",
+                wanted(out(WhyNot::OptedOut), Some(a), Unsettled),
+                held(Serving),
+                Step::Uncapture,
             ),
-            (
-                "label removed half way",
-                wanted(Enrolment::Out(WhyNot::OptedOut), Some(a)),
-                held(&plain, a, false),
-                Step::Release { rules: true },
-            ),
-            (
-                "finished",
-                wanted(Enrolment::Out(WhyNot::Finished), Some(a)),
-                held(&plain, a, true),
-                Step::Release { rules: false },
-            ),
-            ("no sandbox yet", wanted(member, None), None, Step::AwaitNetns),
-            ("new", wanted(member, Some(a)), None, Step::Enrol),
-            ("done", wanted(member, Some(a)), held(&plain, a, true), Step::Rest),
-            ("done, source forgot where", wanted(member, None), held(&plain, a, true), Step::Rest),
-            ("half way", wanted(member, Some(a)), held(&plain, a, false), Step::Enrol),
-            ("annotation changed", wanted(member, Some(a)), held(&ingress, a, true), Step::Enrol),
-            ("new sandbox", wanted(member, Some(b)), held(&plain, a, true), Step::Enrol),
+            ("removed half way, told", wanted(out(WhyNot::OptedOut), Some(a), Tcp), held(Opened), with_rules),
+            ("leaving, still HBONE", wanted(out(WhyNot::NotAsked), Some(a), Hbone), held(Leaving), Step::AwaitTables),
+            ("leaving, not all", wanted(out(WhyNot::NotAsked), Some(a), Unsettled), held(Leaving), Step::AwaitTables),
+            ("leaving, all know", wanted(out(WhyNot::NotAsked), Some(a), Tcp), held(Leaving), with_rules),
+            ("leaving, in vain", wanted(out(WhyNot::NotAsked), Some(a), Unsettled), in_vain(Leaving), with_rules),
+            // Changes.
+            ("back while leaving", wanted(member, Some(a), Hbone), held(Leaving), Step::AwaitTables),
+            ("back, all know that it left", wanted(member, Some(a), Tcp), held(Leaving), with_rules),
+            ("annotation changed", wanted(member, Some(a), Hbone), other(Captured), Step::Enrol),
+            ("annotation changed, nobody tells", wanted(member, Some(a), NotTold), other(Captured), Step::Enrol),
+            ("new sandbox", wanted(member, Some(b), NotTold), held(Captured), Step::Enrol),
+            ("new sandbox, told", wanted(member, Some(b), Hbone), held(Captured), Step::Serve),
         ] {
             assert_eq!(step(wanted, held), expected, "{name}");
         }

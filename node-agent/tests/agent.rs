@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 fn main() {
     common::main(vec![
         ("labels_bring_pods_in_and_out", || wait(labels_bring_pods_in_and_out())),
+        ("a_pod_is_captured_only_when_everybody_knows", || wait(a_pod_is_captured_only_when_everybody_knows())),
+        ("what_left_while_the_agent_was_away_is_let_go", || wait(what_left_while_the_agent_was_away_is_let_go())),
         ("a_new_pod_starts_only_when_enrolled", || wait(a_new_pod_starts_only_when_enrolled())),
         ("one_bad_pod_holds_up_nobody", || wait(one_bad_pod_holds_up_nobody())),
         ("a_pod_may_be_replaced_at_once", || wait(a_pod_may_be_replaced_at_once())),
@@ -217,6 +219,81 @@ async fn labels_bring_pods_in_and_out() {
     node.write(&[]);
     expect_del(&mut ztunnel, "u1").await;
     patiently("nothing is said of pods that are gone", async || node.states().is_empty().then_some(())).await;
+}
+
+/// What everybody's tables hold of a pod.
+fn known_as(mut pod: Value, protocol: &str) -> Value {
+    pod["knownAs"] = protocol.into();
+    pod
+}
+
+/// The order in which a pod joins and leaves where somebody tells what the tables hold.
+async fn a_pod_is_captured_only_when_everybody_knows() {
+    let (netns, mut node) = (Netns::new(), Node::new());
+    let web = || pod("u1", "web", Some(&netns));
+    node.write(&[]);
+    node.start();
+    let (mut ztunnel, _) = node.ztunnel().await;
+    let redirects = || async { apply::redirects(netns.as_fd()).await.unwrap() };
+    let needed = ["istio-ambient-mangle", "ip rule", "ip route"];
+    let served = || async {
+        let missing = missing(&netns).await;
+        !missing.iter().any(|line| needed.iter().any(|needed| line.starts_with(needed)))
+    };
+
+    node.write(&[known_as(web(), "TCP")]);
+    expect_add(&mut ztunnel, "u1").await;
+    node.state("u1", "joining").await;
+    assert!(served().await && !redirects().await, "{:?}", missing(&netns).await);
+    // Its program does not start yet.
+    let socket = node.path("pluginevent.sock");
+    let request = AddRequest {
+        netns: web()["netns"].as_str().unwrap().into(),
+        pod_name: "web".to_owned(),
+        pod_namespace: "ns".to_owned(),
+        ips: Vec::new(),
+    };
+    let mut call = tokio::spawn(async move { plugin_client::cmd_add(&socket, &request).await });
+    node.write(&[known_as(web(), "unsettled")]);
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut call).await.is_err(), "not everybody knows");
+    assert_eq!((node.states()["u1"].as_str(), redirects().await), ("joining", false));
+    node.write(&[known_as(web(), "HBONE")]);
+    node.state("u1", "enabled").await;
+    call.await.unwrap().unwrap();
+    assert_eq!(missing(&netns).await, Vec::<String>::new());
+
+    // A control plane that starts again knows nothing; what is captured stays so.
+    node.write(&[known_as(web(), "unsettled")]);
+    node.write(&[known_as(labelled(web(), "ambient"), "unsettled")]);
+    assert_eq!((node.states()["u1"].as_str(), redirects().await), ("enabled", true));
+
+    // Out: redirected no more, and served for those who do not know, even if it comes back.
+    node.write(&[known_as(labelled(web(), "none"), "HBONE")]);
+    node.state("u1", "leaving").await;
+    assert!(served().await && !redirects().await);
+    node.write(&[known_as(web(), "HBONE")]);
+    node.write(&[known_as(labelled(web(), "none"), "unsettled")]);
+    assert_eq!((node.states()["u1"].as_str(), served().await), ("leaving", true));
+    node.write(&[known_as(labelled(web(), "none"), "TCP")]);
+    expect_del(&mut ztunnel, "u1").await;
+    node.state("u1", "disabled").await;
+    assert!(!served().await, "nothing is left");
+}
+
+async fn what_left_while_the_agent_was_away_is_let_go() {
+    let (netns, mut node) = (Netns::new(), Node::new());
+    let web = || pod("u1", "web", Some(&netns));
+    node.write(&[web()]);
+    node.start();
+    let (ztunnel, _) = node.ztunnel().await;
+    node.state("u1", "enabled").await;
+    node.stop().await;
+    drop(ztunnel);
+    node.write(&[labelled(web(), "none")]);
+    node.start();
+    patiently("its rules are gone", async || (!apply::redirects(netns.as_fd()).await.unwrap()).then_some(())).await;
+    node.state("u1", "disabled").await;
+    node.stop().await;
 }
 
 /// Trap 13: it fails to start rather than start outside the mesh.

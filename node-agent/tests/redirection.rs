@@ -22,6 +22,7 @@ fn main() {
         ("machines_inside_the_pod_are_outbound", machines_inside_the_pod_are_outbound),
         ("dns_is_captured_when_asked", dns_is_captured_when_asked),
         ("applying_again_disturbs_nothing", applying_again_disturbs_nothing),
+        ("a_pod_is_served_without_being_redirected", a_pod_is_served_without_being_redirected),
         ("removal_leaves_no_trace", removal_leaves_no_trace),
         ("what_is_missing_is_seen", what_is_missing_is_seen),
         ("without_ipv6_in_the_pod", without_ipv6_in_the_pod),
@@ -201,6 +202,40 @@ fn udp_sharing(address: SocketAddr, as_ztunnel: bool) -> UdpSocket {
     socket.set_reuse_port(true).unwrap();
     socket.bind(&address.into()).unwrap();
     socket.into()
+}
+
+/// The first half of joining, and of leaving: who knows already comes through ztunnel, who does not goes the old way, and
+/// what is open lives through every step.
+fn a_pod_is_served_without_being_redirected() {
+    let pair = Pair::new();
+    let (app, outside) = (pair.pod.listen("[::]:8080"), pair.client.listen("[::]:9000"));
+    let ztunnel = [15001, 15006].map(|port| pair.pod.listen_as_ztunnel(port));
+    let serve = || wait(apply::install_serving(pair.pod.as_fd(), &settings())).unwrap();
+    let capture = || wait(apply::install(pair.pod.as_fd(), &settings())).unwrap();
+    serve();
+    let mut open = Vec::new();
+    for (client, pod) in FAMILIES {
+        // What ztunnel sends as the caller comes back to ztunnel.
+        let spoofed = pair.pod.dial_as_ztunnel(Some(client), SocketAddr::new(pod, 8080)).unwrap();
+        let (served, from) = accept(&app);
+        assert_eq!(from.ip(), client);
+        open.push((spoofed, served));
+        let dialled = pair.client.dial(SocketAddr::new(pod, 8080)).unwrap();
+        open.push((dialled, accept(&app).0));
+        let dialled = pair.pod.dial(SocketAddr::new(client, 9000)).unwrap();
+        open.push((dialled, accept(&outside).0));
+    }
+    let talk_all = |open: &mut Vec<_>| open.iter_mut().for_each(|(a, b)| talk(a, b));
+    talk_all(&mut open);
+    assert!(!ztunnel.iter().any(is_dialled));
+    capture();
+    talk_all(&mut open);
+    let _dialled = pair.client.dial(SocketAddr::new(POD_V4.into(), 8080)).unwrap();
+    accept(&ztunnel[1]);
+    serve();
+    talk_all(&mut open);
+    let _dialled = pair.client.dial(SocketAddr::new(POD_V4.into(), 8080)).unwrap();
+    accept(&app);
 }
 
 fn applying_again_disturbs_nothing() {

@@ -26,6 +26,7 @@ use crate::node::Node;
 use crate::run_dir::RunDir;
 use crate::sys::children::Children;
 use anyhow::{Context, Result};
+use istiod_lite::held::Held;
 use pod::RunningPod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -51,6 +52,12 @@ pub(crate) struct Cluster {
     pods: BTreeMap<Key, RunningPod>,
     service_pool: ServicePool,
     services: BTreeMap<Key, Vec<IpAddr>>,
+    /// Services that were in everybody's tables once, and their addresses there; None for those that are in no tables.
+    known_services: BTreeMap<Key, Option<Vec<IpAddr>>>,
+    /// What the control plane says everybody's tables hold.
+    held: Held,
+    /// The last version of any object that the control plane was told of.
+    version: u64,
     /// What the nodes translate at the moment.
     translated: Option<Vec<Frontend>>,
     next_node: usize,
@@ -119,6 +126,9 @@ impl Cluster {
             pods: BTreeMap::new(),
             service_pool: ServicePool::default(),
             services: BTreeMap::new(),
+            known_services: BTreeMap::new(),
+            held: Held::default(),
+            version: 0,
             translated: None,
             next_node: 0,
             serial: 0,
@@ -138,9 +148,9 @@ impl Cluster {
         Arc::clone(&self.changed)
     }
 
-    /// Directories whose files are answers of the node agents.
+    /// Directories whose files are answers of the node agents and of the control plane.
     pub(crate) fn watched(&self) -> Vec<PathBuf> {
-        self.nodes.iter().map(|n| self.run.node(&n.name)).collect()
+        self.nodes.iter().map(|n| self.run.node(&n.name)).chain([self.run.istiod()]).collect()
     }
 
     /// Runs until told to end; then stops everything in order.

@@ -1,5 +1,6 @@
 //! One pod of the cluster: what was asked for, what it was given, and its life.
 use crate::manifest::Key;
+use crate::mesh::held::Told;
 use crate::mesh::plugin::Admission;
 use crate::net::addressing::Pair;
 use crate::pods::life::{Life, PodState, Shared};
@@ -32,6 +33,10 @@ pub(super) struct RunningPod {
     pub(super) resolv_conf: String,
     pub(super) admission: watch::Sender<Admission>,
     pub(super) created: std::time::SystemTime,
+    /// When it was told to end.
+    pub(super) deleted: Option<std::time::SystemTime>,
+    /// What the control plane was told of it.
+    pub(super) told: Told,
     stop: watch::Sender<Option<Duration>>,
     course: Course,
 }
@@ -70,6 +75,8 @@ impl RunningPod {
             resolv_conf: String::new(),
             admission,
             created: std::time::SystemTime::now(),
+            deleted: None,
+            told: Told::default(),
             stop,
             course: Course::Prepared(Box::new(life)),
         }
@@ -113,7 +120,8 @@ impl RunningPod {
     }
 
     /// Tells it to stop; its programs may take up to `patience`.
-    pub(super) fn leave(&self, patience: Duration) {
+    pub(super) fn leave(&mut self, patience: Duration) {
+        self.deleted = Some(std::time::SystemTime::now());
         self.stop.send_replace(Some(patience));
         self.shared.set(|_| ());
     }

@@ -2,15 +2,18 @@
 use super::Cluster;
 use super::pod::RunningPod;
 use crate::manifest::Key;
+use crate::mesh::held;
 use crate::mesh::node_files::{self, NodePod, NodePods};
 use crate::mesh::overlay::{self, PodFacts};
 use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
 use crate::net::services::{self, Backend, Frontend};
 use crate::pods::hosts;
+use crate::pods::life::Phase;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
-use node_agent::enrolled::States;
+use istiod_lite::held::Protocol;
+use node_agent::enrolled::{Redirection, States};
 use node_agent::redirect::Settings;
 use node_agent::redirect::settings::Defaults;
 use std::collections::BTreeMap;
@@ -20,22 +23,63 @@ use std::path::Path;
 impl Cluster {
     /// Brings everything outside of this task up to date. Files are only touched when they change.
     pub(super) async fn publish(&mut self) -> Result<()> {
+        self.hear_control_plane();
         self.tell_pods()?;
+        // An address that is translated no more goes from the tables after it, one that is new is translated after it
+        // is in them (`is_known`).
+        let nodes = self.tell_nodes().await;
         self.tell_control_plane()?;
         self.tell_agents()?;
-        self.tell_nodes().await
+        nodes
+    }
+
+    /// What everybody's tables hold by now.
+    fn hear_control_plane(&mut self) {
+        self.held = held::read(&self.run.acknowledged());
+        for pod in self.pods.values_mut() {
+            pod.told.hear(&self.held, &pod.uid);
+        }
+        for (name, addresses) in &self.held.services {
+            if let Some((namespace, name)) = name.split_once('/') {
+                self.known_services.insert((namespace.to_owned(), name.to_owned()), addresses.clone());
+            }
+        }
+        self.known_services.retain(|key, _| self.objects.services.contains_key(key));
+    }
+
+    /// Whether a service is in everybody's tables, by the addresses that it has. Before, a captured pod's ztunnel would take its address for one outside
+    /// of the mesh and dial it in the clear; so nobody is told of it yet.
+    pub(super) fn is_known(&self, service: &Key) -> bool {
+        let have = self.services.get(service).map_or(&[][..], Vec::as_slice);
+        !self.programs.take_part()
+            || match self.known_services.get(service) {
+                None => false,
+                Some(None) => true,
+                Some(Some(known)) => have.iter().all(|address| known.contains(address)),
+            }
     }
 
     fn tell_pods(&mut self) -> Result<()> {
         let backends = self.backends();
-        let mut names: BTreeMap<Key, Vec<IpAddr>> = self.services.clone();
+        let mut names: BTreeMap<Key, Vec<IpAddr>> = self
+            .services
+            .iter()
+            .filter(|(key, _)| self.is_known(key))
+            .map(|(k, ips)| (k.clone(), ips.clone()))
+            .collect();
         for (key, service) in &self.objects.services {
             if services::is_headless(service) {
                 names.insert(key.clone(), services::endpoint_addresses(service, &backends));
             }
         }
         drop(backends);
-        let captured: Vec<bool> = self.pods.values().map(|pod| self.dns_is_captured(pod)).collect();
+        let enrolled = self.enrolled();
+        // A pod that runs while it joins asks whom it asked before, until it is captured.
+        let asks = |pod: &RunningPod| {
+            pod.state().phase == Phase::Pending
+                || enrolled.get(&pod.uid).is_some_and(|e| e.redirection == Redirection::Enabled)
+        };
+        let captured: Vec<bool> = self.pods.values().map(|pod| self.dns_is_captured(pod) && asks(pod)).collect();
         for ((key, pod), captured) in self.pods.iter_mut().zip(captured) {
             let text = hosts::resolv_conf(&key.0, captured);
             if text != pod.resolv_conf {
@@ -79,30 +123,34 @@ impl Cluster {
         Ok(())
     }
 
-    fn tell_control_plane(&self) -> Result<()> {
+    fn tell_control_plane(&mut self) -> Result<()> {
         let enrolled = self.enrolled();
-        let pods = self
-            .pods
-            .values()
-            .map(|p| {
-                let state = p.state();
-                overlay::pod(&PodFacts {
-                    key: &p.key,
-                    uid: &p.uid,
-                    node: &self.nodes[p.node].name,
-                    node_ip: self.nodes[p.node].ips()[0],
-                    ips: &p.ips,
-                    phase: state.phase,
-                    ready: state.ready() && !p.leaving(),
-                    redirection: enrolled.get(&p.uid).map(|e| e.redirection),
-                    created: p.created,
-                })
-            })
-            .chain(self.programs.pods(&self.nodes))
-            .collect::<Vec<_>>();
-        let services: Vec<_> = self.services.iter().map(|(key, ips)| overlay::service(key, ips)).collect();
+        let mut pods = Vec::with_capacity(self.pods.len());
+        for p in self.pods.values_mut() {
+            let state = p.state();
+            let object = overlay::pod(&PodFacts {
+                pod: &p.pod,
+                uid: &p.uid,
+                node: &self.nodes[p.node].name,
+                node_ip: self.nodes[p.node].ips()[0],
+                ips: &p.ips,
+                phase: state.phase,
+                ready: state.ready(),
+                redirection: enrolled.get(&p.uid).map(|e| e.redirection),
+                created: p.created,
+                deleted: p.deleted,
+            })?;
+            pods.push(p.told.tell(object, &mut self.version));
+        }
+        pods.extend(self.programs.pods(&self.nodes));
+        let services = self
+            .objects
+            .services
+            .iter()
+            .map(|(key, service)| overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice)));
+        let services: Vec<_> = services.collect::<Result<_>>()?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
-        for (file, objects) in [("pods.yaml", pods), ("services.yaml", services), ("nodes.yaml", nodes)] {
+        for (file, objects) in [("services.yaml", services), ("nodes.yaml", nodes), ("pods.yaml", pods)] {
             write_if_changed(&self.run.status().join(file), overlay::yaml(&objects)?.as_bytes())?;
         }
         Ok(())
@@ -131,6 +179,11 @@ impl Cluster {
             ips: pod.ips.clone(),
             netns: (!host_network).then(|| self.run.pod_netns(node, &pod.uid)),
             phase: pod.state().phase.name(),
+            known_as: match pod.told.known_as(&self.held, &pod.uid) {
+                Some(Protocol::Hbone) => "HBONE",
+                Some(Protocol::Tcp) => "TCP",
+                None => "unsettled",
+            },
         }
     }
 
@@ -172,6 +225,7 @@ impl Cluster {
             .objects
             .services
             .iter()
+            .filter(|(key, _)| self.is_known(key))
             .flat_map(|(key, service)| {
                 let addresses = self.services.get(key).map_or(&[][..], Vec::as_slice);
                 services::frontends(service, addresses, &backends, &self.objects.slices)

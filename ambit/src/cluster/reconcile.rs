@@ -19,6 +19,8 @@ use tokio::sync::watch;
 
 /// How long a pod's programs get to end after it was removed: as long as the pod's own grace period says.
 const GRACE: Duration = Duration::MAX;
+/// How long a new pod waits for Services that are not in everybody's tables yet.
+const SERVICES: Duration = Duration::from_secs(3);
 
 impl Cluster {
     /// Does what is missing. What cannot be done is remembered with its reason and tried again at the next change.
@@ -158,10 +160,14 @@ impl Cluster {
         Ok((life, admission, stop))
     }
 
-    /// Lets prepared pods start. Called after everybody has been told about them.
+    /// Lets prepared pods start. Called after everybody has been told about them. A program may ask for a Service at once,
+    /// so the Services come first; but not for ever.
     pub(super) fn begin_lives(&mut self) {
+        let known = self.objects.services.keys().all(|service| self.is_known(service));
         for pod in self.pods.values_mut() {
-            pod.begin();
+            if known || pod.created.elapsed().is_ok_and(|age| age > SERVICES) {
+                pod.begin();
+            }
         }
     }
 

@@ -42,7 +42,9 @@ impl Cluster {
         Status {
             name: self.run.name().to_owned(),
             folder: self.folder_path.display().to_string(),
-            ready: programs.iter().all(|p| p.ready) && pods.iter().all(settled),
+            ready: programs.iter().all(|p| p.ready)
+                && pods.iter().all(settled)
+                && self.objects.services.keys().all(|service| self.is_known(service)),
             generation: self.generation,
             nodes: self.nodes.iter().map(|n| NodeStatus { name: n.name.clone(), ips: n.ips() }).collect(),
             programs,
@@ -66,13 +68,21 @@ impl Cluster {
             node: self.nodes[pod.node].name.clone(),
             ips: pod.ips.clone(),
             phase: state.phase,
-            ready: state.ready() && !pod.leaving(),
+            ready: state.ready() && self.is_told_ready(pod) && !pod.leaving(),
             restarts: state.programs.iter().map(|p| p.restarts).sum(),
             leaving: pod.leaving(),
             mesh: self.mesh_status(pod, enrolled),
-            trouble: state.trouble(),
             runs_without: plan::ignored(&pod.pod).into_iter().map(str::to_owned).collect(),
+            trouble: state.trouble().or_else(|| {
+                let untold = state.ready() && !pod.leaving() && !self.is_told_ready(pod);
+                untold.then(|| "waits until every ztunnel has acknowledged that it is ready".to_owned())
+            }),
         }
+    }
+
+    /// Everybody's tables hold that it is ready: who asks for it through a Service from now on is answered.
+    fn is_told_ready(&self, pod: &super::RunningPod) -> bool {
+        !self.programs.take_part() || pod.told.known_ready()
     }
 
     fn mesh_status(&self, pod: &super::RunningPod, enrolled: &States) -> MeshStatus {
@@ -83,6 +93,10 @@ impl Cluster {
         let wanted = self.node_pod(pod).belongs();
         match (wanted, enrolled.get(&pod.uid)) {
             (Ok(_), Some(e)) if e.redirection == Redirection::Enabled => say("yes", e.reason.clone()),
+            (Ok(_), Some(e)) if e.redirection == Redirection::Joining && !self.held.waits_for.is_empty() => {
+                let waits_for = self.held.waits_for.join(", ");
+                say("pending", format!("{}: {waits_for} has not", e.reason))
+            }
             (Ok(_), Some(e)) => say("pending", e.reason.clone()),
             (Ok(_), None) => say("pending", "the node agent has not taken it yet".into()),
             (Err(_), Some(e)) if e.redirection != Redirection::Disabled => say("pending", "it is leaving".into()),

@@ -10,6 +10,8 @@
 //! | `setting` | which settings does the user add? |
 //! | `policies` | what the control plane says about policies |
 //! | `overlay` | what the control plane is told beyond the user's files |
+//! | `held` | what of it everybody's tables hold |
+pub(crate) mod held;
 pub(crate) mod node_files;
 pub(crate) mod overlay;
 pub(crate) mod plugin;

@@ -26,6 +26,8 @@ pub(crate) struct NodePod {
     pub(crate) ips: Vec<std::net::IpAddr>,
     pub(crate) netns: Option<PathBuf>,
     pub(crate) phase: &'static str,
+    /// What everybody's tables hold of it: `HBONE`, `TCP` or `unsettled`.
+    pub(crate) known_as: &'static str,
 }
 
 impl NodePod {
@@ -48,6 +50,8 @@ impl NodePod {
                 "Failed" => node_agent::pods::Phase::Failed,
                 _ => node_agent::pods::Phase::Pending,
             },
+            // Whether it belongs does not depend on who knows.
+            known_as: node_agent::pods::KnownAs::default(),
         };
         let decided = enrolment(&pod, &Selection::default());
         match decided {

@@ -1,52 +1,65 @@
 //! What the control plane is told beyond the user's files: what a cluster would have written into objects by now.
-use crate::manifest::Key;
 use crate::pods::life::Phase;
 use anyhow::Result;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;
 use node_agent::enrolled::Redirection;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What is known about a pod that runs.
+/// A pod that runs, as its node knows it.
 pub(crate) struct PodFacts<'a> {
-    pub(crate) key: &'a Key,
+    /// As the user wrote it.
+    pub(crate) pod: &'a Pod,
     pub(crate) uid: &'a str,
     pub(crate) node: &'a str,
     pub(crate) node_ip: IpAddr,
     pub(crate) ips: &'a [IpAddr],
     pub(crate) phase: Phase,
+    /// Its programs are ready, ending or not.
     pub(crate) ready: bool,
     pub(crate) redirection: Option<Redirection>,
     pub(crate) created: SystemTime,
+    /// When it was told to end, if it was.
+    pub(crate) deleted: Option<SystemTime>,
 }
 
-/// A Pod's metadata and status.
-pub(crate) fn pod(facts: &PodFacts<'_>) -> Value {
-    let mut annotations = json!({});
-    if let Some(word) = facts.redirection.and_then(Redirection::annotation) {
-        annotations[labels::REDIRECTION] = word.into();
+/// The whole Pod, as a cluster would have it: it is there until its programs have ended, whatever became of the
+/// document that asked for it.
+///
+/// # Errors
+/// None in practice: it was read from YAML.
+pub(crate) fn pod(facts: &PodFacts<'_>) -> Result<Value> {
+    let mut object = serde_json::to_value(facts.pod)?;
+    let metadata = &mut object["metadata"];
+    if metadata["annotations"].is_null() {
+        metadata["annotations"] = json!({});
     }
+    if let Some(annotations) = metadata["annotations"].as_object_mut() {
+        annotations.remove(labels::REDIRECTION);
+        if let Some(word) = facts.redirection.and_then(Redirection::annotation) {
+            annotations.insert(labels::REDIRECTION.to_owned(), word.into());
+        }
+    }
+    metadata["uid"] = facts.uid.into();
+    metadata["creationTimestamp"] = timestamp(facts.created).into();
+    metadata["deletionTimestamp"] = facts.deleted.map(timestamp).into();
+    object["spec"]["nodeName"] = facts.node.into();
     let ready = if facts.ready { "True" } else { "False" };
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": facts.key.1,
-            "namespace": facts.key.0,
-            "uid": facts.uid,
-            "annotations": annotations,
-            "creationTimestamp": timestamp(facts.created),
-        },
-        "spec": {"nodeName": facts.node},
-        "status": {
-            "phase": facts.phase.name(),
-            "hostIP": facts.node_ip,
-            "podIP": facts.ips.first(),
-            "podIPs": facts.ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
-            "conditions": [{"type": "Ready", "status": ready}],
-        },
-    })
+    object["status"] = json!({
+        "phase": facts.phase.name(),
+        "hostIP": facts.node_ip,
+        "podIP": facts.ips.first(),
+        "podIPs": facts.ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
+        "conditions": [{"type": "Ready", "status": ready}],
+    });
+    if facts.deleted.is_none()
+        && let Some(metadata) = object["metadata"].as_object_mut()
+    {
+        metadata.remove("deletionTimestamp");
+    }
+    Ok(object)
 }
 
 /// A ztunnel as the Pod it would be: the control plane looks there for who runs on which node.
@@ -71,18 +84,18 @@ pub(crate) fn ztunnel(name: &str, uid: &str, node: &str, node_ip: IpAddr) -> Val
     })
 }
 
-/// A Service's addresses.
-pub(crate) fn service(key: &Key, ips: &[IpAddr]) -> Value {
-    let mut spec = json!({"clusterIP": "None"});
+/// The whole Service with its addresses: it is there for as long as nodes translate them.
+///
+/// # Errors
+/// None in practice: it was read from YAML.
+pub(crate) fn service(service: &Service, ips: &[IpAddr]) -> Result<Value> {
+    let mut object = serde_json::to_value(service)?;
+    object["spec"]["clusterIP"] = "None".into();
     if let Some(first) = ips.first() {
-        spec = json!({"clusterIP": first, "clusterIPs": ips});
+        object["spec"]["clusterIP"] = first.to_string().into();
+        object["spec"]["clusterIPs"] = json!(ips);
     }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": key.1, "namespace": key.0},
-        "spec": spec,
-    })
+    Ok(object)
 }
 
 /// A Node.
@@ -145,25 +158,102 @@ mod tests {
         }
     }
 
+    /// What happens to a pod, and the object that the control plane reads of it.
     #[test]
-    fn the_overlay_is_yaml() {
-        let key = ("shop".to_owned(), "web".to_owned());
+    fn the_object_is_the_whole_pod_as_it_lives() {
+        let written: Pod = serde_saphyr::from_str(
+            "{metadata: {name: web, namespace: shop, labels: {app: web}, annotations: {mine: kept, \
+             ambient.istio.io/redirection: enabled}}, spec: {serviceAccountName: cart, containers: [{name: c}]}}",
+        )
+        .unwrap();
         let ips = ["10.244.1.2".parse().unwrap()];
-        let object = pod(&PodFacts {
-            key: &key,
+        let facts = |phase, ready, redirection, deleted| PodFacts {
+            pod: &written,
             uid: "u",
             node: "node1",
             node_ip: "172.30.0.11".parse().unwrap(),
             ips: &ips,
-            phase: Phase::Running,
-            ready: true,
-            redirection: Some(Redirection::Enabled),
+            phase,
+            ready,
+            redirection,
             created: UNIX_EPOCH,
-        });
-        let text = yaml(&[object, service(&key, &[])]).unwrap();
-        let back: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        assert_eq!(back[0]["metadata"]["annotations"]["ambient.istio.io/redirection"], "enabled");
-        assert_eq!(back[0]["status"]["podIPs"][0]["ip"], "10.244.1.2");
-        assert_eq!(back[1]["spec"]["clusterIP"], "None");
+            deleted,
+        };
+        let web: Service =
+            serde_saphyr::from_str("{metadata: {name: s, namespace: shop}, spec: {ports: [{port: 80}]}}").unwrap();
+        let text = |facts: &PodFacts<'_>| yaml(&[pod(facts).unwrap(), service(&web, &[]).unwrap()]).unwrap();
+        let one = |facts: PodFacts<'_>| {
+            let back: Vec<Value> = serde_saphyr::from_multiple(&text(&facts)).unwrap();
+            let spec = &back[1]["spec"];
+            assert_eq!((&spec["clusterIP"], &spec["ports"][0]["port"]), (&json!("None"), &json!(80)));
+            back[0].clone()
+        };
+        let end = Some(UNIX_EPOCH + Duration::from_secs(60));
+        for (name, facts, phase, redirection, ready, deleted) in [
+            ("starting", facts(Phase::Pending, false, None, None), "Pending", json!(null), "False", json!(null)),
+            (
+                "joining",
+                facts(Phase::Pending, false, Some(Redirection::Joining), None),
+                "Pending",
+                json!("enabled"),
+                "False",
+                json!(null),
+            ),
+            (
+                "ready",
+                facts(Phase::Running, true, Some(Redirection::Enabled), None),
+                "Running",
+                json!("enabled"),
+                "True",
+                json!(null),
+            ),
+            // Ending, it is what it was: its identity, its address, its tunnels.
+            (
+                "ending",
+                facts(Phase::Running, true, Some(Redirection::Enabled), end),
+                "Running",
+                json!("enabled"),
+                "True",
+                json!("1970-01-01T00:01:00Z"),
+            ),
+            (
+                "leaving",
+                facts(Phase::Running, true, Some(Redirection::Leaving), None),
+                "Running",
+                json!(null),
+                "True",
+                json!(null),
+            ),
+            (
+                "ended",
+                facts(Phase::Succeeded, false, None, end),
+                "Succeeded",
+                json!(null),
+                "False",
+                json!("1970-01-01T00:01:00Z"),
+            ),
+        ] {
+            let pod = one(facts);
+            assert_eq!(pod["kind"], "Pod", "{name}");
+            let metadata = &pod["metadata"];
+            assert_eq!(
+                (&metadata["name"], &metadata["uid"], &metadata["labels"]["app"]),
+                (&json!("web"), &json!("u"), &json!("web"))
+            );
+            assert_eq!(metadata["annotations"]["mine"], "kept", "{name}");
+            assert_eq!(metadata["annotations"][labels::REDIRECTION], redirection, "{name}");
+            assert_eq!(metadata["deletionTimestamp"], deleted, "{name}");
+            assert_eq!(
+                (&pod["spec"]["nodeName"], &pod["spec"]["serviceAccountName"]),
+                (&json!("node1"), &json!("cart"))
+            );
+            let status = &pod["status"];
+            assert_eq!(
+                (&status["phase"], &status["conditions"][0]["status"]),
+                (&json!(phase), &json!(ready)),
+                "{name}"
+            );
+            assert_eq!(status["podIPs"][0]["ip"], "10.244.1.2");
+        }
     }
 }

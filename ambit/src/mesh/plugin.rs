@@ -1,6 +1,6 @@
 //! How a new pod is announced to its node's agent, as a CNI plugin would.
 use node_agent::cni::{AddRequest, IpConfig, IpNet};
-use node_agent::plugin_client;
+use node_agent::plugin_client::{self, CmdAddError};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -19,7 +19,12 @@ impl Admission {
         match self {
             Admission::Free => Ok(()),
             Admission::Ask { socket, request } => {
-                plugin_client::cmd_add(socket, request).await.map_err(|e| format!("not in the mesh yet: {e}"))
+                let asked = plugin_client::cmd_add(socket, request).await;
+                asked.map_err(|error| match error {
+                    // How it was asked is of no interest to people.
+                    CmdAddError::Refused { reason, .. } => format!("not in the mesh yet: {reason}"),
+                    error => format!("not in the mesh yet: {error}"),
+                })
             }
         }
     }

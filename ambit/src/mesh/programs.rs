@@ -208,6 +208,7 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
             ("STATE_DIR", path(&run.istiod())),
             ("LISTEN_ADDRESS", format!("{}:{ISTIOD_PORT}", addressing::FABRIC_V4)),
             ("STATUS_FILE", path(&run.istiod_status())),
+            ("ACKNOWLEDGED_FILE", path(&run.acknowledged())),
             ("TOKEN_PUBLIC_KEY", path(&run.token_issuer())),
             ("TOKEN_ISSUER", token::ISSUER.to_owned()),
         ]

@@ -40,6 +40,8 @@ pub struct Folder {
     /// What `rescan` last reported as being there.
     objects: BTreeMap<Key, Object>,
     errors: Vec<ParseError>,
+    /// Those of the user's files, as of the last look at them.
+    base_errors: Vec<ParseError>,
     skipped: Vec<Skipped>,
 }
 
@@ -87,19 +89,23 @@ impl Folder {
         Self { base: layer(roots), overlay: layer(overlay.into_iter().collect()), ..Self::default() }
     }
 
-    /// Every directory and file that was asked for.
-    pub fn roots(&self) -> impl Iterator<Item = &Path> {
-        self.base.roots.iter().chain(&self.overlay.roots).map(PathBuf::as_path)
-    }
-
     /// Looks at all files again, reads the ones that changed, and says what that changes.
     pub fn rescan(&mut self) -> Report {
-        let mut errors = Vec::new();
-        self.base.rescan(&mut errors);
+        self.base_errors.clear();
+        self.base.rescan(&mut self.base_errors);
+        self.rescan_overlay()
+    }
+
+    /// The same for the overlay alone: somebody may just be writing the user's files, and they are not to be read half
+    /// written.
+    pub fn rescan_overlay(&mut self) -> Report {
+        let mut errors = self.base_errors.clone();
         self.overlay.rescan(&mut errors);
         let base = self.base.objects(&mut errors);
-        let overlay = self.overlay.objects(&mut errors);
-        let objects = overlay::merge(base, &overlay);
+        let objects = match self.overlay.roots.is_empty() {
+            true => base,
+            false => overlay::merge(base, &self.overlay.objects(&mut errors)),
+        };
         let changes = difference(&self.objects, &objects);
         let errors_changed = errors != self.errors;
         self.skipped = self.base.files.values().flat_map(|f| f.skipped.iter().cloned()).collect();

@@ -1,25 +1,26 @@
-//! What the cluster says about the user's objects, laid over them: the status that in Kubernetes the scheduler,
-//! kubelets and controllers would write. Pure.
+//! What the cluster says about the user's objects, laid over them: what in Kubernetes the scheduler, kubelets and
+//! controllers would write. Pure.
 //!
-//! An overlay object without a base is left out, because the user has deleted it; except Nodes and the ztunnel pods
-//! themselves, which users do not write.
+//! Pods are the cluster's altogether: under an overlay they are those of the overlay and no others. A Pod that the user
+//! has just written does not run yet, and one whose document is gone stays, with `deletionTimestamp`, until its program
+//! has ended. A Service that the user has deleted stays for as long as the overlay has it: while nodes translate its
+//! address, proxies must know it, or they would take it for one outside of the mesh. Of other kinds an overlay object
+//! without a base is left out, because the user has deleted it; except Nodes, which users need not write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 
-use crate::resources::{Key, Object};
-
-/// Where ztunnel's own pods live.
-const SYSTEM_NAMESPACE: &str = "istio-system";
+use crate::resources::{Key, Kind, Object};
 
 /// Lays `overlay` over `base`.
 pub fn merge(mut base: BTreeMap<Key, Object>, overlay: &BTreeMap<Key, Object>) -> BTreeMap<Key, Object> {
+    base.retain(|key, _| key.kind != Kind::Pod);
     for (key, over) in overlay {
         match base.get_mut(key) {
             Some(object) => lay_over(object, over),
-            None if stands_alone(over) => {
+            None if matches!(over, Object::Node(_) | Object::Pod(_) | Object::Service(_)) => {
                 base.insert(key.clone(), over.clone());
             }
             None => {}
@@ -28,38 +29,11 @@ pub fn merge(mut base: BTreeMap<Key, Object>, overlay: &BTreeMap<Key, Object>) -
     base
 }
 
-fn stands_alone(object: &Object) -> bool {
-    match object {
-        Object::Node(_) => true,
-        Object::Pod(pod) => {
-            pod.metadata.namespace.as_deref() == Some(SYSTEM_NAMESPACE)
-                && pod.metadata.labels.as_ref().and_then(|l| l.get("app")).is_some_and(|app| app == "ztunnel")
-        }
-        _ => false,
-    }
-}
-
 fn lay_over(object: &mut Object, over: &Object) {
     match (object, over) {
-        (Object::Pod(base), Object::Pod(over)) => pod(Arc::make_mut(base), over),
         (Object::Service(base), Object::Service(over)) => service(Arc::make_mut(base), over),
         (Object::Node(base), Object::Node(over)) => node(Arc::make_mut(base), over),
         _ => {}
-    }
-}
-
-fn pod(base: &mut Pod, over: &Pod) {
-    let (metadata, from) = (&mut base.metadata, &over.metadata);
-    if let Some(annotations) = &from.annotations {
-        metadata.annotations.get_or_insert_default().extend(annotations.clone());
-    }
-    metadata.uid = from.uid.clone().or(metadata.uid.take());
-    metadata.deletion_timestamp = from.deletion_timestamp.clone().or(metadata.deletion_timestamp.take());
-    if let Some(node) = over.spec.as_ref().and_then(|s| s.node_name.clone()) {
-        base.spec.get_or_insert_default().node_name = Some(node);
-    }
-    if over.status.is_some() {
-        base.status = over.status.clone();
     }
 }
 

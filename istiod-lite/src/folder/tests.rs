@@ -203,35 +203,44 @@ fn the_overlay_adds_what_the_cluster_knows() {
     let at = |name: &str| directory.path().join(name);
     fs::create_dir(at("user")).unwrap();
     fs::create_dir(at("overlay")).unwrap();
-    fs::write(
-        at("user/pod.yaml"),
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, labels: {app: a}, annotations: {mine: kept}}\n\
-         spec: {serviceAccountName: cart, containers: [{name: c, resources: {limits: {cpu: 1, memory: 64Mi}}}]}\n",
-    )
-    .unwrap();
+    let pod = |name: &str, more: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop{more}}}\nspec: {{containers: []}}\n"
+        )
+    };
+    let user = |name: &str| pod(name, ", labels: {from: user}");
+    let runs = |name: &str| pod(name, ", labels: {from: cluster}, uid: u1");
+    let service = |spec: &str| {
+        format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n")
+    };
+    fs::write(at("user/pod.yaml"), user("a") + &user("new") + &service("{ports: [{port: 80}]}")).unwrap();
+    let ending = pod("ending", ", deletionTimestamp: \"2026-11-24T00:00:00Z\"");
     fs::write(
         at("overlay/status.yaml"),
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop, uid: u1, annotations: {ambient.istio.io/redirection: enabled}}\n\
-         spec: {nodeName: n1, containers: []}\nstatus: {phase: Running, podIPs: [{ip: 10.244.1.2}]}\n---\n\
-         apiVersion: v1\nkind: Pod\nmetadata: {name: gone, namespace: shop}\nspec: {containers: []}\n---\n\
-         apiVersion: v1\nkind: Pod\nmetadata: {name: ztunnel-n1, namespace: istio-system, labels: {app: ztunnel}}\nspec: {containers: []}\n---\n\
-         apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n",
+        runs("a")
+            + &ending
+            + &service("{clusterIP: 10.96.0.1}")
+            + &service("{}").replace("web", "gone")
+            + "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\n",
     )
     .unwrap();
     let mut folder = Folder::new(vec![at("user")], Some(at("overlay")));
     folder.rescan();
     assert_eq!(folder.errors(), []);
-    let keys: Vec<_> = folder.objects().keys().map(ToString::to_string).collect();
-    assert_eq!(keys, ["Node n1", "Pod istio-system/ztunnel-n1", "Pod shop/a"]);
+    let keys = |folder: &Folder| folder.objects().keys().map(ToString::to_string).collect::<Vec<_>>();
+    // What was just written does not run yet; what was taken away ends; a service is there while it is translated.
+    assert_eq!(keys(&folder), ["Node n1", "Pod shop/a", "Pod shop/ending", "Service shop/gone", "Service shop/web"]);
     let Object::Pod(pod) = &folder.objects()[&Key::new(Kind::Pod, Some("shop"), "a")] else { panic!() };
-    let annotations = pod.metadata.annotations.as_ref().unwrap();
-    assert_eq!(
-        (annotations["mine"].as_str(), annotations["ambient.istio.io/redirection"].as_str()),
-        ("kept", "enabled")
-    );
-    assert_eq!(pod.metadata.uid.as_deref(), Some("u1"));
-    let spec = pod.spec.as_ref().unwrap();
-    assert_eq!((spec.node_name.as_deref(), spec.service_account_name.as_deref()), (Some("n1"), Some("cart")));
-    assert_eq!(spec.containers.len(), 1);
-    assert_eq!(pod.status.as_ref().unwrap().pod_ips.as_ref().unwrap()[0].ip, "10.244.1.2");
+    assert_eq!(pod.metadata.labels.as_ref().unwrap()["from"], "cluster", "as it runs, not as it is written");
+    let Object::Service(web) = &folder.objects()[&Key::new(Kind::Service, Some("shop"), "web")] else { panic!() };
+    let spec = web.spec.as_ref().unwrap();
+    assert_eq!((spec.cluster_ip.as_deref(), spec.ports.as_ref().unwrap().len()), (Some("10.96.0.1"), 1));
+
+    // What the machinery says is read by itself; what the user is just writing is not.
+    fs::write(at("user/pod.yaml"), "").unwrap();
+    fs::write(at("overlay/status.yaml"), runs("a")).unwrap();
+    folder.rescan_overlay();
+    assert_eq!(keys(&folder), ["Pod shop/a", "Service shop/web"]);
+    folder.rescan();
+    assert_eq!(keys(&folder), ["Pod shop/a"]);
 }

@@ -7,24 +7,41 @@ use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Editors and `kubectl`-like tools write in several steps: wait for this much quiet.
-const QUIET: Duration = Duration::from_millis(50);
-/// Under a steady stream of events, look at least this often.
-const AT_MOST: Duration = Duration::from_millis(500);
+/// How long it must have been quiet; and how often to look at least, under a steady stream of events.
+#[derive(Clone, Copy)]
+struct Patience {
+    quiet: Duration,
+    at_most: Duration,
+}
+
+/// Editors and `kubectl`-like tools write in several steps.
+const EDITORS: Patience = Patience { quiet: Duration::from_millis(50), at_most: Duration::from_millis(500) };
+/// A machine replaces whole files, one after the other, and pods wait for what follows.
+const MACHINERY: Patience = Patience { quiet: Duration::from_millis(3), at_most: Duration::from_millis(20) };
 /// For what the kernel does not tell: network file systems, limits on watches, targets of links elsewhere.
 const RESCAN: Duration = Duration::from_secs(5);
 
 /// Tells when something may have changed below some paths.
 pub struct Watch {
     events: watch::Receiver<u64>,
+    patience: Patience,
     /// Kept for its events; `None` when the kernel refused.
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
 impl Watch {
-    /// Watches directories (with everything below) or single files. Never fails: what cannot be watched is looked at
-    /// every five seconds, and the log says so.
-    pub fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+    /// Watches directories (with everything below) or single files that people write. Never fails: what cannot be
+    /// watched is looked at every five seconds, and the log says so.
+    pub fn edits<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        Self::new(paths, EDITORS)
+    }
+
+    /// The same for what programs write.
+    pub fn machinery<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        Self::new(paths, MACHINERY)
+    }
+
+    fn new<'a>(paths: impl IntoIterator<Item = &'a Path>, patience: Patience) -> Self {
         let (sender, events) = watch::channel(0);
         let handler = move |event: notify::Result<notify::Event>| {
             // Reading the files is an event too, on some systems; answering it would never end.
@@ -36,7 +53,7 @@ impl Watch {
             Ok(watcher) => watcher,
             Err(error) => {
                 tracing::warn!(%error, "cannot watch folders; looking every {RESCAN:?} instead");
-                return Self { events, _watcher: None };
+                return Self { events, patience, _watcher: None };
             }
         };
         for path in paths {
@@ -46,7 +63,7 @@ impl Watch {
                 tracing::warn!(path = %path.display(), %error, "cannot watch; looking every {RESCAN:?} instead");
             }
         }
-        Self { events, _watcher: Some(watcher) }
+        Self { events, patience, _watcher: Some(watcher) }
     }
 
     /// Returns when it is time to look.
@@ -59,8 +76,10 @@ impl Watch {
             // No watcher: the rescan above is all there is.
             return sleep(RESCAN).await;
         }
-        let latest = Instant::now() + AT_MOST;
-        while let Ok(Ok(())) = timeout_at(latest.min(Instant::now() + QUIET), self.events.changed()).await {}
+        let latest = Instant::now() + self.patience.at_most;
+        while let Ok(Ok(())) = timeout_at(latest.min(Instant::now() + self.patience.quiet), self.events.changed()).await
+        {
+        }
     }
 }
 
@@ -81,7 +100,7 @@ mod tests {
     async fn writes_renames_and_link_swaps_are_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let mut watch = Watch::new([directory.path()]);
+        let mut watch = Watch::edits([directory.path()]);
         let steps: [(&str, &dyn Fn()); 4] = [
             ("a new file", &|| std::fs::write(at("a.yaml"), "a").unwrap()),
             ("a file renamed over it", &|| {

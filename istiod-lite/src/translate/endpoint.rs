@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::workload::{Locality, Workload};
 
+use super::life::{self, Stage};
 use super::{Context, ports, service, workload};
 use crate::cluster::Cluster;
 
@@ -86,7 +87,7 @@ impl<'a> Slices<'a> {
 
 fn pods_by_address_in(cluster: &Cluster) -> HashMap<IpAddr, &NamespacedName> {
     let own_address = |pod: &Pod| pod.spec.as_ref().is_none_or(|s| s.host_network != Some(true));
-    let pods = cluster.pods().filter(|(_, pod)| own_address(pod) && !workload::is_over(pod));
+    let pods = cluster.pods().filter(|(_, pod)| own_address(pod) && life::stage(pod) != Stage::Ended);
     pods.flat_map(|(key, pod)| {
         let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
         ips.filter_map(move |ip| Some((canonical_ip(ip.ip.parse().ok()?), key)))

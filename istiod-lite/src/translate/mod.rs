@@ -2,6 +2,7 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
+//! | `life` | Pod | where it is in its life |
 //! | `workload` | Pod | Workload |
 //! | `endpoint` | EndpointSlice | Workload, for endpoints that are no pods; what slices say about pods |
 //! | `service` | Service | Service |
@@ -14,6 +15,7 @@
 
 pub mod condition;
 mod endpoint;
+mod life;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;

@@ -1,27 +1,26 @@
 //! Pod → Workload.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus, Service as KubernetesService, ServicePort};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Service as KubernetesService, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mesh_model::address::{NamespacedName, canonical_ip};
+use mesh_model::address::NamespacedName;
 use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
+use super::life::{self, Stage};
 use super::{Context, ports, service};
 
 /// `None` for a pod that has ended or has no address yet.
 pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
-    let (default_spec, default_status) = (PodSpec::default(), PodStatus::default());
-    let spec = pod.spec.as_ref().unwrap_or(&default_spec);
-    let status = pod.status.as_ref().unwrap_or(&default_status);
-    let addresses = addresses(status);
-    if is_over(pod) || addresses.is_empty() {
+    let stage = life::stage(pod);
+    if matches!(stage, Stage::Pending | Stage::Ended) {
         return None;
     }
+    let default_spec = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&default_spec);
     let metadata = &pod.metadata;
     let (name, namespace) = (metadata.name.as_deref().unwrap_or(""), namespace(pod));
     let workload_name = workload_name(metadata);
@@ -30,7 +29,7 @@ pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
     Some(Workload {
         name: name.into(),
         namespace: namespace.into(),
-        addresses,
+        addresses: life::addresses(pod),
         network: context.network.clone(),
         tunnel: if native_tunnel || is_captured(metadata) { Tunnel::Hbone } else { Tunnel::None },
         native_tunnel,
@@ -47,18 +46,13 @@ pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         workload_type: WorkloadType::Pod,
         workload_name: workload_name.into(),
         authorization_policies: authorization_policies(metadata, namespace, context),
-        healthy: is_ready(metadata, status),
+        healthy: stage == Stage::Ready,
         cluster: context.mesh.cluster_id.clone(),
         services: services(pod, namespace, context),
         locality: locality(node, context),
         host_network: spec.host_network == Some(true),
         ..Workload::empty(format!("{}//Pod/{namespace}/{name}", context.mesh.cluster_id))
     })
-}
-
-/// The pod has ended: it will never serve again, and its address may soon be another's.
-pub(crate) fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 /// Its namespace, `default` when it says none.
@@ -72,23 +66,9 @@ pub(crate) fn service_account(pod: &Pod) -> &str {
     account.filter(|a| !a.is_empty()).unwrap_or(DEFAULT_SERVICE_ACCOUNT)
 }
 
-fn addresses(status: &PodStatus) -> Vec<IpAddr> {
-    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut addresses: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).map(canonical_ip).collect();
-    if addresses.is_empty() {
-        addresses.extend(status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()).map(canonical_ip));
-    }
-    addresses
-}
-
 fn is_captured(metadata: &ObjectMeta) -> bool {
     let state = metadata.annotations.as_ref().and_then(|a| a.get(labels::REDIRECTION));
     state.is_some_and(|state| state == labels::REDIRECTION_ENABLED)
-}
-
-fn is_ready(metadata: &ObjectMeta, status: &PodStatus) -> bool {
-    let mut conditions = status.conditions.iter().flatten();
-    metadata.deletion_timestamp.is_none() && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {

@@ -46,8 +46,18 @@ pub enum ApplyError {
     Netns(#[from] netns::NetnsError),
 }
 
-/// Puts the rules of these settings in place of whatever rules of ours there are.
+/// Puts the rules of these settings in place of whatever rules of ours there are: from now on the pod is captured.
 pub async fn install(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
+    put(netns, &rules::rules(settings)).await
+}
+
+/// Puts the rules in place by which ztunnel serves the pod, and none that redirect: in place of whatever rules of ours
+/// there are, so a captured pod is captured no more.
+pub async fn install_serving(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
+    put(netns, &rules::serving_rules(settings)).await
+}
+
+async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule]) -> Result<(), ApplyError> {
     // Routing first: it does nothing until a packet is marked.
     let routing = connect_routing(netns)?;
     for family in families(netns)? {
@@ -55,12 +65,11 @@ pub async fn install(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), A
         add_route(&routing, family).await?;
     }
     let filter = connect_filter(netns)?;
-    let wanted = rules::rules(settings);
     let mut transaction = delete_tables(filter.transaction());
-    for table in rules::tables(&wanted) {
+    for table in rules::tables(wanted) {
         transaction = transaction.add_table(table.name(), lower::FAMILY);
         for hook in Hook::ALL {
-            transaction = add_chain(transaction, &wanted, table, hook)
+            transaction = add_chain(transaction, wanted, table, hook)
                 .map_err(|error| filter_error("build the redirection rules")(error))?;
         }
     }
@@ -81,6 +90,14 @@ pub async fn remove(netns: BorrowedFd<'_>) -> Result<(), ApplyError> {
         .map_err(routing_error("remove the local route"))?;
     }
     Ok(())
+}
+
+/// Whether any rules of ours redirect.
+pub async fn redirects(netns: BorrowedFd<'_>) -> Result<bool, ApplyError> {
+    match connect_filter(netns)?.list_chains_in(Table::Nat.name(), lower::FAMILY).await {
+        Err(error) if error.is_not_found() => Ok(false),
+        chains => Ok(!chains.map_err(filter_error("list chains"))?.is_empty()),
+    }
 }
 
 /// What of the rules of these settings is not in place, one line each; empty when the pod is captured as it should be.

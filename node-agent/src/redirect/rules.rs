@@ -196,7 +196,13 @@ pub struct Rule {
     pub action: Action,
 }
 
-/// The rules of a pod, in the order in which each chain holds them.
+/// The rules that ztunnel needs to serve a pod, and that redirect nothing: what it sends to the application from a
+/// foreign address comes back to it. They are the whole set's, without the tables that capture.
+pub fn serving_rules(settings: &Settings) -> Vec<Rule> {
+    rules(settings).into_iter().filter(|rule| rule.table == Table::Mangle).collect()
+}
+
+/// The rules of a pod that is captured, in the order in which each chain holds them.
 pub fn rules(settings: &Settings) -> Vec<Rule> {
     use Action::{Accept, Redirect, RestoreMark, Return, SetConnectionMark, Zone};
     use End::{Destination, Source};

@@ -44,6 +44,25 @@ table inet istio-ambient-mangle {
     );
 }
 
+/// What joins is served before it is redirected; nothing in here may redirect, or a stranger's connection would end.
+#[test]
+fn to_be_served_takes_marks_alone() {
+    for settings in [plain(), Settings { dns_capture: true, outbound_interfaces: vec!["tap0".into()], ..plain() }] {
+        assert_eq!(
+            to_text(&serving_rules(&settings)),
+            "table inet istio-ambient-mangle {
+\tchain istio-prerouting {
+\t\tmeta mark & 0x00000fff == 0x00000539 counter ct mark set ct mark & 0xfffff111 | 0x00000111
+\t}
+\tchain istio-output {
+\t\tct mark & 0x00000fff == 0x00000111 counter meta mark set ct mark
+\t}
+}
+"
+        );
+    }
+}
+
 #[test]
 fn without_ipv6_no_rule_names_an_ipv6_address() {
     let text = to_text(&rules(&Settings { ipv6: false, ..plain() }));

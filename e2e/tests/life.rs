@@ -1,0 +1,222 @@
+//! A pod's life, from its first packet to its last: between two pods of the mesh nothing is ever readable on the wire,
+//! and what status says of a pod holds from the moment that it says so.
+//!
+//! The wire between the nodes is captured from before the pods are there until after they are gone; a capture that saw
+//! no tunnels, or lost packets, does not pass.
+//!
+//! Seen red, each, with the build of before: the control plane followed the folder and not the pod, pods were redirected
+//! before anybody knew that they take tunnels, and status did not ask what proxies know.
+use anyhow::{Context, Result, bail, ensure};
+use e2e::Mesh;
+use e2e::command::ambit;
+use e2e::harness::{Suite, need_program};
+use e2e::until::until;
+use e2e::yaml::{Pod, all, namespace, service};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
+const QUESTION: &str = "a-secret-question";
+const ANSWER: &str = "a-secret-answer";
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("life::an_ending_pod_calls_and_answers_to_its_end_and_never_in_the_clear", ends);
+    suite.trial("life::what_starts_is_never_in_the_clear_and_serves_when_it_says_so", starts);
+    suite.trial("life::what_joins_under_traffic_is_not_in_the_clear_once_it_says_so", joins);
+}
+
+/// Answers on port 8080, and on SIGTERM goes on for six seconds, in which it asks twice a second.
+const SLOW_TO_END: &str = r#"
+import http.server, signal, sys, threading, time, urllib.request
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"a-secret-answer")
+    def log_message(self, *args):
+        pass
+def end(*_):
+    print("told to end", flush=True)
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen("http://other.shop:80/a-secret-question", timeout=3) as got:
+                print("called and heard", got.read().decode().strip(), flush=True)
+        except Exception as error:
+            print("CALL FAILED", error, flush=True)
+        time.sleep(0.5)
+    sys.exit(0)
+server = http.server.ThreadingHTTPServer(("", 8080), Answer)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+signal.signal(signal.SIGTERM, end)
+while True:
+    signal.pause()
+"#;
+
+/// Only the ending pod may ask: it does so as itself.
+const ONLY_THE_ENDING: &str = "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: door, namespace: shop}
+spec:
+  selector: {matchLabels: {app: other}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/ending]}}]}]
+";
+
+fn ends() -> Result<()> {
+    need_program("python3")?;
+    let mesh = Mesh::up(&all(&[
+        namespace("shop", true),
+        Pod::new("shop", "client", "node1").yaml(),
+        Pod::new("shop", "other", "node1").http(8080, ANSWER).yaml(),
+        service("shop", "other", "other", 80, 8080),
+        service("shop", "ending", "ending", 80, 8080),
+        ONLY_THE_ENDING.to_owned(),
+    ]))?;
+    mesh.apply(
+        "ending.yaml",
+        &Pod::new("shop", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml(),
+    )?;
+    ending(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+fn ending(mesh: &Mesh) -> Result<()> {
+    mesh.pod_ready("shop/ending", true)?;
+    let url = format!("http://{}:8080/{QUESTION}", mesh.ip("shop/ending", false)?);
+    ensure!(mesh.get("shop/client", "http://ending/")? == ANSWER);
+    let capture = mesh.capture(&[QUESTION, ANSWER])?;
+    mesh.remove("ending.yaml")?;
+    mesh.log_line("shop/ending", &["told to end"])?;
+    let heard = || -> Result<usize> { Ok(mesh.log("shop/ending")?.matches("called and heard").count()) };
+    // It is called for as long as it calls.
+    let mut answered = 0;
+    until("it has called eight times", || {
+        ensure!(mesh.get("shop/client", &url).context("the ending pod is asked")? == ANSWER);
+        answered += 1;
+        ensure!(mesh.pod("shop/ending")?.leaving, "it says that it is ending");
+        ensure!(heard()? >= 8, "not yet");
+        Ok(())
+    })?;
+    ensure!(answered >= 8, "answered only {answered} times");
+    // Through its Service nobody is sent there any more.
+    ensure!(mesh.get("shop/client", "http://ending/").is_err(), "a pod that ends is not ready");
+    mesh.pod_gone("shop/ending")?;
+    let log = mesh.log("shop/ending")?;
+    ensure!(!log.contains("CALL FAILED"), "{log}");
+    let seen = capture.finish()?;
+    ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
+    ensure!(seen.count(QUESTION) == 0 && seen.count(ANSWER) == 0, "in the clear: {seen:?}");
+    Ok(())
+}
+
+/// Asks an address and a service as fast as it can; failures are others' business.
+const IMPATIENT: &str = r#"
+import socket, urllib.request
+listener = socket.create_server(("", 9999))
+while True:
+    for to in ("10.244.2.77:8080", "server.shop:80"):
+        try:
+            urllib.request.urlopen("http://%s/a-secret-question" % to, timeout=3).read()
+        except Exception:
+            pass
+"#;
+
+/// Is there already when it is told to ask: starting a program takes longer than what is looked for.
+const PREPARED: &str = r#"
+import sys, urllib.request
+print("prepared", flush=True)
+sys.stdin.readline()
+print(urllib.request.urlopen("http://server/", timeout=3).read().decode())
+"#;
+
+fn starts() -> Result<()> {
+    need_program("python3")?;
+    let mesh = Mesh::up(&all(&[
+        namespace("shop", true),
+        Pod::new("shop", "impatient", "node1").serves(9999, &["python3", "-c", IMPATIENT]).quick_end().yaml(),
+        Pod::new("shop", "client", "node1").yaml(),
+        service("shop", "server", "server", 80, 8080),
+    ]))?;
+    starting(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+fn starting(mesh: &Mesh) -> Result<()> {
+    const ROUNDS: usize = 8;
+    mesh.pod_ready("shop/impatient", true)?;
+    let server = Pod::new("shop", "server", "node2").http(8080, ANSWER).ip("10.244.2.77").quick_end().yaml();
+    let capture = mesh.capture(&[QUESTION, ANSWER])?;
+    for round in 0..ROUNDS {
+        let mut exec = ambit();
+        exec.args(["exec", "--name", mesh.name(), "shop/client", "--", "python3", "-c", PREPARED]);
+        let mut asker = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (Some(mut tell), Some(said)) = (asker.stdin.take(), asker.stdout.take()) else { bail!("no pipes") };
+        let mut said = BufReader::new(said).lines();
+        ensure!(said.next().context("it did not start")?? == "prepared");
+        mesh.apply("server.yaml", &server)?;
+        mesh.pod_ready("shop/server", true)?;
+        // The first request is answered.
+        writeln!(tell)?;
+        let answer = said.next().transpose()?;
+        asker.wait()?;
+        ensure!(answer.as_deref() == Some(ANSWER), "round {round}: {answer:?}");
+        mesh.remove("server.yaml")?;
+        mesh.pod_gone("shop/server")?;
+    }
+    let seen = capture.finish()?;
+    ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
+    ensure!(seen.count(QUESTION) == 0 && seen.count(ANSWER) == 0, "in the clear: {seen:?}");
+    Ok(())
+}
+
+const STRICT: &str = "---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: plain}
+spec: {mtls: {mode: STRICT}}
+";
+
+fn joins() -> Result<()> {
+    let mesh = Mesh::up(&all(&[
+        Pod::new("plain", "client", "node1").yaml(),
+        Pod::new("plain", "server", "node2").http(8080, ANSWER).yaml(),
+        service("plain", "server", "server", 80, 8080),
+    ]))?;
+    joining(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+fn joining(mesh: &Mesh) -> Result<()> {
+    const ROUNDS: usize = 4;
+    let url = format!("http://{}:8080/", mesh.ip("plain/server", false)?);
+    let in_or_out = |ambient: bool| -> Result<()> {
+        mesh.apply("plain.yaml", &namespace("plain", ambient))?;
+        for pod in ["plain/client", "plain/server"] {
+            mesh.pod_ready(pod, ambient)?;
+        }
+        Ok(())
+    };
+    for round in 0..ROUNDS {
+        in_or_out(false)?;
+        let strict = round % 2 == 1;
+        if strict {
+            mesh.apply("strict.yaml", STRICT)?;
+        }
+        let capture = mesh.capture(&[QUESTION])?;
+        let traffic = mesh.traffic("plain/client", "server:80", &["--every", "2"])?;
+        in_or_out(true)?;
+        // Nobody waits for anything: what status says holds.
+        for _ in 0..3 {
+            let answer = mesh.get("plain/client", &format!("{url}{QUESTION}"));
+            ensure!(answer.with_context(|| format!("round {round}, strict: {strict}"))? == ANSWER);
+        }
+        let tally = traffic.finish()?;
+        let seen = capture.finish()?;
+        ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
+        ensure!(seen.count(QUESTION) == 0, "round {round}: in the clear after status said `yes`: {seen:?}");
+        if strict {
+            // A server that has joined before its client owes that nothing.
+            mesh.remove("strict.yaml")?;
+        } else {
+            tally.flawless(20)?;
+        }
+    }
+    Ok(())
+}
