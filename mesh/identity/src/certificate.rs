@@ -42,8 +42,16 @@ pub enum InvalidCertificate {
     Identity {
         /// Who was asked for.
         asked: SpiffeId,
-        /// Who it is for; `nobody` when it has no SPIFFE id.
-        presented: String,
+        /// Who it is for.
+        presented: SpiffeId,
+    },
+    /// The leaf says of nobody who it is.
+    #[error("asked for {asked}, but the certificate {reason}")]
+    Nobody {
+        /// Who was asked for.
+        asked: SpiffeId,
+        /// What it says instead.
+        reason: NoIdentity,
     },
     /// The leaf does not belong to our key.
     #[error("the certificate does not belong to the key: {0}")]
@@ -102,7 +110,7 @@ impl SigningRequest {
 }
 
 /// The CAs that peers' certificates are checked against.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Roots {
     certificates: Vec<CertificateDer<'static>>,
     store: Arc<RootCertStore>,
@@ -152,7 +160,7 @@ impl WorkloadCertificate {
     /// the last element the root bundle, which may hold several certificates.
     ///
     /// # Errors
-    /// When the leaf's first SPIFFE id is not `id`, the key is another one's, or anything does not parse.
+    /// When the leaf's URI name is not `id` or not the only one, the key is another one's, or anything does not parse.
     pub fn new(id: SpiffeId, key: PrivateKeyDer<'static>, cert_chain: &[String]) -> Result<Self, InvalidCertificate> {
         let (bundle, presented) = match cert_chain.split_last() {
             Some((bundle, presented)) if !presented.is_empty() => (bundle, presented),
@@ -168,12 +176,10 @@ impl WorkloadCertificate {
         let roots = Roots::new(certificates_of(bundle.as_bytes(), presented.len())?)?;
 
         let leaf = parse(&chain[0])?;
-        match spiffe_ids(&leaf).next() {
-            Some(presented) if presented == id => {}
-            presented => {
-                let presented = presented.map_or_else(|| "nobody".into(), |id| id.to_string());
-                return Err(InvalidCertificate::Identity { asked: id, presented });
-            }
+        match spiffe_id(&leaf) {
+            Ok(presented) if presented == id => {}
+            Ok(presented) => return Err(InvalidCertificate::Identity { asked: id, presented }),
+            Err(reason) => return Err(InvalidCertificate::Nobody { asked: id, reason }),
         }
         let serial = leaf.tbs_certificate.serial.to_string();
         let not_before = time(leaf.validity().not_before)?;
@@ -236,12 +242,29 @@ impl fmt::Debug for WorkloadCertificate {
     }
 }
 
-/// The SPIFFE ids among a certificate's URI SANs, in order. URIs that are no SPIFFE id of ours are passed over.
+/// Why a certificate says of nobody who it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoIdentity {
+    /// There is no URI.
+    #[error("has no URI name; a workload's has one, spiffe://<trust domain>/ns/<namespace>/sa/<account>")]
+    None,
+    /// The one URI is no SPIFFE id of a workload.
+    #[error("has the URI name {0:?}; a workload's is spiffe://<trust domain>/ns/<namespace>/sa/<account>")]
+    Other(String),
+    /// Whichever was meant, somebody would take another.
+    #[error("has {0} URI names, and an X.509-SVID has exactly one")]
+    Several(usize),
+    /// Not a certificate, or its names are doubled or broken.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Who a certificate is for: its one URI SAN (SPIFFE X.509-SVID, section 2). Names of other kinds are passed over.
 ///
 /// # Errors
-/// When it is no X.509 certificate.
-pub fn spiffe_ids_of(certificate: &CertificateDer<'_>) -> Result<Vec<SpiffeId>, InvalidCertificate> {
-    Ok(spiffe_ids(&parse(certificate)?).collect())
+/// When it has none, several, or one that is no SPIFFE id of ours.
+pub fn spiffe_id_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, NoIdentity> {
+    spiffe_id(&parse(certificate).map_err(|error| NoIdentity::Unreadable(error.to_string()))?)
 }
 
 pub(crate) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, InvalidCertificate> {
@@ -251,13 +274,21 @@ pub(crate) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certi
     }
 }
 
-fn spiffe_ids(certificate: &X509Certificate<'_>) -> impl Iterator<Item = SpiffeId> {
-    // A SAN extension that is doubled or broken gives no names: nobody is recognised by it.
-    let names = certificate.subject_alternative_name().ok().flatten();
-    names.map(|san| san.value.general_names.clone()).unwrap_or_default().into_iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => uri.parse().ok(),
+/// Most of a name that is not an identity that is said of it.
+const MAX_SAID: usize = 128;
+
+fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, NoIdentity> {
+    let names = certificate.subject_alternative_name().map_err(|error| NoIdentity::Unreadable(error.to_string()))?;
+    let names = names.map(|san| &san.value.general_names[..]).unwrap_or_default();
+    let mut uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
         _ => None,
-    })
+    });
+    match (uris.next(), uris.count()) {
+        (None, _) => Err(NoIdentity::None),
+        (Some(uri), 0) => uri.parse().map_err(|_| NoIdentity::Other(uri.chars().take(MAX_SAID).collect())),
+        (Some(_), more) => Err(NoIdentity::Several(more + 1)),
+    }
 }
 
 fn certificates_of(pem: &[u8], element: usize) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
@@ -323,7 +354,7 @@ mod tests {
         assert!(!certificate.serial().is_empty());
         assert!(!certificate.expired(SystemTime::now()));
         assert!(certificate.expired(certificate.not_after()));
-        assert_eq!(spiffe_ids_of(&certificate.chain()[0]).unwrap(), [asked]);
+        assert_eq!(spiffe_id_of(&certificate.chain()[0]).unwrap(), asked);
         assert!(!format!("{certificate:?}").to_lowercase().contains("key"));
     }
 
@@ -358,16 +389,23 @@ mod tests {
             "asked for spiffe://td/ns/shop/sa/cart, but the certificate is for spiffe://td/ns/shop/sa/other"
         );
 
-        let r = request();
-        let answer = answer_to(&r, &["https://example.org/"]);
-        assert!(
-            matches!(r.complete(&answer), Err(InvalidCertificate::Identity { presented, .. }) if presented == "nobody")
-        );
-
-        // The one asked for must come first: peers will know us by the first.
-        let r = request();
-        let answer = answer_to(&r, &["spiffe://td/ns/shop/sa/other", &asked.to_string()]);
-        assert!(matches!(r.complete(&answer), Err(InvalidCertificate::Identity { .. })));
+        // Exactly one URI name, and that one.
+        let asked_text = asked.to_string();
+        for (names, expected) in [
+            (&[][..], NoIdentity::None),
+            (&["https://example.org/"], NoIdentity::Other("https://example.org/".into())),
+            (&["spiffe://td/ns/shop/sa/other", &asked_text], NoIdentity::Several(2)),
+            (&[&asked_text, "spiffe://td/ns/shop/sa/other"], NoIdentity::Several(2)),
+            (&[&asked_text, &asked_text], NoIdentity::Several(2)),
+            (&["https://example.org/", &asked_text], NoIdentity::Several(2)),
+        ] {
+            let r = request();
+            let answer = answer_to(&r, names);
+            match r.complete(&answer) {
+                Err(InvalidCertificate::Nobody { reason, .. }) => assert_eq!(reason, expected, "{names:?}"),
+                other => panic!("{names:?}: {other:?}"),
+            }
+        }
 
         let answer = answer_to(&request(), &[&asked.to_string()]);
         assert!(matches!(request().complete(&answer), Err(InvalidCertificate::Key(_))));

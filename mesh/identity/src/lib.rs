@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`certificate`] | a key, the request to sign it, and the certificate that came back; SPIFFE ids in certificates |
 //! | [`tls`] | client and server TLS in which both sides prove a SPIFFE id |
+//! | [`shown`] | what of certificates a stranger may show before they are looked at (pure) |
+//! | `chain` | whether a certificate is genuine, in its time, for its use, and not revoked |
 //! | [`mod@describe`] | what a certificate says of itself, for who looks |
 //! | [`revocation`] | certificates taken back before their time |
 //! | [`renewal`] | when to renew, how to back off (pure) |
@@ -19,11 +21,13 @@
 pub mod authority;
 pub mod ca_client;
 pub mod certificate;
+mod chain;
 pub mod channel;
 pub mod describe;
 pub mod renewal;
 pub mod revocation;
 mod schedule;
+pub mod shown;
 pub mod store;
 pub mod tls;
 

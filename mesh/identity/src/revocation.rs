@@ -1,8 +1,9 @@
 //! Certificates that were taken back before their time: the lists of a file (`CRL_PATH`), read again when it changes
 //! (Istio ambient contract, section 4.1).
 //!
-//! A certificate that a list names is refused, and so is what an intermediate named there has signed. A certificate
-//! whose issuer has no list is allowed, and an old list is still used: a CA that is late must not stop the mesh. A file
+//! A certificate that a list names is refused, and so is what an intermediate named there has signed. A list is its
+//! issuer's by name and by key: two issuers of one name have a list each, in any order. A certificate whose issuer has no
+//! list is allowed, and an old list is still used: a CA that is late must not stop the mesh. A file
 //! that cannot be used changes nothing if there was a good one; if there never was, nobody is let in.
 
 use std::fmt;
@@ -14,15 +15,14 @@ use std::time::Duration;
 
 use mesh_model::identity::SpiffeId;
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
-use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder,
-    UnknownStatusPolicy,
-};
 
-use crate::tls::{Chain, Credentials};
+use crate::revocation::list::{Issuer, Link, List};
+use crate::tls::Credentials;
+
+pub(crate) mod list;
 
 /// The most that is read of the file: some 400,000 revoked certificates.
 const MAX_BYTES: u64 = 16 << 20;
@@ -65,34 +65,26 @@ struct Inner {
 /// What is held of the file.
 struct Lists {
     /// `None` until the file was good once.
-    good: Option<Arc<Vec<CertRevocationList<'static>>>>,
+    good: Option<Arc<Vec<List>>>,
     /// Of the last read, good or not: to see whether there is something new.
     content: Option<Vec<u8>>,
 }
 
 /// What a peer has proven itself with: kept with a connection, to be judged again when lists change.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proof(Arc<OnceLock<Proven>>);
-
-/// A peer's certificates, its own first, and what found them good.
-#[derive(Debug)]
-struct Proven {
-    certificates: Vec<CertificateDer<'static>>,
-    by: Arc<Chain>,
-}
+pub(crate) struct Proof(Arc<OnceLock<Vec<Link>>>);
 
 impl Proof {
-    pub(crate) fn set(&self, by: &Arc<Chain>, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
-        let certificates = std::iter::once(leaf).chain(intermediates).map(|c| c.clone().into_owned()).collect();
+    /// Who signed the peer's certificate, and who signed that one's, and so on.
+    pub(crate) fn set(&self, links: Vec<Link>) {
         // A connection has one handshake.
-        let _ = self.0.set(Proven { certificates, by: by.clone() });
+        let _ = self.0.set(links);
     }
 
     /// Whether it would be refused now because it is revoked; false before the handshake.
-    fn is_revoked(&self) -> bool {
-        self.0.get().is_some_and(|Proven { certificates, by }| {
-            certificates.split_first().is_some_and(|(leaf, intermediates)| by.has_revoked(leaf, intermediates))
-        })
+    fn is_revoked(&self, by: &Revocations) -> bool {
+        let (Some(links), Ok(Some(lists))) = (self.0.get(), by.lists()) else { return false };
+        links.iter().any(|link| matches!(list::check(&lists, link), Err(webpki::Error::CertRevoked)))
     }
 }
 
@@ -138,7 +130,7 @@ impl PeerWatch {
     pub async fn revoked(&mut self) {
         let Some(seen) = &self.seen else { return std::future::pending().await };
         while self.changed.changed().await.is_ok() {
-            if seen.is_revoked() {
+            if seen.is_revoked(self.credentials.revocations()) {
                 return;
             }
         }
@@ -186,14 +178,22 @@ impl Revocations {
                 return Err(RevocationError::Unreadable { path: inner.path.clone(), source });
             }
         };
-        let mut lists = inner.lists.write().unwrap_or_else(PoisonError::into_inner);
-        if lists.content.as_ref() == Some(&content) {
-            return Ok(false);
+        let before = {
+            let lists = inner.lists.read().unwrap_or_else(PoisonError::into_inner);
+            if lists.content.as_ref() == Some(&content) {
+                return Ok(false);
+            }
+            lists.good.clone()
+        };
+        // Connections look at the lists: none waits while new ones are read.
+        let fresh = parse(&content);
+        for old in before.iter().flat_map(|before| before.iter()) {
+            fresh.iter().flatten().for_each(|list| list.meet_keys_of(old));
         }
-        let parsed = parse(&content);
+        let mut lists = inner.lists.write().unwrap_or_else(PoisonError::into_inner);
         lists.content = Some(content);
-        lists.good = match parsed {
-            Ok(parsed) => Some(Arc::new(parsed)),
+        lists.good = match fresh {
+            Ok(fresh) => Some(Arc::new(fresh)),
             Err(reason) => return Err(RevocationError::Unusable { path: inner.path.clone(), reason }),
         };
         drop(lists);
@@ -226,26 +226,22 @@ impl Revocations {
         }
     }
 
-    /// Runs `verify` with the options that check for revocation; `None` of them if nothing is to be checked.
-    pub(crate) fn with_options<T>(
-        &self,
-        verify: impl FnOnce(Option<webpki::RevocationOptions<'_>>) -> Result<T, rustls::Error>,
-    ) -> Result<T, rustls::Error> {
-        let Some(inner) = &self.0 else { return verify(None) };
-        let Some(lists) = inner.current() else {
-            return Err(rustls::Error::General(format!(
+    /// Looks at issuers' lists before anybody is in a hurry.
+    pub(crate) fn meet(&self, issuers: &[Arc<Issuer>]) {
+        if let Some(lists) = self.0.as_ref().and_then(|inner| inner.current()) {
+            lists.iter().for_each(|list| issuers.iter().for_each(|issuer| list.meet(issuer)));
+        }
+    }
+
+    /// The lists in force; `None` if nothing is to be checked.
+    pub(crate) fn lists(&self) -> Result<Option<Arc<Vec<List>>>, rustls::Error> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        inner.current().map(Some).ok_or_else(|| {
+            rustls::Error::General(format!(
                 "nobody is let in: there are no usable revocation lists in {} (CRL_PATH)",
                 inner.path.display()
-            )));
-        };
-        let lists: Vec<&CertRevocationList<'_>> = lists.iter().collect();
-        let options = RevocationOptionsBuilder::new(&lists)
-            .map_err(|_| rustls::Error::General("no revocation lists".into()))?
-            .with_depth(RevocationCheckDepth::Chain)
-            .with_status_policy(UnknownStatusPolicy::Allow)
-            .with_expiration_policy(ExpirationPolicy::Ignore)
-            .build();
-        verify(Some(options))
+            ))
+        })
     }
 }
 
@@ -259,7 +255,7 @@ impl fmt::Debug for Revocations {
 }
 
 impl Inner {
-    fn current(&self) -> Option<Arc<Vec<CertRevocationList<'static>>>> {
+    fn current(&self) -> Option<Arc<Vec<List>>> {
         self.lists.read().unwrap_or_else(PoisonError::into_inner).good.clone()
     }
 }
@@ -274,7 +270,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// PEM with one or more lists, or one list in DER.
-fn parse(content: &[u8]) -> Result<Vec<CertRevocationList<'static>>, String> {
+fn parse(content: &[u8]) -> Result<Vec<List>, String> {
     let is_pem = content.windows(10).any(|w| w == b"-----BEGIN");
     let ders: Vec<CertificateRevocationListDer<'_>> = match is_pem {
         true => CertificateRevocationListDer::pem_slice_iter(content)
@@ -289,7 +285,7 @@ fn parse(content: &[u8]) -> Result<Vec<CertRevocationList<'static>>, String> {
         _ => return Err(format!("there are more than {MAX_LISTS} revocation lists in it")),
     }
     ders.iter()
-        .map(|der| OwnedCertRevocationList::from_der(der).map(Into::into))
+        .map(|der| List::from_der(der))
         .collect::<Result<_, _>>()
         .map_err(|e| format!("no X.509 revocation list: {e}"))
 }

@@ -10,19 +10,23 @@ use std::sync::{Arc, LazyLock};
 use mesh_model::identity::SpiffeId;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
     SignatureScheme, SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::KeyUsage;
 
-use crate::certificate::{WorkloadCertificate, spiffe_ids_of};
+use crate::certificate::{NoIdentity, WorkloadCertificate, spiffe_id_of};
+use crate::chain::Chain;
 use crate::revocation::{Proof, Revocations};
+use crate::shown::TooMuch;
 
 /// HBONE is HTTP/2 and nothing else.
 const ALPN: &[u8] = b"h2";
@@ -38,12 +42,15 @@ pub struct TlsOptions {
     pub revocations: Revocations,
 }
 
-/// Why a peer was refused although its certificate is genuine.
+/// Why a peer was refused, other than for a certificate that is not genuine.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerRefused {
-    /// No SPIFFE id in it.
-    #[error("the peer's certificate has no URI of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>")]
-    Nobody,
+    /// It shows more than a chain has. Nothing of it was looked at, genuine or not.
+    #[error("the peer shows {0}")]
+    TooMuch(TooMuch),
+    /// It names nobody, or several.
+    #[error("the peer's certificate {0}")]
+    Nobody(NoIdentity),
     /// A client of another trust domain.
     #[error("the peer is {presented}, which is not of our trust domain {ours}")]
     TrustDomain {
@@ -53,12 +60,12 @@ pub enum PeerRefused {
         ours: Arc<str>,
     },
     /// A server that is none of those expected.
-    #[error("expected {}, but the peer is {}", list(expected), list(presented))]
+    #[error("expected {}, but the peer is {presented}", list(expected))]
     Identity {
         /// Who may answer.
         expected: Vec<SpiffeId>,
         /// Who answered.
-        presented: Vec<SpiffeId>,
+        presented: SpiffeId,
     },
 }
 
@@ -92,9 +99,9 @@ impl PeerRefused {
     }
 }
 
-/// Who a peer is, from the certificates of a finished handshake: the first SPIFFE id of the leaf.
+/// Who a peer is, from the certificates of a finished handshake: the SPIFFE id of the leaf.
 pub fn peer_identity(certificates: &[CertificateDer<'_>]) -> Option<SpiffeId> {
-    spiffe_ids_of(certificates.first()?).ok()?.into_iter().next()
+    spiffe_id_of(certificates.first()?).ok()
 }
 
 /// The name to hand to rustls when dialling: an address, so no SNI is sent. What is checked is the SPIFFE id.
@@ -236,67 +243,14 @@ static POST_QUANTUM: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider { kx_groups, ..(**PROVIDER).clone() })
 });
 
+/// Signatures that are understood, whichever the provider.
+pub(crate) fn signature_algorithms() -> WebPkiSupportedAlgorithms {
+    PROVIDER.signature_verification_algorithms
+}
+
 /// The cryptography of the mesh. Shared: a provider is large.
 pub(crate) fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
     if options.post_quantum { POST_QUANTUM.clone() } else { PROVIDER.clone() }
-}
-
-/// Checks that a certificate is genuine, in its time, for this use, and not revoked: the part that both sides share.
-#[derive(Debug)]
-pub(crate) struct Chain {
-    roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
-    revocations: Revocations,
-    usage: KeyUsage,
-}
-
-impl Chain {
-    fn new(
-        own: &WorkloadCertificate,
-        provider: &Arc<CryptoProvider>,
-        revocations: &Revocations,
-        usage: KeyUsage,
-    ) -> Self {
-        Self { roots: own.roots().store().clone(), provider: provider.clone(), revocations: revocations.clone(), usage }
-    }
-
-    /// Whether what was good before would be refused now because it is revoked.
-    pub(crate) fn has_revoked(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
-        self.verify(leaf, intermediates, UnixTime::now()).is_err_and(|error| is_revoked(&error))
-    }
-
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        self.revocations.with_options(|revocation| {
-            let anchors = &self.roots.roots;
-            parsed
-                .verify_for_usage(algorithms, anchors, intermediates, now, self.usage, revocation, None)
-                .map(|_| ())
-                .map_err(refused)
-        })
-    }
-}
-
-/// What rustls calls it; the rest in webpki's own words.
-fn refused(error: webpki::Error) -> rustls::Error {
-    use webpki::Error as E;
-    let error = match error {
-        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
-        E::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
-        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        E::CertRevoked => CertificateError::Revoked,
-        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        other => CertificateError::Other(OtherError(Arc::new(other))),
-    };
-    rustls::Error::InvalidCertificate(error)
 }
 
 /// Whether a handshake failed because the peer's certificate, or one above it, is revoked: the error of rustls, or one
@@ -356,18 +310,15 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.chain.verify(leaf, intermediates, now)?;
-        // The very id that policies will see, `peer_identity`, has to be of our trust domain: not any one of several.
-        match peer_identity(std::slice::from_ref(leaf)) {
-            None => Err(PeerRefused::Nobody.into()),
-            Some(id) if *id.trust_domain() == self.trust_domain => {
-                if let Some(seen) = &self.seen {
-                    seen.set(&self.chain, leaf, intermediates);
-                }
-                Ok(ClientCertVerified::assertion())
-            }
-            Some(presented) => Err(PeerRefused::TrustDomain { presented, ours: self.trust_domain.clone() }.into()),
+        let links = self.chain.verify(leaf, intermediates, now)?;
+        let presented = spiffe_id_of(leaf).map_err(PeerRefused::Nobody)?;
+        if *presented.trust_domain() != self.trust_domain {
+            return Err(PeerRefused::TrustDomain { presented, ours: self.trust_domain.clone() }.into());
         }
+        if let Some(seen) = &self.seen {
+            seen.set(links);
+        }
+        Ok(ClientCertVerified::assertion())
     }
 
     signatures_by_provider!();
@@ -392,13 +343,13 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.chain.verify(leaf, intermediates, now)?;
-        let presented = spiffe_ids_of(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        if !presented.iter().any(|id| self.expected.contains(id)) {
+        let links = self.chain.verify(leaf, intermediates, now)?;
+        let presented = spiffe_id_of(leaf).map_err(PeerRefused::Nobody)?;
+        if !self.expected.contains(&presented) {
             return Err(PeerRefused::Identity { expected: self.expected.clone(), presented }.into());
         }
         if let Some(seen) = &self.seen {
-            seen.set(&self.chain, leaf, intermediates);
+            seen.set(links);
         }
         Ok(ServerCertVerified::assertion())
     }

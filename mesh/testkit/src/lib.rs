@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ca`] | a certificate authority in this process |
 //! | [`hbone`] | both ends of a tunnel |
+//! | [`maze`] | certificates that could all have signed each other |
 //! | [`tcp`] | two ends of one TCP connection, and applications |
 //! | [`random`] | numbers without pattern, the same ones every time |
 //!
@@ -11,5 +12,6 @@
 
 pub mod ca;
 pub mod hbone;
+pub mod maze;
 pub mod random;
 pub mod tcp;

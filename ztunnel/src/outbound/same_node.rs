@@ -109,7 +109,7 @@ async fn enter(
 /// What each end's TLS would check of the other's identity.
 fn prove(key: &Key, server: &SpiffeId) -> Result<(), OpenError> {
     let refused = if !key.expected.contains(server) {
-        PeerRefused::Identity { expected: key.expected.clone(), presented: vec![server.clone()] }
+        PeerRefused::Identity { expected: key.expected.clone(), presented: server.clone() }
     } else if key.source.trust_domain() != server.trust_domain() {
         PeerRefused::TrustDomain { presented: key.source.clone(), ours: server.trust_domain().clone() }
     } else {

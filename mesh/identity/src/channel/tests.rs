@@ -194,3 +194,16 @@ fn roots_as_operators_write_them() {
     let pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----";
     assert_eq!(ServerRoots::parse(pem), ServerRoots::Pem(pem.into()));
 }
+
+/// Whoever answers at the control plane's address may show what he likes.
+#[test]
+fn an_impostor_is_not_given_much_to_show() {
+    let (shown, _) = crate::shown::tests::maze::maze("spiffe://td/ns/istio-system/sa/istiod", "name", 60);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(TestCa::new().root_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Bounded(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap());
+    let name = ServerName::try_from(NAME).unwrap();
+    let error = verifier.verify_server_cert(&shown[0], &shown[1..], &name, &[], UnixTime::now()).unwrap_err();
+    assert!(matches!(PeerRefused::find(&error), Some(PeerRefused::TooMuch(_))), "{error}");
+}

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use rustls_pki_types::CertificateDer;
+
 use super::*;
 use crate::test_ca::TestCa;
 use crate::tls::tests::{between, handshake};
@@ -71,14 +73,51 @@ fn the_whole_chain_is_checked_and_a_missing_list_is_allowed() {
     assert!(is_revoked(&between(&ca.credentials(CART), &[PAY], &pay).err().unwrap()));
 }
 
-/// A list is worth no more than its signature.
-#[test]
-fn a_list_that_another_ca_signed_lets_nobody_in() {
+/// A list is its issuer's by name and by key, wherever it stands; so after a rotation of roots that have one name.
+#[tokio::test]
+async fn lists_of_two_issuers_of_one_name() {
     let (ca, other, lists) = (TestCa::new(), TestCa::new(), Lists::new());
     let pay = lists.credentials(&ca, PAY);
-    lists.write(other.revoke(&[])).unwrap();
-    // The two CAs have one name: the list claims to be ours.
-    let error = between(&ca.credentials(CART), &[PAY], &pay).err().unwrap();
+    let revoked = ca.credentials(CART);
+    let good = ca.credentials(CART);
+    let mut watch = PeerWatch::new(Arc::new(lists.credentials(&ca, PAY)));
+    // The other's alone, with numbers that are ours: it says nothing of ours.
+    lists.write(other.revoke(&[leaf(&revoked), leaf(&good)])).unwrap();
+    between(&revoked, &[PAY], &pay).unwrap();
+    handshake(revoked.client_config(&[PAY.parse().unwrap()]), watch.server_config()).unwrap();
+    let mut is_cut = || {
+        let revoked = std::pin::pin!(watch.revoked());
+        revoked.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    };
+    assert!(!is_cut());
+    let (ours, theirs) = (ca.revoke(&[leaf(&revoked)]), other.revoke(&[leaf(&good)]));
+    for (order, file) in [
+        ("theirs first", theirs.clone() + &ours),
+        ("ours first", ours.clone() + &theirs),
+        ("between two", theirs.clone() + &ours + &theirs),
+    ] {
+        lists.write(ca.revoke(&[])).unwrap();
+        between(&revoked, &[PAY], &pay).unwrap();
+        assert!(!is_cut(), "{order}");
+        lists.write(&file).unwrap();
+        assert!(is_revoked(&between(&revoked, &[PAY], &pay).err().unwrap()), "{order}: new");
+        between(&good, &[PAY], &pay).unwrap_or_else(|error| panic!("{order}: {error}"));
+        assert!(is_cut(), "{order}: open");
+    }
+}
+
+/// What says that it is ours and is not signed by our key tells nobody who is revoked: nobody is let in, whatever else
+/// the file has.
+#[test]
+fn a_list_of_ours_that_was_changed_lets_nobody_in() {
+    let (ca, lists) = (TestCa::new(), Lists::new());
+    let (cart, pay) = (ca.credentials(CART), lists.credentials(&ca, PAY));
+    let good = CertificateRevocationListDer::from_pem_slice(ca.revoke(&[]).as_bytes()).unwrap();
+    let mut changed = good.to_vec();
+    // Its signature is what it ends with.
+    *changed.last_mut().unwrap() ^= 1;
+    lists.write(&changed).unwrap();
+    let error = between(&cart, &[PAY], &pay).err().unwrap();
     assert!(!is_revoked(&error) && error.to_string().contains("Crl"), "{error}");
 }
 

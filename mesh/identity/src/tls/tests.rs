@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustls::{ClientConnection, ServerConnection};
+use rustls::{ClientConnection, RootCertStore, ServerConnection};
+use rustls_pki_types::pem::PemObject;
 
 use super::*;
 use crate::test_ca::{TestCa, id};
@@ -21,13 +22,24 @@ pub(crate) fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) ->
     let mut server = ServerConnection::new(server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
         let mut wire = Vec::new();
-        client.write_tls(&mut wire).unwrap();
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        // Some kilobytes at a time.
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets()?;
+        }
         let mut wire = Vec::new();
-        server.write_tls(&mut wire).unwrap();
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets()?;
+        }
     }
     Ok(Done { client, server })
 }
@@ -84,16 +96,44 @@ fn a_client_of_another_trust_domain_is_refused() {
     );
 }
 
+/// SPIFFE X.509-SVID, section 2: exactly one URI name, and a SPIFFE id. Both verifiers, with genuine certificates.
 #[test]
-fn only_the_first_id_of_a_client_counts() {
+fn a_peer_has_exactly_one_uri_name() {
     let ca = TestCa::new();
-    let stranger = "spiffe://other/ns/shop/sa/cart";
-    let request = crate::certificate::SigningRequest::new(&id(stranger)).unwrap();
-    let (from, until) = TestCa::hour_around_now();
-    let answer = ca.sign(request.csr_pem(), &[stranger, CART], from, until);
-    let both = Credentials::new(request.complete(&answer).unwrap(), &TlsOptions::default()).unwrap();
-    let error = between(&both, &[PAY], &ca.credentials(PAY)).err().unwrap();
-    assert!(matches!(PeerRefused::find(&error), Some(PeerRefused::TrustDomain { .. })), "{error}");
+    let (cart, pay) = (ca.credentials(CART), ca.credentials(PAY));
+    let provider = provider(&TlsOptions::default());
+    let shows = |names: &[&str]| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let (from, until) = TestCa::hour_around_now();
+        let leaf = CertificateDer::from_pem_slice(ca.sign(&csr, names, from, until)[0].as_bytes()).unwrap();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let key = rustls::sign::CertifiedKey::from_der(vec![leaf], key.into(), &provider).unwrap();
+        Arc::new(SingleCertAndKey::from(key))
+    };
+    let other = |uri: &str| NoIdentity::Other(uri.into());
+    let beyond = "spiffe://td/ns/shop/sa/cart/and/more";
+    for (names, expected) in [
+        (&[CART, PAY][..], NoIdentity::Several(2)),
+        (&[PAY, CART], NoIdentity::Several(2)),
+        (&["https://example.org/", PAY], NoIdentity::Several(2)),
+        (&["https://example.org/", CART], NoIdentity::Several(2)),
+        (&[PAY, PAY, PAY], NoIdentity::Several(3)),
+        (&["https://example.org/"], other("https://example.org/")),
+        (&[beyond], other(beyond)),
+        (&[], NoIdentity::None),
+    ] {
+        let mut client = (*cart.client_config(&[id(PAY)])).clone();
+        client.client_auth_cert_resolver = shows(names);
+        let mut server = (*pay.server_config()).clone();
+        server.cert_resolver = shows(names);
+        for (whose, error) in [
+            ("client", handshake(Arc::new(client), pay.server_config()).err().unwrap()),
+            ("server", handshake(cart.client_config(&[id(PAY)]), Arc::new(server)).err().unwrap()),
+        ] {
+            assert_eq!(PeerRefused::find(&error), Some(&PeerRefused::Nobody(expected.clone())), "{whose}: {names:?}");
+        }
+    }
 }
 
 #[test]
