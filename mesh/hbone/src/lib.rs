@@ -19,7 +19,8 @@
 //!
 //! Memory bound of one connection: what its applications have not taken, at most its receive window
 //! ([`Settings::connection_window`]); what its peer does not read, at most one buffer of some 350 KiB; the beginning of
-//! one record and of one frame (80 KiB); its peer's header table (4 KiB). One at rest holds none of these: buffers belong
+//! one record and of one frame (80 KiB); its peer's header table (4 KiB). Before that, while its peer is a stranger, at
+//! most [`MAX_HANDSHAKE_BYTES`] of what it has sent. One at rest holds none of these: buffers belong
 //! to the thread and are lent while bytes move.
 
 pub mod carry;
@@ -37,6 +38,13 @@ pub mod stream;
 mod tls;
 
 use std::time::Duration;
+
+/// Most bytes that a caller's first TLS message may have; what one holds who sends it and nothing more. A hello has some
+/// hundred bytes, with a post-quantum key 1,800.
+pub const MAX_HELLO_BYTES: usize = 16 << 10;
+/// Most bytes that a peer may send in a TLS handshake, and that one holds: a hello, certificates of
+/// [`mesh_identity::shown::MAX_BYTES`], and their proof.
+pub const MAX_HANDSHAKE_BYTES: usize = 48 << 10;
 
 /// HTTP/2 settings of both ends (ambient contract 4.4). Sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,12 +11,32 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedConnectionCommo
 use rustls::{ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::record::{Opener, RecordError, Sealer};
+use super::record::{Content, Opener, RecordError, Sealer};
+use crate::{MAX_HANDSHAKE_BYTES, MAX_HELLO_BYTES};
 
-/// Most bytes of a handshake that wait for the rest of a message: the longest chain that rustls takes, and a record.
-const MAX_WAITING: usize = 96 << 10;
-/// First size of the buffer: most flights fit.
+/// First size of the buffer, and what is read at once: most flights fit.
 const FLIGHT: usize = 4 << 10;
+/// What HBONE is spoken in, by its name in ALPN.
+const HTTP2: &[u8] = b"h2";
+/// `no_application_protocol` (RFC 7301, section 3.2), and that it is fatal.
+const NO_PROTOCOL: [u8; 2] = [2, 120];
+
+/// Why a handshake is given up although TLS itself has nothing against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the peer's first TLS message has more than {MAX_HELLO_BYTES} bytes")]
+    Hello,
+    #[error("the peer's part of the TLS handshake has more than {MAX_HANDSHAKE_BYTES} bytes")]
+    Handshake,
+    #[error("the peer did not agree to HTTP/2: HBONE needs the protocol \"h2\" in ALPN")]
+    Protocol,
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(io::ErrorKind::InvalidData, refused)
+    }
+}
 
 /// A peer that has proven itself, and the keys.
 pub(crate) struct Established {
@@ -82,9 +102,9 @@ where
     let read =
         run(transport, &mut *connection, UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records)
             .await?;
-    let (version, certificates) = facts(&connection);
+    let facts = Facts::of(&connection);
     let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
-    established(secrets, Side::Client(Box::new(keys)), version, certificates, read)
+    established(transport, secrets, Side::Client(Box::new(keys)), facts, read).await
 }
 
 /// Proves a client to us and ourselves to the client.
@@ -99,31 +119,53 @@ where
     let read =
         run(transport, &mut *connection, UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records)
             .await?;
-    let (version, certificates) = facts(&connection);
+    let facts = Facts::of(&connection);
     let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
-    established(secrets, Side::Server(Box::new(keys)), version, certificates, read)
+    established(transport, secrets, Side::Server(Box::new(keys)), facts, read).await
 }
 
-fn facts<D>(
-    connection: &UnbufferedConnectionCommon<D>,
-) -> (Option<ProtocolVersion>, Option<Vec<CertificateDer<'static>>>) {
-    let certificates = connection.peer_certificates();
-    (connection.protocol_version(), certificates.map(|c| c.iter().map(|c| c.clone().into_owned()).collect()))
+/// What the two sides have agreed on, and what the peer has shown.
+struct Facts {
+    version: Option<ProtocolVersion>,
+    http2: bool,
+    certificates: Option<Vec<CertificateDer<'static>>>,
 }
 
-fn established(
+impl Facts {
+    fn of<D>(connection: &UnbufferedConnectionCommon<D>) -> Self {
+        let certificates = connection.peer_certificates();
+        Self {
+            version: connection.protocol_version(),
+            http2: connection.alpn_protocol() == Some(HTTP2),
+            certificates: certificates.map(|c| c.iter().map(|c| c.clone().into_owned()).collect()),
+        }
+    }
+}
+
+async fn established(
+    transport: &mut (impl AsyncWrite + Unpin),
     secrets: ExtractedSecrets,
     side: Side,
-    version: Option<ProtocolVersion>,
-    certificates: Option<Vec<CertificateDer<'static>>>,
+    facts: Facts,
     read: Read,
 ) -> io::Result<Established> {
-    let version = version.ok_or_else(|| io::Error::other("the handshake settled on no version"))?;
+    let version = facts.version.ok_or_else(|| io::Error::other("the handshake settled on no version"))?;
+    let mut sealer = Sealer::new(secrets.tx, version).map_err(io::Error::other)?;
+    // rustls refuses a peer that offers other protocols. One that offers none is let through to here.
+    if !facts.http2 {
+        let mut alert = vec![0; sealer.before() + NO_PROTOCOL.len() + sealer.after()];
+        alert[sealer.before()..][..NO_PROTOCOL.len()].copy_from_slice(&NO_PROTOCOL);
+        if sealer.seal(&mut alert, Content::Alert).is_ok() {
+            // The peer is told why, if it listens.
+            let _ = transport.write_all(&alert).await;
+        }
+        return Err(Refused::Protocol.into());
+    }
     Ok(Established {
-        sealer: Sealer::new(secrets.tx, version).map_err(io::Error::other)?,
+        sealer,
         opener: Opener::new(secrets.rx, version).map_err(io::Error::other)?,
         keys: Keys { side, version },
-        certificates,
+        certificates: facts.certificates,
         plaintext: read.plaintext,
         unread: read.unread,
     })
@@ -154,6 +196,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut received, mut outgoing, mut plaintext) = (Vec::<u8>::with_capacity(FLIGHT), Vec::new(), Vec::new());
+    // Until we have said something, the peer can have said no more than hello.
+    let (mut taken, mut most, mut too_much) = (0, MAX_HELLO_BYTES, Refused::Hello);
     loop {
         let status = process(connection, &mut received);
         let mut used = status.discard;
@@ -194,19 +238,24 @@ where
             Next::Send => {
                 transport.write_all(&outgoing).await?;
                 outgoing.clear();
+                (most, too_much) = (MAX_HANDSHAKE_BYTES, Refused::Handshake);
                 false
             }
             Next::Done if !connection.is_handshaking() => return Ok(Read { plaintext, unread: received }),
             Next::Done | Next::Receive => true,
         };
         if receive {
-            if received.len() > MAX_WAITING {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS handshake message is too long"));
+            let room = FLIGHT.min(most.saturating_sub(taken));
+            if room == 0 {
+                return Err(too_much.into());
             }
-            received.reserve(FLIGHT);
-            if transport.read_buf(&mut received).await? == 0 {
+            // No more than is needed: a stranger decides how much that is.
+            received.reserve_exact(room);
+            let read = (&mut *transport).take(room as u64).read_buf(&mut received).await?;
+            if read == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up during the TLS handshake"));
             }
+            taken += read;
         }
     }
 }

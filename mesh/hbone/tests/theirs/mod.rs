@@ -53,6 +53,13 @@ pub type Versions = [&'static SupportedProtocolVersion; 1];
 pub const TLS13: Versions = [&rustls::version::TLS13];
 pub const TLS12: Versions = [&rustls::version::TLS12];
 
+/// The same, that offers these protocols.
+pub fn their_client_offering(who: &Credentials, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = (*their_client(who, &TLS13)).clone();
+    config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    Arc::new(config)
+}
+
 pub fn their_client(who: &Credentials, versions: &Versions) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
