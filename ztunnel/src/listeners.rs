@@ -70,6 +70,8 @@ pub(crate) fn open(
     workers: usize,
     settings: &SocketSettings,
 ) -> io::Result<Vec<Listeners>> {
+    // Whether it can be entered at all: else each port would have the blame.
+    netns.run(|| Ok(()))?;
     // Where we only are a guest, the kernel's settings are not ours to change.
     let migrate = settings.reuse_port && !netns.is_own() && door::migrates(netns);
     // Without a shared port one worker serves the pod alone.

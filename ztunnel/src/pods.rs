@@ -4,6 +4,7 @@
 //! loss of the agent stops no pod.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,11 +61,6 @@ struct Pending {
     since: Instant,
 }
 
-/// The agent broke the protocol: the process must end, and begin again from a fresh snapshot.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Violation(String);
-
 impl Pods {
     pub(crate) fn new(workers: &[Handle], config: Config, metrics: PodMetrics, drain: drain::Watch) -> Self {
         Self {
@@ -85,8 +81,9 @@ impl Pods {
         self.list.clone()
     }
 
-    /// Follows the agent for as long as the process lives; while it drains, only to hear which pods are gone.
-    pub(crate) async fn follow(mut self, ready: Part) -> Violation {
+    /// Follows the agent for as long as the process lives; while it drains, only to hear which pods are gone. However a
+    /// conversation ends, the pods stay served and another one begins: its snapshot says which there are.
+    pub(crate) async fn follow(mut self, ready: Part) -> Infallible {
         let mut backoff = mesh_handoff::backoff::Backoff::default();
         loop {
             if self.drain.has_started() {
@@ -105,11 +102,14 @@ impl Pods {
             tracing::info!(socket = %self.config.agent_socket.display(), "connected to the node agent");
             self.named.clear();
             let error = self.converse(&mut agent, &ready, &mut backoff).await;
-            if let ztunnel_end::Error::Violation(what) = error {
-                return Violation(what);
-            }
             ready.not_ready(error.to_string());
-            tracing::warn!(%error, "the node agent is gone; the pods it named stay served");
+            let what = match &error {
+                ztunnel_end::Error::Violation(_) | ztunnel_end::Error::Unreadable(_) => {
+                    "the node agent was not understood, and is asked again; the pods it named stay served"
+                }
+                _ => "the node agent is gone; the pods it named stay served",
+            };
+            tracing::warn!(%error, "{what}");
             sleep(backoff.next_wait()).await;
         }
     }
@@ -278,6 +278,7 @@ fn reason(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "port_in_use",
         io::ErrorKind::PermissionDenied => "not_permitted",
+        io::ErrorKind::InvalidInput => "no_namespace",
         _ => "cannot_listen",
     }
 }

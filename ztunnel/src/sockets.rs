@@ -98,7 +98,13 @@ impl Netns {
     /// Ends the process when the way back fails: going on would make every later socket in the wrong pod.
     pub fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let Some(pod) = &self.pod else { return f() };
-        move_into_link_name_space(pod.as_fd(), Some(LinkNameSpaceType::Network))?;
+        move_into_link_name_space(pod.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|error| match error {
+            // setns(2): the descriptor is of something else.
+            rustix::io::Errno::INVAL => {
+                io::Error::new(io::ErrorKind::InvalidInput, "what the node agent handed over is no network namespace")
+            }
+            error => error.into(),
+        })?;
         let result = f();
         if let Err(error) = move_into_link_name_space(self.own.as_fd(), Some(LinkNameSpaceType::Network)) {
             tracing::error!(%error, "this thread could not leave a pod's network namespace");

@@ -36,7 +36,8 @@ pub enum Request {
     SnapshotSent,
 }
 
-/// Why the conversation ended. All but [`Error::Violation`] are mended by connecting again.
+/// Why the conversation ended. All are mended by connecting again: the pods served stay served, and the next
+/// conversation begins with a snapshot, which says again which they are.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No agent listens there (yet).
@@ -53,8 +54,8 @@ pub enum Error {
     /// A packet that is no request. It has been refused.
     #[error("failure to read message: {0}")]
     Unreadable(String),
-    /// The agent broke the order of the conversation: the pods of this node are no longer certain. It has been
-    /// refused. A ztunnel ends its process here and starts from a fresh snapshot, as Istio's does.
+    /// The agent broke the order of the conversation: what it has said is no longer certain. It has been refused. Istio's
+    /// ztunnel ends its process here; the connections of every pod of the node would end with ours.
     #[error("the node agent broke the protocol: {0}")]
     Violation(String),
     /// The socket failed.
@@ -140,7 +141,7 @@ impl ZtunnelEnd {
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         match error {
-            // Readable, but a pod without a workload cannot be served: Istio's ztunnel exits on it.
+            // Readable, but a pod without a workload cannot be served.
             DecodeError::NoPodInfo { .. } => Self::Violation(error.to_string()),
             _ => Self::Unreadable(error.to_string()),
         }

@@ -65,7 +65,7 @@ struct Node {
     list: List,
     metrics: Metrics,
     readiness: Readiness,
-    following: JoinHandle<Violation>,
+    following: JoinHandle<Infallible>,
     _drain: drain::Trigger,
 }
 
@@ -137,6 +137,87 @@ async fn another_snapshot_after_a_reconnect_is_taken_as_a_whole() {
     assert_eq!(node.lines("workload_manager_proxies_stopped_total"), ["workload_manager_proxies_stopped_total 1"]);
 }
 
+/// One message that cannot be, of any kind, ends that conversation: no pod is dropped for it, and the next snapshot is
+/// taken. (Each of them ended the whole ztunnel.)
+#[tokio::test]
+async fn an_agent_that_breaks_the_protocol_costs_no_pod() {
+    let Some((netns, ())) = namespace(|| ()) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ztunnel.sock");
+    let node = Node::start(&socket);
+    let agent = Agent::start(&socket, &[("stays", Some(&netns))]);
+    node.until("the first snapshot", |node| node.readiness.is_ready()).await;
+    agent.kill().await;
+    let snapshot: &[u8] = &[0x1a, 0];
+    let keep: &[u8] = &[0x2a, 7, 0x0a, 5, b's', b't', b'a', b'y', b's'];
+    for (what, packets) in [
+        ("add without workload_info", vec![(&[0x0a, 3, 0x0a, 1, b'u'][..], true)]),
+        ("a second snapshot", vec![(keep, false), (snapshot, false), (snapshot, false)]),
+        ("a late keep", vec![(keep, false), (snapshot, false), (keep, false)]),
+        ("what is no message", vec![(&[0xff, 0xff][..], false)]),
+        ("add without a descriptor", vec![(&[0x0a, 7, 0x0a, 1, b'u', 0x12, 2, 0x0a, 0][..], false)]),
+    ] {
+        let refused = by_hand::agent(&socket, packets.iter().map(|(bytes, fd)| (bytes.to_vec(), *fd)).collect());
+        let refused = tokio::task::spawn_blocking(move || refused.join()).await.unwrap().unwrap();
+        assert!(refused, "{what}: the last of them is refused");
+        assert_eq!(node.served(), ["stays"], "{what}");
+        assert!(!node.following.is_finished(), "{what}: it goes on");
+        // Connects again, and takes what an agent in its right mind says.
+        let agent = Agent::start(&socket, &[("stays", None)]);
+        node.until(what, |node| node.readiness.is_ready()).await;
+        assert_eq!(node.served(), ["stays"], "{what}");
+        agent.kill().await;
+        node.until("the loss of the agent is noticed", |node| !node.readiness.is_ready()).await;
+    }
+}
+
+/// Agents that say what no agent says.
+mod by_hand {
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    use std::thread::JoinHandle;
+
+    use mesh_handoff::message::decode_ack;
+    use rustix::net::{
+        AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+        accept, bind, listen, recv, sendmsg, socket,
+    };
+
+    use super::*;
+
+    /// Says each of these to the next ztunnel that connects, with a descriptor or without; whether the last was refused,
+    /// and no other.
+    pub(super) fn agent(at: &Path, packets: Vec<(Vec<u8>, bool)>) -> JoinHandle<bool> {
+        let _ = std::fs::remove_file(at);
+        let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&listener, &SocketAddrUnix::new(at).unwrap()).unwrap();
+        listen(&listener, 1).unwrap();
+        std::thread::spawn(move || {
+            let peer = accept(&listener).unwrap();
+            let read = || {
+                let mut bytes = vec![0; 2048];
+                let length = recv(&peer, &mut bytes[..], RecvFlags::empty()).unwrap().0;
+                bytes.truncate(length);
+                bytes
+            };
+            read();
+            let last = packets.len() - 1;
+            packets.into_iter().enumerate().all(|(number, (bytes, with))| {
+                let own = File::open("/proc/thread-self/ns/net").unwrap();
+                let descriptors = [own.as_fd()];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                if with {
+                    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+                }
+                sendmsg(&peer, &[IoSlice::new(&bytes)], &mut control, SendFlags::empty()).unwrap();
+                decode_ack(&read()).unwrap().is_err() == (number == last)
+            })
+        })
+    }
+}
+
 /// Never silently outside, and never at others' cost.
 #[tokio::test]
 async fn a_pod_that_cannot_be_served_is_told_of_and_holds_up_no_other() {
@@ -162,8 +243,9 @@ async fn a_pod_that_cannot_be_served_is_told_of_and_holds_up_no_other() {
 
     // What is no namespace, or none any more.
     let refused = agent.add("odd", File::open("/dev/null").unwrap()).await;
-    assert!(matches!(&refused, Err(AddError::Refused(why)) if why.contains("shop/odd")), "{refused:?}");
-    let both = [line("bad", "port_in_use"), line("odd", "cannot_listen")];
+    let Err(AddError::Refused(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why, "cannot listen in pod shop/odd: what the node agent handed over is no network namespace");
+    let both = [line("bad", "port_in_use"), line("odd", "no_namespace")];
     let mut lines = node.lines("ambit_pod_not_served{");
     lines.sort();
     assert_eq!(lines, both);
