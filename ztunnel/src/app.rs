@@ -106,6 +106,8 @@ fn start(env: Env) -> Result<()> {
         .context("starting the control threads")?;
     let result = runtime.block_on(run(config, log, access_log.clone()));
     access_log.flush(Duration::from_secs(1));
+    // Whatever it still waits for, such as a file that cannot be read, nobody needs any more.
+    runtime.shutdown_background();
     result
 }
 
@@ -203,15 +205,22 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         "ADMIN_PORT",
         move || Listeners::loopback(ports.admin),
         move |at| admin::serve("ztunnel", at, routes, until),
+        &draining,
     )?;
     let until = draining.clone();
     let pages = metrics.routes();
-    serve("STATS_PORT", move || Listeners::wildcard(ports.metrics), move |at| http_server::serve(at, pages, until))?;
-    let pages = readiness.routes();
+    serve(
+        "STATS_PORT",
+        move || Listeners::wildcard(ports.metrics),
+        move |at| http_server::serve(at, pages, until),
+        &draining,
+    )?;
+    let (until, pages) = (draining.clone(), readiness.routes());
     serve(
         "READINESS_PORT",
         move || Listeners::wildcard(ports.readiness),
-        move |at| http_server::serve(at, pages, draining),
+        move |at| http_server::serve(at, pages, until),
+        &draining,
     )?;
 
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
@@ -239,8 +248,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         }
         tables_ready.ready();
         let Some((pods, ready)) = agent else { return std::future::pending().await };
-        let violation = pods.follow(ready).await;
-        anyhow::Error::new(violation).context("the node agent's word on this node's pods is no longer certain")
+        match pods.follow(ready).await {}
     }));
     let reason = tokio::select! {
         reason = shutdown.wait() => reason.context("waiting for signals")?,
@@ -259,7 +267,6 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
             std::future::pending().await
         } => never,
     };
-    // It can give workers orders; they end when nobody can.
     drop(serving);
     match drained.left {
         0 => tracing::info!("drained: every connection finished"),
@@ -312,11 +319,13 @@ fn follow_revocations(revocations: &Revocations, readiness: &Readiness) {
 const PORT_RETRY: Duration = Duration::from_millis(10);
 
 /// Serves pages of our own on a port. One that is in use is taken over when it is free: where predecessor and
-/// successor share a network namespace, the one that drains still answers there.
+/// successor share a network namespace, the one that drains still answers there. It is not waited for once we drain
+/// ourselves.
 fn serve<F, E>(
     setting: &'static str,
     bind: impl Fn() -> io::Result<Listeners> + Send + 'static,
     serve: impl FnOnce(Listeners) -> F + Send + 'static,
+    draining: &drain::Watch,
 ) -> Result<()>
 where
     F: Future<Output = Result<(), E>> + Send + 'static,
@@ -330,10 +339,13 @@ where
     if let Err(error) = &bound {
         tracing::warn!(setting, %error, "port in use: by a ztunnel that drains? It is served here once it is free");
     }
+    let draining = draining.clone();
     tokio::spawn(async move {
         while bound.as_ref().is_err_and(in_use) {
-            tokio::time::sleep(PORT_RETRY).await;
-            bound = bind();
+            tokio::select! {
+                () = tokio::time::sleep(PORT_RETRY) => bound = bind(),
+                () = draining.closing() => return,
+            }
         }
         let ended = match bound {
             Ok(listeners) => serve(listeners).await.map_err(|error| error.to_string()),

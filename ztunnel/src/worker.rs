@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Stop(Arc<str>),
     /// Say what is open.
     List(oneshot::Sender<Listed>),
+    /// End, with whatever is open: the process does.
+    End,
 }
 
 /// A pod to serve.
@@ -125,7 +127,8 @@ pub(crate) struct Handle {
 impl Handle {
     /// Ends the worker, with whatever is still open on it, and waits for its thread.
     pub(crate) fn join(self) {
-        drop(self.commands);
+        // One that has ended already does not listen.
+        let _ = self.commands.send(Command::End);
         if self.thread.join().is_err() {
             tracing::error!("a worker thread had panicked");
         }
@@ -164,6 +167,7 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
             Command::Serve(served) => worker.serve(served),
             Command::Stop(uid) => worker.stop(&uid),
             Command::List(answer) => drop(answer.send(worker.connections.list())),
+            Command::End => return,
         }
     }
 }

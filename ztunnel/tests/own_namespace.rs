@@ -1,6 +1,9 @@
 //! The real program, and what it serves in its own network namespace: no node agent, no control plane.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const TABLES: &str = r#"
@@ -15,23 +18,85 @@ services:
 /// ztunnel, and the namespace that ends with it.
 struct Ztunnel(Child);
 
-impl Ztunnel {
-    /// None, said loudly, where there are no rights or programs for it.
-    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
-    fn start(settings: &[(&str, &str)]) -> Option<Self> {
-        for (program, argument) in [("curl", "--version"), ("ip", "-V"), ("nsenter", "--version")] {
-            if Command::new(program).arg(argument).output().is_err() {
-                eprintln!("SKIPPED: there is no {program}");
-                return None;
-            }
-        }
-        let namespace = Command::new("unshare").args(["--net", "true"]).output();
-        if !namespace.is_ok_and(|made| made.status.success()) {
-            eprintln!("SKIPPED: this user may not make network namespaces");
+/// A namespace in which somebody else is first.
+struct Beside(Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Beside {
+    fn new() -> Option<Self> {
+        if !possible() {
             return None;
         }
         let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\"", env!("CARGO_BIN_EXE_ztunnel")])
+            .args(["--net", "sh", "-c", "ip link set lo up && echo && exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut beside = Self(child);
+        std::io::Read::read_exact(&mut beside.0.stdout.take().unwrap(), &mut [0]).unwrap();
+        Some(beside)
+    }
+
+    /// Holds a port as a program there would.
+    fn hold(&self, port: u16) -> TcpListener {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        let thread = std::thread::spawn(move || {
+            let network = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), network).unwrap();
+            TcpListener::bind(("0.0.0.0", port)).unwrap()
+        });
+        thread.join().unwrap()
+    }
+
+    /// What to begin ztunnel's command line with, to start it there.
+    fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.0.id().to_string()]);
+        command
+    }
+}
+
+/// False, said loudly, where there are no rights or programs for it.
+#[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
+fn possible() -> bool {
+    for (program, argument) in [("curl", "--version"), ("ip", "-V"), ("nsenter", "--version")] {
+        if Command::new(program).arg(argument).output().is_err() {
+            eprintln!("SKIPPED: there is no {program}");
+            return false;
+        }
+    }
+    let namespace = Command::new("unshare").args(["--net", "true"]).output();
+    let made = namespace.is_ok_and(|made| made.status.success());
+    if !made {
+        eprintln!("SKIPPED: this user may not make network namespaces");
+    }
+    made
+}
+
+impl Ztunnel {
+    fn start(settings: &[(&str, &str)]) -> Option<Self> {
+        if !possible() {
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\"", env!("CARGO_BIN_EXE_ztunnel")]);
+        Some(Self::run(command, settings))
+    }
+
+    fn beside(beside: &Beside, settings: &[(&str, &str)]) -> Self {
+        let mut command = beside.enter();
+        command.arg(env!("CARGO_BIN_EXE_ztunnel"));
+        Self::run(command, settings)
+    }
+
+    fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        let child = command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs([("XDS_ADDRESS", ""), ("LOCAL_XDS", TABLES), ("CONNECTION_TERMINATION_DEADLINE", "1s")])
@@ -40,7 +105,29 @@ impl Ztunnel {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Some(Self(child))
+        Self(child)
+    }
+
+    /// SIGTERM; how it ended, and its log.
+    fn terminate(self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.ended()
+    }
+
+    /// Waits for its end; how it ended, and its log.
+    fn ended(mut self) -> (ExitStatus, String) {
+        let log = self.0.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match self.0.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        (status, reader.join().unwrap())
     }
 
     /// curl, in ztunnel's namespace.
@@ -172,4 +259,41 @@ fn its_own_pod_has_one_door() {
     ztunnel.listens(15020);
     let log = ztunnel.end();
     assert!(!log.contains("our own metrics"), "{log}");
+}
+
+/// Ports of its own that another program has: it is ready without them, takes them over when they are free, and ends
+/// when it is told to. (It drained, and then waited for the port for ever.)
+#[test]
+fn ports_that_somebody_else_has_hold_it_up_neither_at_start_nor_at_the_end() {
+    let settings = [("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "shop/client/client")];
+    let Some(beside) = Beside::new() else { return };
+    let held: Vec<TcpListener> = [15000, 15020].map(|port| beside.hold(port)).into();
+    let ztunnel = Ztunnel::beside(&beside, &settings);
+    assert_eq!(ztunnel.ready(), "ready\n");
+    let (status, log) = ztunnel.terminate();
+    assert!(status.success(), "{status}: {log}");
+    for setting in ["ADMIN_PORT", "STATS_PORT"] {
+        let line = log.lines().find(|line| line.contains(setting) && line.contains("port in use"));
+        assert!(line.is_some(), "{setting}: {log}");
+    }
+    assert!(log.contains("drained"), "{log}");
+
+    // Given free while it runs: served then.
+    let ztunnel = Ztunnel::beside(&beside, &settings);
+    ztunnel.ready();
+    drop(held);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ztunnel.get(&["--fail", "http://127.0.0.1:15000/config_dump"]).is_err() {
+        assert!(Instant::now() < deadline, "it does not take its port over");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (status, log) = ztunnel.terminate();
+    assert!(status.success(), "{status}: {log}");
+
+    // A port that pods' connections come in by is another matter: who serves one workload cannot do without.
+    let taken = beside.hold(15008);
+    let ztunnel = Ztunnel::beside(&beside, &settings);
+    let (status, log) = ztunnel.ended();
+    assert!(!status.success() && log.contains("15008"), "{status}: {log}");
+    drop(taken);
 }
