@@ -153,7 +153,10 @@ async fn plain(
     let dialling = Box::pin(pod.dialler.dial(None, to.address, &pod.sockets));
     let dialled = tokio::select! {
         biased;
-        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+        () = near.gone() => {
+            report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE);
+            return None;
+        }
         dialled = dialling => dialled,
     };
     let result = match dialled {
