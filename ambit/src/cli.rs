@@ -188,7 +188,7 @@ pub(crate) struct Logs {
     /// Only this many lines from the end.
     #[arg(long)]
     pub(crate) tail: Option<usize>,
-    /// A pod (or NAMESPACE/NAME), or a program: istiod-lite, ztunnel-NODE, node-agent-NODE, ambit.
+    /// A pod, or a program: istiod-lite, ztunnel-NODE, node-agent-NODE, ambit.
     pub(crate) what: String,
 }
 
