@@ -125,6 +125,6 @@ fn circumstances(args: &Bench, programs: &Programs) -> Circumstances {
 }
 
 #[allow(clippy::print_stderr, reason = "progress, beside the results")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("perf: {text}");
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The roles this binary plays inside a run; everything else that is not an option belongs to `ambit`.
-pub(crate) const ROLES: [&str; 4] = ["serve", "load", "launch", "help"];
+pub(crate) const ROLES: [&str; 6] = ["abuse", "play", "serve", "load", "launch", "help"];
 
 /// Measures direct, Ambit and Envoy side by side on this machine. Takes about four minutes.
 #[derive(Debug, Parser)]
@@ -59,6 +59,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
+    /// Attacks a mesh of its own, beside good callers. Takes about eleven minutes.
+    Abuse(Abuse),
+    /// A part in an abuse run.
+    #[command(hide = true, subcommand)]
+    Play(AbuseRole),
     /// The servers of one pod.
     #[command(hide = true)]
     Serve(Serve),
@@ -68,6 +73,67 @@ pub(crate) enum Role {
     /// Starts a program inside the namespaces of another process.
     #[command(hide = true)]
     Launch(Launch),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Abuse {
+    /// Only attacks whose names contain one of these, such as `hellos` or `control`.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// Seconds of each attack, and of good callers at rest before it.
+    #[arg(long, default_value_t = 8.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Seconds after an attack until memory is looked at.
+    #[arg(long, default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) rest: f64,
+    /// Write the page of results for readers.
+    #[arg(long, value_name = "FILE.md", num_args = 0..=1, default_missing_value = "docs/under-attack.md")]
+    pub(crate) write_docs: Option<PathBuf>,
+}
+
+/// A part in an abuse run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AbuseRole {
+    /// The attackers.
+    Attack(AttackArgs),
+    /// Good callers of a pod.
+    Call(Call),
+    /// Good callers of the CA.
+    Ask(Ask),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// Which attack.
+    pub(crate) name: String,
+    #[arg(long)]
+    pub(crate) victim: IpAddr,
+    #[arg(long)]
+    pub(crate) seconds: f64,
+    /// Where the attackers' certificate is.
+    #[arg(long)]
+    pub(crate) files: PathBuf,
+    #[arg(long)]
+    pub(crate) token: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    #[arg(long)]
+    pub(crate) to: SocketAddr,
+    #[arg(long)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    #[arg(long)]
+    pub(crate) seconds: f64,
+    /// What the control plane's certificate is checked with.
+    #[arg(long)]
+    pub(crate) root: PathBuf,
+    #[arg(long)]
+    pub(crate) token: PathBuf,
 }
 
 #[derive(Debug, Args)]

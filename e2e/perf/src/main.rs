@@ -17,9 +17,11 @@
 //! | `measure` | one case in one world |
 //! | `statistics` | medians, spreads, ratios within a round (pure) |
 //! | `report` | the tables, the JSON, the page in `docs` |
+//! | `abuse` | another run: attackers beside good callers |
 //!
 //! Begin with `bench::run`. A first word that is none of ours is a command of `ambit`, which is how the worlds start
 //! their programs.
+mod abuse;
 mod bench;
 mod cases;
 mod cli;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let done = match &cli.role {
         None => bench::run(&cli.bench),
+        Some(cli::Role::Abuse(args)) => abuse::run(args),
+        Some(cli::Role::Play(role)) => abuse::play(role),
         Some(cli::Role::Serve(args)) => serve::run(args),
         Some(cli::Role::Load(args)) => load::run(args),
         Some(cli::Role::Launch(args)) => launch::run(args),

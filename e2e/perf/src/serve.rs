@@ -1,7 +1,7 @@
 //! The servers of one pod. All requests are served by one thread, as light as can be: on a small machine the servers
 //! share the cores with the proxies that are measured.
 use crate::cli::Serve;
-use crate::wire::{self, BULK_PORT, ECHO_PORT, HTTP_PORT};
+use crate::wire::{self, BULK_PORT, ECHO_PORT, HTTP_PORT, SINK_PORT};
 use anyhow::{Context, Result};
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -25,6 +25,14 @@ pub(crate) fn run(_: &Serve) -> Result<()> {
             loop {
                 if let Ok((stream, _)) = echo.accept().await {
                     tokio::spawn(serve_echo(stream));
+                }
+            }
+        });
+        let sink = listen(SINK_PORT)?;
+        tokio::spawn(async move {
+            loop {
+                if let Ok((stream, _)) = sink.accept().await {
+                    tokio::spawn(let_be(stream));
                 }
             }
         });
@@ -71,6 +79,12 @@ async fn serve_echo(mut stream: TcpStream) -> std::io::Result<()> {
             n => stream.write_all(&buffer[..n]).await?,
         }
     }
+}
+
+/// Reads nothing, until the other side breaks off.
+async fn let_be(stream: TcpStream) {
+    // An error of the socket is its end.
+    let _ = stream.ready(tokio::io::Interest::ERROR).await;
 }
 
 async fn serve_http(mut stream: TcpStream) -> std::io::Result<()> {

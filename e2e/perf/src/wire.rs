@@ -4,6 +4,8 @@
 pub(crate) const BULK_PORT: u16 = 5001;
 /// Sends every byte back.
 pub(crate) const ECHO_PORT: u16 = 7000;
+/// Accepts connections and never reads.
+pub(crate) const SINK_PORT: u16 = 7001;
 /// HTTP/1.1.
 pub(crate) const HTTP_PORT: u16 = 8080;
 

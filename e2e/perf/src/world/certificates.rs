@@ -7,18 +7,18 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 /// Signs.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     root: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A certificate and its key.
-pub(super) struct Leaf {
-    pub(super) chain_pem: String,
-    pub(super) key_pem: String,
+pub(crate) struct Leaf {
+    pub(crate) chain_pem: String,
+    pub(crate) key_pem: String,
 }
 
 impl Authority {
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut params = for_a_day();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -26,12 +26,17 @@ impl Authority {
         Ok(Authority { root: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
     }
 
-    pub(super) fn root_pem(&self) -> String {
+    pub(crate) fn root_pem(&self) -> String {
         self.root.pem()
     }
 
+    /// Its key, for a control plane that is to sign with it, too.
+    pub(crate) fn key_pem(&self) -> String {
+        self.root.key().serialize_pem()
+    }
+
     /// A certificate for a SPIFFE id.
-    pub(super) fn leaf(&self, id: &str) -> Result<Leaf> {
+    pub(crate) fn leaf(&self, id: &str) -> Result<Leaf> {
         let key = KeyPair::generate()?;
         let mut params = for_a_day();
         params.subject_alt_names = vec![SanType::URI(id.try_into()?)];

@@ -7,7 +7,7 @@
 //! | `certificates` | what the Envoys prove themselves with |
 //! | `child` | processes of ours, ended when we let go of them |
 mod bootstrap;
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod child;
 mod manifest;
 
@@ -105,10 +105,12 @@ impl World {
         let folder = directory.join("yaml");
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("pods.yaml"), manifest::yaml(&programs.own, kind == Kind::Ambit))?;
-        let (up, status) = up(kind, programs, &directory, &folder)
+        let name = format!("perf-{}-{kind}", std::process::id());
+        let more: &[&str] = if kind == Kind::Ambit { &[] } else { &["--no-mesh"] };
+        let (up, status) = up(&programs.own, &programs.ambit, &name, &directory, &folder, more)
             .with_context(|| format!("the pods of world `{kind}` did not start"))?;
         let tree = processes::descendants(up.id())?;
-        let pod = |name| pod(&status, &tree, name);
+        let pod = |name| pod(&status, &tree, manifest::NAMESPACE, name);
         let (client, near, far) = (pod(manifest::CLIENT)?, pod(manifest::NEAR)?, pod(manifest::FAR)?);
         let mut world = World { kind, client, near, far, proxies: Vec::new(), _envoys: Vec::new(), _up: up, directory };
         match kind {
@@ -177,20 +179,19 @@ impl World {
     }
 }
 
-/// Starts the machine of a world and waits until its pods are ready.
-fn up(
-    kind: Kind,
-    programs: &Programs,
+/// Starts the machine of a world, with `more` arguments, and waits until its pods are ready.
+pub(crate) fn up(
+    own: &FilePath,
+    ambit: &FilePath,
+    name: &str,
     directory: &FilePath,
     folder: &FilePath,
+    more: &[&str],
 ) -> Result<(Child, ambit::status::Status)> {
     let ready = directory.join("ready.json");
-    let mut command = child::launch(&programs.own);
-    command.arg("--").arg(&programs.ambit).args(["up", "--quiet", "--name"]);
-    command.arg(format!("perf-{}-{kind}", std::process::id())).arg("-f").arg(folder).arg("--ready-file").arg(&ready);
-    if kind != Kind::Ambit {
-        command.arg("--no-mesh");
-    }
+    let mut command = child::launch(own);
+    command.arg("--").arg(ambit).args(["up", "--quiet", "--name", name, "-f"]);
+    command.arg(folder).arg("--ready-file").arg(&ready).args(more);
     // Its programs' own reports would be work that no other world does.
     command.env_remove("RUST_LOG");
     let mut up = Child::start(command, &log(directory, "up"))?;
@@ -210,8 +211,14 @@ fn up(
     }
 }
 
-fn pod(status: &ambit::status::Status, tree: &[(u32, Vec<String>)], name: &str) -> Result<Pod> {
-    let pod = status.pod(manifest::NAMESPACE, name).with_context(|| format!("there is no pod {name}"))?;
+/// A pod that runs `serve`.
+pub(crate) fn pod(
+    status: &ambit::status::Status,
+    tree: &[(u32, Vec<String>)],
+    namespace: &str,
+    name: &str,
+) -> Result<Pod> {
+    let pod = status.pod(namespace, name).with_context(|| format!("there is no pod {name}"))?;
     let ip = *pod.ips.iter().find(|ip| ip.is_ipv4()).with_context(|| format!("pod {name} has no IPv4 address"))?;
     let serves = |words: &[String]| words.get(1..) == Some(&["serve".to_owned(), name.to_owned()]);
     let (pid, _) =
@@ -224,7 +231,7 @@ fn log(directory: &FilePath, name: &str) -> PathBuf {
 }
 
 /// The end of every log that has one.
-fn last_words(directory: &FilePath) -> String {
+pub(crate) fn last_words(directory: &FilePath) -> String {
     const MOST: usize = 1500;
     let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut words = String::new();
