@@ -70,6 +70,8 @@ Examples:
   ambit logs --tail 50 istiod-lite")]
     Logs(Logs),
     /// Show nodes, programs, pods, services and policies.
+    ///
+    /// Exit code 3: an object of the folder is refused.
     #[command(after_help = "\
 Examples:
   ambit status
@@ -126,7 +128,7 @@ pub(crate) struct Up {
     pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Return once everything is ready; `ambit down` ends it.
+    /// Return once everything is ready; `ambit down` ends it. Exit code 3: it runs, and an object of the folder is refused.
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Write the status (JSON) to this file once everything is ready.

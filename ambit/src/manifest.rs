@@ -2,11 +2,12 @@
 //! istiod-lite's to say, so that both read the same.
 use istiod_lite::folder::Folder as Source;
 use istiod_lite::resources::Object;
+use istiod_lite::resources::unread::Unread;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Namespace and name.
 pub(crate) type Key = (String, String);
@@ -23,11 +24,47 @@ pub(crate) struct Objects {
 
 /// A part of the folder that does not count, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Rejected {
     /// The file, with line and column where known.
     pub file: String,
     /// What is wrong.
     pub reason: String,
+    /// It is an object of a kind that is read, and it is refused. (Else it is of a kind that is not, or counts in part.)
+    #[serde(default)]
+    pub refused: bool,
+    /// What was good of it before still counts.
+    #[serde(default)]
+    pub last_good_kept: bool,
+}
+
+impl Rejected {
+    /// Something that is said, and refuses nothing.
+    pub(crate) fn note(file: impl Into<String>, reason: String) -> Self {
+        Rejected { file: file.into(), reason, refused: false, last_good_kept: false }
+    }
+
+    /// The reason, and what becomes of the object.
+    pub fn told(&self) -> String {
+        let kept = if self.last_good_kept { " (what was last good keeps serving)" } else { "" };
+        format!("{}{kept}", self.reason)
+    }
+}
+
+/// What is wrong with an object, in one line.
+pub(crate) fn reason(kind: Option<&str>, name: Option<&str>, field: Option<&str>, message: &str) -> String {
+    let object = match (kind, name) {
+        (Some(kind), Some(name)) => format!("{kind} {name}: "),
+        _ => String::new(),
+    };
+    let field = field.map_or_else(String::new, |field| format!("{field}: "));
+    format!("{object}{field}{message}")
+}
+
+/// `FILE:LINE:COLUMN`, as far as they are known.
+pub(crate) fn place(file: &Path, line: usize, column: usize) -> String {
+    let file = file.display();
+    if line > 0 { format!("{file}:{line}:{column}") } else { file.to_string() }
 }
 
 /// The folder, with what was last good of each object.
@@ -69,31 +106,23 @@ impl Folder {
     }
 
     fn rejected(&self) -> Vec<Rejected> {
-        let relative =
-            |file: &std::path::Path| file.strip_prefix(&self.directory).unwrap_or(file).display().to_string();
-        let errors = self.source.errors().iter().map(|e| {
-            let mut file = relative(&e.file);
-            if e.line > 0 {
-                file = format!("{file}:{}:{}", e.line, e.column);
-            }
-            let kept = if e.last_good_kept { " (what was last good keeps serving)" } else { "" };
-            let object = match (&e.kind, &e.name) {
-                (Some(kind), Some(name)) => format!("{kind} {name}: "),
-                _ => String::new(),
-            };
-            let field = e.field.as_ref().map_or_else(String::new, |f| format!("{f}: "));
-            Rejected { file, reason: format!("{object}{field}{}{kept}", e.message) }
+        let relative = |file: &Path| file.strip_prefix(&self.directory).unwrap_or(file).to_owned();
+        let errors = self.source.errors().iter().map(|e| Rejected {
+            file: place(&relative(&e.file), e.line, e.column),
+            reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
+            refused: true,
+            last_good_kept: e.last_good_kept,
         });
         let workloads = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
-        let skipped =
-            self.source.skipped().iter().filter(|s| s.unknown || workloads.iter().any(|w| s.kind.ends_with(w)));
-        let skipped = skipped.map(|s| Rejected {
-            file: format!("{}:{}", relative(&s.file), s.line),
-            reason: if s.unknown {
-                format!("{}: nobody here knows this kind", s.kind)
-            } else {
-                format!("{}: only Pods are run; write the Pods it would make", s.kind)
-            },
+        let skipped = self.source.skipped().iter().filter_map(|s| {
+            let why = match s.what {
+                Unread::SaysNothing if !workloads.iter().any(|w| s.kind.ends_with(w)) => return None,
+                Unread::SaysNothing => "only Pods are run; write the Pods it would make".to_owned(),
+                Unread::NotEnforced | Unread::Unknown => s.meaning(),
+            };
+            let name = s.name.as_deref().unwrap_or_default();
+            let file = format!("{}:{}", relative(&s.file).display(), s.line);
+            Some(Rejected::note(file, format!("{} {name}: {why}", s.kind)))
         });
         errors.chain(skipped).collect()
     }

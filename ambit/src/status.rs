@@ -3,6 +3,7 @@ pub use crate::manifest::Rejected;
 pub use crate::pods::life::Phase;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
 /// Everything about one running mesh. The JSON form is stable for scripts.
@@ -141,12 +142,39 @@ impl Status {
         self.pods.iter().find(|p| p.namespace == namespace && p.name == name)
     }
 
+    /// One line, if an object of the folder is refused: nobody may take such a mesh for well.
+    pub fn alarm(&self) -> Option<String> {
+        let refused: Vec<&str> = self.rejected.iter().filter(|r| r.refused).map(|r| r.file.as_str()).collect();
+        match refused.as_slice() {
+            [] => None,
+            [one] => Some(format!("REFUSED: {one} does not count as it is written; see REJECTED below")),
+            [first, rest @ ..] => {
+                let more = rest.len();
+                Some(format!("REFUSED: {first} and {more} more do not count as they are written; see REJECTED below"))
+            }
+        }
+    }
+
+    /// The tables for people at a terminal, if standard output is one: what is refused stands out.
+    pub(crate) fn for_terminal(&self) -> String {
+        let table = self.table();
+        let plain = !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        match self.alarm() {
+            Some(alarm) if !plain => table.replace(&alarm, &format!("\x1b[31m{alarm}\x1b[0m")),
+            _ => table,
+        }
+    }
+
     /// The tables for people.
     pub fn table(&self) -> String {
         let mut out = String::new();
         let state = if self.ready { "ready" } else { "not ready yet" };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "mesh {} from {}: {state}\n", self.name, self.folder);
+        let _ = writeln!(out, "mesh {} from {}: {state}", self.name, self.folder);
+        if let Some(alarm) = self.alarm() {
+            let _ = writeln!(out, "{alarm}");
+        }
+        out.push('\n');
         let rows = self.nodes.iter().map(|n| vec![n.name.clone(), join(&n.ips)]);
         table(&mut out, &["NODE", "ADDRESSES"], rows.collect());
         let rows = self.programs.iter().map(|p| {
@@ -200,7 +228,7 @@ impl Status {
             vec![format!("{}/{}", p.namespace, p.name), p.kind.clone(), accepted.into(), why]
         });
         table(&mut out, &["POLICY", "KIND", "ACCEPTED", ""], rows.collect());
-        let rows = self.rejected.iter().map(|r| vec![r.file.clone(), r.reason.replace('\n', "\n    ")]);
+        let rows = self.rejected.iter().map(|r| vec![r.file.clone(), r.told().replace('\n', "\n    ")]);
         table(&mut out, &["REJECTED", "WHY"], rows.collect());
         out
     }

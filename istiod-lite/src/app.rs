@@ -25,6 +25,7 @@ use crate::ca::token::Tokens;
 use crate::config::{self, Config};
 use crate::debug;
 use crate::folder::Folder;
+use crate::folder::store::Store;
 use crate::folder::watch::Watch;
 use crate::held;
 use crate::publish::Publication;
@@ -33,6 +34,8 @@ use crate::services::Services;
 use crate::status::Status;
 use crate::translate::condition::PolicyStatus;
 
+/// Directory in `STATE_DIR` of the last good version of what the folders say.
+const LAST_GOOD: &str = "last-good";
 /// How long subscribers have to leave when we stop; they live on what they know.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -127,6 +130,8 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
     let readiness = Readiness::new();
     let part = readiness.register("folders");
 
+    // A root that is made now was never trusted by anybody: nothing that we could have said is in force.
+    let first_start = config.plugged_ca.is_none() && !Material::is_kept_in(&config.state);
     let material = match &config.plugged_ca {
         Some(directory) => {
             let material = Material::plugged_in(directory).context("PLUGGED_CA")?;
@@ -136,6 +141,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
         None => Material::kept_in(&config.state, &config.mesh.trust_domain).context("STATE_DIR")?,
     };
     let material = Arc::new(material);
+    let store = Store::open(config.state.join(LAST_GOOD), first_start).context("STATE_DIR")?;
     let tokens = Tokens::new(config.token_keys.clone(), config.token_audiences.clone(), config.token_issuer.clone());
     let tokens = Arc::new(tokens.context("TOKEN_PUBLIC_KEY")?);
 
@@ -169,7 +175,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
 
     let health = serve_health(&config, &readiness, drain.clone())?;
     let debug = serve_debug(&config, debug_routes, log, shutdown, drain.clone())?;
-    tokio::spawn(until_drained(drain, follow_folders(config, publication, status, part)));
+    tokio::spawn(until_drained(drain, follow_folders(config, store, publication, status, part)));
     tracing::info!(%address, "serving discovery and certificates");
     Ok(Running { address, health, debug, readiness, drain: trigger, server })
 }
@@ -219,8 +225,15 @@ async fn until_drained(drain: drain::Watch, work: impl Future<Output = ()>) {
 }
 
 /// Reads the folders now and whenever they change, and publishes what follows.
-async fn follow_folders(config: Config, mut publication: Publication, status: watch::Sender<Arc<Status>>, ready: Part) {
-    let mut folder = Folder::new(config.folders.clone(), config.overlay.clone());
+async fn follow_folders(
+    config: Config,
+    store: Store,
+    mut publication: Publication,
+    status: watch::Sender<Arc<Status>>,
+    ready: Part,
+) {
+    let folder = Folder::new(config.folders.clone(), config.overlay.clone());
+    let mut folder = folder.with_store(store, &config.mesh.root_namespace);
     // Watching begins before the first look, or a change between the two would be missed.
     let (edited, overlaid) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     // The watches end with this function.
@@ -235,6 +248,8 @@ async fn follow_folders(config: Config, mut publication: Publication, status: wa
             let report = if all { folder.rescan() } else { folder.rescan_overlay() };
             let changed = first || !report.changes.is_empty();
             let published = changed.then(|| publication.apply(report.changes));
+            // Proxies do not wait for the disk.
+            folder.keep();
             (folder, publication, published)
         });
         // A panic in there leaves nothing to go on with; what was published keeps serving.

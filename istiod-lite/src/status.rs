@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::folder::ParseError;
 use crate::folder::parse::Skipped;
+use crate::resources::unread::Unread;
 use crate::translate::condition::PolicyStatus;
 
 /// All there is to say.
@@ -44,14 +45,14 @@ impl Status {
             }
         }
         for skipped in self.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
-            let Skipped { file, line, kind, name, unknown } = skipped;
+            let Skipped { file, line, kind, name, what } = skipped;
             let (file, name) = (file.display(), name.as_deref().unwrap_or("?"));
-            if *unknown {
-                tracing::warn!(
-                    "{file}:{line}: {kind} {name}: ignored, a kind that is not known here: is it spelt right?"
-                );
-            } else {
-                tracing::info!("{file}:{line}: {kind} {name}: skipped, it says nothing to the mesh");
+            let meaning = skipped.meaning();
+            match what {
+                Unread::SaysNothing => tracing::info!("{file}:{line}: {kind} {name}: skipped, {meaning}"),
+                Unread::NotEnforced | Unread::Unknown => {
+                    tracing::warn!("{file}:{line}: {kind} {name}: ignored: {meaning}");
+                }
             }
         }
     }

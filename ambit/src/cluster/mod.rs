@@ -169,7 +169,7 @@ impl Cluster {
                     if let Some((objects, rejected)) = self.folder.read() {
                         (self.objects, self.rejected) = (objects, rejected);
                         for rejected in &self.rejected {
-                            tracing::warn!("{}: {}", rejected.file, rejected.reason);
+                            tracing::warn!("{}: {}", rejected.file, rejected.told());
                         }
                     }
                 }

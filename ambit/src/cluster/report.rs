@@ -34,10 +34,13 @@ impl Cluster {
         }
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let settled = |p: &PodStatus| p.ready && p.mesh.state != "pending" || p.phase == Phase::Succeeded;
+        let told = policies::read(&self.run.istiod_status());
         let mut rejected: Vec<Rejected> = self.rejected.clone();
-        rejected.extend(self.new_nodes().map(|name| Rejected {
-            file: "-".into(),
-            reason: format!("Node {name} was added while the mesh runs; it will be there after the next `ambit up`"),
+        // The control plane may have been started again since, and knows what it still serves.
+        rejected.iter_mut().filter(|r| r.refused).for_each(|r| told.correct(r, &self.folder_path));
+        rejected.extend(self.new_nodes().map(|name| {
+            let when = "it will be there after the next `ambit up`";
+            Rejected::note("-", format!("Node {name} was added while the mesh runs; {when}"))
         }));
         Status {
             name: self.run.name().to_owned(),
@@ -50,7 +53,7 @@ impl Cluster {
             programs,
             pods,
             services: self.service_status(),
-            policies: policies::read(&self.run.istiod_status()),
+            policies: told.policies,
             rejected,
         }
     }
@@ -132,7 +135,7 @@ impl Cluster {
 
     /// Says what went wrong, once for as long as it lasts.
     fn complain(&mut self, status: &Status) {
-        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.reason));
+        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.told()));
         let policies = status.policies.iter().filter(|p| p.reason != "Accepted");
         let policies = policies.map(|p| format!("{} {}/{}: {}: {}", p.kind, p.namespace, p.name, p.reason, p.message));
         // Not being ready yet is no complaint while things start.
@@ -169,7 +172,7 @@ impl Cluster {
         }
         self.was_ready = true;
         tracing::info!("everything is ready");
-        self.say(&status.table());
+        self.say(&status.for_terminal());
         let which = if status.name == "default" { String::new() } else { format!(" --name {}", status.name) };
         self.say(&format!(
             "Ready. In another terminal: ambit status{which} | ambit exec{which} POD -- CMD | ambit logs{which} POD. \

@@ -19,8 +19,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(50));
     };
     match args.output {
-        Output::Table => print!("{}", status.table()),
+        Output::Table => print!("{}", status.for_terminal()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
     }
-    if args.wait.is_some() && !status.ready { Ok(ExitCode::FAILURE) } else { Ok(ExitCode::SUCCESS) }
+    if args.wait.is_some() && !status.ready { Ok(ExitCode::FAILURE) } else { Ok(super::well(&status)) }
 }

@@ -117,10 +117,10 @@ fn detach(args: &Up, run: &RunDir) -> Result<ExitCode> {
         match status {
             Ok(status) if status.ready => {
                 if !args.quiet {
-                    print!("{}", status.table());
+                    print!("{}", status.for_terminal());
                     println!("Ready. End it with: ambit down --name {}", run.name());
                 }
-                return Ok(ExitCode::SUCCESS);
+                return Ok(super::well(&status));
             }
             Ok(status) if Instant::now() > deadline => {
                 print!("{}", status.table());

@@ -1,11 +1,35 @@
 //! What the control plane says about the user's policies.
+use crate::manifest::{self, Rejected};
 use crate::status::PolicyStatus;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 struct Said {
     policies: Vec<Policy>,
+    #[serde(default)]
+    rejected: Vec<Refused>,
+}
+
+/// What the control plane says.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Of each policy.
+    pub(crate) policies: Vec<PolicyStatus>,
+    rejected: Vec<Refused>,
+}
+
+/// An object that it refused.
+#[derive(Debug, Deserialize)]
+struct Refused {
+    file: PathBuf,
+    line: usize,
+    column: usize,
+    kind: Option<String>,
+    name: Option<String>,
+    field: Option<String>,
+    message: String,
+    last_good_kept: bool,
 }
 
 #[derive(Deserialize)]
@@ -25,13 +49,32 @@ struct Condition {
 }
 
 /// Reads istiod-lite's status file; nothing before it has written one.
-pub(crate) fn read(path: &Path) -> Vec<PolicyStatus> {
-    let Ok(text) = std::fs::read(path) else { return Vec::new() };
+pub(crate) fn read(path: &Path) -> Told {
+    let Ok(text) = std::fs::read(path) else { return Told::default() };
     match serde_json::from_slice::<Said>(&text) {
-        Ok(said) => said.policies.into_iter().map(Policy::told).collect(),
+        Ok(said) => Told { policies: said.policies.into_iter().map(Policy::told).collect(), rejected: said.rejected },
         Err(e) => {
             tracing::warn!("{} is not what istiod-lite writes: {e}", path.display());
-            Vec::new()
+            Told::default()
+        }
+    }
+}
+
+impl Told {
+    /// Lets what the control plane says of the same place in the same folder count.
+    pub(crate) fn correct(&self, ours: &mut Rejected, folder: &Path) {
+        let place = |theirs: &Refused| {
+            let file = theirs.file.strip_prefix(folder).unwrap_or(&theirs.file);
+            manifest::place(file, theirs.line, theirs.column)
+        };
+        if let Some(theirs) = self.rejected.iter().find(|theirs| place(theirs) == ours.file) {
+            ours.reason = manifest::reason(
+                theirs.kind.as_deref(),
+                theirs.name.as_deref(),
+                theirs.field.as_deref(),
+                &theirs.message,
+            );
+            ours.last_good_kept &= theirs.last_good_kept;
         }
     }
 }
@@ -67,5 +110,22 @@ mod tests {
             (told.accepted, told.reason.as_str(), told.message.as_str()),
             (false, "Unsupported", "no paths here")
         );
+    }
+
+    /// Seen red when only our own memory was asked: it said that what was last good keeps serving.
+    #[test]
+    fn what_the_control_plane_no_longer_serves_is_not_said_to_serve() {
+        let text = r#"{"policies": [], "rejected": [
+            {"file": "/f/p.yaml", "line": 4, "column": 3, "kind": "AuthorizationPolicy", "name": "deny", "field": "spec.x",
+             "message": "unknown field. All is refused", "last_good_kept": false}]}"#;
+        let said: Said = serde_json::from_str(text).unwrap();
+        let told = Told { policies: Vec::new(), rejected: said.rejected };
+        let ours = |file: &str| {
+            let mut ours = Rejected { file: file.into(), reason: "ours".into(), refused: true, last_good_kept: true };
+            told.correct(&mut ours, Path::new("/f"));
+            ours.told()
+        };
+        assert_eq!(ours("p.yaml:4:3"), "AuthorizationPolicy deny: spec.x: unknown field. All is refused");
+        assert_eq!(ours("p.yaml:5:3"), "ours (what was last good keeps serving)");
     }
 }

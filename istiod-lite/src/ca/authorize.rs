@@ -107,7 +107,7 @@ mod tests {
             "spec": {"containers": [], "serviceAccountName": account, "nodeName": node},
             "status": {"phase": phase},
         });
-        Object::from_value(Kind::Pod, value).unwrap()
+        Object::from_value(Kind::Pod, &value).unwrap()
     }
 
     #[test]

@@ -59,6 +59,11 @@ pub enum MaterialError {
 }
 
 impl Material {
+    /// Whether [`Self::kept_in`] would find a root rather than make one.
+    pub fn is_kept_in(directory: &Path) -> bool {
+        directory.join(CA_CERT).exists()
+    }
+
     /// The root in a directory; made at first start. The directory is for the owner alone, and so is the key.
     ///
     /// # Errors

@@ -90,6 +90,11 @@ impl Cluster {
         self.namespaces.get(name)
     }
 
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Namespace>)> {
+        self.namespaces.iter()
+    }
+
     /// A node, by name.
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
         self.nodes.get(name)
@@ -157,7 +162,7 @@ mod tests {
         let value = serde_json::json!({
             "metadata": {"name": name, "namespace": "a"}, "spec": {"containers": [], "nodeName": node}
         });
-        Object::from_value(Kind::Pod, value).unwrap()
+        Object::from_value(Kind::Pod, &value).unwrap()
     }
 
     #[test]

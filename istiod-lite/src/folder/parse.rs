@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::documents::{self, Document};
 use super::locate::{Locations, Position};
-use crate::resources::field::{FieldPath, Segment};
+use crate::resources::field::FieldPath;
+use crate::resources::unread::Unread;
 use crate::resources::{Key, Kind, Object, Recognized};
 
 /// What a file says.
@@ -71,8 +72,15 @@ pub struct Skipped {
     pub kind: String,
     /// Its name, when it has one.
     pub name: Option<String>,
-    /// True when nobody here has heard of the kind: likely a mistake.
-    pub unknown: bool,
+    /// Why not.
+    pub what: Unread,
+}
+
+impl Skipped {
+    /// What it means for who wrote it.
+    pub fn meaning(&self) -> String {
+        self.what.meaning(&self.kind)
+    }
 }
 
 /// Which objects a refused text may have been: these keep their last good version.
@@ -212,9 +220,7 @@ impl Reader<'_> {
             .map(|l| Position { line: l.line() as usize, column: l.column() as usize })
             .filter(|at| at.line > 0)
             .unwrap_or(Position { line: 1, column: 1 });
-        let message = error.without_snippet().to_string();
-        // The position is said once, in the error's own fields, counted from the top of the file.
-        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        let message = plain(&error.without_snippet().to_string());
         self.reject(at, &Header::default(), None, message, Claim::Anything);
     }
 
@@ -241,21 +247,26 @@ impl Reader<'_> {
         }
         match Kind::recognize(api_version, kind) {
             Recognized::Read(kind) => self.typed(kind, value, &header, &at),
-            Recognized::Unused => self.skip(&header, &at, false),
             Recognized::WrongVersion => {
                 let message = format!("version {api_version} of {kind} is not read here");
                 self.wrong(&header, &at, at.field("apiVersion"), &message);
             }
-            Recognized::Unknown => {
-                // It may be a kind we read, misspelt: what it was before keeps serving.
-                self.parsed.claims.push(header.claim());
-                self.skip(&header, &at, true);
+            Recognized::Misspelt(meant) => {
+                let message = format!("{api_version} {kind} is not known here: did you mean `{meant}`?");
+                self.wrong(&header, &at, at.field("kind"), &message);
+            }
+            Recognized::Unread(what) => {
+                if what == Unread::Unknown {
+                    // It may be a kind we read, misspelt: what it was before keeps serving.
+                    self.parsed.claims.push(header.claim());
+                }
+                self.skip(&header, &at, what);
             }
         }
     }
 
     fn typed(&mut self, kind: Kind, value: Value, header: &Header, at: &FieldPath) {
-        match Object::from_value(kind, value) {
+        match Object::from_value(kind, &value) {
             Ok(object) => {
                 let line = self.position(at).line + self.document.lines_before;
                 self.parsed.objects.push(ParsedObject { object, line });
@@ -265,7 +276,7 @@ impl Reader<'_> {
                     Some(name) => Claim::Key(Key::new(kind, header.namespace.as_deref(), name)),
                     None => Claim::Anything,
                 };
-                let field = name_unknown_field(invalid.path, &invalid.message);
+                let field = invalid.path;
                 let full = FieldPath(at.0.iter().chain(&field.0).cloned().collect());
                 let position = self.locate(&full);
                 self.reject(position, header, Some(&field), invalid.message, claim);
@@ -293,7 +304,7 @@ impl Reader<'_> {
         self.parsed.claims.push(claim);
     }
 
-    fn skip(&mut self, header: &Header, at: &FieldPath, unknown: bool) {
+    fn skip(&mut self, header: &Header, at: &FieldPath, what: Unread) {
         let line = self.position(at).line + self.document.lines_before;
         let word = |part: &Option<String>| part.clone().unwrap_or_default();
         self.parsed.skipped.push(Skipped {
@@ -301,7 +312,7 @@ impl Reader<'_> {
             line,
             kind: format!("{} {}", word(&header.api_version), word(&header.kind)),
             name: header.name.clone(),
-            unknown,
+            what,
         });
     }
 
@@ -323,12 +334,15 @@ impl Reader<'_> {
     }
 }
 
-/// Serde stops at the object that holds a field it does not know, and names the field in its message only.
-fn name_unknown_field(path: FieldPath, message: &str) -> FieldPath {
-    let name = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    match name {
-        Some(name) if path.0.last() != Some(&Segment::Field(name.to_owned())) => path.field(name),
-        _ => path,
+/// The parser's words, without those about a program that uses it.
+fn plain(message: &str) -> String {
+    // The position is said once, in the error's own fields, counted from the top of the file.
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let message = message.split(", set ").next().unwrap_or(message);
+    match message.strip_prefix("duplicate mapping key") {
+        Some("") => "a field is there twice: keep one of the two".to_owned(),
+        Some(key) => format!("the field{} is there twice: keep one of the two", key.trim_start_matches(':')),
+        None => message.to_owned(),
     }
 }
 

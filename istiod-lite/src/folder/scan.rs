@@ -26,7 +26,7 @@ pub(super) struct Stamp {
 }
 
 /// What a walk found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     /// In the order of their paths.
     pub(super) files: BTreeMap<PathBuf, Stamp>,

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::resources::Kind;
+use crate::resources::unread::Unread;
 
 const DENY: &str = "apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -44,7 +45,14 @@ fn errors_say_where() {
             bad("action: DENY", "action: DENI"),
             "f.yaml:12:3: AuthorizationPolicy shop/deny: spec.action: unknown variant",
         ),
-        (bad("rules:", "rulez:"), "f.yaml:13:3: AuthorizationPolicy shop/deny: spec.rulez: unknown field `rulez`"),
+        (
+            bad("rules:", "rulez:"),
+            "f.yaml:13:3: AuthorizationPolicy shop/deny: spec.rulez: unknown field `rulez`: did you mean `rules`?",
+        ),
+        (
+            bad("  action: DENY", "  action: DENY\n  action: ALLOW"),
+            "f.yaml:13:3: the field action is there twice: keep one of the two",
+        ),
         (
             bad("[10.0.0.0/8]", "[]"),
             "f.yaml:15:16: AuthorizationPolicy shop/deny: spec.rules[0].from[0].source.ipBlocks: an empty list",
@@ -93,12 +101,26 @@ fn lists_and_json_are_read_and_a_bad_item_is_left_out_alone() {
 
 #[test]
 fn kinds_that_are_not_read_are_told_apart() {
-    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\napiVersion: v1\nkind: Podd\nmetadata: {name: p}\n";
-    let skipped = parse_file(Path::new("f"), text).skipped;
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\napiVersion: v1\nkind: Podd\nmetadata: {name: p}\n\
+                ---\napiVersion: x.io/v1\nkind: Thing\nmetadata: {name: t}\n---\napiVersion: networking.k8s.io/v1\n\
+                kind: NetworkPolicy\nmetadata: {name: n}\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+                metadata: {name: s}\n";
+    let parsed = parse_file(Path::new("f"), text);
     assert_eq!(
-        skipped.iter().map(|s| (s.line, &*s.kind, s.unknown)).collect::<Vec<_>>(),
-        [(1, "apps/v1 Deployment", false), (5, "v1 Podd", true)]
+        parsed.skipped.iter().map(|s| (s.line, &*s.kind, s.what)).collect::<Vec<_>>(),
+        [
+            (1, "apps/v1 Deployment", Unread::SaysNothing),
+            (9, "x.io/v1 Thing", Unread::Unknown),
+            (13, "networking.k8s.io/v1 NetworkPolicy", Unread::NotEnforced),
+            (17, "networking.istio.io/v1 ServiceEntry", Unread::NotEnforced),
+        ]
     );
+    assert_eq!(
+        parsed.errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["f:6:1: Podd p: kind: v1 Podd is not known here: did you mean `Pod`?"]
+    );
+    assert!(parsed.skipped[2].meaning().contains("is NOT kept from happening here"), "{}", parsed.skipped[2].meaning());
+    assert!(!parsed.skipped[3].meaning().contains("spelt"), "{}", parsed.skipped[3].meaning());
 }
 
 /// Writes, rescans, and says what changed.
@@ -243,4 +265,135 @@ fn the_overlay_adds_what_the_cluster_knows() {
     assert_eq!(keys(&folder), ["Pod shop/a", "Service shop/web"]);
     folder.rescan();
     assert_eq!(keys(&folder), ["Pod shop/a"]);
+}
+
+/// A control plane that ends and is started again, with its state.
+fn next_life(root: &Path, state: &Path, first_start: bool) -> Folder {
+    let store = Store::open(state.join("last-good"), first_start).unwrap();
+    Folder::new(vec![root.to_owned()], None).with_store(store, "istio-system")
+}
+
+/// Seen red without the store: the policy was withdrawn.
+#[test]
+fn the_last_good_version_outlives_the_control_plane() {
+    let both = format!("{SERVICE}---\n{DENY}");
+    for (what, text) in [
+        ("a bad value", format!("{SERVICE}---\n{}", DENY.replace("/8", "/99"))),
+        ("an unknown field", format!("{SERVICE}---\n{}", DENY.replace("ipBlocks", "ipBlock"))),
+        ("a kind misspelt", format!("{SERVICE}---\n{}", DENY.replace("AuthorizationPolicy", "AuthorisationPolicy"))),
+        ("no YAML", format!("{SERVICE}---\n{}", DENY.replace("[10", "[[10"))),
+        ("nothing of it can be read", "kind: [".to_owned()),
+    ] {
+        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = root.path().join("f.yaml");
+        let mut folder = next_life(root.path(), state.path(), true);
+        assert_eq!(step(&mut folder, &path, &both).len(), 2);
+        let good = folder.objects()[&deny()].clone();
+        folder.keep();
+        for restart in 0..2 {
+            folder = next_life(root.path(), state.path(), false);
+            step(&mut folder, &path, &text);
+            assert_eq!(folder.objects().get(&deny()), Some(&good), "{what}, restart {restart}");
+            assert!(folder.errors()[0].last_good_kept, "{what}: {:?}", folder.errors());
+            folder.keep();
+        }
+        // Deleted while nobody looks is deleted, and mended is mended.
+        fs::remove_file(&path).unwrap();
+        folder = next_life(root.path(), state.path(), false);
+        changes(&mut folder);
+        assert!(folder.objects().is_empty(), "{what}");
+        folder.keep();
+        folder = next_life(root.path(), state.path(), false);
+        step(&mut folder, &path, &text);
+        assert!(!folder.objects().contains_key(&deny()), "what was deleted does not come back: {what}");
+    }
+}
+
+/// Seen red when an entry that is not whole counted as none.
+#[test]
+fn where_nobody_knows_what_was_in_force_its_scope_is_refused() {
+    let closed = |namespace| Key::new(Kind::AuthorizationPolicy, Some(namespace), "istiod-lite-closed");
+    let bad_field = DENY.replace("ipBlocks", "ipBlock");
+    let bad_pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\nspec: {nodeNme: a}\n";
+    let lost = |state: &Path| fs::remove_dir_all(state.join("last-good")).unwrap();
+    let spoilt = |state: &Path| {
+        for entry in fs::read_dir(state.join("last-good")).unwrap().map(|e| e.unwrap().path()) {
+            if entry.extension().is_some() {
+                let text = fs::read_to_string(&entry).unwrap();
+                fs::write(&entry, &text[..text.len() - 9]).unwrap();
+            }
+        }
+    };
+    let whole = |_: &Path| {};
+    for (what, then, text, expected) in [
+        ("the store is lost", &lost as &dyn Fn(&Path), bad_field.as_str(), vec![closed("shop")]),
+        ("an entry is not whole", &spoilt, &bad_field, vec![closed("shop")]),
+        ("not even the namespace is known", &lost, "kind: [", vec![closed("istio-system")]),
+        ("a pod is no policy", &lost, bad_pod, vec![]),
+        ("all is right", &lost, DENY, vec![deny()]),
+        ("what was last good is known", &whole, &bad_field, vec![deny()]),
+    ] {
+        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = root.path().join("f.yaml");
+        let mut folder = next_life(root.path(), state.path(), true);
+        step(&mut folder, &path, DENY);
+        folder.keep();
+        then(state.path());
+        for restart in 0..2 {
+            folder = next_life(root.path(), state.path(), false);
+            step(&mut folder, &path, text);
+            assert_eq!(folder.objects().keys().cloned().collect::<Vec<_>>(), expected, "{what}, restart {restart}");
+            let said = folder.errors().iter().any(|e| e.message.contains("is refused until it is mended"));
+            assert_eq!(said, expected.first().is_some_and(|key| *key.name == *"istiod-lite-closed"), "{what}");
+            folder.keep();
+        }
+        step(&mut folder, &path, DENY);
+        assert_eq!(folder.objects().keys().cloned().collect::<Vec<_>>(), [deny()], "{what}, mended");
+        // From here on, what is new and wrong changes nothing.
+        step(&mut folder, &root.path().join("new.yaml"), "kind: [");
+        assert_eq!(folder.objects().keys().cloned().collect::<Vec<_>>(), [deny()], "{what}, something new");
+    }
+}
+
+#[test]
+fn a_fresh_mesh_refuses_what_is_wrong_and_nothing_else() {
+    let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut folder = next_life(root.path(), state.path(), true);
+    step(&mut folder, &root.path().join("f.yaml"), &DENY.replace("ipBlocks", "ipBlock"));
+    assert_eq!((folder.objects().len(), folder.errors().len()), (0, 1));
+    folder.keep();
+    let mut folder = next_life(root.path(), state.path(), false);
+    assert_eq!((changes(&mut folder).len(), folder.errors().len()), (0, 1));
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_said() {
+    let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut folder = next_life(root.path(), state.path(), true);
+    fs::remove_dir(state.path().join("last-good")).unwrap();
+    fs::write(state.path().join("last-good"), "").unwrap();
+    step(&mut folder, &root.path().join("f.yaml"), DENY);
+    folder.keep();
+    assert!(folder.errors()[0].message.contains("will not outlive a restart"), "{:?}", folder.errors());
+    fs::remove_file(state.path().join("last-good")).unwrap();
+    fs::create_dir(state.path().join("last-good")).unwrap();
+    changes(&mut folder);
+    folder.keep();
+    assert_eq!(folder.errors(), []);
+}
+
+/// Seen red without `adopt`.
+#[test]
+fn a_file_that_is_renamed_and_broken_in_one_step_keeps_its_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = (directory.path().join("old.yaml"), directory.path().join("new.yaml"));
+    for text in [DENY.replace("ipBlocks", "ipBlock"), "kind: [".to_owned()] {
+        let mut folder = Folder::new(vec![directory.path().to_owned()], None);
+        step(&mut folder, &old, DENY);
+        fs::remove_file(&old).unwrap();
+        assert_eq!(step(&mut folder, &new, &text), Vec::<String>::new());
+        assert!(folder.errors()[0].last_good_kept);
+        fs::remove_file(&new).unwrap();
+        assert_eq!(changes(&mut folder), ["-AuthorizationPolicy shop/deny"]);
+    }
 }

@@ -7,25 +7,32 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Deserializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::field::{FieldError, FieldPath};
 
 /// The object.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationPolicy {
+    #[serde(rename = "apiVersion", default, skip_serializing)]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind", default, skip_serializing)]
+    _kind: IgnoredAny,
     /// Name, namespace, annotations.
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// What is asked; left out, it is an allow policy without rules.
     #[serde(default, deserialize_with = "null_as_default")]
     pub spec: AuthorizationPolicySpec,
+    #[serde(rename = "status", default, skip_serializing)]
+    _status: IgnoredAny,
 }
 
-/// What is asked. A field Istio does not have is refused.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
     /// Which workloads; none is the whole namespace, or the whole mesh in the root namespace.
     pub selector: Option<WorkloadSelector>,
@@ -45,7 +52,7 @@ pub struct AuthorizationPolicySpec {
 }
 
 /// Istio's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Action {
     /// Let in what matches, and nothing else.
@@ -60,8 +67,7 @@ pub enum Action {
 }
 
 /// Who is asked by a `CUSTOM` policy.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 pub struct Provider {
     /// A name from the mesh configuration.
     #[serde(default)]
@@ -69,8 +75,8 @@ pub struct Provider {
 }
 
 /// Pods by labels.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct WorkloadSelector {
     /// All of them; none is every pod.
     #[serde(default, deserialize_with = "null_as_default")]
@@ -78,8 +84,8 @@ pub struct WorkloadSelector {
 }
 
 /// An object that a waypoint stands for.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TargetRef {
     /// API group; empty is core.
     #[serde(default)]
@@ -93,8 +99,8 @@ pub struct TargetRef {
 }
 
 /// All of `from`, `to` and `when`; all left out matches everything.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Rule {
     /// Any of them.
     pub from: Option<Vec<From>>,
@@ -105,16 +111,15 @@ pub struct Rule {
 }
 
 /// An item of `from`.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 pub struct From {
     /// Who calls.
     pub source: Source,
 }
 
 /// Who calls: all fields that are set.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "Istio's own field names; see its reference for Source")]
 pub struct Source {
     pub principals: Option<Vec<String>>,
@@ -129,19 +134,20 @@ pub struct Source {
     pub not_ip_blocks: Option<Vec<String>>,
     pub remote_ip_blocks: Option<Vec<String>>,
     pub not_remote_ip_blocks: Option<Vec<String>>,
+    pub trust_domains: Option<Vec<String>>,
+    pub not_trust_domains: Option<Vec<String>>,
 }
 
 /// An item of `to`.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 pub struct To {
     /// What is asked for.
     pub operation: Operation,
 }
 
 /// What is asked for: all fields that are set.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "Istio's own field names; see its reference for Operation")]
 pub struct Operation {
     pub hosts: Option<Vec<String>>,
@@ -155,8 +161,8 @@ pub struct Operation {
 }
 
 /// An item of `when`.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// An attribute.
     pub key: String,
@@ -302,6 +308,8 @@ fn validate_source(source: &Source, path: &FieldPath) -> Result<(), FieldError> 
         ("notIpBlocks", &source.not_ip_blocks, ip_block),
         ("remoteIpBlocks", &source.remote_ip_blocks, ip_block),
         ("notRemoteIpBlocks", &source.not_remote_ip_blocks, ip_block),
+        ("trustDomains", &source.trust_domains, trust_domain),
+        ("notTrustDomains", &source.not_trust_domains, trust_domain),
     ] {
         validate_values(values, &path.field(name), check)?;
     }
@@ -371,6 +379,17 @@ fn at_least_one<'a, T>(values: &'a Option<Vec<T>>, path: &FieldPath) -> Result<&
 
 fn text(value: &str) -> Result<(), String> {
     if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+}
+
+/// A trust domain, or a pattern of some, as the values of principals are patterns.
+fn trust_domain(value: &str) -> Result<(), String> {
+    let plain = value.strip_prefix('*').or_else(|| value.strip_suffix('*')).unwrap_or(value);
+    if value.is_empty() || plain.contains(['*', '/', ':']) {
+        return Err(format!(
+            "{value:?} is not a trust domain: write for example cluster.local, without spiffe:// and without a path"
+        ));
+    }
+    Ok(())
 }
 
 fn port(value: &str) -> Result<(), String> {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde_path_to_error::Segment as SerdeSegment;
-
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
@@ -52,20 +50,6 @@ impl FieldPath {
     /// An error at this place.
     pub fn error(&self, message: impl Into<String>) -> FieldError {
         FieldError { path: self.clone(), message: message.into() }
-    }
-
-    /// The path at which deserialization stopped.
-    pub fn from_serde(path: &serde_path_to_error::Path) -> Self {
-        Self(
-            path.iter()
-                .filter_map(|segment| match segment {
-                    SerdeSegment::Seq { index } => Some(Segment::Index(*index)),
-                    SerdeSegment::Map { key } => Some(Segment::Field(key.clone())),
-                    SerdeSegment::Enum { variant } => Some(Segment::Field(variant.clone())),
-                    SerdeSegment::Unknown => None,
-                })
-                .collect(),
-        )
     }
 }
 

@@ -1,12 +1,15 @@
 //! The Kubernetes kinds we read, as types.
 //!
-//! Core kinds are `k8s-openapi`'s. Istio's two policy kinds are our own, because a field that Istio does not know
-//! must be refused there, not skipped: a typo must never make a policy weaker.
+//! Core kinds are `k8s-openapi`'s, Istio's two policy kinds are our own. All are read by `strict`, which refuses a field
+//! that the kind does not have: a typing mistake must never make an object say less than its author wrote.
 
 pub mod authorization_policy;
 mod defaults;
 pub mod field;
+pub(crate) mod nearest;
 pub mod peer_authentication;
+mod strict;
+pub mod unread;
 mod validate;
 
 use std::fmt;
@@ -15,14 +18,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use field::{FieldError, FieldPath};
 pub use peer_authentication::PeerAuthentication;
 
 /// The kinds we read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Core v1.
     Namespace,
@@ -47,12 +50,12 @@ pub enum Kind {
 pub enum Recognized {
     /// Read.
     Read(Kind),
-    /// A kind people keep in the same folder, which says nothing to the mesh (Deployment, ConfigMap, ...).
-    Unused,
     /// A kind of a group we know, in a version we do not.
     WrongVersion,
-    /// Nothing we have heard of.
-    Unknown,
+    /// Not read.
+    Unread(unread::Unread),
+    /// A word that is almost a kind we read.
+    Misspelt(&'static str),
 }
 
 impl Kind {
@@ -87,38 +90,12 @@ impl Kind {
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
             ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
-            ("", _) if CORE_UNUSED.contains(&kind) => return Recognized::Unused,
-            (group, _) if GROUPS_UNUSED.contains(&group) => return Recognized::Unused,
-            _ => return Recognized::Unknown,
+            _ => return unread::recognize(group, kind),
         };
         let versions: &[&str] = if group == "security.istio.io" { &["v1", "v1beta1"] } else { &["v1"] };
         if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
     }
 }
-
-/// Core kinds that say nothing to the mesh.
-const CORE_UNUSED: [&str; 8] = [
-    "ConfigMap",
-    "Secret",
-    "PersistentVolumeClaim",
-    "PersistentVolume",
-    "LimitRange",
-    "ResourceQuota",
-    "Endpoints",
-    "Event",
-];
-/// Groups of kinds that say nothing to the mesh.
-const GROUPS_UNUSED: [&str; 9] = [
-    "apps",
-    "batch",
-    "autoscaling",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "scheduling.k8s.io",
-    "apiextensions.k8s.io",
-    "kustomize.config.k8s.io",
-];
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -207,12 +184,9 @@ impl Object {
     ///
     /// # Errors
     /// Names the first field that is wrong.
-    pub fn from_value(kind: Kind, value: serde_json::Value) -> Result<Self, InvalidObject> {
-        fn typed<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<Arc<T>, InvalidObject> {
-            serde_path_to_error::deserialize(value).map(Arc::new).map_err(|e| InvalidObject {
-                path: FieldPath::from_serde(e.path()),
-                message: e.into_inner().to_string(),
-            })
+    pub fn from_value(kind: Kind, value: &serde_json::Value) -> Result<Self, InvalidObject> {
+        fn typed<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Result<Arc<T>, FieldError> {
+            strict::read(value).map(Arc::new)
         }
         let object = match kind {
             Kind::Namespace => Self::Namespace(typed(value)?),
@@ -230,6 +204,23 @@ impl Object {
         };
         validate::object(&object)?;
         Ok(object)
+    }
+
+    /// The value that [`Self::from_value`] reads it from.
+    ///
+    /// # Errors
+    /// None in practice: every kind has a JSON form.
+    pub fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        match self {
+            Self::Namespace(o) => serde_json::to_value(&**o),
+            Self::Node(o) => serde_json::to_value(&**o),
+            Self::ServiceAccount(o) => serde_json::to_value(&**o),
+            Self::Pod(o) => serde_json::to_value(&**o),
+            Self::Service(o) => serde_json::to_value(&**o),
+            Self::EndpointSlice(o) => serde_json::to_value(&**o),
+            Self::AuthorizationPolicy(o) => serde_json::to_value(&**o),
+            Self::PeerAuthentication(o) => serde_json::to_value(&**o),
+        }
     }
 
     /// Its kind.
@@ -269,6 +260,7 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
+    use super::unread::Unread;
     use super::*;
 
     #[test]
@@ -279,10 +271,15 @@ mod tests {
             ("security.istio.io/v1beta1", "PeerAuthentication", Recognized::Read(Kind::PeerAuthentication)),
             ("security.istio.io/v1alpha1", "PeerAuthentication", Recognized::WrongVersion),
             ("discovery.k8s.io/v1beta1", "EndpointSlice", Recognized::WrongVersion),
-            ("apps/v1", "Deployment", Recognized::Unused),
-            ("v1", "ConfigMap", Recognized::Unused),
-            ("v1", "Podd", Recognized::Unknown),
-            ("example.com/v1", "Pod", Recognized::Unknown),
+            ("apps/v1", "Deployment", Recognized::Unread(Unread::SaysNothing)),
+            ("v1", "ConfigMap", Recognized::Unread(Unread::SaysNothing)),
+            ("networking.k8s.io/v1", "NetworkPolicy", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "DestinationRule", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "ServiceEntry", Recognized::Unread(Unread::NotEnforced)),
+            ("v1", "Podd", Recognized::Misspelt("Pod")),
+            ("security.istio.io/v1", "AuthorisationPolicy", Recognized::Misspelt("AuthorizationPolicy")),
+            ("example.com/v1", "Pod", Recognized::Unread(Unread::Unknown)),
+            ("cert-manager.io/v1", "Certificate", Recognized::Unread(Unread::Unknown)),
         ] {
             assert_eq!(Kind::recognize(api, kind), expected, "{api} {kind}");
         }

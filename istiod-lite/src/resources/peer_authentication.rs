@@ -3,26 +3,33 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
 use super::authorization_policy::{WorkloadSelector, null_as_default};
 use super::field::{FieldError, FieldPath};
 
 /// The object.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerAuthentication {
+    #[serde(rename = "apiVersion", default, skip_serializing)]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind", default, skip_serializing)]
+    _kind: IgnoredAny,
     /// Name, namespace, labels.
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// What is asked.
     #[serde(default, deserialize_with = "null_as_default")]
     pub spec: PeerAuthenticationSpec,
+    #[serde(rename = "status", default, skip_serializing)]
+    _status: IgnoredAny,
 }
 
-/// What is asked. A field Istio does not have is refused.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PeerAuthenticationSpec {
     /// Which workloads; none is the whole namespace, or the whole mesh in the root namespace.
     pub selector: Option<WorkloadSelector>,
@@ -35,8 +42,8 @@ pub struct PeerAuthenticationSpec {
 }
 
 /// A mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MutualTls {
     /// `UNSET` when left out.
     #[serde(default)]
@@ -44,7 +51,7 @@ pub struct MutualTls {
 }
 
 /// Istio's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Mode {
     /// As the level above says.

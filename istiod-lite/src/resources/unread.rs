@@ -1,0 +1,103 @@
+//! Kinds that are not read, and what that means for who wrote them.
+
+use serde::Serialize;
+
+use super::Recognized;
+use super::nearest::nearest;
+
+/// What a kind that is not read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unread {
+    /// One people keep in the same folder, which says nothing to a mesh: Deployment, ConfigMap.
+    SaysNothing,
+    /// One that says something, which Ambit does not do.
+    NotEnforced,
+    /// Nothing we have heard of.
+    Unknown,
+}
+
+/// Core kinds that say nothing to the mesh.
+const CORE: [&str; 9] = [
+    "ConfigMap",
+    "Secret",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "LimitRange",
+    "ResourceQuota",
+    "Endpoints",
+    "Event",
+    "ReplicationController",
+];
+/// Groups of kinds that say nothing to the mesh.
+const GROUPS: [&str; 12] = [
+    "apps",
+    "batch",
+    "autoscaling",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "scheduling.k8s.io",
+    "apiextensions.k8s.io",
+    "kustomize.config.k8s.io",
+    "admissionregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+];
+/// Groups whose kinds say something about traffic that Ambit does not do.
+const TRAFFIC: [&str; 7] = [
+    "networking.k8s.io",
+    "policy.networking.k8s.io",
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    "gateway.networking.k8s.io",
+];
+
+/// For a kind that is not read.
+pub(super) fn recognize(group: &str, kind: &str) -> Recognized {
+    let read: &[&'static str] = match group {
+        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service"],
+        "discovery.k8s.io" => &["EndpointSlice"],
+        "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
+        _ => &[],
+    };
+    if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
+        return Recognized::Unread(Unread::SaysNothing);
+    }
+    match nearest(kind, read.iter().copied()) {
+        Some(meant) => Recognized::Misspelt(meant),
+        None if TRAFFIC.contains(&group) => Recognized::Unread(Unread::NotEnforced),
+        None => Recognized::Unread(Unread::Unknown),
+    }
+}
+
+impl Unread {
+    /// What it means that this kind is not read; `kind` with or without its `apiVersion` before it.
+    pub fn meaning(self, kind: &str) -> String {
+        let name = kind.rsplit(' ').next().unwrap_or(kind);
+        match self {
+            Self::SaysNothing => "it says nothing to the mesh".to_owned(),
+            Self::Unknown => "this kind is not known here; is it spelt right?".to_owned(),
+            Self::NotEnforced => {
+                let what = match name {
+                    "NetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" => {
+                        "what it forbids is NOT kept from happening here. On Kubernetes the network plugin enforces it; \
+                         under `ambit up` nobody does. What must hold belongs into an AuthorizationPolicy, too"
+                    }
+                    "ServiceEntry" | "WorkloadEntry" | "WorkloadGroup" => {
+                        "the host or address it names stays unknown to the mesh. A Service without selector, with an \
+                         EndpointSlice, names addresses outside"
+                    }
+                    "RequestAuthentication" => {
+                        "tokens of requests are NOT checked: that takes a waypoint, and there is none yet"
+                    }
+                    "Telemetry" => "metrics and logs are as docs/operations.md says",
+                    "Ingress" | "IngressClass" => "no gateway is run for it",
+                    _ => "connections are carried as if it were not there",
+                };
+                format!("Ambit does not enforce {name}: {what}")
+            }
+        }
+    }
+}
