@@ -45,7 +45,7 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// `ISTIOD_CUSTOM_HOST`: more names and addresses in our own certificate.
     pub hosts: Vec<String>,
-    /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`,
+    /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
     /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
     pub mesh: Mesh,
 }
@@ -94,6 +94,8 @@ impl Config {
                 trust_domain: text("TRUST_DOMAIN", &defaults.trust_domain).into(),
                 domain: text("CLUSTER_DOMAIN", &defaults.domain).into(),
                 root_namespace: root_namespace.into(),
+                revision: text("REVISION", &defaults.revision).into(),
+                revision_tags: commas(&text("REVISION_TAGS", "")).collect(),
                 dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
             },
         })
@@ -141,11 +143,11 @@ pub(crate) fn every_setting() -> Env {
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mesh { cluster_id, trust_domain, root_namespace, .. } = &self.mesh;
+        let Mesh { cluster_id, trust_domain, root_namespace, revision, .. } = &self.mesh;
         write!(
             f,
             "folders {:?}, overlay {:?}, listening on {}, cluster {cluster_id}, trust domain {trust_domain}, root \
-             namespace {root_namespace}, certificates for {:?} (at most {:?})",
+             namespace {root_namespace}, revision {revision}, certificates for {:?} (at most {:?})",
             self.folders, self.overlay, self.listen, self.lifetimes.default, self.lifetimes.max
         )
     }

@@ -66,7 +66,7 @@ struct Outcome {
     outcome: String,
 }
 
-/// Trap 46: `policy/root-namespace-selector` and `peer_authentication/root-selector-selects-nothing`.
+/// Trap 46: `policy/root-namespace-selector` and `peer_authentication/root-selector-selects-its-own-namespace`.
 #[test]
 fn every_case_decides_as_expected() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();

@@ -1,13 +1,14 @@
-//! What users are told about their policies, in the shape of Kubernetes conditions.
+//! What users are told about their policies, and about labels that cannot be followed, in the shape of Kubernetes
+//! conditions.
 
 use serde::Serialize;
 
 use crate::resources::Key;
 
-/// One policy and its conditions.
+/// One object and its conditions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PolicyStatus {
-    /// Which policy.
+    /// Which object.
     #[serde(flatten)]
     pub key: Key,
     /// What is true of it.
@@ -30,13 +31,20 @@ pub struct Condition {
 
 /// Type of the condition about ztunnel.
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
-/// Type of the condition about waypoints.
+/// Type of the condition about a policy for a waypoint.
 pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+/// Type of the condition about the waypoint that an object names.
+pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 
 impl Condition {
     /// Enforced as written.
     pub(super) fn accepted() -> Self {
         Self { kind: ZTUNNEL_ACCEPTED, status: true, reason: "Accepted", message: "attached to ztunnel".to_owned() }
+    }
+
+    /// Not enforced here, and another decides.
+    pub(super) fn ignored(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: ZTUNNEL_ACCEPTED, status: false, reason, message: message.into() }
     }
 
     /// Something in it cannot be enforced; `status` says whether the rest is.

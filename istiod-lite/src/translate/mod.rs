@@ -9,7 +9,9 @@
 //! | [`policy`] | AuthorizationPolicy | Policy |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `ports` | names and numbers of ports, as all of them need | |
-//! | [`condition`] | | what users are told about their policies |
+//! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
+//! | `waypoint` | `istio.io/use-waypoint` | the waypoint in the way to a service or workload |
+//! | [`condition`] | | what users are told |
 //!
 //! Begin with [`translate`].
 
@@ -19,7 +21,9 @@ mod life;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
+pub mod revision;
 mod service;
+mod waypoint;
 mod workload;
 
 use std::collections::HashMap;
@@ -44,6 +48,10 @@ pub struct Mesh {
     pub domain: Arc<str>,
     /// Policies in it are for the whole mesh: `istio-system`.
     pub root_namespace: Arc<str>,
+    /// Name of this control plane among several in one cluster (`REVISION`).
+    pub revision: Arc<str>,
+    /// Its other names (`REVISION_TAGS`); those that Services say are added.
+    pub revision_tags: Vec<String>,
     /// Whether policies annotated as dry runs are sent, to be decided and logged only.
     pub dry_run_policies: bool,
 }
@@ -55,6 +63,8 @@ impl Default for Mesh {
             trust_domain: mesh_model::identity::DEFAULT_TRUST_DOMAIN.into(),
             domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
+            revision: revision::DEFAULT.into(),
+            revision_tags: Vec::new(),
             dry_run_policies: false,
         }
     }
@@ -72,8 +82,10 @@ pub struct Translation {
 /// Translates everything.
 pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let mut translation = Translation::default();
-    let policies = policy::Policies::new(cluster, mesh, &mut translation.statuses);
-    let modes = peer_authentication::Modes::new(cluster, mesh, &mut translation.statuses);
+    let revisions = revision::Revisions::new(cluster, mesh);
+    let policies = policy::Policies::new(cluster, mesh, &revisions, &mut translation.statuses);
+    let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, &mut translation.statuses);
+    waypoint::tell(cluster, mesh, &mut translation.statuses);
     let network = network(cluster, mesh);
     let services = services_by_namespace(cluster);
     let slices = endpoint::Slices::new(cluster);

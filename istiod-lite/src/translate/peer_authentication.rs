@@ -2,6 +2,9 @@
 //!
 //! The mode of a workload is that of its own selector policy, else its namespace's, else the mesh's (the root
 //! namespace's); `UNSET` asks the next. Of several candidates the oldest counts. Nothing said is PERMISSIVE.
+//!
+//! A selector in the root namespace selects workloads of that namespace, as the API says. (Istio's own control plane
+//! leaves such a policy out.)
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch
 
 use super::Mesh;
 use super::condition::{Condition, PolicyStatus};
+use super::revision::Revisions;
 use crate::cluster::Cluster;
 use crate::resources::peer_authentication::{Mode, PeerAuthentication};
 use crate::resources::{Key, Kind};
@@ -31,6 +35,43 @@ pub struct Modes<'a> {
     selectors: HashMap<&'a str, Vec<(&'a NamespacedName, &'a PeerAuthentication)>>,
 }
 
+/// What a policy with a selector decides, among the pods that it selects.
+#[derive(Default)]
+struct Decided<'a> {
+    /// Pods that it decides for.
+    own: usize,
+    /// An older policy that decides for one of the others.
+    older: Option<&'a NamespacedName>,
+}
+
+impl Decided<'_> {
+    fn condition(&self) -> Condition {
+        match self.older {
+            Some(older) if self.own == 0 => Condition::ignored(
+                "Ignored",
+                format!(
+                    "{older} is older and decides for the same workloads: this one decides for none. Keep one of them"
+                ),
+            ),
+            Some(older) => {
+                let message = format!(
+                    "attached to ztunnel; where {older} selects the same workload, that one decides: it is older"
+                );
+                Condition { message, ..Condition::accepted() }
+            }
+            None => Condition::accepted(),
+        }
+    }
+}
+
+fn is_selective(object: &PeerAuthentication) -> bool {
+    object.spec.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty())
+}
+
+fn selects(object: &PeerAuthentication, labels: Option<&BTreeMap<String, String>>) -> bool {
+    object.spec.selector.as_ref().is_some_and(|s| s.matches(labels))
+}
+
 /// What a workload's mode comes to.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
@@ -43,11 +84,27 @@ enum Plan {
 }
 
 impl<'a> Modes<'a> {
-    pub(super) fn new(cluster: &'a Cluster, mesh: &Mesh, statuses: &mut Vec<PolicyStatus>) -> Self {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        mesh: &Mesh,
+        revisions: &Revisions,
+        statuses: &mut Vec<PolicyStatus>,
+    ) -> Self {
         let mut all: Vec<_> = cluster.peer_authentications().map(|(key, object)| (key, &**object)).collect();
         // Without a creation time, as in a folder, the name decides; objects with a time are older.
         let age = |object: &PeerAuthentication| object.metadata.creation_timestamp.clone().map(|t| t.0);
         all.sort_by_key(|(key, object)| (age(object).is_none(), age(object), *key));
+        let mut tell = |key: &NamespacedName, condition| {
+            let key = Key::new(Kind::PeerAuthentication, Some(&key.namespace), &key.name);
+            statuses.push(PolicyStatus { key, conditions: vec![condition] });
+        };
+        all.retain(|(key, object)| match revisions.left_to_another(&object.metadata) {
+            Some(condition) => {
+                tell(key, condition);
+                false
+            }
+            None => true,
+        });
 
         let mut modes = Self {
             root_namespace: mesh.root_namespace.clone(),
@@ -57,19 +114,13 @@ impl<'a> Modes<'a> {
             selectors: HashMap::new(),
         };
         let mut whole: HashMap<&str, &NamespacedName> = HashMap::new();
-        for (key, object) in all {
-            let selective = object.spec.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty());
+        for (key, object) in &all {
             let in_root = key.namespace == mesh.root_namespace;
-            let ignored = if selective && in_root {
-                Some(format!(
-                    "a selector in the root namespace {} selects nothing: put the policy into the workloads' namespace",
-                    mesh.root_namespace
-                ))
-            } else if selective {
+            if is_selective(object) {
                 modes.selectors.entry(&key.namespace).or_default().push((key, object));
-                None
             } else if let Some(older) = whole.get(&*key.namespace) {
-                Some(format!("{older} is older and decides for the same workloads: keep one of them"))
+                let message = format!("{older} is older and decides for the same workloads: keep one of them");
+                tell(key, Condition::ignored("Ignored", message));
             } else {
                 whole.insert(&key.namespace, key);
                 if let Some(strict) = strict(object.spec.mtls.mode) {
@@ -79,16 +130,38 @@ impl<'a> Modes<'a> {
                         modes.namespace_strict.insert(&key.namespace, strict);
                     }
                 }
-                None
-            };
-            let condition = match ignored {
-                None => Condition::accepted(),
-                Some(message) => Condition { status: false, reason: "Ignored", message, ..Condition::accepted() },
-            };
-            let key = Key::new(Kind::PeerAuthentication, Some(&key.namespace), &key.name);
-            statuses.push(PolicyStatus { key, conditions: vec![condition] });
+                tell(key, Condition::accepted());
+            }
+        }
+        let deciding = modes.deciding(cluster);
+        for (key, _) in all.iter().filter(|(_, object)| is_selective(object)) {
+            let mut condition = deciding.get(key).map_or_else(Condition::accepted, |decided| decided.condition());
+            if condition.status && key.namespace == mesh.root_namespace {
+                condition.message = format!(
+                    "{}; it selects workloads of the namespace {} only, where Istio's control plane leaves out a selector \
+                     in the root namespace",
+                    condition.message, mesh.root_namespace
+                );
+            }
+            tell(key, condition);
         }
         modes
+    }
+
+    /// For how many pods each policy with a selector decides, and who decides for the others that it selects.
+    fn deciding(&self, cluster: &'a Cluster) -> HashMap<&'a NamespacedName, Decided<'a>> {
+        let mut all: HashMap<_, Decided<'a>> = HashMap::new();
+        for (pod, object) in cluster.pods() {
+            let Some(candidates) = self.selectors.get(&*pod.namespace).filter(|all| all.len() > 1) else { continue };
+            let labels = object.metadata.labels.as_ref();
+            let mut matching = candidates.iter().filter(|(_, policy)| selects(policy, labels)).map(|(key, _)| *key);
+            let Some(oldest) = matching.next() else { continue };
+            all.entry(oldest).or_default().own += 1;
+            for other in matching {
+                all.entry(other).or_default().older = Some(oldest);
+            }
+        }
+        all
     }
 
     /// What proxies are told: one policy that refuses all plaintext, and one for each set of exceptions by port.
@@ -110,7 +183,7 @@ impl<'a> Modes<'a> {
         labels: Option<&BTreeMap<String, String>>,
     ) -> Option<NamespacedName> {
         let mut selective = self.selectors.get(namespace).into_iter().flatten();
-        let own = selective.find(|(_, object)| object.spec.selector.as_ref().is_some_and(|s| s.matches(labels)));
+        let own = selective.find(|(_, object)| selects(object, labels));
         match own {
             None => self.namespace_is_strict(namespace).then(|| self.strict_key()),
             Some((key, object)) => match self.plan(object, namespace) {

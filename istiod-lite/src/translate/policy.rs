@@ -14,6 +14,7 @@ use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch
 
 use super::Mesh;
 use super::condition::{Condition, PolicyStatus, WAYPOINT_ACCEPTED};
+use super::revision::Revisions;
 use crate::cluster::Cluster;
 use crate::resources::authorization_policy::{
     self as written, Attribute, AuthorizationPolicy, Operation, Source, WorkloadSelector, parse_ip_block, parse_port,
@@ -30,11 +31,14 @@ pub struct Policies {
 
 impl Policies {
     /// Translates all, and says of each what becomes of it.
-    pub(super) fn new(cluster: &Cluster, mesh: &Mesh, statuses: &mut Vec<PolicyStatus>) -> Self {
+    pub(super) fn new(cluster: &Cluster, mesh: &Mesh, revisions: &Revisions, statuses: &mut Vec<PolicyStatus>) -> Self {
         let mut policies =
             Self { sent: Vec::new(), selectors: HashMap::new(), root_namespace: mesh.root_namespace.clone() };
         for (key, object) in cluster.authorization_policies() {
-            let (policy, condition) = translate(key, object, mesh);
+            let (policy, condition) = match revisions.left_to_another(&object.metadata) {
+                Some(condition) => (None, condition),
+                None => translate(key, object, mesh),
+            };
             statuses.push(PolicyStatus {
                 key: Key::new(Kind::AuthorizationPolicy, Some(&key.namespace), &key.name),
                 conditions: vec![condition],
@@ -100,7 +104,7 @@ pub fn translate(key: &NamespacedName, object: &AuthorizationPolicy, mesh: &Mesh
     }
     let mut notes = Notes::default();
     let rules = spec.rules.iter().enumerate();
-    let rules = rules.filter_map(|(i, written)| rule(i, written, action, &key.namespace, &mut notes)).collect();
+    let rules = rules.flat_map(|(i, written)| rule(i, written, action, &key.namespace, &mut notes)).collect();
     let policy = Policy {
         name: key.name.clone(),
         namespace: key.namespace.clone(),
@@ -123,10 +127,12 @@ fn scope(selector: Option<&WorkloadSelector>, namespace: &str, mesh: &Mesh) -> S
 /// What has to be said about a policy.
 #[derive(Default)]
 struct Notes {
-    /// HTTP attributes met, in order, each once.
+    /// What ztunnel cannot decide on, in order, each once.
     http: Vec<String>,
-    /// Rules they were met in.
+    /// Rules it was met in.
     rules: Vec<usize>,
+    /// Those of them of which nothing else is left.
+    nothing_left: Vec<usize>,
     /// Principals were written as SPIFFE ids.
     spiffe: bool,
 }
@@ -135,19 +141,12 @@ impl Notes {
     fn condition(self, action: Action) -> Condition {
         let mut message = String::new();
         if !self.http.is_empty() {
-            let rules = self.rules.iter().map(|i| format!("rules[{i}]")).collect::<Vec<_>>().join(", ");
             let effect = match action {
-                Action::Allow => format!("{rules} cannot be told to hold, and is left out: it allows nothing"),
-                Action::Deny => {
-                    format!("These parts of {rules} are left out, so that it now denies MORE than is written, not less")
-                }
+                Action::Allow => self.left_out(),
+                Action::Deny => self.denies_more(),
             };
             let attributes = self.http.join(", ");
-            message = format!(
-                "ztunnel does not support HTTP attributes (found: {attributes}). {effect}. To decide on HTTP, attach \
-                 the policy to a waypoint with targetRefs; to decide here, use only identities, namespaces, addresses \
-                 and ports"
-            );
+            message = format!("ztunnel does not support HTTP attributes (found: {attributes}). {effect}");
         }
         if self.spiffe {
             let note = "principals are written without spiffe://, which was taken off";
@@ -159,35 +158,107 @@ impl Notes {
             (false, _) => Condition::unsupported(true, message),
         }
     }
+
+    fn left_out(&self) -> String {
+        let (are, them, they) = match self.rules.len() {
+            1 => ("is", "it", "it allows"),
+            _ => ("are", "them", "they allow"),
+        };
+        format!(
+            "{} {are} left out, because ztunnel cannot tell whether a connection meets {them}: {they} nothing. To decide on \
+             HTTP, attach the policy to a waypoint with targetRefs; to decide here, use only identities, namespaces, \
+             addresses and ports",
+            names(&self.rules)
+        )
+    }
+
+    fn denies_more(&self) -> String {
+        let mut effects = Vec::new();
+        if !self.nothing_left.is_empty() {
+            let (has, it) = if self.nothing_left.len() == 1 { ("has", "it denies") } else { ("have", "they deny") };
+            effects.push(format!(
+                "{} {has} nothing else that ztunnel can decide on, so {it} EVERY connection to the workloads of this \
+                 policy",
+                names(&self.nothing_left)
+            ));
+        }
+        let partly: Vec<_> = self.rules.iter().filter(|i| !self.nothing_left.contains(i)).copied().collect();
+        if !partly.is_empty() {
+            effects.push(format!(
+                "{} without these parts, so that more connections are denied than is written, not fewer",
+                match partly.len() {
+                    1 => format!("{} is enforced", names(&partly)),
+                    _ => format!("{} are enforced", names(&partly)),
+                }
+            ));
+        }
+        format!(
+            "{}. This holds until a waypoint serves the policy (attach it with targetRefs). Until then, delete the rule, \
+             or say whom it is about by identities, namespaces, addresses and ports",
+            effects.join("; ")
+        )
+    }
 }
 
-/// `None` when the rule must be left out.
-fn rule(index: usize, written: &written::Rule, action: Action, namespace: &str, notes: &mut Notes) -> Option<Rule> {
-    let mut http = Vec::new();
-    let mut clauses = Vec::new();
-    if let Some(from) = &written.from {
-        let sources = from.iter().map(|from| source(&from.source, namespace, &mut http, &mut notes.spiffe));
-        clauses.extend(clause(sources.collect()));
+/// `rules[0], rules[1] and rules[4]`.
+fn names(rules: &[usize]) -> String {
+    let names: Vec<String> = rules.iter().map(|i| format!("rules[{i}]")).collect();
+    match names.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} and {last}", before.join(", ")),
+        _ => names.concat(),
     }
+}
+
+/// One rule, or several of which any may hold; none when it must be left out.
+fn rule(index: usize, written: &written::Rule, action: Action, namespace: &str, notes: &mut Notes) -> Vec<Rule> {
+    let mut http = Vec::new();
+    let mut others = Vec::new();
+    let from = written.from.iter().flatten();
+    let sources: Vec<_> = from.map(|from| source(&from.source, namespace, &mut http, &mut notes.spiffe)).collect();
     if let Some(to) = &written.to {
         let operations = to.iter().map(|to| operation(&to.operation, &mut http));
-        clauses.extend(clause(operations.collect()));
+        others.extend(clause(operations.collect()));
     }
     for condition in written.when.iter().flatten() {
-        clauses.extend(clause(vec![when(condition, namespace, &mut http, &mut notes.spiffe)]));
+        others.extend(clause(vec![when(condition, namespace, &mut http, &mut notes.spiffe)]));
     }
+    let with = |from: Vec<Clause>| Rule { clauses: from.into_iter().chain(others.iter().cloned()).collect() };
+    let rules: Vec<Rule> = if sources.iter().any(|source| source.trust_domains.is_some()) {
+        // A source that says both is two clauses, and sources are alternatives: each gets a rule of its own.
+        sources.into_iter().map(|source| with(source.clauses())).collect()
+    } else if sources.is_empty() {
+        vec![with(Vec::new())]
+    } else {
+        vec![with(clause(sources.into_iter().map(|source| source.caller).collect()).into_iter().collect())]
+    };
     if !http.is_empty() {
         notes.rules.push(index);
+        if rules.iter().any(|rule| rule.clauses.is_empty()) {
+            notes.nothing_left.push(index);
+        }
         for name in http {
             if !notes.http.contains(&name) {
                 notes.http.push(name);
             }
         }
         if action == Action::Allow {
-            return None;
+            return Vec::new();
         }
     }
-    Some(Rule { clauses })
+    rules
+}
+
+/// A source: both must hold, where both are there.
+struct Caller {
+    caller: Match,
+    /// The identity's trust domain, where its principal is asked for, too.
+    trust_domains: Option<Match>,
+}
+
+impl Caller {
+    fn clauses(self) -> Vec<Clause> {
+        [Some(self.caller), self.trust_domains].into_iter().flatten().filter_map(|m| clause(vec![m])).collect()
+    }
 }
 
 /// A clause of which one match has nothing left that can be evaluated may always hold, and so says nothing. (A match
@@ -197,7 +268,7 @@ fn clause(matches: Vec<Match>) -> Option<Clause> {
     (!unknowable).then_some(Clause { matches })
 }
 
-fn source(source: &Source, namespace: &str, http: &mut Vec<String>, spiffe: &mut bool) -> Match {
+fn source(source: &Source, namespace: &str, http: &mut Vec<String>, spiffe: &mut bool) -> Caller {
     for (name, values) in [
         ("remoteIpBlocks", &source.remote_ip_blocks),
         ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
@@ -206,7 +277,7 @@ fn source(source: &Source, namespace: &str, http: &mut Vec<String>, spiffe: &mut
     ] {
         http.extend(values.as_ref().map(|_| name.to_owned()));
     }
-    Match {
+    let mut caller = Match {
         namespaces: strings(&source.namespaces),
         not_namespaces: strings(&source.not_namespaces),
         principals: principals(&source.principals, spiffe),
@@ -216,7 +287,34 @@ fn source(source: &Source, namespace: &str, http: &mut Vec<String>, spiffe: &mut
         service_accounts: accounts(&source.service_accounts, namespace),
         not_service_accounts: accounts(&source.not_service_accounts, namespace),
         ..Match::default()
+    };
+    // One value that cannot be decided makes the whole list undecidable.
+    let not = trust_domains("notTrustDomains", &source.not_trust_domains, http);
+    caller.not_principals.extend(not);
+    let domains = trust_domains("trustDomains", &source.trust_domains, http);
+    if caller.principals.is_empty() {
+        caller.principals = domains;
+        return Caller { caller, trust_domains: None };
     }
+    let trust_domains = (!domains.is_empty()).then(|| Match { principals: domains, ..Match::default() });
+    Caller { caller, trust_domains }
+}
+
+/// A trust domain is what a principal begins with, up to its first slash: proxies are told principals, which all of them
+/// know. A pattern that begins with a star is about the middle of a principal, which cannot be said so.
+fn trust_domains(field: &str, values: &Option<Vec<String>>, undecidable: &mut Vec<String>) -> Vec<StringMatch> {
+    let values = values.as_deref().unwrap_or_default();
+    let of = |value: &String| match (value.as_str(), value.strip_suffix('*')) {
+        ("*", _) => Some(StringMatch::Presence),
+        (_, Some(prefix)) => Some(StringMatch::Prefix(prefix.into())),
+        (whole, None) if !whole.starts_with('*') => Some(StringMatch::Prefix(format!("{whole}/").into())),
+        _ => None,
+    };
+    let all: Option<Vec<_>> = values.iter().map(of).collect();
+    all.unwrap_or_else(|| {
+        undecidable.push(format!("{field} with * at the beginning"));
+        Vec::new()
+    })
 }
 
 fn operation(operation: &Operation, http: &mut Vec<String>) -> Match {

@@ -9,7 +9,7 @@ use mesh_model::labels;
 use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
 use mesh_model::workload::PortMapping;
 
-use super::{Context, ports};
+use super::{Context, ports, waypoint};
 
 /// A name for something outside: it has no endpoints of ours.
 pub(super) fn is_external_name(service: &KubernetesService) -> bool {
@@ -55,6 +55,7 @@ pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> O
             .collect(),
         load_balancing: load_balancing(service, spec, &namespace, context),
         ip_families: ip_families(spec),
+        waypoint: waypoint::of_service(&service.metadata, &namespace, context.cluster, context.mesh),
         canonical: true,
         ..Service::empty(namespace, hostname)
     })

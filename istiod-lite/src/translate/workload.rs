@@ -11,7 +11,7 @@ use mesh_model::labels;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::life::{self, Stage};
-use super::{Context, ports, service};
+use super::{Context, ports, service, waypoint};
 
 /// `None` for a pod that has ended or has no address yet.
 pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
@@ -50,6 +50,7 @@ pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         cluster: context.mesh.cluster_id.clone(),
         services: services(pod, namespace, context),
         locality: locality(node, context),
+        waypoint: waypoint::of_pod(metadata, namespace, context.mesh),
         host_network: spec.host_network == Some(true),
         ..Workload::empty(format!("{}//Pod/{namespace}/{name}", context.mesh.cluster_id))
     })

@@ -38,6 +38,18 @@ pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
 pub const APP_NAME: &str = "app.kubernetes.io/name";
 /// Label on a Pod: canonical revision, second choice.
 pub const APP_VERSION: &str = "app.kubernetes.io/version";
+/// Label on a Service, Pod or Namespace: the waypoint in the way to it; [`USE_WAYPOINT_NONE`] is none.
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// Value of [`USE_WAYPOINT`]: none, whatever the namespace says.
+pub const USE_WAYPOINT_NONE: &str = "none";
+/// Label beside [`USE_WAYPOINT`]: the waypoint's namespace, the object's own when left out.
+pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Label on what belongs to a gateway or waypoint, with its name.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+/// Label on an object of Istio's: the revision of the control plane that it is for, or a tag of it.
+pub const REVISION: &str = "istio.io/rev";
+/// Label on a Service: a tag of the revision that its label [`REVISION`] names.
+pub const TAG: &str = "istio.io/tag";
 /// Annotation on an AuthorizationPolicy (bool): decide and log, enforce nothing.
 pub const DRY_RUN: &str = "istio.io/dry-run";
 /// Annotation on a Service or Namespace: locality preference where the spec has none.

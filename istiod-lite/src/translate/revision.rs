@@ -1,0 +1,48 @@
+//! Several control planes may read one cluster: which objects of Istio's are for this one?
+//!
+//! An object without `istio.io/rev` is for all of them. Pods and Services are not asked: they are there for everybody.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_model::labels;
+
+use super::Mesh;
+use super::condition::Condition;
+use crate::cluster::Cluster;
+
+/// The revision of a control plane that is not told otherwise.
+pub const DEFAULT: &str = "default";
+
+/// The names that mean this control plane.
+pub struct Revisions {
+    own: String,
+    names: BTreeSet<String>,
+}
+
+impl Revisions {
+    /// Its revision, the tags that are set, and those of Services that say `istio.io/tag` beside its revision, as
+    /// `istioctl tag set` makes them.
+    pub(super) fn new(cluster: &Cluster, mesh: &Mesh) -> Self {
+        let own = mesh.revision.to_string();
+        let tags = cluster.services().filter_map(|(_, service)| {
+            let labels = service.metadata.labels.as_ref()?;
+            (labels.get(labels::REVISION)? == &own).then(|| labels.get(labels::TAG).cloned())?
+        });
+        let names = tags.chain(mesh.revision_tags.iter().cloned()).chain([own.clone()]).collect();
+        Self { own, names }
+    }
+
+    /// Why an object is left to another control plane; `None` if it is not.
+    pub(super) fn left_to_another(&self, metadata: &ObjectMeta) -> Option<Condition> {
+        let revision = metadata.labels.as_ref()?.get(labels::REVISION)?;
+        (!self.names.contains(revision)).then(|| {
+            let message = format!(
+                "it is left to the control plane of revision {revision}, as its label istio.io/rev says: this one is \
+                 {}. If that is not meant, take the label off, or set REVISION or REVISION_TAGS",
+                self.own
+            );
+            Condition::ignored("OtherRevision", message)
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! `istio.io/use-waypoint`: the waypoint in the way to a service or workload.
+//!
+//! This control plane runs no waypoints and reads no Gateways. A waypoint that is named is still told to the proxies, by
+//! the hostname its Service would have: where there is none they refuse, and never go around it. (Istio's control plane
+//! leaves the name out then, so that connections go straight.)
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName};
+use mesh_model::labels;
+
+use super::Mesh;
+use super::condition::{Condition, PolicyStatus, WAYPOINT_BOUND};
+use crate::cluster::Cluster;
+use crate::resources::{Key, Kind};
+
+/// Where waypoints speak HBONE.
+const HBONE_PORT: u16 = 15008;
+
+/// What a label says.
+enum Asked {
+    /// Nothing: the namespace is asked.
+    Nothing,
+    /// None, whatever the namespace says.
+    None,
+    /// Namespace and name.
+    Waypoint(NamespacedName),
+}
+
+/// The waypoint of a Service: its own, else its namespace's.
+pub(super) fn of_service(
+    metadata: &ObjectMeta,
+    namespace: &str,
+    cluster: &Cluster,
+    mesh: &Mesh,
+) -> Option<Arc<GatewayAddress>> {
+    // What belongs to a waypoint is not behind one.
+    if is_gateway(metadata) {
+        return None;
+    }
+    let asked = match asked(metadata, namespace) {
+        Asked::Nothing => asked(&cluster.namespace(namespace)?.metadata, namespace),
+        own => own,
+    };
+    address(asked, mesh)
+}
+
+/// The waypoint of a Pod: its own only. A namespace's is for services, unless its Gateway says otherwise.
+pub(super) fn of_pod(metadata: &ObjectMeta, namespace: &str, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
+    if is_gateway(metadata) {
+        return None;
+    }
+    address(asked(metadata, namespace), mesh)
+}
+
+fn asked(metadata: &ObjectMeta, namespace: &str) -> Asked {
+    let label = |name| label(metadata, name);
+    match label(labels::USE_WAYPOINT) {
+        None => Asked::Nothing,
+        Some(labels::USE_WAYPOINT_NONE) => Asked::None,
+        Some(name) => {
+            Asked::Waypoint(NamespacedName::new(label(labels::USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name))
+        }
+    }
+}
+
+fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(name).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+fn is_gateway(metadata: &ObjectMeta) -> bool {
+    label(metadata, labels::GATEWAY_NAME).is_some()
+}
+
+fn address(asked: Asked, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
+    let Asked::Waypoint(NamespacedName { namespace, name }) = asked else { return None };
+    let hostname = format!("{name}.{namespace}.svc.{}", mesh.domain);
+    let destination = GatewayDestination::Hostname(NamespacedName::new(namespace, hostname));
+    Some(GatewayAddress { destination, hbone_mtls_port: HBONE_PORT }.shared())
+}
+
+/// Says which waypoints that are named nobody knows, and which other labels about the way to a pod are not followed.
+pub(super) fn tell(cluster: &Cluster, mesh: &Mesh, statuses: &mut Vec<PolicyStatus>) {
+    let services: BTreeMap<_, _> = cluster.services().collect();
+    let namespaces =
+        cluster.namespaces().map(|(name, object)| (Key::new(Kind::Namespace, None, name), &object.metadata));
+    let pods =
+        cluster.pods().map(|(key, object)| (Key::new(Kind::Pod, Some(&key.namespace), &key.name), &object.metadata));
+    let objects = services
+        .iter()
+        .map(|(key, object)| (Key::new(Kind::Service, Some(&key.namespace), &key.name), &object.metadata));
+    for (key, metadata) in namespaces.chain(objects).chain(pods).filter(|(_, metadata)| metadata.labels.is_some()) {
+        let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
+        let mut conditions = Vec::new();
+        if let Asked::Waypoint(waypoint) = asked(metadata, namespace)
+            && !is_gateway(metadata)
+            && !services.contains_key(&waypoint)
+        {
+            conditions.push(not_there(&waypoint, key.kind));
+        }
+        if let Some(network) = label(metadata, labels::TOPOLOGY_NETWORK)
+            && (key.kind, &*key.name) != (Kind::Namespace, &*mesh.root_namespace)
+        {
+            conditions.push(network_is_not_read(network, &mesh.root_namespace));
+        }
+        if !conditions.is_empty() {
+            statuses.push(PolicyStatus { key, conditions });
+        }
+    }
+}
+
+fn not_there(waypoint: &NamespacedName, kind: Kind) -> Condition {
+    let whose = match kind {
+        Kind::Namespace => "to its services (those without a label of their own)",
+        _ => "to it",
+    };
+    let message = format!(
+        "the label istio.io/use-waypoint names {waypoint}, and there is no Service of that name: connections {whose} are \
+         refused (UNKNOWN_WAYPOINT), so that what the waypoint is to decide is not gone around. Start the waypoint, or \
+         take the label off"
+    );
+    Condition { kind: WAYPOINT_BOUND, status: false, reason: "WaypointIsNotReady", message }
+}
+
+fn network_is_not_read(network: &str, root_namespace: &str) -> Condition {
+    let message = format!(
+        "the label topology.istio.io/network: {network} is not followed here: it is taken for a part of this network, and \
+         reached straight. As in Istio, a cluster's network is the label of the namespace {root_namespace}"
+    );
+    Condition { kind: "istio.io/NetworkApplied", status: false, reason: "NotRead", message }
+}
