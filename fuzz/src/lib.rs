@@ -9,6 +9,8 @@ use prost::Message;
 pub mod model;
 #[path = "../../ztunnel/tests/properties/mod.rs"]
 pub mod ztunnel_properties;
+#[path = "../../istiod-lite/tests/properties/mod.rs"]
+pub mod istiod_lite_properties;
 
 /// A packet on the socket between node agent and ztunnel: what is read is written back and read the same.
 pub fn handoff(packet: &[u8]) {
