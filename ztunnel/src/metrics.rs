@@ -61,7 +61,7 @@ impl QuotaMetrics {
 }
 
 /// The reason codes of connections (`docs/reasons.md`); a test compares the two.
-const REASONS: [&str; 34] = [
+const REASONS: [&str; 37] = [
     "POLICY_DENIED",
     "POLICY_CHANGED",
     "POLICY_UNKNOWN",
@@ -85,6 +85,8 @@ const REASONS: [&str; 34] = [
     "HTTP2_FAILED",
     "HANDSHAKE_TIMEOUT",
     "REFUSED_BY_PEER",
+    "TUNNEL_TIMEOUT",
+    "PEER_TAKES_NO_TUNNELS",
     "PEER_CLOSED",
     "APPLICATION_UNREACHABLE",
     "NO_CERTIFICATE",
@@ -92,6 +94,7 @@ const REASONS: [&str; 34] = [
     "INVALID_IDENTITY",
     "CERT_REVOKED",
     "CONNECTION_RESET",
+    "APPLICATION_STALLED",
     "TUNNEL_RESET",
     "POD_GONE",
     "CALLER_GONE",

@@ -195,6 +195,7 @@ impl Report {
         let code = match error {
             CarryError::Local(_) | CarryError::Remote(_) => "CONNECTION_RESET",
             CarryError::Tunnel(_) => "TUNNEL_RESET",
+            CarryError::Untaken(_) => "APPLICATION_STALLED",
         };
         self.end(ResponseFlags::None, Some(code), Some(error));
     }

@@ -36,6 +36,9 @@ use tasks::Tasks;
 
 /// How often connections that nobody uses, and those that have just been dialled, are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Tasks that have their turn before the thread looks for events again. A turn takes microseconds, and at most a fraction of a
+/// millisecond; looking takes one.
+const TASKS: u32 = 16;
 /// A busy cluster changes all the time; looking once for many changes is enough.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -144,7 +147,8 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
     let (made, told) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
         // It never leaves its thread, so it is made there.
-        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        let mut builder = Builder::new_current_thread();
+        let runtime = match builder.enable_all().event_interval(TASKS).build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return drop(made.send(error)),
         };

@@ -8,16 +8,21 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use crate::http2::frame;
-use crate::http2::state::{Incoming, Sink};
+use crate::http2::state::{Incoming, Left, Sink};
 use crate::pipe::Pipe;
 use crate::stream::{Receiver, Sender, Tunnel, TunnelError};
 use crate::tls::record::MAX_PLAINTEXT;
+use crate::turn::Turn;
 
 /// First read of a connection, in bytes: what leaves in one record.
 const MIN_READ: usize = MAX_PLAINTEXT - frame::HEADER;
@@ -49,6 +54,9 @@ pub enum CarryError {
     /// The tunnel.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    /// An application left the last bytes of a peer that had ended well where they were.
+    #[error("the application took none of what its caller had left for it within {} s", .0.as_secs_f32())]
+    Untaken(Duration),
 }
 
 /// Carries bytes between a local connection and a tunnel until both directions have ended.
@@ -110,10 +118,10 @@ pub async fn tcp_and_tcp(
 }
 
 async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &dyn Count) -> Result<(), CarryError> {
-    let mut size = MIN_READ;
+    let (mut size, mut turn) = (MIN_READ, Turn::default());
     loop {
         readable(tcp).await.map_err(CarryError::Local)?;
-        let most = sender.room().await?.min(size);
+        let most = room(sender, tcp).await?.min(size);
         // There may be less room in the buffer than in the window.
         let mut asked = 0;
         let read = sender.send_from(most, |slices| {
@@ -128,11 +136,48 @@ async fn to_tunnel(tcp: &TcpStream, sender: &mut Sender, count: &dyn Count) -> R
             Ok(read) => {
                 count.forth(read);
                 after_read(tcp, read, asked, &mut size);
+                turn.moved(read).await;
             }
             Err(error) if is_transient(&error) => {}
             Err(error) => return Err(CarryError::Local(error)),
         }
     }
+}
+
+/// Waits until the peer takes bytes; returns how many. An application that breaks its connection off meanwhile is not
+/// waited for.
+async fn room(sender: &Sender, tcp: &TcpStream) -> Result<usize, CarryError> {
+    if let Some(room) = now(|cx| sender.poll_room(cx)).await {
+        return Ok(room.map_err(TunnelError::from)?);
+    }
+    // Boxed: it is needed seldom, and a task is as large as the largest thing it ever awaits in place.
+    Box::pin(async {
+        tokio::select! {
+            biased;
+            room = sender.room() => Ok(room?),
+            error = broken_off(tcp) => Err(CarryError::Local(error)),
+        }
+    })
+    .await
+}
+
+/// Resolves when the far end of a connection has broken it off, or the network has. An orderly end does not count.
+async fn broken_off(tcp: &TcpStream) -> io::Error {
+    match tcp.ready(Interest::ERROR).await {
+        Ok(_) => tcp.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+        Err(error) => error,
+    }
+}
+
+/// What `poll` gives at once, if anything.
+async fn now<T>(mut poll: impl FnMut(&Context<'_>) -> Poll<T>) -> Option<T> {
+    poll_fn(|cx| {
+        Poll::Ready(match poll(cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// What the socket does not take at once comes through here, and the end. When the application has said all (`said_all`)
@@ -143,12 +188,14 @@ async fn from_tunnel(
     count: &dyn Count,
     said_all: &Cell<bool>,
 ) -> Result<(), CarryError> {
+    let mut turn = Turn::default();
     loop {
         match poll_fn(|cx| receiver.poll_incoming(cx)).await {
             Incoming::Bytes(bytes) => {
-                write(tcp, &bytes).await.map_err(CarryError::Local)?;
+                hand_over(tcp, &bytes, receiver).await?;
                 receiver.taken(bytes.len());
                 count.back(bytes.len());
+                turn.moved(bytes.len()).await;
             }
             Incoming::End if said_all.get() => return Ok(()),
             Incoming::End => return shut_down_write(tcp).map_err(CarryError::Local),
@@ -156,6 +203,42 @@ async fn from_tunnel(
             Incoming::SinkFailed(error) => return Err(CarryError::Local(error)),
         }
     }
+}
+
+/// Writes what an application did not take at once, while there is somebody to whom that matters: a peer that was cut
+/// off has lost the rest anyway, so its application is told by a reset; one that has said all and gone leaves bytes that
+/// wait for as long as the application takes some now and then.
+async fn hand_over(tcp: &TcpStream, mut data: &[u8], receiver: &Receiver) -> Result<(), CarryError> {
+    let mut patience: Option<Pin<Box<Sleep>>> = None;
+    while !data.is_empty() {
+        match tcp.try_write(data) {
+            Ok(n) => {
+                data = &data[n..];
+                patience = None;
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CarryError::Local(error)),
+        }
+        poll_fn(|cx| {
+            if let Poll::Ready(writable) = tcp.poll_write_ready(cx) {
+                return Poll::Ready(writable.map_err(CarryError::Local));
+            }
+            match receiver.poll_left(cx) {
+                None => Poll::Pending,
+                Some(Left::Cut(broken)) => Poll::Ready(Err(TunnelError::from(broken).into())),
+                Some(Left::Finished) => {
+                    let limit = receiver.left_timeout();
+                    let timer = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                    ready!(timer.as_mut().poll(cx));
+                    Poll::Ready(Err(CarryError::Untaken(limit)))
+                }
+            }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// One direction between two TCP connections.
@@ -166,7 +249,7 @@ async fn pump(
     write_failed: fn(io::Error) -> CarryError,
     count: impl Fn(usize),
 ) -> Result<(), CarryError> {
-    let mut size = MIN_READ;
+    let (mut size, mut turn) = (MIN_READ, Turn::default());
     loop {
         readable(from).await.map_err(read_failed)?;
         if size == MAX_READ
@@ -201,8 +284,19 @@ async fn pump(
         }
         let asked = size;
         after_read(from, read, asked, &mut size);
-        write(to, &rest).await.map_err(write_failed)?;
+        let mut rest = &rest[..];
+        while !rest.is_empty() {
+            match to.try_write(rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    writable(to, from, &read_failed, &write_failed).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(write_failed(error)),
+            }
+        }
         count(read);
+        turn.moved(read).await;
     }
 }
 
@@ -223,8 +317,9 @@ async fn splice(
     write_failed: &fn(io::Error) -> CarryError,
     count: &impl Fn(usize),
 ) -> Result<Spliced, CarryError> {
+    let mut turn = Turn::default();
     loop {
-        let mut inside = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+        let inside = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
             Ok(0) => {
                 pipe.give_back();
                 return Ok(Spliced::End);
@@ -237,21 +332,21 @@ async fn splice(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(read_failed(error)),
         };
-        while inside > 0 {
-            match to.try_io(Interest::WRITABLE, || pipe.empty(to, inside)) {
+        let mut left = inside;
+        while left > 0 {
+            match to.try_io(Interest::WRITABLE, || pipe.empty(to, left)) {
                 Ok(bytes) => {
-                    inside -= bytes;
+                    left -= bytes;
                     count(bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|cx| to.poll_write_ready(cx)).await.map_err(write_failed)?;
+                    writable(to, from, read_failed, write_failed).await?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(write_failed(error)),
             }
         }
-        // Others of the thread have their turn, too.
-        tokio::task::consume_budget().await;
+        turn.moved(inside).await;
     }
 }
 
@@ -274,16 +369,22 @@ fn after_read(tcp: &TcpStream, read: usize, asked: usize, size: &mut usize) {
     }
 }
 
-async fn write(tcp: &TcpStream, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        match tcp.try_write(data) {
-            Ok(n) => data = &data[n..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => poll_fn(|cx| tcp.poll_write_ready(cx)).await?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// Waits until `to` takes bytes again. If `from`, which sent them, breaks off meanwhile, the rest is lost with it.
+async fn writable(
+    to: &TcpStream,
+    from: &TcpStream,
+    read_failed: &fn(io::Error) -> CarryError,
+    write_failed: &fn(io::Error) -> CarryError,
+) -> Result<(), CarryError> {
+    // Boxed: needed by few.
+    Box::pin(async {
+        tokio::select! {
+            biased;
+            writable = poll_fn(|cx| to.poll_write_ready(cx)) => writable.map_err(write_failed),
+            error = broken_off(from) => Err(read_failed(error)),
         }
-    }
-    Ok(())
+    })
+    .await
 }
 
 /// Passes a half-close on. A connection that the other side has closed already has nothing left to shut down.

@@ -63,6 +63,15 @@ pub enum OpenError {
     /// The peer's certificate was taken back before it answered.
     #[error("the server's certificate has been revoked")]
     Revoked,
+    /// The peer said that it takes no tunnels.
+    #[error("the peer takes no tunnels: its HTTP/2 settings allow 0 streams on a connection")]
+    NoTunnels,
+    /// The peer was there and did not answer the request for a tunnel, or no connection had room in time.
+    #[error("no answer to the request for a tunnel within {} s", limit.as_secs_f32())]
+    OpenTimeout {
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
     /// The connection ended before the peer looked at the request: another connection may serve it.
     #[error("the pooled connection was closed")]
     Closed,
@@ -188,6 +197,16 @@ impl Client {
         self.0.connection.borrow().has_room()
     }
 
+    /// True when the peer has said that it takes no tunnels at all.
+    pub(crate) fn takes_none(&self) -> bool {
+        self.0.connection.borrow().takes_none()
+    }
+
+    /// Why nothing came of waiting for `limit`.
+    pub(crate) fn timed_out(&self, limit: std::time::Duration) -> OpenError {
+        if self.takes_none() { OpenError::NoTunnels } else { OpenError::OpenTimeout { limit } }
+    }
+
     /// True when it takes no new tunnels any more.
     pub fn is_closed(&self) -> bool {
         !self.0.connection.borrow().takes_streams()
@@ -207,7 +226,20 @@ impl Client {
     ///
     /// # Errors
     /// [`OpenError::Closed`] when the peer never looked at the request, so that it may be sent elsewhere.
+    /// [`OpenError::OpenTimeout`] when it did not answer in time.
     pub async fn open(&mut self, request: &Request<()>) -> Result<Opened, OpenError> {
+        let limit = self.0.connection.borrow().settings.open_timeout;
+        match timeout(limit, self.ask(request)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(self.timed_out(limit)),
+        }
+    }
+
+    /// [`Client::open`] for as long as it takes.
+    pub(crate) async fn ask(&mut self, request: &Request<()>) -> Result<Opened, OpenError> {
+        if self.takes_none() {
+            return Err(OpenError::NoTunnels);
+        }
         let connection = &self.0.connection;
         let authority = request.uri().authority().map_or("", |authority| authority.as_str());
         let id =
@@ -216,6 +248,7 @@ impl Client {
         let answer = poll_fn(|cx| connection.borrow_mut().poll_response(id, cx)).await;
         let (status, headers) = answer.map_err(|broken| match broken {
             // Nobody has answered yet, and nobody has sent a byte: another connection may serve it.
+            Broken::Unprocessed if self.takes_none() => OpenError::NoTunnels,
             Broken::Unprocessed | Broken::Lost => OpenError::Closed,
             Broken::Revoked => OpenError::Revoked,
             Broken::Reset(code) => OpenError::Http2(format!("the peer reset the request with code {code}")),

@@ -4,6 +4,7 @@ use crate::Settings;
 use crate::http2::bare::Bare;
 use crate::http2::frame::{Parser, Piece};
 use crate::http2::hpack::Decoder;
+use crate::http2::kept::SLACK;
 use crate::http2::state::{Incoming, Role};
 
 /// Header blocks of one connection, cut off `bytes` by their first byte: whatever they say, no more is handed over
@@ -90,12 +91,14 @@ pub fn connection(bytes: &[u8]) {
         Role::Client => b"\0\0\0\x04\0\0\0\0\0",
     };
     end.feed(greeting).expect("a greeting");
-    let mut streams = Vec::new();
+    let (mut streams, mut fed, mut broke) = (Vec::new(), greeting.len(), false);
     while let Some((step, rest)) = bytes.split_first() {
         let (portion, rest) = rest.split_at(rest.len().min(1 + usize::from(step >> 3) * 4));
         bytes = rest;
+        fed += portion.len();
         if let Err(error) = end.feed(portion) {
             end.end(error);
+            broke = true;
             break;
         }
         if role == Role::Server {
@@ -119,10 +122,16 @@ pub fn connection(bytes: &[u8]) {
         assert!(waiting < 2 << 20, "{waiting} bytes to send");
         assert!(open <= 8 || role == Role::Client, "{open} streams");
         assert!(held < 1 << 20, "{held} bytes for applications that take 128 KiB");
+        let unfinished = end.unfinished();
+        assert!(unfinished <= (fed + 2 * SLACK).min(132 << 10), "{unfinished} bytes of what has not ended, of {fed}");
+        let (untaken, shares) = end.untaken();
+        assert!((0..=1 << 17).contains(&untaken), "{untaken} of the connection's window");
+        assert!(shares || untaken <= 1 << 16, "{untaken} bytes, and windows are not shares");
     }
     end.said();
     for id in streams {
         end.release(id);
     }
     assert_eq!(end.held().1, 0, "nothing is left of what everybody let go of");
+    assert!(broke || end.untaken() == (0, false), "the window is whole again: {:?}", end.untaken());
 }

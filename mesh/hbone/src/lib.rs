@@ -19,8 +19,8 @@
 //!
 //! Memory bound of one connection: what its applications have not taken, at most its receive window
 //! ([`Settings::connection_window`]); what its peer does not read, at most one buffer of some 350 KiB; the beginning of
-//! one record and of one frame (80 KiB); its peer's header table (4 KiB). Before that, while its peer is a stranger, at
-//! most [`MAX_HANDSHAKE_BYTES`] of what it has sent. One at rest holds none of these: buffers belong
+//! one record and of one frame or header block (144 KiB); its peer's header table (4 KiB). Before that, while its peer
+//! is a stranger, at most [`MAX_HANDSHAKE_BYTES`] of what it has sent. One at rest holds none of these: buffers belong
 //! to the thread and are lent while bytes move.
 
 pub mod carry;
@@ -36,6 +36,7 @@ pub mod pool;
 pub mod server;
 pub mod stream;
 mod tls;
+mod turn;
 
 use std::time::Duration;
 
@@ -67,6 +68,12 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// TCP connect, TLS and HTTP/2 handshake, each.
     pub handshake_timeout: Duration,
+    /// All that opening a tunnel takes: a connection, if there has to be one, and the peer's answer.
+    pub open_timeout: Duration,
+    /// A header block, or any frame but DATA, from its first byte to its last.
+    pub header_timeout: Duration,
+    /// How long an application may take none of the bytes that are left to it once nobody waits for that any more.
+    pub left_timeout: Duration,
     /// Records that one key may seal: AES-GCM begins to leak at 2^24.5 (RFC 8446 5.5). TLS 1.3 then has a new key. TLS
     /// 1.2 has none: its connection takes no new tunnels from half of it, and ends there whatever it carries.
     pub records_per_key: u64,
@@ -84,6 +91,9 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             handshake_timeout: Duration::from_secs(10),
+            open_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(10),
+            left_timeout: Duration::from_secs(120),
             records_per_key: 1 << 24,
         }
     }

@@ -9,10 +9,12 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use mesh_model::identity::SpiffeId;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::Settings;
 use crate::client::{Client, OpenError, Opened};
@@ -59,7 +61,7 @@ impl Pool {
     /// peer never looked at, because a reused connection was closing, is sent once more on another one.
     ///
     /// # Errors
-    /// When no connection can be made or the peer refuses.
+    /// When no connection can be made, the peer refuses, or all of it takes longer than [`Settings::open_timeout`].
     pub async fn open<F>(
         &self,
         key: &Key,
@@ -71,25 +73,22 @@ impl Pool {
     {
         let known = self.slots.borrow().get(key).cloned();
         let slot = known.unwrap_or_else(|| self.slots.borrow_mut().entry(key.clone()).or_default().clone());
-        let mut last = OpenError::Closed;
-        // A burst of closes (a peer that drains) may meet us more than once; a bound keeps a broken peer from spinning us.
-        for _ in 0..3 {
-            let mut client = slot.client(&connect).await?;
-            let peer = client.peer().cloned();
-            match client.open(&request).await {
-                Ok(opened) => return Ok((opened, peer)),
-                Err(OpenError::Closed) => last = OpenError::Closed,
-                Err(other) => return Err(other),
-            }
+        let limit = self.settings.open_timeout;
+        let asked = RefCell::new(None);
+        match timeout(limit, slot.open(&request, &connect, &asked)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(match asked.into_inner() {
+                Some(client) => Client::timed_out(&client, limit),
+                None => OpenError::OpenTimeout { limit },
+            }),
         }
-        Err(last)
     }
 
     /// Lets go of connections that are closed or have not been used for a while. Call it now and then.
     pub fn sweep(&self) {
         let release = self.settings.unused_release;
         self.slots.borrow_mut().retain(|_, slot| {
-            slot.clients.borrow_mut().retain(|c| !c.is_closed() && c.idle().is_none_or(|idle| idle < release));
+            slot.let_go(release);
             // A slot somebody holds is in use, whatever it has.
             Rc::strong_count(slot) > 1 || !slot.clients.borrow().is_empty()
         });
@@ -108,11 +107,49 @@ impl Pool {
 }
 
 impl Slot {
-    fn with_room(&self) -> Option<Client> {
-        let mut clients = self.clients.borrow_mut();
+    /// Opens a tunnel; `asked` is the connection on which that is tried.
+    async fn open<F>(
+        &self,
+        request: &Request<()>,
+        connect: &impl Fn() -> F,
+        asked: &RefCell<Option<Client>>,
+    ) -> Result<(Opened, Option<SpiffeId>), OpenError>
+    where
+        F: Future<Output = Result<Client, OpenError>>,
+    {
+        let mut last = OpenError::Closed;
+        // A burst of closes (a peer that drains) may meet us more than once; a bound keeps a broken peer from spinning us.
+        for _ in 0..3 {
+            let mut client = self.client(connect).await?;
+            asked.replace(Some(client.clone()));
+            let peer = client.peer().cloned();
+            match client.ask(request).await {
+                Ok(opened) => return Ok((opened, peer)),
+                Err(OpenError::Closed) => last = OpenError::Closed,
+                Err(other) => return Err(other),
+            }
+        }
+        Err(last)
+    }
+
+    /// Keeps what is in use, or can be: has room, and was used not longer ago than `release`.
+    fn let_go(&self, release: Duration) {
+        let unused = |c: &Client| c.idle().is_some_and(|idle| idle >= release || !c.has_room());
+        self.clients.borrow_mut().retain(|c| !c.is_closed() && !unused(c));
+    }
+
+    /// A connection on which a tunnel can be opened, if there is one.
+    ///
+    /// # Errors
+    /// When the peer has said that it takes none: another connection would be one more on which it takes none.
+    fn with_room(&self) -> Result<Option<Client>, OpenError> {
         // A peer that takes fewer tunnels than it has is not asked again: what it cannot use it does not keep.
-        clients.retain(|c| !c.is_closed() && (c.has_room() || c.idle().is_none()));
-        clients.iter().find(|c| c.has_room()).cloned()
+        self.let_go(Duration::MAX);
+        let clients = self.clients.borrow();
+        match clients.iter().find(|c| c.has_room()) {
+            None if clients.iter().any(Client::takes_none) => Err(OpenError::NoTunnels),
+            found => Ok(found.cloned()),
+        }
     }
 
     /// A connection with room, made if need be.
@@ -120,12 +157,12 @@ impl Slot {
     where
         F: Future<Output = Result<Client, OpenError>>,
     {
-        if let Some(client) = self.with_room() {
+        if let Some(client) = self.with_room()? {
             return Ok(client);
         }
         let under_way = self.connecting.try_lock().is_err();
         let mut last_failure = self.connecting.lock().await;
-        if let Some(client) = self.with_room() {
+        if let Some(client) = self.with_room()? {
             return Ok(client);
         }
         // Somebody's attempt was under way when we came, and failed: its result is ours too.

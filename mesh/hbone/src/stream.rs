@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::http2::state::{Broken, Incoming, Shared, Sink};
+use crate::http2::state::{Broken, Incoming, Left, Shared, Sink};
 
 /// Why a tunnel broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -164,6 +164,16 @@ impl Receiver {
 
     pub(crate) fn poll_incoming(&self, cx: &Context<'_>) -> Poll<Incoming> {
         self.0.connection.borrow_mut().poll_incoming(self.0.id, cx)
+    }
+
+    /// How the peer has left, if it has; otherwise wakes `cx` when it does.
+    pub(crate) fn poll_left(&self, cx: &Context<'_>) -> Option<Left> {
+        self.0.connection.borrow_mut().poll_left(self.0.id, cx)
+    }
+
+    /// For how long an application may leave where they are what the peer has left to it.
+    pub(crate) fn left_timeout(&self) -> std::time::Duration {
+        self.0.connection.borrow().settings.left_timeout
     }
 
     /// Has bytes written to an application's socket as they arrive. What the socket does not take comes by

@@ -343,6 +343,8 @@ fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
         }
         OpenError::Refused { .. } => (ResponseFlags::Connect, "REFUSED_BY_PEER"),
         OpenError::Closed => (ResponseFlags::Connect, "PEER_CLOSED"),
+        OpenError::OpenTimeout { .. } => (ResponseFlags::Connect, "TUNNEL_TIMEOUT"),
+        OpenError::NoTunnels => (ResponseFlags::Connect, "PEER_TAKES_NO_TUNNELS"),
     }
 }
 

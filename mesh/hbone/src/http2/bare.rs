@@ -124,6 +124,18 @@ impl Bare {
         self.shared.borrow_mut().end(Over::Protocol(error));
     }
 
+    /// What the beginnings of a frame and of a header block take up.
+    pub(crate) fn unfinished(&self) -> usize {
+        let state = self.shared.borrow();
+        self.parser.held() + state.block.as_ref().map_or(0, |block| block.bytes.held())
+    }
+
+    /// What of the connection's window applications have not taken, and whether streams have shares of it.
+    pub(crate) fn untaken(&self) -> (i64, bool) {
+        let state = self.shared.borrow();
+        (state.untaken(), state.shares)
+    }
+
     /// Bytes that wait to be sent, streams, and bytes that applications have not taken with what they take up.
     pub(crate) fn held(&self) -> (usize, usize, usize) {
         let state = self.shared.borrow();

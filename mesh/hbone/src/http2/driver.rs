@@ -3,11 +3,15 @@
 //!
 //! It reads into a buffer of the thread, so that a connection that is not being read holds none; of what was read only
 //! the beginning of a record that is not whole is kept.
+//!
+//! One turn of it takes a fraction of a millisecond, whatever the peer sends: bytes are counted ([`TURN`]), and so are the
+//! pieces that they come in ([`PIECES`]), because a frame of one byte costs as much as one of a thousand. Whoever sends small
+//! pieces is read in small portions. After its turn the thread looks for events of others first.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -16,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::frame::{Parser, Piece, kind};
+use super::kept::Kept;
 use super::outgoing::Wear;
 use super::state::{Over, PING_ALIVE, Role, Shared, State};
 use super::{Code, ConnectionError};
@@ -24,14 +29,21 @@ use crate::tls::record::{self, Content, MAX_RECORD, Opener};
 
 /// Most bytes of one read.
 const READ: usize = 256 << 10;
-/// Reads before other work of the thread has its turn.
-const READS: usize = 4;
+/// Bytes of the first read, and of one after many small pieces. A read that comes back full doubles it.
+const FIRST_READ: usize = 32 << 10;
+/// Bytes read before others of the thread have their turn.
+pub(super) const TURN: usize = 256 << 10;
+/// Records and frames taken apart before others of the thread have their turn; looked at after each read.
+pub(super) const PIECES: usize = 2_048;
 /// Pieces that are handed to an application at once.
-const SLICES: usize = 24;
+const SLICES: usize = 256;
 /// Key changes in a row that bring no data.
 const KEY_CHANGES: u32 = 16;
 /// Why a connection of TLS 1.2 ends that has carried too much, and was not done when it was half of that.
 const WORN: &str = "TLS 1.2 cannot change keys, and this one has sealed all that it may";
+/// Why a connection ends that leaves its peer waiting for the rest of a frame.
+const UNFINISHED: ConnectionError =
+    ConnectionError::new(Code::EnhanceYourCalm, "a header block or frame is not finished in time");
 /// Longest handshake message after the handshake: tickets, which are not used.
 const MAX_MESSAGE: usize = 16 << 10;
 
@@ -45,7 +57,11 @@ pub(crate) struct Driver<T> {
     shared: Shared,
     input: Input,
     clock: Pin<Box<Sleep>>,
-    greeting_due: Option<tokio::time::Instant>,
+    /// When to look whether the peer is there.
+    next_look: tokio::time::Instant,
+    greeting_due: tokio::time::Instant,
+    /// Bytes of the next read.
+    portion: usize,
     closing: bool,
 }
 
@@ -55,7 +71,7 @@ struct Input {
     keys: Keys,
     parser: Parser,
     /// The beginning of a record.
-    partial: Vec<u8>,
+    partial: Kept,
     /// The beginning of a handshake message.
     message: Vec<u8>,
     key_changes: u32,
@@ -72,8 +88,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     ) -> io::Result<Self> {
         let Established { sealer, opener, keys, plaintext, unread, .. } = established;
         let now = tokio::time::Instant::now();
-        let clock = Box::pin(tokio::time::sleep(settings.ping_interval));
-        let greeting_due = Some(now + settings.handshake_timeout);
+        let next_look = now + settings.ping_interval;
+        let clock = Box::pin(tokio::time::sleep_until(next_look));
+        let greeting_due = now + settings.handshake_timeout;
         let max_frame = settings.frame_size as usize;
         let state = State::new(role, settings, sealer, Instant::now()).map_err(io::Error::other)?;
         let shared = Rc::new(RefCell::new(state));
@@ -81,7 +98,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             opener,
             keys,
             parser: Parser::default(),
-            partial: Vec::new(),
+            partial: Kept::default(),
             message: Vec::new(),
             key_changes: 0,
             max_frame,
@@ -92,12 +109,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         }
         let mut unread = unread;
         if first.is_ok() && !unread.is_empty() {
-            first = input.records(&shared, &mut unread);
+            first = input.records(&shared, &mut unread).map(|_| ());
         }
         if let Err(over) = first {
             fail(&shared, over);
         }
-        Ok(Self { transport, shared, input, clock, greeting_due, closing: false })
+        Ok(Self { transport, shared, input, clock, next_look, greeting_due, portion: FIRST_READ, closing: false })
     }
 
     /// The connection, for its handle.
@@ -111,10 +128,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             if buffer.is_empty() {
                 buffer.resize(READ + MAX_RECORD, 0);
             }
-            for _ in 0..READS {
+            let (mut bytes, mut pieces) = (0, 0);
+            while bytes < TURN && pieces < PIECES {
                 let kept = self.input.partial.len();
-                let space = kept..kept + READ;
-                let mut read = ReadBuf::new(&mut buffer[space]);
+                let portion = self.portion;
+                let mut read = ReadBuf::new(&mut buffer[kept..kept + portion]);
                 if let Err(error) = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut read)) {
                     fail(&self.shared, error.into());
                     return Poll::Ready(());
@@ -124,21 +142,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                     fail(&self.shared, hung_up());
                     return Poll::Ready(());
                 }
-                buffer[..kept].copy_from_slice(&self.input.partial);
                 // Given back, not kept: most connections are at rest most of the time.
-                self.input.partial = Vec::new();
+                buffer[..kept].copy_from_slice(&self.input.partial.take());
                 {
                     let mut state = self.shared.borrow_mut();
                     state.heard = true;
                     state.ping = None;
                 }
-                if let Err(over) = self.input.records(&self.shared, &mut buffer[..kept + new]) {
-                    fail(&self.shared, over);
-                    return Poll::Ready(());
+                match self.input.records(&self.shared, &mut buffer[..kept + new]) {
+                    Ok(taken_apart) => {
+                        bytes += new;
+                        pieces += taken_apart;
+                        self.portion = next_portion(portion, new, taken_apart);
+                    }
+                    Err(over) => {
+                        fail(&self.shared, over);
+                        return Poll::Ready(());
+                    }
                 }
             }
-            // Others have their turn; then more.
-            cx.waker().wake_by_ref();
+            // Woken after the thread has looked for events, not before.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
             Poll::Pending
         })
     }
@@ -178,28 +202,61 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         result
     }
 
-    /// Looks after the peer's being there.
+    /// Ends a connection whose peer is gone, or does not finish what it has begun.
     fn tick(&mut self, cx: &mut Context<'_>) {
-        while self.clock.as_mut().poll(cx).is_ready() {
-            let mut state = self.shared.borrow_mut();
-            let (interval, limit) = (state.settings.ping_interval, state.settings.ping_timeout);
-            let now = tokio::time::Instant::now();
-            if !state.greeted && self.greeting_due.is_some_and(|due| due <= now) {
-                return state
-                    .end(Over::Protocol(ConnectionError::new(Code::Protocol, "the peer sent no SETTINGS in time")));
-            }
-            match state.ping {
-                Some(sent) if sent.elapsed() >= limit => return state.end(Over::Unanswered),
-                Some(_) => {}
-                None if state.heard => state.heard = false,
-                None => {
-                    state.ping = Some(now);
-                    state.send(kind::PING, 0, 0, &PING_ALIVE);
-                }
-            }
-            drop(state);
-            self.clock.as_mut().reset(now + interval.min(limit));
+        let due = self.unfinished_due();
+        if let Some(due) = due.filter(|due| *due < self.clock.deadline()) {
+            self.clock.as_mut().reset(due);
         }
+        while self.clock.as_mut().poll(cx).is_ready() {
+            let now = tokio::time::Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                return fail(&self.shared, Over::Protocol(UNFINISHED));
+            }
+            if self.next_look <= now {
+                self.look(now);
+            }
+            self.clock.as_mut().reset(due.map_or(self.next_look, |due| due.min(self.next_look)));
+        }
+    }
+
+    /// When the time is up of a header block, or of a frame that is handed over whole, that has not ended.
+    fn unfinished_due(&self) -> Option<tokio::time::Instant> {
+        let state = self.shared.borrow();
+        let since = [self.input.parser.unfinished(), state.unfinished_block()].into_iter().flatten().min()?;
+        state.over().is_none().then(|| since + state.settings.header_timeout)
+    }
+
+    /// Looks after the peer's being there.
+    fn look(&mut self, now: tokio::time::Instant) {
+        let mut state = self.shared.borrow_mut();
+        let (interval, limit) = (state.settings.ping_interval, state.settings.ping_timeout);
+        self.next_look = now + interval.min(limit);
+        if !state.greeted && self.greeting_due <= now {
+            let late = ConnectionError::new(Code::Protocol, "the peer sent no SETTINGS in time");
+            return state.end(Over::Protocol(late));
+        }
+        match state.ping {
+            Some(sent) if now.duration_since(sent) >= limit => state.end(Over::Unanswered),
+            Some(_) => {}
+            None if state.heard => state.heard = false,
+            None => {
+                state.ping = Some(now);
+                state.send(kind::PING, 0, 0, &PING_ALIVE);
+            }
+        }
+    }
+}
+
+/// Bytes to read next, after a read of `portion` brought `bytes` in so many `pieces`.
+fn next_portion(portion: usize, bytes: usize, pieces: usize) -> usize {
+    // Frames of tunnels that are used are larger than that, all in all.
+    if pieces > FIRST_READ / 64 && bytes / pieces < 64 {
+        FIRST_READ
+    } else if bytes == portion {
+        (portion * 2).min(READ)
+    } else {
+        portion
     }
 }
 
@@ -228,8 +285,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         // What is to be sent because of what is read now is sent below: no need to be woken for it.
         this.shared.borrow_mut().driver = None;
         if !this.closing {
-            this.tick(cx);
             let _ = this.poll_read(cx);
+            this.tick(cx);
         }
         {
             let mut state = this.shared.borrow_mut();
@@ -274,17 +331,19 @@ impl<T> Drop for Driver<T> {
 }
 
 impl Input {
-    /// Opens every whole record of `bytes`; keeps the rest.
-    fn records(&mut self, shared: &Shared, bytes: &mut [u8]) -> Result<(), Over> {
+    /// Opens every whole record of `bytes`; keeps the rest. Returns how many records and frames there were.
+    fn records(&mut self, shared: &Shared, bytes: &mut [u8]) -> Result<usize, Over> {
         let mut batch = Batch::default();
         let mut rest = bytes;
+        let mut records = 0;
         loop {
             let length = record::record_length(rest).map_err(tls)?;
             let Some(length) = length.filter(|length| *length <= rest.len()) else {
-                self.partial.extend_from_slice(rest);
+                self.partial.add(rest);
                 batch.flush(shared);
-                return Ok(());
+                return Ok(records + batch.pieces);
             };
+            records += 1;
             let (record, later) = rest.split_at_mut(length);
             rest = later;
             let (content, range) = self.opener.open(record).map_err(tls)?;
@@ -375,6 +434,7 @@ pub(crate) fn frames<'b>(
 ) -> Result<(), ConnectionError> {
     shared.borrow_mut().preface(&mut plaintext)?;
     while let Some(piece) = parser.next(&mut plaintext, max_frame)? {
+        batch.pieces += 1;
         match piece {
             Piece::Data { stream, payload, counted, whole, end } => {
                 let wanted = shared.borrow_mut().data(stream, payload.len(), counted, whole)?;
@@ -418,6 +478,8 @@ pub(crate) struct Batch<'b> {
     stream: u32,
     slices: Vec<IoSlice<'b>>,
     bytes: usize,
+    /// Frames, and parts of DATA frames, so far, of any kind.
+    pieces: usize,
 }
 
 impl<'b> Batch<'b> {

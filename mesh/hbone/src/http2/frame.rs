@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::kept::Kept;
 use super::{Code, ConnectionError};
 
 /// Bytes before each frame's payload.
@@ -87,7 +88,7 @@ pub(crate) enum Piece<'a> {
 #[derive(Default)]
 pub(crate) struct Parser {
     /// A header, or a frame that is handed over whole, of which some has arrived.
-    partial: Vec<u8>,
+    partial: Kept,
     /// The DATA frame in the middle of which we are.
     data: Option<Data>,
 }
@@ -105,6 +106,17 @@ struct Data {
 }
 
 impl Parser {
+    /// When a frame that is handed over whole began to arrive, of which the rest is missing. DATA is never waited for.
+    pub(crate) fn unfinished(&self) -> Option<tokio::time::Instant> {
+        self.partial.since().filter(|_| self.partial.len() >= HEADER)
+    }
+
+    /// What the beginnings of frames take up.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> usize {
+        self.partial.held()
+    }
+
     /// Cuts the next piece off `input`. `None` when it is used up.
     ///
     /// # Errors
@@ -133,7 +145,7 @@ impl Parser {
         }
         if header.kind == kind::DATA {
             if kept {
-                self.partial.clear();
+                self.partial.take();
             } else {
                 *input = &input[HEADER..];
             }
@@ -155,7 +167,7 @@ impl Parser {
         if self.partial.len() < whole {
             return Ok(None);
         }
-        let mut frame = std::mem::take(&mut self.partial);
+        let mut frame = self.partial.take();
         frame.drain(..HEADER);
         Ok(Some(Piece::Frame { header, payload: Cow::Owned(frame) }))
     }
@@ -167,7 +179,7 @@ impl Parser {
 
     fn take(&mut self, input: &mut &[u8], bytes: usize) {
         let (taken, rest) = input.split_at(bytes);
-        self.partial.extend_from_slice(taken);
+        self.partial.add(taken);
         *input = rest;
     }
 

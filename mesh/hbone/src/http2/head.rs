@@ -11,8 +11,13 @@ pub(crate) struct Head {
     pub(crate) authority: Option<String>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) headers: HeaderMap,
-    /// It breaks the rules of RFC 9113 8.2 or 8.3: the stream is in error.
+    /// It breaks the rules of RFC 9113 8.2 or 8.3, whatever it is: the stream is in error.
     pub(crate) malformed: bool,
+    /// It has a pseudo-field: trailers have none.
+    pub(crate) pseudo: bool,
+    scheme: bool,
+    path: bool,
+    protocol: bool,
     regular: bool,
 }
 
@@ -20,14 +25,17 @@ impl Head {
     /// Takes one field of the block.
     pub(crate) fn take(&mut self, name: &[u8], value: &[u8]) {
         if let Some(pseudo) = name.strip_prefix(b":") {
+            self.pseudo = true;
             // Pseudo-fields come first, and once.
             let fresh = !self.regular
                 && match pseudo {
                     b"method" => put(&mut self.method, Method::from_bytes(value).ok()),
                     b"status" => put(&mut self.status, StatusCode::from_bytes(value).ok()),
                     b"authority" => put(&mut self.authority, std::str::from_utf8(value).ok().map(str::to_owned)),
-                    // Not part of a CONNECT, but of other requests, which are answered and not cut.
-                    b"scheme" | b"path" | b"protocol" => true,
+                    // Of requests other than CONNECT, which are answered and not cut.
+                    b"scheme" => !std::mem::replace(&mut self.scheme, true),
+                    b"path" => !std::mem::replace(&mut self.path, true),
+                    b"protocol" => !std::mem::replace(&mut self.protocol, true),
                     _ => false,
                 };
             self.malformed |= !fresh;
@@ -36,6 +44,8 @@ impl Head {
         self.regular = true;
         let connection_specific =
             matches!(name, b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade");
+        // RFC 9113 8.2.2: the one thing that may still be said of the connection.
+        let connection_specific = connection_specific || name == b"te" && value != b"trailers";
         let lower = !name.iter().any(u8::is_ascii_uppercase);
         match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             (Ok(name), Ok(value)) if lower && !connection_specific => {
@@ -43,6 +53,21 @@ impl Head {
             }
             _ => self.malformed = true,
         }
+    }
+}
+
+impl Head {
+    /// Whether it can be a request: a CONNECT names no scheme and no path (RFC 9113 8.5), and nobody was told that it might
+    /// name a protocol (RFC 8441).
+    pub(crate) fn is_request(&self) -> bool {
+        let connect = self.method == Some(Method::CONNECT);
+        !self.malformed && self.status.is_none() && !(connect && (self.scheme || self.path || self.protocol))
+    }
+
+    /// Whether it can be an answer: it has a status, and nothing of a request.
+    pub(crate) fn is_response(&self) -> bool {
+        let asks = self.method.is_some() || self.authority.is_some() || self.scheme || self.path || self.protocol;
+        !self.malformed && self.status.is_some() && !asks
     }
 }
 

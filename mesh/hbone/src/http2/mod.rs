@@ -7,8 +7,9 @@
 //! | [`hpack`] | header compression (pure) |
 //! | [`head`] | header blocks of requests and responses (pure) |
 //! | [`calm`] | how much a peer may make us work for nothing (pure) |
+//! | [`kept`] | beginnings of what has not arrived whole |
 //! | [`outgoing`] | frames and records on their way out |
-//! | [`state`], [`receive`], [`send`] | one connection and its streams |
+//! | [`state`], [`receive`], [`send`], [`windows`] | one connection and its streams |
 //! | [`driver`] | the task that moves the bytes |
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -18,12 +19,14 @@ pub(crate) mod driver;
 pub(crate) mod frame;
 pub(crate) mod head;
 pub(crate) mod hpack;
+pub(crate) mod kept;
 pub(crate) mod outgoing;
 mod receive;
 mod send;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 /// Error codes (RFC 9113, section 7) that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::frame::{Header, flag, kind};
 use super::head::Head;
 use super::hpack::InvalidBlock;
+use super::kept::Kept;
 use super::state::{Block, Broken, MAX_BLOCK, MAX_LIST, MAX_UNREAD, PING_LEAVING, Request, Role, State, wake};
 use super::{Code, ConnectionError, MAX_WINDOW, PREFACE};
 
@@ -92,6 +93,7 @@ impl State {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.received_end = true;
             wake(&mut stream.receiver);
+            wake(&mut stream.watcher);
         }
     }
 
@@ -162,7 +164,9 @@ impl State {
         if header.has(flag::END_HEADERS) {
             return self.header_block(id, header.flags, block);
         }
-        self.block = Some(Block { stream: id, flags: header.flags, bytes: block.to_vec() });
+        let mut bytes = Kept::default();
+        bytes.add(block);
+        self.block = Some(Block { stream: id, flags: header.flags, bytes, since: tokio::time::Instant::now() });
         Ok(())
     }
 
@@ -171,7 +175,7 @@ impl State {
         if block.bytes.len() + payload.len() > MAX_BLOCK {
             return Err(ConnectionError::new(Code::EnhanceYourCalm, "header block longer than any we take"));
         }
-        block.bytes.extend_from_slice(payload);
+        block.bytes.add(payload);
         if !header.has(flag::END_HEADERS) {
             return Ok(());
         }
@@ -198,17 +202,16 @@ impl State {
 
     fn request(&mut self, id: u32, head: Head, fits: bool, end: bool) -> Received {
         if let Some(stream) = self.streams.get_mut(&id) {
-            // Trailers: a tunnel has none, but their end is an end.
             if stream.received_end {
                 return Err(ConnectionError::new(Code::StreamClosed, "HEADERS after the end of their stream"));
             }
-            if end {
-                self.end_of(id);
-            }
-            return self.spend(1);
+            return self.trailers(id, &head, fits, end);
         }
         if id <= self.last_peers {
-            // Of a stream that is over on our side; the peer may not have known.
+            if head.method.is_some() {
+                return Err(protocol("a request on a stream that is not higher than all before it"));
+            }
+            // Trailers of a stream that is over on our side; the peer may not have known.
             return self.spend(1);
         }
         self.last_peers = id;
@@ -222,8 +225,7 @@ impl State {
             self.send_reset(id, Code::RefusedStream);
             return self.spend(4);
         }
-        let malformed = head.malformed || head.status.is_some();
-        let (Some(method), false, true) = (head.method, malformed, fits) else {
+        let (true, Some(method), true) = (head.is_request(), head.method, fits) else {
             let code = if fits { Code::Protocol } else { Code::EnhanceYourCalm };
             self.send_reset(id, code);
             return self.spend(8);
@@ -240,6 +242,20 @@ impl State {
         Ok(())
     }
 
+    /// Fields after the bytes: a tunnel has none, but their end is an end. Broken ones break their stream.
+    fn trailers(&mut self, id: u32, head: &Head, fits: bool, end: bool) -> Received {
+        if fits && end && !head.malformed && !head.pseudo {
+            self.end_of(id);
+            return self.spend(1);
+        }
+        if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken.is_none()) {
+            stream.broken = Some(Broken::Reset(Code::Protocol as u32));
+            stream.wake();
+            self.send_reset(id, Code::Protocol);
+        }
+        self.spend(8)
+    }
+
     fn response(&mut self, id: u32, head: Head, fits: bool, end: bool) -> Received {
         if self.is_idle(id) {
             return Err(protocol("an answer to nothing"));
@@ -248,14 +264,10 @@ impl State {
             return self.spend(1);
         };
         if stream.answered {
-            // Trailers.
-            if end {
-                self.end_of(id);
-            }
-            return self.spend(1);
+            return self.trailers(id, &head, fits, end);
         }
         match head.status {
-            Some(status) if !head.malformed && fits => {
+            Some(status) if fits && head.is_response() => {
                 if status.is_informational() && !end && status != StatusCode::SWITCHING_PROTOCOLS {
                     return self.spend(1);
                 }
@@ -306,6 +318,7 @@ impl State {
                 return Err(protocol("WINDOW_UPDATE by nothing"));
             }
             self.send_window += more;
+            self.most_send_window = self.most_send_window.max(self.send_window);
             if self.send_window > MAX_WINDOW {
                 return Err(ConnectionError::new(Code::FlowControl, "the connection's window is too large"));
             }

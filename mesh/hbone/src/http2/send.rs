@@ -131,6 +131,7 @@ impl State {
         let stream = self.live(id)?;
         if !stream.sent_end {
             stream.sent_end = true;
+            super::state::wake(&mut stream.watcher);
             self.send(kind::DATA, flag::END_STREAM, id, &[]);
         }
         Ok(())

@@ -2,8 +2,8 @@
 //! read from and written to where the bytes lie.
 //!
 //! Bounds: streams by [`crate::Settings`] (a stream counts until its owner lets go of it, however early the peer reset it);
-//! bytes that applications have not taken by the receive windows; header blocks by [`MAX_BLOCK`]; frames for nothing
-//! by [`super::calm`].
+//! bytes that applications have not taken by the receive windows; header blocks by [`MAX_BLOCK`] and by
+//! [`crate::Settings::header_timeout`]; frames for nothing by [`super::calm`].
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use super::calm::Allowance;
 use super::frame::{flag, kind};
 use super::hpack::Decoder;
+use super::kept::Kept;
 use super::outgoing::Outgoing;
 use super::{Code, ConnectionError, DEFAULT_FRAME, DEFAULT_WINDOW, PREFACE};
 use crate::Settings;
@@ -40,12 +41,12 @@ pub(super) const MAX_UNREAD: usize = 1 << 20;
 const JOINED: usize = 16 << 10;
 
 /// The name that RFC 9113 6.5.2 gives a setting.
-mod setting {
-    pub(super) const ENABLE_PUSH: u16 = 2;
-    pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
-    pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
-    pub(super) const MAX_FRAME_SIZE: u16 = 5;
-    pub(super) const MAX_HEADER_LIST_SIZE: u16 = 6;
+pub(super) mod setting {
+    pub(crate) const ENABLE_PUSH: u16 = 2;
+    pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+    pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+    pub(crate) const MAX_FRAME_SIZE: u16 = 5;
+    pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 }
 
 /// Which end we are.
@@ -119,6 +120,15 @@ pub(crate) enum Incoming {
     SinkFailed(io::Error),
 }
 
+/// How the peer of a stream has left while bytes of its wait for the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// In the middle: what is here is not all of it.
+    Cut(Broken),
+    /// After it had said all.
+    Finished,
+}
+
 /// An application's socket, to which DATA is written where it lies.
 #[derive(Clone)]
 pub(crate) struct Sink {
@@ -176,6 +186,8 @@ pub(crate) struct Stream {
     pub(super) sender: Option<Waker>,
     /// Waits for bytes, an answer, or the end.
     pub(super) receiver: Option<Waker>,
+    /// Waits for the peer to be gone, while bytes wait for the application.
+    pub(super) watcher: Option<Waker>,
 }
 
 impl Stream {
@@ -196,12 +208,14 @@ impl Stream {
             broken: None,
             sender: None,
             receiver: None,
+            watcher: None,
         }
     }
 
     pub(super) fn wake(&mut self) {
         wake(&mut self.sender);
         wake(&mut self.receiver);
+        wake(&mut self.watcher);
     }
 
     /// Bytes that the application has not taken.
@@ -243,13 +257,15 @@ impl Hasher for IdHasher {
 pub(super) struct Block {
     pub(super) stream: u32,
     pub(super) flags: u8,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Kept,
+    /// When its HEADERS came.
+    pub(super) since: tokio::time::Instant,
 }
 
 /// One connection.
 pub(crate) struct State {
     pub(super) role: Role,
-    pub(super) settings: Rc<Settings>,
+    pub(crate) settings: Rc<Settings>,
     pub(super) outgoing: Outgoing,
     pub(super) streams: HashMap<u32, Stream, BuildHasherDefault<IdHasher>>,
     /// The next stream we open.
@@ -260,6 +276,10 @@ pub(crate) struct State {
     pub(super) receive_window: i64,
     /// Taken by applications and not yet given back.
     pub(super) taken: u32,
+    /// Streams' windows are shares of the connection's.
+    pub(super) shares: bool,
+    /// The most that the peer has let us send on the connection.
+    pub(super) most_send_window: i64,
     pub(super) peer_window: i64,
     pub(super) peer_frame: usize,
     pub(super) peer_streams: usize,
@@ -339,6 +359,8 @@ impl State {
             send_window: DEFAULT_WINDOW.into(),
             receive_window: settings.connection_window.max(DEFAULT_WINDOW).into(),
             taken: 0,
+            shares: false,
+            most_send_window: DEFAULT_WINDOW.into(),
             peer_window: DEFAULT_WINDOW.into(),
             peer_frame: DEFAULT_FRAME,
             peer_streams: settings.client_streams,
@@ -443,7 +465,7 @@ impl State {
         let Some(stream) = self.streams.remove(&id) else { return };
         let untaken = stream.untaken();
         self.blocked.retain(|blocked| *blocked != id);
-        self.give_back(untaken as u32);
+        self.give_back_left(untaken as u32);
         if self.over.is_none() && stream.broken.is_none() && !(stream.sent_end && stream.received_end) {
             // A complete answer to a request that was not read to its end is no failure (RFC 9113 8.1).
             let code = if stream.sent_end { Code::None } else { Code::Cancel };
@@ -451,37 +473,6 @@ impl State {
         }
         if self.is_done() {
             self.drive();
-        }
-    }
-
-    /// `bytes` have left our buffers: the peer may send as much again.
-    pub(super) fn give_back(&mut self, bytes: u32) {
-        self.taken += bytes;
-        if self.taken >= (self.settings.connection_window / 4).max(1) {
-            let taken = std::mem::take(&mut self.taken);
-            self.receive_window += i64::from(taken);
-            self.send(kind::WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
-        }
-    }
-
-    /// As [`State::give_back`], of a stream.
-    pub(super) fn give_back_stream(&mut self, id: u32, bytes: usize) {
-        self.give_back(bytes as u32);
-        let enough = (self.settings.stream_window / 4).max(1);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.taken += bytes as u32;
-        if stream.taken >= enough && !stream.received_end && stream.broken.is_none() {
-            let taken = std::mem::take(&mut stream.taken);
-            stream.receive_window += i64::from(taken);
-            self.send(kind::WINDOW_UPDATE, 0, id, &taken.to_be_bytes());
-        }
-    }
-
-    /// The application has taken `bytes` of what was handed to its task.
-    pub(crate) fn took(&mut self, id: u32, bytes: usize) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.handed = stream.handed.saturating_sub(bytes);
-            self.give_back_stream(id, bytes);
         }
     }
 
@@ -527,6 +518,10 @@ impl State {
             let name = u16::from_be_bytes([entry[0], entry[1]]);
             let value = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
             match name {
+                // A server has nothing to push with, and says so (RFC 9113 6.5.2).
+                setting::ENABLE_PUSH if value > u32::from(self.role == Role::Server) => {
+                    return Err(ConnectionError::new(Code::Protocol, "SETTINGS_ENABLE_PUSH out of range"));
+                }
                 setting::MAX_CONCURRENT_STREAMS => self.peer_streams = value as usize,
                 setting::INITIAL_WINDOW_SIZE => {
                     let window = i64::from(value);
@@ -663,16 +658,46 @@ impl State {
             }
             stream.waiting.push_back(kept);
             wake(&mut stream.receiver);
+            self.share_out();
         }
         if written > 0 {
             self.give_back_stream(id, written);
         }
     }
 
-    /// True while another stream can be opened.
+    /// True while another stream can be opened, and will be able to move bytes: half of the connection's windows has to be
+    /// free, or the streams that are there move too much for one more, or nothing at all.
     pub(crate) fn has_room(&self) -> bool {
         let limit = self.settings.client_streams.min(self.peer_streams);
-        self.takes_streams() && self.streams.len() < limit
+        // Before the peer has spoken its window is not known.
+        let can_send = !self.greeted || self.send_window >= self.most_send_window / 2;
+        self.takes_streams() && self.streams.len() < limit && can_send && !self.shares
+    }
+
+    /// True when the peer has said that it takes no stream at all.
+    pub(crate) fn takes_none(&self) -> bool {
+        self.greeted && self.peer_streams == 0
+    }
+
+    /// When the beginning of a header block came whose end is missing.
+    pub(super) fn unfinished_block(&self) -> Option<tokio::time::Instant> {
+        self.block.as_ref().map(|block| block.since)
+    }
+
+    /// Tells whether somebody still waits for bytes that the application does not take; if so, wakes `cx` when that changes.
+    pub(crate) fn poll_left(&mut self, id: u32, cx: &Context<'_>) -> Option<Left> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Some(Left::Cut(Broken::Lost)) };
+        match stream.broken {
+            Some(Broken::Revoked) => Some(Left::Cut(Broken::Revoked)),
+            Some(Broken::Reset(code)) if code == Code::None as u32 => Some(Left::Finished),
+            Some(_) if stream.received_end => Some(Left::Finished),
+            Some(broken) => Some(Left::Cut(broken)),
+            None if stream.received_end && stream.sent_end => Some(Left::Finished),
+            None => {
+                stream.watcher = Some(cx.waker().clone());
+                None
+            }
+        }
     }
 
     /// True until the peer or we want no more streams.

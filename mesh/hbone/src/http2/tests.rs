@@ -1,5 +1,10 @@
 //! What a peer may say to a connection, frame by frame, and what it must not come to.
 
+mod bounds;
+mod rules;
+mod turns;
+mod windows;
+
 use std::io::{ErrorKind, Read};
 use std::rc::Rc;
 
