@@ -6,7 +6,6 @@
 pub mod authorization_policy;
 mod defaults;
 pub mod field;
-pub(crate) mod nearest;
 pub mod peer_authentication;
 mod strict;
 pub mod unread;

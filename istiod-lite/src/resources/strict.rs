@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value, json};
 
 use super::field::{FieldError, FieldPath, Segment};
-use super::nearest::nearest;
+use mesh_runtime::nearest::nearest;
 
 /// A list of names longer than this helps nobody.
 const MOST_NAMES: usize = 12;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Recognized;
-use super::nearest::nearest;
+use mesh_runtime::nearest::nearest;
 
 /// What a kind that is not read is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
