@@ -1,4 +1,5 @@
 //! The test harness: trials, the meshes they share, and what is told when one fails.
+use crate::gateway;
 use crate::mesh::Mesh;
 use crate::upstream;
 use anyhow::{Result, anyhow};
@@ -139,7 +140,7 @@ pub fn as_ambit() -> Option<ExitCode> {
 
 /// The whole `main` of a test binary: its trials; or `ambit`, when it is started under that name.
 pub fn main(fill: impl FnOnce(&mut Suite)) -> ExitCode {
-    if let Some(code) = as_ambit() {
+    if let Some(code) = as_ambit().or_else(gateway::as_gateway) {
         return code;
     }
     let mut arguments = Arguments::from_args();

@@ -12,6 +12,7 @@
 //! | [`yaml`] | pods, services and namespaces in few words |
 //! | [`command`] | running `ambit` and waiting no longer than agreed |
 //! | [`traffic`] | requests at a steady pace in the background |
+//! | [`gateway`] | the gateway of another network, as a pod |
 //! | [`observe`] | metrics and state of a node's ztunnel |
 //! | [`process`] | the mesh's processes, as the machine outside sees them |
 //! | [`soak`] | everything at once, for a while: what is left of it? |
@@ -19,6 +20,7 @@
 //! | [`until`] | waiting for an effect instead of sleeping |
 pub mod command;
 pub mod folder;
+pub mod gateway;
 pub mod harness;
 pub mod mesh;
 pub mod observe;

@@ -9,9 +9,11 @@ mod control_plane;
 mod examples;
 mod life;
 mod names;
+mod networks;
 mod on_demand;
 mod programs;
 mod reach;
+mod reasons;
 mod revocation;
 mod soak;
 mod streams;
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         programs::trials(suite);
+        networks::trials(suite);
+        reasons::trials(suite);
         examples::trials(suite);
         upstream::trials(suite);
     })
