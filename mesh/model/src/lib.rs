@@ -6,6 +6,7 @@
 //! | [`shared`] | one copy of what many resources say alike |
 //! | [`identity`] | SPIFFE ids |
 //! | [`address`] | addresses in normal form, hostnames, gateways |
+//! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
 //! | [`workload`], [`service`], [`policy`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
@@ -23,6 +24,7 @@ pub mod labels;
 pub mod policy;
 pub mod resource;
 pub mod service;
+pub mod share;
 pub mod shared;
 pub mod tables;
 pub mod workload;
