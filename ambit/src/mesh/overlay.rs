@@ -84,6 +84,16 @@ pub(crate) fn ztunnel(name: &str, uid: &str, node: &str, node_ip: IpAddr) -> Val
     })
 }
 
+/// The service account that we make tokens of: should the user's files hold it, with the uid that some other cluster gave
+/// it, it is ours all the same.
+pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": namespace, "uid": uid},
+    })
+}
+
 /// The whole Service with its addresses: it is there for as long as nodes translate them.
 ///
 /// # Errors

@@ -21,6 +21,9 @@ use tokio::sync::{Notify, watch};
 
 /// Port of istiod-lite on the fabric.
 const ISTIOD_PORT: u16 = 15012;
+/// Whom ztunnels' tokens speak for.
+const NAMESPACE: &str = "istio-system";
+const ACCOUNT: &str = "ztunnel";
 
 const ISTIOD_READY: Readiness = Readiness { port: 15021, path: "/healthz/ready" };
 /// Two, because an old and a new ztunnel run side by side while one is replaced.
@@ -101,15 +104,14 @@ impl Programs {
         !self.ztunnels.is_empty()
     }
 
-    /// The programs as pods, for the control plane.
+    /// The programs as pods, and the service account that their tokens are of, for the control plane.
     pub(crate) fn pods(&self, nodes: &[Node]) -> Vec<Value> {
-        self.ztunnels
-            .iter()
-            .filter_map(|z| {
-                let node = nodes.iter().find(|n| n.name == z.node)?;
-                Some(overlay::ztunnel(&z.name, &z.uid, &z.node, node.ips()[0]))
-            })
-            .collect()
+        let pods = self.ztunnels.iter().filter_map(|z| {
+            let node = nodes.iter().find(|n| n.name == z.node)?;
+            Some(overlay::ztunnel(&z.name, &z.uid, &z.node, node.ips()[0]))
+        });
+        let account = overlay::service_account(NAMESPACE, ACCOUNT, &token::account_uid(NAMESPACE, ACCOUNT));
+        pods.chain([account]).collect()
     }
 
     /// How they are.
@@ -166,8 +168,8 @@ async fn renew_tokens(issuer: Issuer, run: RunDir, ztunnels: Vec<Ztunnel>) {
 fn write_tokens(issuer: &Issuer, run: &RunDir, ztunnels: &[Ztunnel]) -> Result<()> {
     for z in ztunnels {
         let bearer = Bearer {
-            namespace: "istio-system",
-            service_account: "ztunnel",
+            namespace: NAMESPACE,
+            service_account: ACCOUNT,
             pod: &z.name,
             pod_uid: &z.uid,
             node: &z.node,

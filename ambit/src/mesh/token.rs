@@ -30,6 +30,11 @@ pub(crate) struct Bearer<'a> {
     pub(crate) node_uid: &'a str,
 }
 
+/// The uid of a service account: an account that is deleted and made anew has the same rights here.
+pub(crate) fn account_uid(namespace: &str, name: &str) -> String {
+    format!("{namespace}-{name}")
+}
+
 impl Issuer {
     /// A new key; only in memory.
     pub(crate) fn new() -> Result<Self> {
@@ -63,7 +68,7 @@ impl Issuer {
             "exp": now + LIFETIME.as_secs(),
             "kubernetes.io": {
                 "namespace": bearer.namespace,
-                "serviceaccount": {"name": bearer.service_account, "uid": format!("{}-{}", bearer.namespace, bearer.service_account)},
+                "serviceaccount": {"name": bearer.service_account, "uid": account_uid(bearer.namespace, bearer.service_account)},
                 "pod": {"name": bearer.pod, "uid": bearer.pod_uid},
                 "node": {"name": bearer.node, "uid": bearer.node_uid},
             },

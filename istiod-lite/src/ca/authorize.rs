@@ -1,4 +1,7 @@
 //! For which identity may a caller have a certificate? Pure (Istio ambient contract, section 8.2).
+//!
+//! A good token is not enough: it outlives the pod that it was given to. As an API server does when it reviews a token,
+//! [`alive`] asks whether that pod is still there and runs as that account.
 
 use k8s_openapi::api::core::v1::Pod;
 use mesh_model::address::NamespacedName;
@@ -6,7 +9,7 @@ use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 
 use super::token::Caller;
 use crate::cluster::Cluster;
-use crate::translate::{pod_namespace, pod_service_account};
+use crate::translate::{Stage, pod_namespace, pod_service_account, pod_stage};
 
 /// Why not. For our log: a caller only hears that it was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +32,25 @@ pub enum Refusal {
     #[error("{0} may not ask for others; node proxies are listed in CA_TRUSTED_NODE_ACCOUNTS")]
     NotTrusted(NamespacedName),
     /// The token is bound to no pod.
-    #[error("the caller's token is bound to no pod, so its node is unknown")]
+    #[error("the caller's token is bound to no pod, so nothing tells whether its owner still exists")]
     NoPod,
     /// The pod is not there, or is another than the token's.
     #[error("the caller's pod {0} does not exist (any more)")]
     UnknownPod(NamespacedName),
+    /// The pod runs as another account.
+    #[error("the caller's pod {pod} does not run as service account {account}")]
+    OtherAccount {
+        /// The pod.
+        pod: NamespacedName,
+        /// The token's account.
+        account: NamespacedName,
+    },
+    /// The account was deleted and made anew since.
+    #[error("the caller's service account {0} is another than the token's, though of the same name")]
+    ReplacedAccount(NamespacedName),
+    /// The pod's programs have ended.
+    #[error("the caller's pod {0} has ended")]
+    Ended(NamespacedName),
     /// The pod is not on a node yet.
     #[error("the caller's pod {0} is on no node")]
     NoNode(NamespacedName),
@@ -45,6 +62,30 @@ pub enum Refusal {
         /// The caller's node.
         node: String,
     },
+}
+
+/// The pod that a caller's token is bound to: it is there, runs as the token's account and has not ended.
+///
+/// # Errors
+/// Says what is not so.
+pub fn alive<'a>(cluster: &'a Cluster, caller: &Caller) -> Result<&'a Pod, Refusal> {
+    let account = &caller.account;
+    let (name, uid) = caller.pod.as_ref().ok_or(Refusal::NoPod)?;
+    let key = NamespacedName::new(account.namespace.clone(), name.as_str());
+    let pod = cluster.pod(&key).filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+    let Some(pod) = pod else { return Err(Refusal::UnknownPod(key)) };
+    if *pod_service_account(pod) != *account.name {
+        return Err(Refusal::OtherAccount { pod: key, account: account.clone() });
+    }
+    // That the account exists is what its pod shows; in a folder of YAML hardly anybody writes the account itself.
+    let known = cluster.service_account(account).and_then(|known| known.metadata.uid.as_deref());
+    if known.is_some_and(|known| known != caller.account_uid) {
+        return Err(Refusal::ReplacedAccount(account.clone()));
+    }
+    if pod_stage(pod) == Stage::Ended {
+        return Err(Refusal::Ended(key));
+    }
+    Ok(pod)
 }
 
 /// The identity to sign for. `requested` is what the caller asks for on behalf of another; without it, its own.
@@ -59,6 +100,7 @@ pub fn authorize(
     requested: Option<&str>,
 ) -> Result<SpiffeId, Refusal> {
     let account = &caller.account;
+    let own = alive(cluster, caller)?;
     let Some(requested) = requested else {
         return SpiffeId::new(trust_domain, &account.namespace, &account.name).map_err(Refusal::Own);
     };
@@ -70,7 +112,13 @@ pub fn authorize(
     if !trusted.contains(account) {
         return Err(Refusal::NotTrusted(account.clone()));
     }
-    let node = node_of(cluster, caller)?;
+    let node = own.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|node| !node.is_empty());
+    let node = node.ok_or_else(|| {
+        Refusal::NoNode(NamespacedName::new(
+            account.namespace.clone(),
+            own.metadata.name.as_deref().unwrap_or_default(),
+        ))
+    })?;
     let may_run_as = |pod: &Pod| {
         let failed = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed");
         !failed && *pod_namespace(pod) == **id.namespace() && *pod_service_account(pod) == **id.service_account()
@@ -82,20 +130,10 @@ pub fn authorize(
     }
 }
 
-/// The node of the pod that the caller's token is bound to.
-fn node_of(cluster: &Cluster, caller: &Caller) -> Result<String, Refusal> {
-    let (name, uid) = caller.pod.as_ref().ok_or(Refusal::NoPod)?;
-    let key = NamespacedName::new(caller.account.namespace.clone(), name.as_str());
-    let pod = cluster
-        .pod(&key)
-        .filter(|pod| pod.metadata.uid.as_deref() == Some(uid) && *pod_service_account(pod) == *caller.account.name);
-    let Some(pod) = pod else { return Err(Refusal::UnknownPod(key)) };
-    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|node| !node.is_empty());
-    node.ok_or(Refusal::NoNode(key))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use serde_json::json;
 
     use super::*;
@@ -125,6 +163,8 @@ mod tests {
         let ztunnel = NamespacedName::new("istio-system", "ztunnel");
         let caller = |account: &NamespacedName, pod: Option<(&str, &str)>| Caller {
             account: account.clone(),
+            account_uid: format!("{}-uid", account.name),
+            expires: SystemTime::UNIX_EPOCH,
             pod: pod.map(|(name, uid)| (name.to_owned(), uid.to_owned())),
         };
         let proxy = caller(&ztunnel, Some(("zt-1", "zt-1-uid")));
@@ -152,5 +192,63 @@ mod tests {
             assert_eq!(ask(&caller(&ztunnel, Some((name, uid))), Some(cart)), Err(Refusal::UnknownPod(key(name))));
         }
         assert_eq!(ask(&caller(&ztunnel, Some(("zt-0", "zt-0-uid"))), Some(cart)), Err(Refusal::NoNode(key("zt-0"))));
+    }
+
+    /// A token lives on for hours after the pod that it was made for.
+    #[test]
+    fn whose_pod_is_gone_gets_nothing() {
+        let mut cluster = Cluster::default();
+        cluster.reset([
+            pod("shop", "cart", "cart", "n1", "Running"),
+            pod("shop", "done", "cart", "n1", "Succeeded"),
+            pod("shop", "crashed", "cart", "n1", "Failed"),
+            pod("shop", "starting", "cart", "", "Pending"),
+            pod("shop", "vault", "vault", "n1", "Running"),
+        ]);
+        let account = json!({"metadata": {"name": "vault", "namespace": "shop", "uid": "vault-uid"}});
+        cluster.apply(Object::from_value(Kind::ServiceAccount, account).unwrap());
+        let named = |name: &str| NamespacedName::new("shop", name);
+        let own = |account: &str, account_uid: &str, pod: Option<(&str, &str)>| {
+            let caller = Caller {
+                account: named(account),
+                account_uid: account_uid.to_owned(),
+                expires: SystemTime::UNIX_EPOCH,
+                pod: pod.map(|(name, uid)| (name.to_owned(), uid.to_owned())),
+            };
+            authorize(&cluster, "td", &[], &caller, None).map(|id| id.to_string())
+        };
+        let ghost = Refusal::OtherAccount { pod: named("cart"), account: named("ghost") };
+        for (what, account, account_uid, pod, right) in [
+            ("it runs", "cart", "any", Some(("cart", "cart-uid")), Ok("spiffe://td/ns/shop/sa/cart".to_owned())),
+            (
+                "on no node yet",
+                "cart",
+                "any",
+                Some(("starting", "starting-uid")),
+                Ok("spiffe://td/ns/shop/sa/cart".into()),
+            ),
+            ("deleted", "cart", "any", Some(("gone", "gone-uid")), Err(Refusal::UnknownPod(named("gone")))),
+            ("made anew", "cart", "any", Some(("cart", "old-uid")), Err(Refusal::UnknownPod(named("cart")))),
+            ("of no account that exists", "ghost", "any", Some(("cart", "cart-uid")), Err(ghost)),
+            ("ended well", "cart", "any", Some(("done", "done-uid")), Err(Refusal::Ended(named("done")))),
+            ("ended badly", "cart", "any", Some(("crashed", "crashed-uid")), Err(Refusal::Ended(named("crashed")))),
+            ("bound to no pod", "cart", "any", None, Err(Refusal::NoPod)),
+            (
+                "account as known",
+                "vault",
+                "vault-uid",
+                Some(("vault", "vault-uid")),
+                Ok("spiffe://td/ns/shop/sa/vault".into()),
+            ),
+            (
+                "account made anew",
+                "vault",
+                "old",
+                Some(("vault", "vault-uid")),
+                Err(Refusal::ReplacedAccount(named("vault"))),
+            ),
+        ] {
+            assert_eq!(own(account, account_uid, pod), right, "{what}");
+        }
     }
 }

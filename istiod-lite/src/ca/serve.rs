@@ -72,12 +72,15 @@ impl IstioCertificateService for CertificateAuthority {
             tracing::warn!(?from, caller = %caller.account, %reason, "certificate refused");
             refused()
         })?;
-        let chain = self.material.sign(&request.csr, &id, request.validity_duration, self.lifetimes, SystemTime::now());
+        // A node proxy vouches for the pods of its node; the others are proven by their token, for as long as it lasts.
+        let until = asked.is_none().then_some(caller.expires);
+        let (seconds, now) = (request.validity_duration, SystemTime::now());
+        let chain = self.material.sign(&request.csr, &id, seconds, until, self.lifetimes, now);
         let cert_chain = chain.map_err(|reason| {
             tracing::warn!(?from, caller = %caller.account, %id, %reason, "certificate not signed");
             Status::invalid_argument(reason.to_string())
         })?;
-        tracing::info!(?from, caller = %caller.account, %id, seconds = request.validity_duration, "certificate signed");
+        tracing::info!(?from, caller = %caller.account, %id, seconds, "certificate signed");
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }

@@ -50,6 +50,9 @@ pub enum SignError {
         /// By the settings.
         max: Duration,
     },
+    /// What proves the caller ends now.
+    #[error("the token ends now, and a certificate for its own owner ends with it")]
+    Token,
     /// The CA's own certificate has ended.
     #[error("the CA's own certificate has expired")]
     Expired,
@@ -61,8 +64,8 @@ pub enum SignError {
 impl Material {
     /// Signs a workload's certificate. Of the request only the key and the proof of its possession count.
     ///
-    /// `requested` is in seconds; 0 or less asks for the default. Returns PEM: leaf, intermediates, and last all
-    /// roots as one element.
+    /// `requested` is in seconds; 0 or less asks for the default. Whatever it is, the certificate ends with `until`.
+    /// Returns PEM: leaf, intermediates, and last all roots as one element.
     ///
     /// # Errors
     /// Says what is wrong with the request.
@@ -71,6 +74,7 @@ impl Material {
         csr_pem: &str,
         id: &SpiffeId,
         requested: i64,
+        until: Option<SystemTime>,
         lifetimes: Lifetimes,
         now: SystemTime,
     ) -> Result<Vec<String>, SignError> {
@@ -80,6 +84,11 @@ impl Material {
             Ok(asked) if asked > lifetimes.max => return Err(SignError::Lifetime { asked, max: lifetimes.max }),
             Ok(asked) => asked,
         };
+        let proven = until.map_or(Duration::MAX, |until| until.duration_since(now).unwrap_or_default());
+        let lifetime = lifetime.min(proven);
+        if lifetime.is_zero() {
+            return Err(SignError::Token);
+        }
         let name = id.to_string().try_into().map_err(|e: rcgen::Error| SignError::Failed(e.to_string()))?;
         let leaf = self.issue(&key, vec![SanType::URI(name)], lifetime, now)?;
         let chain = std::iter::once(leaf.pem()).chain(self.intermediates.iter().cloned());

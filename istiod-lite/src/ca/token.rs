@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
@@ -20,8 +21,22 @@ const LEEWAY: u64 = 10;
 pub struct Caller {
     /// Namespace and name of its service account.
     pub account: NamespacedName,
+    /// The uid of that account.
+    pub account_uid: String,
     /// Name and uid of the pod that the token is bound to.
     pub pod: Option<(String, String)>,
+    /// Until when the token proves it.
+    pub expires: SystemTime,
+}
+
+impl Caller {
+    /// Its pod, or its account where there is none: tells callers apart.
+    pub fn name(&self) -> String {
+        match &self.pod {
+            Some((pod, _)) => format!("{}/{pod}", self.account.namespace),
+            None => self.account.to_string(),
+        }
+    }
 }
 
 /// Why a token was not accepted.
@@ -39,6 +54,9 @@ pub enum TokenError {
         /// `sub`.
         subject: String,
     },
+    /// It ends at no time that there is.
+    #[error("the token's expiry is no time")]
+    Expiry,
     /// It is much too long.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
@@ -79,6 +97,7 @@ type Stamp = (u64, i64, i64);
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
+    exp: u64,
     #[serde(rename = "kubernetes.io")]
     kubernetes: KubernetesClaims,
 }
@@ -165,7 +184,8 @@ fn caller(claims: Claims) -> Result<Caller, TokenError> {
         return Err(TokenError::Subject { subject: claims.sub });
     }
     let account = NamespacedName::new(namespace, serviceaccount.name);
-    Ok(Caller { account, pod: pod.map(|pod| (pod.name, pod.uid)) })
+    let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp)).ok_or(TokenError::Expiry)?;
+    Ok(Caller { account, account_uid: serviceaccount.uid, pod: pod.map(|pod| (pod.name, pod.uid)), expires })
 }
 
 fn stamp(path: &Path) -> std::io::Result<Stamp> {

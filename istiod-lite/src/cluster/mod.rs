@@ -105,6 +105,11 @@ impl Cluster {
         self.pods.get(key)
     }
 
+    /// A service account.
+    pub fn service_account(&self, key: &NamespacedName) -> Option<&Arc<ServiceAccount>> {
+        self.service_accounts.get(key)
+    }
+
     /// All pods.
     pub fn pods(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Pod>)> {
         self.pods.iter()

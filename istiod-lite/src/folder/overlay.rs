@@ -33,6 +33,11 @@ fn lay_over(object: &mut Object, over: &Object) {
     match (object, over) {
         (Object::Service(base), Object::Service(over)) => service(Arc::make_mut(base), over),
         (Object::Node(base), Object::Node(over)) => node(Arc::make_mut(base), over),
+        // Whoever makes the tokens says of which account they are.
+        (Object::ServiceAccount(base), Object::ServiceAccount(over)) => {
+            let base = &mut Arc::make_mut(base).metadata;
+            base.uid = over.metadata.uid.clone().or(base.uid.take());
+        }
         _ => {}
     }
 }

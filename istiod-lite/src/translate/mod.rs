@@ -35,6 +35,7 @@ use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
 use condition::PolicyStatus;
+pub(crate) use life::{Stage, stage as pod_stage};
 pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.

@@ -35,7 +35,10 @@ fn only_a_good_token_proves_somebody() {
     let tokens = tokens(&path, Some("ambit"));
     let caller = tokens.verify(Some(&header(&key, &claims()))).unwrap();
     assert_eq!(caller.account, NamespacedName::new("istio-system", "ztunnel"));
+    assert_eq!(caller.account_uid, "s");
     assert_eq!(caller.pod, Some(("ztunnel-n1".to_owned(), "p".to_owned())));
+    let left = caller.expires.duration_since(SystemTime::now()).unwrap();
+    assert!((590..=600).contains(&left.as_secs()), "{left:?}");
 
     let with = |name: &str, value: Value| {
         let mut claims = claims();
@@ -61,6 +64,7 @@ fn only_a_good_token_proves_somebody() {
         ("of another issuer", with("iss", json!("somebody"))),
         ("of another subject", with("sub", json!("system:serviceaccount:shop:cart"))),
         ("without expiry", without("exp")),
+        ("with an expiry beyond all time", with("exp", json!(u64::MAX))),
         ("without audience", without("aud")),
         ("without issuer", without("iss")),
         ("without subject", without("sub")),
