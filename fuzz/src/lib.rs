@@ -41,6 +41,21 @@ pub fn connect(text: &str) {
     forwarded_for(&headers);
 }
 
+/// A request of a subscriber of the control plane: what is counted before it is decoded is what it turns out to be, and
+/// what it makes a subscriber hold is no more than that.
+pub fn request(bytes: &[u8]) {
+    use mesh_proto::discovery::DeltaDiscoveryRequest;
+    use mesh_xds::delta::{Subscriber, measure::measure};
+    let Ok(measured) = measure(bytes) else { return };
+    let Ok(request) = DeltaDiscoveryRequest::decode(bytes) else { return };
+    let listed = request.resource_names_subscribe.len() + request.resource_names_unsubscribe.len();
+    // Of what is declared twice the last counts.
+    assert!(listed + request.initial_resource_versions.len() <= measured.names);
+    let mut subscriber = Subscriber::default();
+    let _ = subscriber.request(request);
+    assert!(subscriber.cost() <= bytes.len() + 128 * measured.names);
+}
+
 const BAGGAGE: http::HeaderName = http::HeaderName::from_static("baggage");
 
 /// A response of the control plane: each resource is refused or understood on its own.

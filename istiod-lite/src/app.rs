@@ -29,7 +29,9 @@ use crate::folder::store::Store;
 use crate::folder::watch::Watch;
 use crate::held;
 use crate::publish::Publication;
-use crate::serve::{Connections, ServerCertificate, TokenGate, accept, listen};
+use crate::serve::door::{Connections, Door, accept};
+use crate::serve::gate::{Gate, Subscribers};
+use crate::serve::{ServerCertificate, listen};
 use crate::services::Services;
 use crate::status::Status;
 use crate::translate::condition::PolicyStatus;
@@ -38,6 +40,14 @@ use crate::translate::condition::PolicyStatus;
 const LAST_GOOD: &str = "last-good";
 /// How long subscribers have to leave when we stop; they live on what they know.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Calls on one connection: a ztunnel has its tables and at most 8 certificates on their way.
+const STREAMS: u32 = 64;
+/// Bytes that a call, and all calls of a connection, may send ahead of being read.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Bytes of a call's headers, unpacked: the longest token, and what comes with it.
+const HEADERS: u32 = 24 * 1024;
 
 const USAGE: &str = "\
 Usage: istiod-lite [DIR...]
@@ -79,6 +89,10 @@ fn life(folders: Vec<String>) -> anyhow::Result<()> {
     let log = log::init(&LogConfig::from_env(&env)?)?;
     let config = Config::from_env(&env, folders.into_iter().map(PathBuf::from).collect())?;
     tracing::info!("{config}");
+    let files = mesh_runtime::open_files::raise();
+    if files / 2 < config.connections as u64 {
+        tracing::warn!(files, connections = config.connections, "more connections are allowed than files may be open");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(run(config, Some(log), Shutdown::new()))
 }
@@ -158,20 +172,21 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
 
     let authority = CertificateAuthority {
         material,
-        tokens: tokens.clone(),
-        cluster,
+        cluster: cluster.clone(),
         trust_domain: config.mesh.trust_domain.clone(),
         trusted: config.trusted_accounts.clone(),
         lifetimes: config.lifetimes,
     };
-    let discovery = Discovery::new(published, Arc::new(TokenGate(tokens)));
+    let subscribers = Subscribers { proxies: config.trusted_accounts.clone() };
+    let discovery = Discovery::new(published, Arc::new(subscribers), config.subscribers);
     if let Some(file) = config.acknowledged_file.clone() {
         let sent = publication.sent(config.trusted_accounts.clone());
         let acknowledged = discovery.acknowledged();
         tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
     }
-    let services = Services { certificates: authority.into_service(), resources: discovery.into_service() };
-    let server = tokio::spawn(serve_grpc(services, accept(listener, tls), drain.clone()));
+    let services = Services::new(Gate::new(tokens, cluster), authority.into_service(), discovery);
+    let connections = accept(listener, tls, Door::new(config.connections));
+    let server = tokio::spawn(serve_grpc(services, connections, drain.clone()));
 
     let health = serve_health(&config, &readiness, drain.clone())?;
     let debug = serve_debug(&config, debug_routes, log, shutdown, drain.clone())?;
@@ -184,6 +199,10 @@ async fn serve_grpc(services: Services, connections: Connections, drain: drain::
     // The drain waits for this to end.
     let _token = drain.token();
     let server = Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)));
     let stopping = drain.started();
@@ -240,27 +259,25 @@ async fn follow_folders(
     let mut watches = JoinSet::new();
     watches.spawn(tell_of(Watch::edits(config.folders.iter().map(PathBuf::as_path)), edited.clone()));
     watches.spawn(tell_of(Watch::machinery(config.overlay.as_deref()), overlaid.clone()));
-    let mut all = true;
-    let mut policies = Vec::new();
-    let mut first = true;
+    let (status_file, mut policies, mut first, mut all) = (config.status_file, Vec::new(), true, true);
     loop {
+        let (status, status_file) = (status.clone(), status_file.clone());
+        // Files and large tables take as long as they take: those who ask for certificates meanwhile do not wait for it.
         let step = spawn_blocking(move || {
             let report = if all { folder.rescan() } else { folder.rescan_overlay() };
-            let changed = first || !report.changes.is_empty();
-            let published = changed.then(|| publication.apply(report.changes));
+            if first || !report.changes.is_empty() {
+                let (difference, statuses) = publication.apply(report.changes);
+                tracing::info!(changed = difference.changed, removed = difference.removed, "published");
+                policies = statuses;
+            }
             // Proxies do not wait for the disk.
             folder.keep();
-            (folder, publication, published)
+            tell(&folder, &policies, &status, status_file.as_deref());
+            (folder, publication, policies)
         });
         // A panic in there leaves nothing to go on with; what was published keeps serving.
         let Ok(stepped) = step.await else { return };
-        let published;
-        (folder, publication, published) = stepped;
-        if let Some((difference, statuses)) = published {
-            tracing::info!(changed = difference.changed, removed = difference.removed, "published");
-            policies = statuses;
-        }
-        tell(&folder, &policies, &status, config.status_file.as_deref());
+        (folder, publication, policies) = stepped;
         ready.ready();
         first = false;
         all = tokio::select! {

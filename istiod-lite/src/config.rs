@@ -8,9 +8,13 @@ use std::time::Duration;
 use mesh_model::address::NamespacedName;
 use mesh_runtime::config::{ConfigError, Env};
 use mesh_runtime::log::LogConfig;
+use mesh_xds::server::Limits;
 
 use crate::ca::sign::Lifetimes;
 use crate::translate::Mesh;
+
+/// Most bytes that a bound may be set to: what the length of a gRPC message can say.
+const MAX_BYTES: usize = u32::MAX as usize;
 
 /// What the process is to do.
 #[derive(Clone, Debug)]
@@ -45,6 +49,10 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// `ISTIOD_CUSTOM_HOST`: more names and addresses in our own certificate.
     pub hosts: Vec<String>,
+    /// `ISTIOD_MAX_CONNECTIONS`: open at once, default 4096.
+    pub connections: usize,
+    /// `ISTIO_GPRC_MAXRECVMSGSIZE`, `XDS_NAMES_PER_CALLER`, `XDS_NAMES`: what subscribers may send and hold, in bytes.
+    pub subscribers: Limits,
     /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
     /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
     pub mesh: Mesh,
@@ -63,6 +71,8 @@ impl Config {
             folders = env.required("FOLDER", form)?.split(':').filter(|f| !f.is_empty()).map(PathBuf::from).collect();
         }
         let defaults = Mesh::default();
+        let subscribers = Limits::default();
+        let bytes = |name, default: usize| Ok(env.number(name, 1..=MAX_BYTES)?.unwrap_or(default));
         let root_namespace = text("ROOT_NAMESPACE", &defaults.root_namespace);
         let accounts =
             env.read("CA_TRUSTED_NODE_ACCOUNTS", "namespace/name, or several separated by commas", |list| {
@@ -89,6 +99,12 @@ impl Config {
             // A default above the limit would refuse everybody who leaves the choice to us.
             lifetimes: Lifetimes { default: default.min(max), max },
             hosts: env.non_empty("ISTIOD_CUSTOM_HOST").map(|list| commas(list).collect()).unwrap_or_default(),
+            connections: env.number("ISTIOD_MAX_CONNECTIONS", 1..=usize::MAX)?.unwrap_or(4096),
+            subscribers: Limits {
+                request: bytes("ISTIO_GPRC_MAXRECVMSGSIZE", subscribers.request)?,
+                names_each: bytes("XDS_NAMES_PER_CALLER", subscribers.names_each)?,
+                names: bytes("XDS_NAMES", subscribers.names)?,
+            },
             mesh: Mesh {
                 cluster_id: text("CLUSTER_ID", &defaults.cluster_id).into(),
                 trust_domain: text("TRUST_DOMAIN", &defaults.trust_domain).into(),

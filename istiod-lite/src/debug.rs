@@ -15,7 +15,7 @@ use crate::status::Status;
 
 /// `/debug/cluster`, `/debug/published`, `/debug/errors` and `/debug/status`, all JSON.
 pub(crate) fn routes(
-    cluster: watch::Receiver<Arc<Cluster>>,
+    cluster: watch::Receiver<Option<Arc<Cluster>>>,
     published: watch::Receiver<Published>,
     status: watch::Receiver<Arc<Status>>,
 ) -> Router {
@@ -25,7 +25,9 @@ pub(crate) fn routes(
             Method::GET,
             "/debug/cluster",
             "How many objects of each kind, and which pods on which node",
-            move |_| std::future::ready(json_response(&cluster_summary(&cluster.borrow()))),
+            move |_| {
+                std::future::ready(json_response(&cluster.borrow().as_deref().map_or(Value::Null, cluster_summary)))
+            },
         )
         .route(Method::GET, "/debug/published", "Names and versions of what proxies are told", move |_| {
             std::future::ready(json_response(&published_summary(&published.borrow())))

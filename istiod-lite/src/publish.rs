@@ -17,7 +17,7 @@ use crate::translate::{Mesh, translate};
 pub struct Publication {
     mesh: Mesh,
     cluster: Cluster,
-    shared: watch::Sender<Arc<Cluster>>,
+    shared: watch::Sender<Option<Arc<Cluster>>>,
     publisher: Publisher,
     /// Since when each pod is published as it is, if somebody asks; and whose pods are proxies.
     sent: Option<(watch::Sender<Arc<Sent>>, Vec<NamespacedName>)>,
@@ -29,14 +29,14 @@ impl Publication {
         Self {
             mesh,
             cluster: Cluster::default(),
-            shared: watch::Sender::new(Arc::new(Cluster::default())),
+            shared: watch::Sender::new(None),
             publisher: Publisher::new(),
             sent: None,
         }
     }
 
-    /// What Kubernetes says, now and later: for those who decide who may ask for what.
-    pub fn cluster(&self) -> watch::Receiver<Arc<Cluster>> {
+    /// What Kubernetes says, now and later: for those who decide who may ask for what. None until it was read.
+    pub fn cluster(&self) -> watch::Receiver<Option<Arc<Cluster>>> {
         self.shared.subscribe()
     }
 
@@ -60,9 +60,10 @@ impl Publication {
                 Change::Delete(key) => self.cluster.delete(&key),
             }
         }
+        // First who may ask, then what to ask for: a proxy that hears of a pod asks for its certificate at once, and no
+        // certificate waits for a table.
+        self.shared.send_replace(Some(Arc::new(self.cluster.clone())));
         let translation = translate(&self.cluster, &self.mesh);
-        // First who may ask, then what to ask for: a proxy that hears of a pod asks for its certificate at once.
-        self.shared.send_replace(Arc::new(self.cluster.clone()));
         let Some((sent, proxies)) = &self.sent else {
             return (self.publisher.publish(translation.resources), translation.statuses);
         };

@@ -1,26 +1,70 @@
-//! The two gRPC services on one port, told apart by path.
+//! The two gRPC services on one port, told apart by path. Nothing of a call but its headers is read before they say who
+//! is calling.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use mesh_identity::ca_client::service::istio_certificate_service_server::IstioCertificateServiceServer;
+use mesh_xds::budget::{Budget, Full};
 use mesh_xds::server::Discovery;
-use mesh_xds::service::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
 use crate::ca::serve::CertificateAuthority;
+use crate::serve::gate::{Admitted, Gate};
+
+/// How long a certificate may take, from the headers of the request to the answer.
+const SIGNING: Duration = Duration::from_secs(10);
+/// Requests for certificates that are read or signed at one time, of all callers.
+const REQUESTS: usize = 1024;
+/// And of one: ztunnel has 8 on their way.
+const REQUESTS_EACH: usize = 16;
 
 type Certificates = IstioCertificateServiceServer<CertificateAuthority>;
-type Resources = AggregatedDiscoveryServiceServer<Discovery>;
 
 /// Discovery and certificates. (tonic's own router would bring a whole web framework for two paths.)
 #[derive(Clone)]
 pub(crate) struct Services {
-    pub(crate) certificates: Certificates,
-    pub(crate) resources: Resources,
+    gate: Gate,
+    certificates: Certificates,
+    resources: Discovery,
+    requests: Arc<Budget<String>>,
+}
+
+impl Services {
+    pub(crate) fn new(gate: Gate, certificates: Certificates, resources: Discovery) -> Self {
+        Self { gate, certificates, resources, requests: Budget::new(REQUESTS, REQUESTS_EACH) }
+    }
+
+    async fn answer(mut self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let path = request.uri().path().trim_start_matches('/');
+        let service = path.split('/').next().unwrap_or_default().to_owned();
+        let caller = self.gate.admit(request.headers(), request.extensions().get()).await?;
+        request.extensions_mut().insert(Admitted(caller.clone()));
+        match service.as_str() {
+            <Certificates as NamedService>::NAME => {
+                let _place = self.requests.take(caller.name(), 1).map_err(|full| {
+                    tracing::warn!(caller = caller.name(), ?full, "more requests for certificates than there may be");
+                    Status::resource_exhausted(match full {
+                        Full::Own => format!("{REQUESTS_EACH} requests of this caller wait for certificates already"),
+                        Full::All => format!("{REQUESTS} requests wait for certificates already"),
+                    })
+                })?;
+                let late = |_| Status::deadline_exceeded(format!("the request was not complete after {SIGNING:?}"));
+                let Ok(answer) = tokio::time::timeout(SIGNING, self.certificates.call(request)).await.map_err(late)?;
+                Ok(answer)
+            }
+            <Discovery as NamedService>::NAME => {
+                let Ok(answer) = self.resources.call(request).await;
+                Ok(answer)
+            }
+            _ => Err(Status::unimplemented("no such service")),
+        }
+    }
 }
 
 impl Service<http::Request<Body>> for Services {
@@ -29,15 +73,12 @@ impl Service<http::Request<Body>> for Services {
     type Future = BoxFuture<Self::Response, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Generated services are always ready.
+        // Both services are always ready.
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match request.uri().path().trim_start_matches('/').split('/').next() {
-            Some(<Certificates as NamedService>::NAME) => self.certificates.call(request),
-            Some(<Resources as NamedService>::NAME) => self.resources.call(request),
-            _ => Box::pin(async { Ok(Status::unimplemented("no such service").into_http()) }),
-        }
+        let services = self.clone();
+        Box::pin(async move { Ok(services.answer(request).await.unwrap_or_else(Status::into_http)) })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -74,13 +75,18 @@ impl World {
     }
 
     fn token(&self, key: &KeyPair) -> String {
+        self.token_of(key, ("istio-system", "ztunnel"), ("ztunnel-n1", "zt-uid"), 600)
+    }
+
+    /// For a service account (namespace and name) and a pod (name and uid), good for so many seconds.
+    fn token_of(&self, key: &KeyPair, account: (&str, &str), pod: (&str, &str), seconds: u64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let claims = json!({
-            "iss": "ambit", "aud": ["istio-ca"], "sub": "system:serviceaccount:istio-system:ztunnel",
-            "exp": now + 600, "iat": now,
+            "iss": "ambit", "aud": ["istio-ca"], "sub": format!("system:serviceaccount:{}:{}", account.0, account.1),
+            "exp": now + seconds, "iat": now,
             "kubernetes.io": {
-                "namespace": "istio-system", "serviceaccount": {"name": "ztunnel", "uid": "s"},
-                "pod": {"name": "ztunnel-n1", "uid": "zt-uid"},
+                "namespace": account.0, "serviceaccount": {"name": account.1, "uid": "s"},
+                "pod": {"name": pod.0, "uid": pod.1},
             },
         });
         let encoding = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
@@ -112,10 +118,14 @@ impl World {
 }
 
 async fn sign(channel: ControlChannel, id: &str) -> Result<u64, String> {
+    sign_by(CaClient::new(channel, None), id, Duration::from_secs(5)).await
+}
+
+/// The seconds that the certificate is good for.
+async fn sign_by(client: CaClient, id: &str, lifetime: Duration) -> Result<u64, String> {
     let id: SpiffeId = id.parse().unwrap();
     let asked = SigningRequest::new(&id).unwrap();
-    let client = CaClient::new(channel, None);
-    let chain = client.sign(&id, asked.csr_pem(), Duration::from_secs(5)).await.map_err(|e| e.to_string())?;
+    let chain = client.sign(&id, asked.csr_pem(), lifetime).await.map_err(|e| e.to_string())?;
     let certificate = asked.complete(&chain).map_err(|e| e.to_string())?;
     Ok(certificate.not_after().duration_since(SystemTime::now()).unwrap_or_default().as_secs())
 }
@@ -192,5 +202,106 @@ async fn a_stranger_hears_nothing() {
     for reader in [stranger, impostor] {
         assert!(reader.read(|t| t.workloads().next().is_none()));
     }
+    world.running.stop().await;
+}
+
+/// A token outlives its pod; who holds it then is nobody any more, for certificates and for tables.
+#[tokio::test]
+async fn a_token_is_worth_nothing_without_its_pod() {
+    let world = World::new().await;
+    const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
+    let month = Duration::from_secs(30 * 24 * 3600);
+    let token =
+        |account: &str, pod: (&str, &str)| Token::Literal(world.token_of(&world.issuer, ("shop", account), pod, 60));
+    let ask =
+        |token: Token, id: &'static str| sign_by(CaClient::new(world.channel(token), None).for_itself(), id, month);
+    let own = || token("web", ("web", "web-uid"));
+    let seconds = ask(own(), WEB).await.unwrap();
+    assert!((50..=60).contains(&seconds), "no longer than the token proves: {seconds}");
+    let ghost = "spiffe://cluster.local/ns/shop/sa/ghost";
+    for (what, token, id) in [
+        ("of another uid", token("web", ("web", "older-uid")), WEB),
+        ("of no pod", token("web", ("gone", "web-uid")), WEB),
+        ("of no account", token("ghost", ("web", "web-uid")), ghost),
+    ] {
+        let refused = ask(token.clone(), id).await.unwrap_err();
+        assert!(refused.contains("request authenticate failure"), "{what}: {refused}");
+        let reader = subscribe(&world, token, "shop");
+        let good = subscribe(&world, own(), "shop");
+        until(&good, |t| t.workloads().next().is_some()).await;
+        assert!(reader.read(|t| t.workloads().next().is_none()), "{what}");
+    }
+    let before = subscribe(&world, own(), "shop");
+    until(&before, |t| t.workload("Kubernetes//Pod/shop/web").is_some()).await;
+    world.write("mesh/pods.yaml", POD.split_once("---").unwrap().1);
+    until(&before, |t| t.workload("Kubernetes//Pod/shop/web").is_none()).await;
+    let refused = ask(own(), WEB).await.unwrap_err();
+    assert!(refused.contains("request authenticate failure"), "deleted: {refused}");
+    world.running.stop().await;
+}
+
+/// Strangers' requests that are never finished: each is refused by its headers, and nothing waits for the rest.
+#[tokio::test]
+async fn who_shows_no_token_is_refused_before_anything_is_read() {
+    let world = World::new().await;
+    let roots = fs::read(world.at("state/root-cert.pem")).unwrap();
+    let mut store = rustls::RootCertStore::empty();
+    store.add_parsable_certificates(rustls::pki_types::pem::PemObject::pem_slice_iter(&roots).map(Result::unwrap));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut tls = builder.with_root_certificates(store).with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = tokio::net::TcpStream::connect(world.running.address).await.unwrap();
+    let name = "istiod.istio-system.svc".try_into().unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
+    let (client, connection) = h2::client::handshake(tls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let mut unfinished = Vec::new();
+    for _ in 0..200 {
+        let request = http::Request::post("https://istiod/istio.v1.auth.IstioCertificateService/CreateCertificate")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        client = tokio::time::timeout(Duration::from_secs(10), client.ready()).await.expect("places again").unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        // It says that there will be 60,000 bytes, and sends some.
+        let begun = [&[0][..], &60_000_u32.to_be_bytes(), &[b'x'; 10_000]].concat();
+        body.send_data(begun.into(), false).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("an answer").unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "16", "unauthenticated");
+        unfinished.push(body);
+    }
+    assert_eq!(client.current_max_send_streams(), 64, "calls on one connection");
+    drop(unfinished);
+    connection.abort();
+    world.running.stop().await;
+}
+
+/// On a runtime of one thread, as everything here: what is told about a table goes to a file that nobody reads, so that
+/// it never ends. Certificates do not wait for it.
+#[tokio::test]
+async fn a_certificate_waits_for_no_table() {
+    let world = World::new().await;
+    let stalled = Command::new("mkfifo").arg(world.at("status.new")).status().unwrap();
+    assert!(stalled.success());
+    let other = POD.split("---").next().unwrap();
+    let other =
+        other.replace("name: web,", "name: other,").replace("serviceAccountName: web", "serviceAccountName: other");
+    // Something is told of it, too: a document that is none.
+    world.write("mesh/other.yaml", &format!("{}---\nkind: Pod\n", other.replace("10.244.1.2", "10.244.1.3")));
+    // As soon as it is known, its table is under way.
+    let known = async {
+        while sign(world.trusted(), "spiffe://cluster.local/ns/shop/sa/other").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), known).await.expect("the new pod's certificate");
+    for _ in 0..10 {
+        let signed = sign(world.trusted(), "spiffe://cluster.local/ns/shop/sa/web");
+        tokio::time::timeout(Duration::from_secs(20), signed).await.expect("an answer").unwrap();
+    }
+    // Lets it end.
+    fs::read(world.at("status.new")).unwrap();
     world.running.stop().await;
 }

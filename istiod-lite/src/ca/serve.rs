@@ -8,15 +8,13 @@ use mesh_identity::ca_client::service::istio_certificate_service_server::{
 };
 use mesh_identity::ca_client::{IstioCertificateRequest, IstioCertificateResponse, requested_identity};
 use mesh_model::address::NamespacedName;
-use tokio::sync::watch;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::authorize::authorize;
 use super::material::Material;
 use super::sign::Lifetimes;
-use super::token::Tokens;
-use crate::cluster::Cluster;
+use crate::serve::door::Guest;
+use crate::serve::gate::{Admitted, Known, known, refused};
 
 /// Largest request read, in bytes.
 const MAX_REQUEST: usize = 64 << 10;
@@ -25,10 +23,8 @@ const MAX_REQUEST: usize = 64 << 10;
 pub struct CertificateAuthority {
     /// What is signed with.
     pub material: Arc<Material>,
-    /// Who is calling.
-    pub tokens: Arc<Tokens>,
     /// What runs where.
-    pub cluster: watch::Receiver<Arc<Cluster>>,
+    pub cluster: Known,
     /// Of every identity.
     pub trust_domain: Arc<str>,
     /// Service accounts of node proxies.
@@ -44,29 +40,17 @@ impl CertificateAuthority {
     }
 }
 
-/// The `authorization` header of a call.
-pub(crate) fn authorization(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get("authorization")?.to_str().ok()
-}
-
-/// All that a caller hears who may not have what it asks for: no hint about what runs where.
-pub(crate) fn refused() -> Status {
-    Status::unauthenticated("request authenticate failure")
-}
-
 #[tonic::async_trait]
 impl IstioCertificateService for CertificateAuthority {
     async fn create_certificate(
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let from = request.remote_addr();
-        let caller = self.tokens.verify(authorization(request.metadata())).map_err(|reason| {
-            tracing::warn!(?from, %reason, "certificate refused");
-            refused()
-        })?;
+        let from = request.extensions().get().map(Guest::from);
+        // Who was not let in does not come this far.
+        let Admitted(caller) = request.extensions().get().cloned().ok_or_else(refused)?;
         let request = request.into_inner();
-        let cluster = self.cluster.borrow().clone();
+        let cluster = known(&self.cluster).await?;
         let asked = requested_identity(&request);
         let id = authorize(&cluster, &self.trust_domain, &self.trusted, &caller, asked).map_err(|reason| {
             tracing::warn!(?from, caller = %caller.account, %reason, "certificate refused");

@@ -1,34 +1,31 @@
 //! What proxies connect to: discovery and certificates, over TLS with a certificate of our own CA.
+//!
+//! | file | question |
+//! |---|---|
+//! | `mod` | with which certificate, on which address? |
+//! | [`door`] | who may come in, and how long may it stay without having said who it is? |
+//! | [`gate`] | is it who it says, and is that one still there? |
+//! | `seldom` | when is what strangers cause said in the log? |
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use mesh_xds::server::{Caller, Gate};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
-use tonic::metadata::MetadataMap;
+use tokio::net::TcpListener;
 
 use crate::ca::material::Material;
-use crate::ca::serve::{authorization, refused};
-use crate::ca::token::Tokens;
+
+pub mod door;
+pub mod gate;
+mod seldom;
 
 /// Lifetime of our own certificate; it is renewed at half of it.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// A peer that does not finish its handshake by then is gone or slow on purpose.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at one time; more wait in the kernel's queue.
-const HANDSHAKES: usize = 256;
-
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -43,27 +40,6 @@ pub enum ServeError {
     /// Our own certificate cannot be made.
     #[error("cannot make our own certificate: {0}")]
     Certificate(String),
-}
-
-/// Lets in who has a good token. Discovery tells all subscribers the same, as istiod does.
-pub struct TokenGate(pub Arc<Tokens>);
-
-impl Gate for TokenGate {
-    fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        match self.0.verify(authorization(metadata)) {
-            Ok(caller) => Ok(Caller {
-                name: caller.pod.map_or_else(
-                    || caller.account.to_string(),
-                    |(pod, _)| format!("{}/{pod}", caller.account.namespace),
-                ),
-                namespace: Some(caller.account.namespace.to_string()),
-            }),
-            Err(reason) => {
-                tracing::warn!(%reason, "subscriber refused");
-                Err(refused())
-            }
-        }
-    }
 }
 
 /// Our own certificate, made anew at half of its life.
@@ -151,43 +127,3 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// `EAFNOSUPPORT` on Linux: no IPv6 in this kernel.
 const AFNOSUPPORT: i32 = 97;
-
-/// Connections that finished their handshake.
-pub type Connections = ReceiverStream<io::Result<TlsStream<TcpStream>>>;
-
-/// Accepts connections for a gRPC server, until the stream is dropped.
-pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>) -> Connections {
-    let (accepted, stream) = mpsc::channel(1);
-    let acceptor = TlsAcceptor::from(tls);
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
-    tokio::spawn(async move {
-        loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let connection = tokio::select! {
-                connection = listener.accept() => connection,
-                () = accepted.closed() => return,
-            };
-            let (tcp, from) = match connection {
-                Ok(connection) => connection,
-                Err(error) => {
-                    // Out of descriptors, mostly: trying again at once would only burn the processor.
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
-            tokio::spawn(async move {
-                let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(tcp)).await;
-                drop(slot);
-                match handshake {
-                    // The server may be gone by now.
-                    Ok(Ok(stream)) => drop(accepted.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
-                }
-            });
-        }
-    });
-    ReceiverStream::new(stream)
-}

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | start | [`config`] | what was set in the environment, as typed values; errors name the setting, the value and the form expected |
 //! | | [`usage`], [`nearest`] | what `--help` says of settings; the name that was probably meant |
+//! | | [`open_files`] | how many files and connections it may have open |
 //! | be observed | [`log`] | structured logs on stdout, their level changed while running |
 //! | | [`access_log`] | one line per finished connection, written by a thread of its own |
 //! | | [`metrics`] | the registry, Istio's traffic metrics and the label words all programs share |
@@ -28,6 +29,7 @@ pub mod http_server;
 pub mod log;
 pub mod metrics;
 pub mod nearest;
+pub mod open_files;
 pub mod readiness;
 pub mod shutdown;
 pub mod trace;

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`delta`] | who has what, who wants what, what is owed: the two ends as state machines (pure) |
 //! | [`published`] | what a control plane says now, and what changed since before |
-//! | [`server`] | one subscriber's session over gRPC |
+//! | [`server`] | one subscriber's session over gRPC, and how much subscribers may hold |
+//! | [`budget`] | an amount that callers share: each may hold as much as is left for the others |
 //! | [`acknowledged`] | what every subscriber has taken in |
 //! | [`follow`] | a proxy's tables: one writer, many readers |
 //! | [`backoff`], [`node`] | when to reconnect; how a proxy introduces itself (pure) |
@@ -17,6 +18,7 @@
 
 pub mod acknowledged;
 pub mod backoff;
+pub mod budget;
 pub mod client;
 pub mod delta;
 pub mod demand;

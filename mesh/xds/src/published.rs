@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use mesh_model::resource::{Kind, Resource};
+use mesh_proto::discovery;
+use prost::Message;
+use prost_types::Any;
 use tokio::sync::watch;
 
 /// One resource, encoded once for all subscribers.
@@ -16,8 +19,9 @@ use tokio::sync::watch;
 pub struct Entry {
     /// Changes exactly when the bytes do.
     pub version: Arc<str>,
-    /// The protobuf message.
-    pub bytes: Bytes,
+    /// The resource as it is in responses, with its name and version, but without other names: those only come to who
+    /// asks for names.
+    pub wire: Bytes,
     /// Other names under which it may be asked for.
     pub aliases: Vec<String>,
     /// The services it is an endpoint of: who asks for them needs it too.
@@ -27,11 +31,18 @@ pub struct Entry {
 impl Entry {
     fn new(resource: &Resource) -> Self {
         let bytes = resource.encode();
+        let version = version(&bytes);
+        let wire = discovery::Resource {
+            name: resource.name(),
+            version: version.to_string(),
+            aliases: Vec::new(),
+            resource: Some(Any { type_url: resource.kind().type_url().to_owned(), value: bytes.to_vec() }),
+        };
         let endpoint_of = match resource {
             Resource::Workload(workload) => workload.services.keys().map(ToString::to_string).collect(),
             Resource::Service(_) | Resource::Policy(_) => Vec::new(),
         };
-        Self { version: version(&bytes), bytes, aliases: resource.aliases(), endpoint_of }
+        Self { version, wire: wire.encode_to_vec().into(), aliases: resource.aliases(), endpoint_of }
     }
 }
 
@@ -51,6 +62,12 @@ pub struct Snapshot {
     index: HashMap<String, Vec<Arc<str>>>,
     /// The generation before this one, and the names that differ from it.
     since: (u64, Vec<Arc<str>>),
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many names were looked up on this thread: what subscribers cost, counted.
+    pub(crate) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -93,11 +110,39 @@ impl Snapshot {
         // An alias may mean a service, which brings its endpoints.
         let more: Vec<&str> = names.iter().filter_map(|name| self.index.get(*name)).flatten().map(|n| &**n).collect();
         names.extend(more);
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + names.len());
         names.into_iter().filter_map(|name| self.entries.get_key_value(name)).collect()
+    }
+
+    /// How many resources a key means, at most: what [`Self::resolve`] costs.
+    pub fn weight(&self, key: &str) -> usize {
+        let direct = self.index.get(key).map_or(&[][..], Vec::as_slice);
+        let more: usize = direct.iter().filter_map(|name| self.index.get(&**name)).map(Vec::len).sum();
+        1 + direct.len() + more
+    }
+
+    /// Whether one of `keys` means the resource of this name: what [`Self::resolve`] says, asked the other way round.
+    pub fn meant(&self, name: &str, entry: &Entry, keys: impl Fn(&str) -> bool) -> bool {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
+        self.named(name, entry, &keys)
+            || entry.endpoint_of.iter().any(|service| match self.entries.get(service.as_str()) {
+                Some(entry) => self.named(service, entry, &keys),
+                None => keys(service),
+            })
+    }
+
+    /// Whether one of `keys` is a name of this resource.
+    pub fn named(&self, name: &str, entry: &Entry, keys: impl Fn(&str) -> bool) -> bool {
+        keys(name) || entry.aliases.iter().any(|alias| keys(alias))
     }
 
     /// The names in which this differs from an earlier one, at most; None when that is too long ago to know.
     pub fn changed_since(&self, earlier: &Self) -> Option<&[Arc<str>]> {
+        if self.generation == earlier.generation {
+            return Some(&[]);
+        }
         (self.since.0 == earlier.generation).then_some(&self.since.1)
     }
 }

@@ -14,7 +14,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
 
 use crate::client;
 use crate::demand::{self, Demand, Unanswered};
@@ -22,7 +21,7 @@ use crate::follow::{self, Reader};
 use crate::node::NodeInfo;
 use crate::observe::{End, Observer};
 use crate::published::{Published, Publisher};
-use crate::server::{Caller, Discovery, Gate};
+use crate::server::{Caller, Discovery, Gate, Limits};
 
 mod scripted;
 
@@ -34,9 +33,11 @@ const SOON: Duration = Duration::from_secs(20);
 struct Doorman;
 
 impl Gate for Doorman {
-    fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        match metadata.get("authorization").and_then(|token| token.to_str().ok()) {
-            Some("Bearer good") => Ok(Caller { name: "ztunnel".into(), namespace: Some("istio-system".into()) }),
+    fn admit(&self, call: &http::request::Parts) -> Result<Caller, Status> {
+        match call.headers.get("authorization").and_then(|token| token.to_str().ok()) {
+            Some("Bearer good") => {
+                Ok(Caller { name: "ztunnel".into(), namespace: Some("istio-system".into()), proxy: true })
+            }
             _ => Err(Status::unauthenticated("no")),
         }
     }
@@ -47,6 +48,7 @@ impl Gate for Doorman {
 struct ControlPlane {
     port: u16,
     certified: rcgen::CertifiedKey<rcgen::KeyPair>,
+    limits: Limits,
     running: Option<tokio::runtime::Runtime>,
 }
 
@@ -58,8 +60,12 @@ impl Drop for ControlPlane {
 
 impl ControlPlane {
     fn start(published: watch::Receiver<Published>) -> Self {
+        Self::start_within(published, Limits::default())
+    }
+
+    fn start_within(published: watch::Receiver<Published>, limits: Limits) -> Self {
         let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-        let mut made = Self { port: 0, certified, running: None };
+        let mut made = Self { port: 0, certified, limits, running: None };
         made.serve(published);
         made
     }
@@ -93,7 +99,7 @@ impl ControlPlane {
             })
             // A client that gives up in the handshake ends only its own connection.
             .filter(Result::is_ok);
-        let service = Discovery::new(published, Arc::new(Doorman)).into_service();
+        let service = Discovery::new(published, Arc::new(Doorman), self.limits);
         runtime.spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
         self.running = Some(runtime);
     }
@@ -421,4 +427,66 @@ async fn who_is_not_admitted_gets_nothing() {
         assert!(proxy.counted.bytes.lock().unwrap().is_empty());
         assert!(!*proxy.tables.synced().borrow());
     }
+}
+
+/// What asks for more than it may have ends, and hears which bound it met; others are served as before.
+#[tokio::test]
+async fn gluttons_are_turned_away_by_name() {
+    use mesh_model::resource::Kind;
+    use mesh_proto::discovery::DeltaDiscoveryRequest;
+
+    use crate::service::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1")]);
+    let limits = Limits { request: 256 * 1024, names_each: 64 * 1024, names: 1 << 20 };
+    let plane = ControlPlane::start_within(publisher.subscribe(), limits);
+    let first = || DeltaDiscoveryRequest {
+        node: Some(node()),
+        type_url: Kind::Address.type_url().into(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    // A stream on which this is sent, and nothing more until the sender is dropped.
+    let open = |request: DeltaDiscoveryRequest| {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel::connect(&plane.channel("good")).unwrap());
+        let (sender, requests) = tokio::sync::mpsc::channel(1);
+        sender.try_send(request).unwrap();
+        let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+        async move { Ok::<_, Status>((client.delta_aggregated_resources(requests).await?, sender)) }
+    };
+    let end = |request: DeltaDiscoveryRequest| async {
+        let (responses, _sender) = open(request).await?;
+        let mut responses = responses.into_inner();
+        while responses.message().await?.is_some() {}
+        panic!("it ended well")
+    };
+    let names = |many: usize| (0..many).map(|n| format!("/{n}")).collect::<Vec<_>>();
+    let mut wordy = first();
+    wordy.node.as_mut().unwrap().id.push_str(&"x".repeat(70_000));
+    let declares = names(1000).into_iter().map(|name| (name, "1".repeat(100))).collect();
+    for (what, request, named) in [
+        ("names", DeltaDiscoveryRequest { resource_names_subscribe: names(2000), ..first() }, "XDS_NAMES_PER_CALLER"),
+        ("declared", DeltaDiscoveryRequest { initial_resource_versions: declares, ..first() }, "XDS_NAMES_PER_CALLER"),
+        (
+            "bytes",
+            DeltaDiscoveryRequest { resource_names_subscribe: names(50_000), ..first() },
+            "ISTIO_GPRC_MAXRECVMSGSIZE",
+        ),
+        ("a node", wordy, "a node of"),
+    ] {
+        let ended: Result<(), Status> = tokio::time::timeout(SOON, end(request)).await.expect(what);
+        let status = ended.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{what}: {status}");
+        assert!(status.message().contains(named), "{what}: {status}");
+    }
+    let mut held = Vec::new();
+    let refused = loop {
+        match open(first()).await {
+            Ok(stream) => held.push(stream),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((held.len(), refused.code()), (8, tonic::Code::ResourceExhausted), "{refused}");
+    drop(held);
+    follow(&plane.channel("good"), node(), false).synced().await;
 }

@@ -4,6 +4,7 @@
 //! knows what a client has, by declaration or because it was sent, and owes the difference to what there is.
 
 pub mod client;
+pub mod measure;
 pub mod server;
 
 pub use client::{Client, Unsubscribed};

@@ -205,7 +205,10 @@ impl Client {
             mentioned.insert(name);
         }
         subscription.ready |= rejected.is_empty();
-        let answered = subscription.keys.iter().flatten().filter(|key| mentioned.contains(*key)).cloned().collect();
+        // Looked for in what came, which is less than all that was ever asked for.
+        let asked = |name: &String| subscription.keys.as_ref().is_some_and(|keys| keys.contains(name));
+        let mut answered: Vec<String> = mentioned.into_iter().filter(asked).collect();
+        answered.sort_unstable();
         let answer = DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
             response_nonce: response.nonce,

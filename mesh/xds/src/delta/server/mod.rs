@@ -2,38 +2,56 @@
 //!
 //! One response of a kind is under way at a time. What changes meanwhile is not queued but found as a difference when
 //! the answer has come, so a slow subscriber costs no more memory than a quick one.
+//!
+//! What a subscriber asks for costs no more than it has to: what is new is found by looking at what changed, not at all
+//! that was ever asked for ([`Subscriber::work`] says how much there is to look at). Many names that are asked for at
+//! once are answered in parts ([`PART`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_model::resource::Kind;
-use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource};
-use prost_types::Any;
+use mesh_proto::discovery::DeltaDiscoveryRequest;
 
 use super::WILDCARD;
+use crate::node;
 use crate::published::{Entry, Published, Snapshot};
 
-/// Most names one subscriber may ask for or declare, of each kind.
-const MAX_NAMES: usize = 1_000_000;
-/// Longest name, in bytes.
-const MAX_NAME: usize = 4096;
+mod response;
+
+pub use response::{Chunks, Response};
+
+/// Longest name, in bytes: the longest of Kubernetes' and Istio's is a ServiceEntry's endpoint with a host name, and
+/// takes some 700.
+pub const MAX_NAME: usize = 1024;
+/// Most names of one request that one response answers. What is left is answered by the next.
+pub const PART: usize = 4096;
+/// What a name costs besides its bytes, in the tables that hold it: an entry, its version, and its share of a table that
+/// grows.
+const NAME_COST: usize = 128;
 
 /// One subscriber, for as long as its stream lasts.
 #[derive(Debug, Default)]
 pub struct Subscriber {
-    node: Option<Node>,
+    introduced: Option<Introduced>,
     watches: BTreeMap<Kind, Watch>,
     nonces: u64,
+}
+
+/// What is kept of what a subscriber says of itself.
+#[derive(Debug)]
+struct Introduced {
+    namespace: Option<Box<str>>,
 }
 
 /// One kind as one subscriber sees it.
 #[derive(Debug)]
 struct Watch {
     wildcard: bool,
-    keys: BTreeSet<String>,
+    keys: HashSet<Arc<str>>,
     has: Has,
-    /// Keys asked for since the last response: each is answered, if only by "there is none".
-    asked: BTreeSet<String>,
+    /// Keys that were not answered since they were asked for: each is, if only by "there is none".
+    asked: BTreeSet<Arc<str>>,
     /// The next response is due even when it is empty.
     owed: bool,
     /// What was looked at last.
@@ -43,6 +61,8 @@ struct Watch {
     outstanding: bool,
     /// The generation up to which everything that is its business was taken in; 0 before the first.
     held: u64,
+    /// The bytes of `keys`, and of the names in `has`.
+    bytes: usize,
 }
 
 /// What the subscriber has.
@@ -55,7 +75,7 @@ enum Has {
 }
 
 /// What to send, and the names to remove.
-type Difference<'a> = (Vec<(&'a Arc<str>, &'a Arc<Entry>)>, Vec<String>);
+type Difference = (Vec<Arc<Entry>>, BTreeSet<String>);
 
 /// What a request meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,15 +98,25 @@ pub enum Violation {
     /// Subscribers say who they are, first of all.
     #[error("the first request needs a node with an id of the form type~ip~name.namespace~domain; it is {0:?}")]
     Node(String),
-    /// Bounded, so that one subscriber cannot eat the memory.
-    #[error("more than {MAX_NAMES} names of one kind, or a name longer than {MAX_NAME} bytes")]
-    TooMuch,
+    /// Nothing is called so.
+    #[error("a name of {0} bytes; none is longer than {MAX_NAME}")]
+    LongName(usize),
 }
 
 impl Subscriber {
-    /// Who it is, once it has said so.
-    pub fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    /// Whether it has said who it is.
+    pub fn introduced(&self) -> bool {
+        self.introduced.is_some()
+    }
+
+    /// The namespace it says it is of.
+    pub fn namespace(&self) -> Option<&str> {
+        self.introduced.as_ref()?.namespace.as_deref()
+    }
+
+    /// What the names that it asked for or declared take, in bytes.
+    pub fn cost(&self) -> usize {
+        self.watches.values().map(Watch::cost).sum()
     }
 
     /// The generation of a kind up to which it has taken in everything that is its business; 0 before the first.
@@ -104,19 +134,19 @@ impl Subscriber {
     /// # Errors
     /// When the stream has to end.
     pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Meaning, Violation> {
-        if self.node.is_none() {
+        if self.introduced.is_none() {
             let node = request.node.unwrap_or_default();
             if node.id.split('~').count() != 4 {
-                return Err(Violation::Node(node.id));
+                return Err(Violation::Node(node.id.chars().take(MAX_NAME).collect()));
             }
-            self.node = Some(node);
+            self.introduced = Some(Introduced { namespace: node::namespace_of(&node).map(Into::into) });
         }
         let Some(kind) = Kind::from_type_url(&request.type_url) else {
             return Ok(Meaning::UnknownType(request.type_url));
         };
-        let names = request.resource_names_subscribe.iter().chain(request.initial_resource_versions.keys());
-        if names.clone().count() > MAX_NAMES || names.into_iter().any(|name| name.len() > MAX_NAME) {
-            return Err(Violation::TooMuch);
+        let mut names = request.resource_names_subscribe.iter().chain(request.initial_resource_versions.keys());
+        if let Some(long) = names.find(|name| name.len() > MAX_NAME) {
+            return Err(Violation::LongName(long.len()));
         }
         let Some(watch) = self.watches.get_mut(&kind) else {
             // Whatever nonce it carries is of an earlier stream.
@@ -135,9 +165,6 @@ impl Subscriber {
         }
         let changes = !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
         watch.change(request.resource_names_subscribe, request.resource_names_unsubscribe);
-        if watch.keys.len() > MAX_NAMES {
-            return Err(Violation::TooMuch);
-        }
         Ok(match request.error_detail {
             Some(detail) => Meaning::Rejected(kind, detail.message),
             None if changes || !answers => Meaning::Subscribed(kind),
@@ -145,29 +172,49 @@ impl Subscriber {
         })
     }
 
+    /// How many names and resources [`Self::respond`] has to look at now, at most; counted up to `enough`.
+    pub fn work(&self, published: &Published, enough: usize) -> usize {
+        let due = self.watches.iter().filter_map(|(kind, watch)| Some((watch, published.of(*kind)?)));
+        let mut work = 0;
+        for (watch, snapshot) in due.filter(|(watch, _)| !watch.outstanding) {
+            work += watch.work(snapshot, enough);
+            if work >= enough {
+                break;
+            }
+        }
+        work
+    }
+
     /// The next response that is due, given what is published. Each is to be sent; then this is to be asked again.
     ///
     /// Policies go before the workloads they may cover: while policies are owed, workloads wait.
-    pub fn respond(&mut self, published: &Published) -> Option<DeltaDiscoveryResponse> {
+    pub fn respond(&mut self, published: &Published) -> Option<Response> {
         for kind in Kind::ALL {
             let (Some(watch), Some(snapshot)) = (self.watches.get_mut(&kind), published.of(kind)) else { continue };
-            if !watch.owed && watch.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, snapshot)) {
+            if !watch.due(snapshot) {
                 continue;
             }
             if watch.outstanding {
                 return None;
             }
-            let Some(mut response) = watch.respond(kind, snapshot) else {
+            let Some((changed, removed)) = watch.respond(snapshot) else {
                 // Nothing of it is its business.
                 watch.held = snapshot.generation();
                 continue;
             };
             self.nonces += 1;
-            response.nonce = self.nonces.to_string();
-            response.system_version_info = snapshot.generation().to_string();
-            watch.nonce = Some(response.nonce.clone());
+            let nonce = self.nonces.to_string();
+            watch.nonce = Some(nonce.clone());
             watch.outstanding = true;
-            return Some(response);
+            let (generation, aliases) = (snapshot.generation(), !watch.wildcard);
+            return Some(Response {
+                kind,
+                generation,
+                nonce,
+                changed,
+                removed: removed.into_iter().collect(),
+                aliases,
+            });
         }
         None
     }
@@ -177,11 +224,13 @@ impl Watch {
     fn new(subscribe: Vec<String>, unsubscribe: &[String], declared: BTreeMap<String, String>) -> Self {
         let everything = |names: &[String]| names.iter().any(|name| name == WILDCARD);
         let wildcard = (subscribe.is_empty() || everything(&subscribe)) && !everything(unsubscribe);
-        let keys: BTreeSet<_> = subscribe.into_iter().filter(|key| key != WILDCARD).collect();
-        let has = declared.into_iter().map(|(name, version)| (name.into(), version.into())).collect();
+        let keys: HashSet<Arc<str>> = subscribe.into_iter().filter(|key| key != WILDCARD).map(Into::into).collect();
+        let has: HashMap<Arc<str>, Arc<str>> =
+            declared.into_iter().map(|(name, version)| (name.into(), version.into())).collect();
         Self {
             wildcard,
-            asked: keys.clone(),
+            bytes: keys.iter().chain(has.keys()).map(|name| name.len()).sum(),
+            asked: keys.iter().cloned().collect(),
             keys,
             has: Has::Names(has),
             // Subscribers are ready only when every kind was answered: silence would keep them waiting.
@@ -193,93 +242,131 @@ impl Watch {
         }
     }
 
+    fn cost(&self) -> usize {
+        let has = match &self.has {
+            Has::Names(names) => names.len(),
+            Has::All(_) => 0,
+        };
+        self.bytes + (self.keys.len() + has) * NAME_COST
+    }
+
     fn change(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>) {
         for key in subscribe {
             if key == WILDCARD {
                 self.owed |= !self.wildcard;
                 self.wildcard = true;
-            } else {
-                self.owed = true;
-                self.asked.insert(key.clone());
-                self.keys.insert(key);
+                continue;
             }
+            self.owed = true;
+            let key: Arc<str> = key.into();
+            if self.keys.insert(key.clone()) {
+                self.bytes += key.len();
+            }
+            self.asked.insert(key);
         }
+        let mut gone = Vec::new();
         for key in unsubscribe {
             if key == WILDCARD {
                 self.wildcard = false;
-            } else if self.keys.remove(&key) {
-                self.asked.remove(&key);
-                self.give_up(&key);
+            } else if self.keys.remove(key.as_str()) {
+                self.bytes -= key.len();
+                self.asked.remove(key.as_str());
+                gone.push(key);
             }
         }
+        self.give_up(&gone);
         if !self.wildcard
             && let Has::All(snapshot) = &self.has
         {
             let wanted = self.keys.iter().flat_map(|key| snapshot.resolve(key));
-            self.has = Has::Names(wanted.map(|(name, entry)| (name.clone(), entry.version.clone())).collect());
+            let wanted: HashMap<_, _> = wanted.map(|(name, entry)| (name.clone(), entry.version.clone())).collect();
+            self.bytes += wanted.keys().map(|name| name.len()).sum::<usize>();
+            self.has = Has::Names(wanted);
         }
     }
 
-    /// What this key alone brought is the subscriber's no more, and is not updated.
-    fn give_up(&mut self, key: &str) {
+    /// What these keys alone brought is the subscriber's no more, and is not updated.
+    fn give_up(&mut self, gone: &[String]) {
         let (Some(seen), Has::Names(names)) = (&self.seen, &mut self.has) else { return };
-        let kept: BTreeSet<_> = self.keys.iter().flat_map(|key| seen.resolve(key)).map(|(name, _)| name).collect();
-        for (name, _) in seen.resolve(key) {
-            if !kept.contains(name) {
-                names.remove(name);
+        for (name, entry) in gone.iter().flat_map(|key| seen.resolve(key)) {
+            if !seen.meant(name, entry, |key| self.keys.contains(key)) && names.remove(name).is_some() {
+                self.bytes -= name.len();
             }
         }
+    }
+
+    fn due(&self, snapshot: &Arc<Snapshot>) -> bool {
+        self.owed || self.seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, snapshot))
+    }
+
+    /// The names that changed since the last look; None when that is too long ago to know.
+    fn changed<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a [Arc<str>]> {
+        self.seen.as_ref().and_then(|seen| snapshot.changed_since(seen))
+    }
+
+    fn work(&self, snapshot: &Arc<Snapshot>, enough: usize) -> usize {
+        if !self.due(snapshot) {
+            return 0;
+        }
+        let look = match (self.changed(snapshot), &self.has) {
+            (Some(changed), _) => changed.len(),
+            (None, Has::All(before)) => before.entries().len() + snapshot.entries().len(),
+            (None, Has::Names(names)) if self.wildcard => names.len() + snapshot.entries().len(),
+            (None, Has::Names(names)) => names.len() + self.keys.len(),
+        };
+        let mut work = look;
+        for key in self.asked.iter().take(PART) {
+            if work >= enough {
+                break;
+            }
+            work += snapshot.weight(key);
+        }
+        work
     }
 
     /// What has to be said, or None if nothing.
-    fn respond(&mut self, kind: Kind, snapshot: &Arc<Snapshot>) -> Option<DeltaDiscoveryResponse> {
-        let (changed, mut removed) = if self.wildcard { self.all(snapshot) } else { self.on_demand(snapshot) };
-        for key in std::mem::take(&mut self.asked) {
-            if snapshot.resolve(&key).is_empty() && !removed.contains(&key) {
-                removed.push(key);
-            }
+    fn respond(&mut self, snapshot: &Arc<Snapshot>) -> Option<Difference> {
+        let asked: Vec<Arc<str>> = self.asked.iter().take(PART).cloned().collect();
+        self.asked = if asked.len() < PART { BTreeSet::new() } else { self.asked.split_off(&asked[PART - 1]) };
+        if let Some(last) = asked.last() {
+            self.asked.remove(last);
         }
-        removed.sort_unstable();
-        let owed = std::mem::take(&mut self.owed);
+        let (changed, mut removed) = if self.wildcard { self.all(snapshot) } else { self.on_demand(snapshot, &asked) };
+        removed.extend(asked.iter().filter(|key| snapshot.resolve(key).is_empty()).map(ToString::to_string));
+        let owed = std::mem::replace(&mut self.owed, !self.asked.is_empty());
         self.seen = Some(snapshot.clone());
-        if changed.is_empty() && removed.is_empty() && !owed {
-            return None;
-        }
-        let resource = |(name, entry): (&Arc<str>, &Arc<Entry>)| Resource {
-            name: name.to_string(),
-            version: entry.version.to_string(),
-            aliases: if self.wildcard { Vec::new() } else { entry.aliases.clone() },
-            resource: Some(Any { type_url: kind.type_url().to_owned(), value: entry.bytes.to_vec() }),
-        };
-        Some(DeltaDiscoveryResponse {
-            type_url: kind.type_url().to_owned(),
-            resources: changed.into_iter().map(resource).collect(),
-            removed_resources: removed,
-            ..DeltaDiscoveryResponse::default()
-        })
+        (owed || !changed.is_empty() || !removed.is_empty()).then_some((changed, removed))
     }
 
     /// The difference for one who wants everything.
-    fn all<'a>(&mut self, now: &'a Arc<Snapshot>) -> Difference<'a> {
+    fn all(&mut self, now: &Arc<Snapshot>) -> Difference {
         let entries = now.entries();
         let before = std::mem::replace(&mut self.has, Has::All(now.clone()));
         let gone = |name: &Arc<str>| !entries.contains_key(name);
         match &before {
-            Has::Names(names) => (
-                entries.iter().filter(|(name, entry)| names.get(*name) != Some(&entry.version)).collect(),
-                names.keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
-            ),
+            Has::Names(names) => {
+                self.bytes -= names.keys().map(|name| name.len()).sum::<usize>();
+                let differs = |(name, entry): &(&Arc<str>, &Arc<Entry>)| names.get(*name) != Some(&entry.version);
+                (
+                    entries.iter().filter(differs).map(|(_, entry)| entry.clone()).collect(),
+                    names.keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
+                )
+            }
             Has::All(before) => {
                 let differs = |name: &Arc<str>, entry: &Arc<Entry>| {
                     before.entries().get(name).is_none_or(|old| old.version != entry.version)
                 };
                 match now.changed_since(before) {
                     Some(names) => (
-                        names.iter().filter_map(|name| entries.get_key_value(name)).collect(),
+                        names.iter().filter_map(|name| entries.get(name)).cloned().collect(),
                         names.iter().filter(|name| gone(name)).map(ToString::to_string).collect(),
                     ),
                     None => (
-                        entries.iter().filter(|(name, entry)| differs(name, entry)).collect(),
+                        entries
+                            .iter()
+                            .filter(|(name, entry)| differs(name, entry))
+                            .map(|(_, entry)| entry.clone())
+                            .collect(),
                         before.entries().keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
                     ),
                 }
@@ -287,35 +374,63 @@ impl Watch {
         }
     }
 
-    /// The difference for one who asks for keys: what the keys mean now, and what it has from before.
-    fn on_demand<'a>(&mut self, now: &'a Arc<Snapshot>) -> Difference<'a> {
-        let names = match &mut self.has {
-            Has::Names(names) => names,
+    /// The difference for one who asks for keys: what the keys mean now, and what it has from before. Somebody waits for
+    /// the keys just asked for: they are answered even with what is known.
+    fn on_demand(&mut self, now: &Arc<Snapshot>, asked: &[Arc<str>]) -> Difference {
+        let changed = self.changed(now);
+        let Has::Names(names) = &mut self.has else {
             // `change` has left names when everything was given up.
-            Has::All(_) => return (Vec::new(), Vec::new()),
+            return Difference::default();
         };
-        let mut removed: Vec<String> = Vec::new();
-        let mut wanted: BTreeMap<&Arc<str>, &Arc<Entry>> = BTreeMap::new();
-        names.retain(|name, _| match now.entries().get_key_value(name) {
-            Some((name, entry)) => {
-                wanted.insert(name, entry);
-                true
+        let mut removed = BTreeSet::new();
+        let mut differs: BTreeMap<&Arc<str>, &Arc<Entry>> = BTreeMap::new();
+        match changed {
+            Some(changed) => {
+                for name in changed {
+                    let Some((name, entry)) = now.entries().get_key_value(name) else {
+                        if names.remove(name).is_some() {
+                            self.bytes -= name.len();
+                            removed.insert(name.to_string());
+                        }
+                        continue;
+                    };
+                    let asked_for = |key: &str| self.keys.contains(key);
+                    if names.contains_key(name) || now.meant(name, entry, asked_for) {
+                        differs.insert(name, entry);
+                    }
+                    // A service that has another name by now, which was asked for, brings endpoints that did not change.
+                    if now.named(name, entry, asked_for) {
+                        differs.extend(now.resolve(name).into_iter().filter(|(name, _)| !names.contains_key(*name)));
+                    }
+                }
             }
             None => {
-                removed.push(name.to_string());
-                false
+                let bytes = &mut self.bytes;
+                names.retain(|name, version| match now.entries().get_key_value(name) {
+                    Some((name, entry)) => {
+                        if *version != entry.version {
+                            differs.insert(name, entry);
+                        }
+                        true
+                    }
+                    None => {
+                        *bytes -= name.len();
+                        removed.insert(name.to_string());
+                        false
+                    }
+                });
+                let meant = self.keys.iter().flat_map(|key| now.resolve(key));
+                differs.extend(meant.filter(|(name, entry)| names.get(*name) != Some(&entry.version)));
             }
-        });
-        wanted.extend(self.keys.iter().flat_map(|key| now.resolve(key)));
-        // Somebody waits for the keys just asked for: they are answered even with what is known.
-        let asked: BTreeSet<&Arc<str>> =
-            self.asked.iter().flat_map(|key| now.resolve(key)).map(|(name, _)| name).collect();
-        let changed: Vec<_> = wanted
-            .into_iter()
-            .filter(|(name, entry)| asked.contains(name) || names.get(*name) != Some(&entry.version))
-            .collect();
-        names.extend(changed.iter().map(|(name, entry)| ((*name).clone(), entry.version.clone())));
-        (changed, removed)
+        }
+        differs.retain(|name, entry| names.get(*name) != Some(&entry.version));
+        differs.extend(asked.iter().flat_map(|key| now.resolve(key)));
+        for (name, entry) in &differs {
+            if names.insert((*name).clone(), entry.version.clone()).is_none() {
+                self.bytes += name.len();
+            }
+        }
+        (differs.into_values().cloned().collect(), removed)
     }
 }
 

@@ -2,10 +2,11 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::Policy;
 use mesh_model::resource::Resource as Published_;
 use mesh_model::workload::Workload;
-use mesh_proto::discovery::Status;
+use mesh_proto::discovery::{DeltaDiscoveryResponse, Node, Status};
+use prost::Message;
 
 use super::*;
-use crate::published::Publisher;
+use crate::published::{LOOKS, Publisher};
 
 const ADDRESS: Kind = Kind::Address;
 const POLICY: Kind = Kind::Authorization;
@@ -26,6 +27,22 @@ fn service(hostname: &str) -> Published_ {
         name: hostname.into(),
         namespace: "shop".into(),
         hostname: hostname.into(),
+        ..Default::default()
+    };
+    Published_::Service(Arc::new(wire.try_into().unwrap()))
+}
+
+fn service_at(hostname: &str, ip: &str) -> Published_ {
+    let std::net::IpAddr::V4(ip) = ip.parse().unwrap() else { panic!("of the fourth version") };
+    let vip = mesh_proto::workload::NetworkAddress {
+        address: bytes::Bytes::copy_from_slice(&ip.octets()),
+        ..Default::default()
+    };
+    let wire = mesh_proto::workload::Service {
+        name: hostname.into(),
+        namespace: "shop".into(),
+        hostname: hostname.into(),
+        addresses: vec![vip],
         ..Default::default()
     };
     Published_::Service(Arc::new(wire.try_into().unwrap()))
@@ -58,7 +75,7 @@ impl Stage {
 
     fn respond(&mut self) -> Option<DeltaDiscoveryResponse> {
         let published = self.publisher.subscribe().borrow().clone();
-        self.subscriber.respond(&published)
+        self.subscriber.respond(&published).map(on_wire)
     }
 
     /// The next response of this kind, which is then acknowledged.
@@ -73,6 +90,14 @@ impl Stage {
     fn ask(&mut self, request: DeltaDiscoveryRequest) -> Meaning {
         self.subscriber.request(request).unwrap()
     }
+}
+
+/// As it is read at the other end.
+fn on_wire(response: Response) -> DeltaDiscoveryResponse {
+    let bytes = response.into_chunks().unwrap().fold(Vec::new(), |bytes, piece| [&bytes[..], &piece].concat());
+    let (prefix, message) = bytes.split_at(5);
+    assert_eq!(prefix, [&[0][..], &(message.len() as u32).to_be_bytes()].concat());
+    DeltaDiscoveryResponse::decode(message).unwrap()
 }
 
 fn request(kind: Kind) -> DeltaDiscoveryRequest {
@@ -361,10 +386,159 @@ fn strangers_and_gluttons_are_turned_away() {
     let mut subscriber = Subscriber::default();
     let long = "x".repeat(MAX_NAME + 1);
     let glutton = DeltaDiscoveryRequest { resource_names_subscribe: vec![long], ..request(ADDRESS) };
-    assert_eq!(subscriber.request(glutton), Err(Violation::TooMuch));
+    assert_eq!(subscriber.request(glutton), Err(Violation::LongName(MAX_NAME + 1)));
 
     let other = DeltaDiscoveryRequest { type_url: "type.googleapis.com/x".into(), ..request(ADDRESS) };
     assert_eq!(subscriber.request(other), Ok(Meaning::UnknownType("type.googleapis.com/x".into())));
+}
+
+fn numbered(from: usize, to: usize) -> Vec<String> {
+    (from..to).map(|n| format!("/10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect()
+}
+
+/// How many names were looked up meanwhile.
+fn looks(what: impl FnOnce()) -> usize {
+    let before = LOOKS.get();
+    what();
+    LOOKS.get() - before
+}
+
+/// 100,000 names that mean nothing, in one request: each is looked up once or twice, and no response is work for long.
+#[test]
+fn many_unknown_names_are_answered_in_parts() {
+    let mut stage = Stage::new(vec![workload("a", "x")]);
+    stage.ask(on_demand());
+    stage.says(ADDRESS).unwrap();
+    let keys = numbered(0, 100_000);
+    let asked = DeltaDiscoveryRequest { resource_names_subscribe: keys.clone(), ..ack(ADDRESS, "") };
+    stage.ask(asked);
+    let mut answered = Vec::new();
+    let looked = looks(|| {
+        while let Some((sent, absent)) = stage.says(ADDRESS) {
+            assert!(sent.is_empty() && (1..=PART).contains(&absent.len()), "{}", absent.len());
+            answered.extend(absent);
+        }
+    });
+    assert!(looked <= 2 * keys.len(), "{looked} looks");
+    answered.sort();
+    let mut keys = keys;
+    keys.sort();
+    assert!(answered == keys, "each once");
+    // One more costs as much as one, and a publication as much as it changes.
+    stage.ask(subscribe(&["a"]));
+    let looked = looks(|| assert_eq!(stage.says(ADDRESS), said(&["a"], &[])));
+    assert!(looked <= 4, "{looked} looks");
+    stage.publish(vec![workload("a", "y"), workload("b", "y")]);
+    let looked = looks(|| assert_eq!(stage.says(ADDRESS), said(&["a"], &[])));
+    assert!(looked <= 6, "{looked} looks");
+}
+
+#[test]
+fn many_names_are_given_up_at_once() {
+    let many = 10_000;
+    let workloads = (0..many).map(|n| workload_at(&format!("w{n}"), "x", &[&numbered(n, n + 1)[0][1..]], &[]));
+    let mut stage = Stage::new(workloads.collect());
+    stage.ask(on_demand());
+    stage.says(ADDRESS).unwrap();
+    let keys = numbered(0, many);
+    stage.ask(DeltaDiscoveryRequest { resource_names_subscribe: keys.clone(), ..ack(ADDRESS, "") });
+    let mut sent = 0;
+    while let Some((part, _)) = stage.says(ADDRESS) {
+        sent += part.len();
+    }
+    assert_eq!(sent, many);
+    let mut gone = keys;
+    let kept = gone.pop().unwrap();
+    let looked = looks(|| {
+        stage.ask(DeltaDiscoveryRequest { resource_names_unsubscribe: gone, ..ack(ADDRESS, "") });
+    });
+    assert!(looked <= 3 * many, "{looked} looks");
+    assert_eq!(stage.subscriber.cost(), kept.len() + "w9999".len() + 2 * NAME_COST, "one key, and what it brought");
+    stage.publish(vec![]);
+    assert_eq!(stage.says(ADDRESS), said(&[], &["w9999"]));
+}
+
+#[test]
+fn what_is_declared_is_kept_only_until_it_was_compared() {
+    let mut stage = Stage::new(vec![workload("a", "x")]);
+    let mut first = request(ADDRESS);
+    let mut node = first.node.take().unwrap();
+    let text = |text: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.into())) };
+    node.metadata = Some(prost_types::Struct {
+        fields: [("NAMESPACE".to_owned(), text("ns")), ("LABELS".to_owned(), text(&"x".repeat(10_000)))].into(),
+    });
+    first.node = Some(node);
+    first.initial_resource_versions = numbered(0, 1000).into_iter().map(|name| (name, "1".to_owned())).collect();
+    stage.ask(first);
+    assert!(stage.subscriber.cost() > 1000 * NAME_COST);
+    assert_eq!(stage.subscriber.namespace(), Some("ns"), "all that is kept of a node");
+    assert_eq!(stage.says(ADDRESS).unwrap().1.len(), 1000);
+    assert_eq!(stage.subscriber.cost(), 0);
+}
+
+/// Whatever happens, and however seldom a subscriber is looked after: what its keys mean it has, as it is now, and what
+/// it is not known to have it is not thought to have.
+#[test]
+fn a_subscriber_has_what_its_keys_mean() {
+    let mut random = 7_u64;
+    let mut below = move |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let services = ["shop/s0", "shop/s1", "shop/s2"];
+    let keys: Vec<String> = (0..6).map(|n| format!("w{n}")).chain(numbered(0, 6)).chain(texts(&services)).collect();
+    let mut stage = Stage::new(vec![]);
+    stage.ask(on_demand());
+    stage.says(ADDRESS).unwrap();
+    let mut held: BTreeMap<String, String> = BTreeMap::new();
+    for step in 0..3000 {
+        match below(4) {
+            0 => {
+                let mut resources = Vec::new();
+                for n in 0..6 {
+                    let ip = numbered(below(6) as usize, 6)[0][1..].to_owned();
+                    let member = format!("s{}", below(4));
+                    if below(3) > 0 {
+                        resources.push(workload_at(&format!("w{n}"), &below(2).to_string(), &[&ip], &[&member]));
+                    }
+                }
+                for n in 0..3 {
+                    if below(3) > 0 {
+                        resources.push(service_at(&format!("s{n}"), &numbered(below(6) as usize, 6)[0][1..]));
+                    }
+                }
+                stage.publish(resources);
+            }
+            1 => {
+                let key = &keys[below(keys.len() as u64) as usize];
+                stage.ask(subscribe(&[key]));
+            }
+            2 => {
+                let key = keys[below(keys.len() as u64) as usize].clone();
+                stage.ask(DeltaDiscoveryRequest { resource_names_unsubscribe: vec![key], ..ack(ADDRESS, "") });
+            }
+            _ => {
+                while let Some(response) = stage.respond() {
+                    stage.ask(ack(ADDRESS, &response.nonce));
+                    let sent: Vec<_> = response.resources.iter().map(|r| r.name.clone()).collect();
+                    held.retain(|name, _| !response.removed_resources.contains(name) || sent.contains(name));
+                    held.extend(response.resources.into_iter().map(|r| (r.name, r.version)));
+                }
+                let now = stage.publisher.subscribe().borrow().of(ADDRESS).unwrap().clone();
+                let watch = &stage.subscriber.watches[&ADDRESS];
+                let Has::Names(names) = &watch.has else { panic!("on demand") };
+                for (name, version) in names {
+                    assert_eq!(held.get(&**name).map(String::as_str), Some(&**version), "step {step}: {name}");
+                    assert_eq!(now.entries()[name].version, *version, "step {step}: {name}");
+                }
+                for (name, _) in watch.keys.iter().flat_map(|key| now.resolve(key)) {
+                    assert!(names.contains_key(name), "step {step}: {name} of {:?}", watch.keys);
+                }
+                let bytes: usize = watch.keys.iter().chain(names.keys()).map(|name| name.len()).sum();
+                assert_eq!(watch.bytes, bytes, "step {step}");
+            }
+        }
+    }
 }
 
 #[test]
