@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service};
-use crate::workload::Workload;
+use crate::workload::{Locality, Workload};
 
 /// The endpoint that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum NoEndpoint {
 }
 
 /// Chooses one of `endpoints` for a client that asks `service` for `port`. `random` decides between equals: the
-/// same number chooses the same endpoint, and numbers spread evenly choose by weight.
+/// same number chooses the same endpoint, and numbers spread evenly choose by weight. A service with client IP affinity
+/// takes no chances: the client's address decides.
 ///
 /// # Errors
 /// When no endpoint can take the connection.
@@ -89,6 +90,9 @@ fn pick(
         let rank = rank(lb, client, workload)?;
         (reachable && healthy && workload.capacity > 0).then_some((rank, target))
     };
+    if service.has_client_ip_affinity() {
+        return sticky(endpoints, client, usable).ok_or(NoEndpoint::Healthy);
+    }
     // Two passes over the endpoints instead of a list: the best rank with its weight, then the pick.
     let (mut best, mut total) = (0, 0u64);
     for (workload, (rank, _)) in endpoints.iter().filter_map(|w| Some((w, usable(w)?))) {
@@ -116,15 +120,76 @@ fn pick(
     Err(NoEndpoint::Healthy)
 }
 
-/// How well a workload fits the client's preferences, more is better; `None` when it does not fit at all.
+/// The endpoint that a client keeps: of those with the best rank the one that scores highest for the client's first
+/// address (rendezvous hashing). Every node finds the same one. When an endpoint goes, only its own clients move; when one
+/// comes, only those that it gets.
+fn sticky(
+    endpoints: &[Arc<Workload>],
+    client: &Workload,
+    usable: impl Fn(&Arc<Workload>) -> Option<(usize, u16)>,
+) -> Option<Endpoint> {
+    let scored = endpoints.iter().filter_map(|workload| {
+        let (rank, port) = usable(workload)?;
+        Some((rank, affinity(client.addresses.first().copied(), &workload.uid, workload.capacity), workload, port))
+    });
+    // Equal scores of two endpoints: their uids decide, as everywhere.
+    let best = scored.max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then_with(|| a.2.uid.cmp(&b.2.uid)));
+    best.map(|(_, _, workload, port)| Endpoint { workload: workload.clone(), port })
+}
+
+/// How well a client's address and an endpoint suit each other: by chance, but the same for all who ask. An endpoint of
+/// twice the weight scores highest for twice as many clients.
+pub fn affinity(client: Option<IpAddr>, endpoint: &str, weight: u32) -> f64 {
+    let fnv =
+        |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    let client = match client {
+        Some(IpAddr::V4(ip)) => fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
+        Some(IpAddr::V6(ip)) => fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
+        None => 0xcbf2_9ce4_8422_2325,
+    };
+    // FNV leaves the high bits of like texts alike; two rounds of multiply and shift spread them.
+    let mut hash = fnv(client, endpoint.as_bytes());
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ hash >> 33).wrapping_mul(factor);
+    }
+    // A number in (0, 1], of as many bits as fit: -ln of it is how long a visitor is waited for, twice the weight half as
+    // long. The first to come scores highest.
+    let chance = ((hash >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+    chance.ln() / f64::from(weight)
+}
+
+/// Where somebody is, as far as preferences look at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its network.
+    pub network: &'a str,
+    /// Its cluster.
+    pub cluster: &'a str,
+    /// Its region, zone and subzone.
+    pub locality: &'a Locality,
+    /// Its node.
+    pub node: &'a str,
+}
+
+impl<'a> From<&'a Workload> for Place<'a> {
+    fn from(w: &'a Workload) -> Self {
+        Self { network: &w.network, cluster: &w.cluster, locality: &w.locality, node: &w.node }
+    }
+}
+
 fn rank(lb: &LoadBalancing, client: &Workload, workload: &Workload) -> Option<usize> {
+    nearness(lb, client.into(), workload.into())
+}
+
+/// How well an endpoint's place fits the client's preferences, more is better; `None` when it does not fit at all.
+pub fn nearness(lb: &LoadBalancing, client: Place<'_>, endpoint: Place<'_>) -> Option<usize> {
     let same = |scope: &Scope| match scope {
-        Scope::Region => client.locality.region == workload.locality.region,
-        Scope::Zone => client.locality.zone == workload.locality.zone,
-        Scope::Subzone => client.locality.subzone == workload.locality.subzone,
-        Scope::Node => client.node == workload.node,
-        Scope::Cluster => client.cluster == workload.cluster,
-        Scope::Network => client.network == workload.network,
+        Scope::Region => client.locality.region == endpoint.locality.region,
+        Scope::Zone => client.locality.zone == endpoint.locality.zone,
+        Scope::Subzone => client.locality.subzone == endpoint.locality.subzone,
+        Scope::Node => client.node == endpoint.node,
+        Scope::Cluster => client.cluster == endpoint.cluster,
+        Scope::Network => client.network == endpoint.network,
     };
     match lb.mode {
         BalanceMode::Any | BalanceMode::Passthrough => Some(0),
@@ -147,12 +212,7 @@ pub fn address(workload: &Workload, families: IpFamilies, dialled: SocketAddr) -
     if workload.addresses.contains(&dialled.ip()) {
         return Some(dialled.ip());
     }
-    let allowed = |ip: &IpAddr| match families {
-        IpFamilies::Automatic | IpFamilies::Dual => true,
-        IpFamilies::Ipv4 => ip.is_ipv4(),
-        IpFamilies::Ipv6 => ip.is_ipv6(),
-    };
-    let mut candidates = workload.addresses.iter().filter(|ip| allowed(ip));
+    let mut candidates = workload.addresses.iter().filter(|ip| families.allow(**ip));
     candidates.clone().find(|ip| ip.is_ipv4() == dialled.is_ipv4()).or_else(|| candidates.next()).copied()
 }
 

@@ -240,3 +240,65 @@ fn addresses_of_an_endpoint() {
         assert_eq!(address(&workload, families, dialled.parse().unwrap()), want, "{name}");
     }
 }
+
+fn sticky_service() -> Service {
+    let extension = crate::service::ServiceExtension { client_ip_affinity: true, ..Default::default() };
+    Service { extension: Some(extension.into()), ..service() }
+}
+
+fn caller(ip: &str) -> Workload {
+    Workload { addresses: vec![ip.parse().unwrap()], ..client() }
+}
+
+/// The endpoint of each of `clients` clients, by name.
+fn kept(endpoints: &[Arc<Workload>], clients: u32, random: u64) -> Vec<Arc<str>> {
+    let of = |i: u32| caller(&std::net::Ipv4Addr::from(0x0af4_0000 + i).to_string());
+    (0..clients)
+        .map(|i| choose(&sticky_service(), endpoints, &of(i), 80, random).unwrap().workload.uid.clone())
+        .collect()
+}
+
+#[test]
+fn a_client_keeps_its_endpoint_while_it_lives() {
+    let mut endpoints: Vec<_> = (0..5).map(|i| Arc::new(endpoint(&format!("Kubernetes//Pod/shop/w{i}")))).collect();
+    let before = kept(&endpoints, 1000, 7);
+    assert_eq!(kept(&endpoints, 1000, 8), before, "whatever the number");
+    endpoints.reverse();
+    assert_eq!(kept(&endpoints, 1000, 7), before, "whatever the order: nodes have each their own");
+    let count = |all: &[Arc<str>], uid: &str| all.iter().filter(|u| ***u == *uid).count();
+    for workload in &endpoints {
+        let share = count(&before, &workload.uid);
+        assert!((150..=250).contains(&share), "{share} of 1000 at one of five");
+    }
+    // One that goes, or is not healthy: only its own clients move, and not all to one.
+    let gone = endpoints.remove(2);
+    let after = kept(&endpoints, 1000, 7);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(before == after || *before == gone.uid, "{before} became {after}");
+    }
+    endpoints.push(Arc::new(Workload { healthy: false, ..Workload::clone(&gone) }));
+    assert_eq!(kept(&endpoints, 1000, 7), after);
+}
+
+#[test]
+fn a_kept_endpoint_is_of_the_best_rank_and_by_weight() {
+    let near = |name: &str| Workload { locality: client().locality, ..endpoint(name) };
+    let mut service = sticky_service();
+    service.load_balancing =
+        LoadBalancing { preference: vec![Scope::Zone], mode: BalanceMode::Failover, allow_unhealthy: false };
+    let endpoints: Vec<_> = [near("near"), endpoint("far")].into_iter().map(Arc::new).collect();
+    for i in 0..50 {
+        let chosen = choose(&service, &endpoints, &caller(&format!("10.244.1.{i}")), 80, 0).unwrap();
+        assert_eq!(&*chosen.workload.uid, "near");
+    }
+    let weighted = [
+        Workload { capacity: 3, ..endpoint("heavy") },
+        endpoint("light"),
+        Workload { capacity: 0, ..endpoint("none") },
+    ];
+    let weighted: Vec<_> = weighted.into_iter().map(Arc::new).collect();
+    let heavy = kept(&weighted, 4000, 0).iter().filter(|uid| &***uid == "heavy").count();
+    assert!((2850..=3150).contains(&heavy), "{heavy} of 4000 at three quarters of the weight");
+    let nobody = choose(&sticky_service(), &[], &caller("10.244.1.1"), 80, 0);
+    assert_eq!(nobody, Err(NoEndpoint::Healthy));
+}

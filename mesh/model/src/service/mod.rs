@@ -1,12 +1,15 @@
 //! A service: a name and virtual addresses in front of workloads.
 
+mod extension;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{GatewayAddress, NamespacedName, NetworkAddress};
 use crate::workload::PortMapping;
 
+pub use extension::{InvalidExtension, NamedPort, ServiceExtension};
 pub use wire::InvalidService;
 
 /// One service (`istio.workload.Service`).
@@ -38,6 +41,8 @@ pub struct Service {
     pub ingress_use_waypoint: bool,
     /// Seen only by clients of its own namespace.
     pub private: bool,
+    /// What only Ambit's control plane says.
+    pub extension: Option<Arc<ServiceExtension>>,
 }
 
 /// A virtual address, or a block of them.
@@ -105,6 +110,17 @@ pub enum IpFamilies {
     Dual,
 }
 
+impl IpFamilies {
+    /// Whether an address is of these families.
+    pub fn allow(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Automatic | Self::Dual => true,
+            Self::Ipv4 => ip.is_ipv4(),
+            Self::Ipv6 => ip.is_ipv6(),
+        }
+    }
+}
+
 impl Service {
     /// A service with a key and nothing else set: a base for builders and tests.
     pub fn empty(namespace: impl Into<Arc<str>>, hostname: impl Into<Arc<str>>) -> Self {
@@ -122,7 +138,18 @@ impl Service {
             canonical: false,
             ingress_use_waypoint: false,
             private: false,
+            extension: None,
         }
+    }
+
+    /// A client keeps its endpoint for as long as that takes traffic.
+    pub fn has_client_ip_affinity(&self) -> bool {
+        self.extension.as_ref().is_some_and(|e| e.client_ip_affinity)
+    }
+
+    /// The name that the service is another one for, if it is nothing else.
+    pub fn external_name(&self) -> Option<&Arc<str>> {
+        self.extension.as_ref().map(|e| &e.external_name).filter(|name| !name.is_empty())
     }
 
     /// `namespace/hostname`.

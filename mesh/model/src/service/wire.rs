@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use mesh_proto::workload as pb;
 
-use super::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
+use super::{BalanceMode, InvalidExtension, IpFamilies, LoadBalancing, Scope, Service, ServiceExtension, Vip};
 use crate::address::{GatewayAddress, is_key_part};
 use crate::shared::text;
 use crate::workload::InvalidWorkload;
@@ -21,6 +21,9 @@ pub enum InvalidService {
     /// A weighted waypoint without destination.
     #[error("a weighted waypoint has no destination")]
     WeightedWaypoint,
+    /// What only Ambit's control plane says.
+    #[error(transparent)]
+    Extension(#[from] InvalidExtension),
     /// A part that it shares with workloads.
     #[error(transparent)]
     Part(#[from] InvalidWorkload),
@@ -64,6 +67,7 @@ impl TryFrom<pb::Service> for Service {
             ingress_use_waypoint: s.ingress_use_waypoint,
             // An unknown visibility falls back to public, as upstream does.
             private: s.visibility == pb::service::Visibility::Namespace as i32,
+            extension: ServiceExtension::find(&s.extensions)?,
         })
     }
 }
@@ -164,7 +168,7 @@ impl From<&Service> for pb::Service {
                 IpFamilies::Dual => pb::IpFamilies::Dual,
             }
             .into(),
-            extensions: Vec::new(),
+            extensions: s.extension.iter().map(|e| e.to_wire()).collect(),
             canonical: s.canonical,
             ingress_use_waypoint: s.ingress_use_waypoint,
             weighted_waypoints: s

@@ -4,7 +4,7 @@
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope as PolicyScope, StringMatch};
 use mesh_model::resource::Resource;
-use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
+use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
 use mesh_model::workload::{AppProtocol, ApplicationTunnel, Locality, PortMapping, Tunnel, Workload, WorkloadType};
 
 fn address(ip: &str) -> NetworkAddress {
@@ -80,6 +80,20 @@ pub fn service() -> Service {
         canonical: true,
         ingress_use_waypoint: true,
         private: true,
+        extension: Some(extension().into()),
+    }
+}
+
+fn extension() -> ServiceExtension {
+    ServiceExtension {
+        client_ip_affinity: true,
+        named_ports: vec![NamedPort {
+            name: "dns".into(),
+            protocol: "udp".into(),
+            service_port: 53,
+            target_port: 5353,
+        }],
+        external_name: "cart.example.com".into(),
     }
 }
 
