@@ -3,7 +3,7 @@
 use istiod_lite::folder::Folder as Source;
 use istiod_lite::resources::Object;
 use istiod_lite::resources::unread::Unread;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ pub(crate) struct Objects {
     pub(crate) pods: BTreeMap<Key, Pod>,
     pub(crate) services: BTreeMap<Key, Service>,
     pub(crate) slices: Vec<EndpointSlice>,
+    pub(crate) endpoints: Vec<Endpoints>,
 }
 
 /// A part of the folder that does not count, and why.
@@ -98,6 +99,7 @@ impl Folder {
                 Object::Pod(o) => drop(all.pods.insert((namespace, name), (**o).clone())),
                 Object::Service(o) => drop(all.services.insert((namespace, name), (**o).clone())),
                 Object::EndpointSlice(o) => all.slices.push((**o).clone()),
+                Object::Endpoints(o) => all.endpoints.push((**o).clone()),
                 // The control plane's business.
                 Object::ServiceAccount(_) | Object::AuthorizationPolicy(_) | Object::PeerAuthentication(_) => {}
             }

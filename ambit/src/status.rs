@@ -106,6 +106,7 @@ pub struct PodStatus {
 
 /// A service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceStatus {
     /// Its namespace.
     pub namespace: String,
@@ -117,6 +118,9 @@ pub struct ServiceStatus {
     pub ports: Vec<String>,
     /// What stands behind it: address and port.
     pub endpoints: Vec<String>,
+    /// What it is another name for, if it is nothing else.
+    #[serde(default)]
+    pub external_name: Option<String>,
 }
 
 /// A policy.
@@ -218,7 +222,11 @@ impl Status {
         };
         table(&mut out, &["POD", "RUNS WITHOUT"], self.pods.iter().flat_map(without).collect());
         let rows = self.services.iter().map(|s| {
-            let ips = if s.ips.is_empty() { "headless".into() } else { join(&s.ips) };
+            let ips = match &s.external_name {
+                Some(name) => format!("another name for {name}"),
+                None if s.ips.is_empty() => "headless".into(),
+                None => join(&s.ips),
+            };
             vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), s.endpoints.join(" ")]
         });
         table(&mut out, &["SERVICE", "ADDRESSES", "PORTS", "ENDPOINTS"], rows.collect());

@@ -58,8 +58,8 @@ pub(crate) struct Cluster {
     held: Held,
     /// The last version of any object that the control plane was told of.
     version: u64,
-    /// What the nodes translate at the moment.
-    translated: Option<Vec<Frontend>>,
+    /// What each node translates at the moment.
+    translated: Option<Vec<Vec<Frontend>>>,
     next_node: usize,
     serial: u64,
     children: Arc<Children>,

@@ -1,18 +1,21 @@
 //! Telling everybody: pods by their hosts files, nodes by their rules, node agents and the control plane by files.
 use super::Cluster;
 use super::pod::RunningPod;
+use super::reconcile::families;
 use crate::manifest::Key;
 use crate::mesh::held;
 use crate::mesh::node_files::{self, NodePod, NodePods};
 use crate::mesh::overlay::{self, PodFacts};
 use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
-use crate::net::services::{self, Backend, Frontend};
+use crate::net::services::{self, Callers, Frontend, NodePlace};
 use crate::pods::hosts;
 use crate::pods::life::Phase;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
 use istiod_lite::held::Protocol;
+use istiod_lite::translate::endpoints::{self, Inputs, PodState};
+use k8s_openapi::api::core::v1::Service;
 use node_agent::enrolled::{Redirection, States};
 use node_agent::redirect::Settings;
 use node_agent::redirect::settings::Defaults;
@@ -60,19 +63,25 @@ impl Cluster {
     }
 
     fn tell_pods(&mut self) -> Result<()> {
-        let backends = self.backends();
-        let mut names: BTreeMap<Key, Vec<IpAddr>> = self
-            .services
-            .iter()
-            .filter(|(key, _)| self.is_known(key))
-            .map(|(k, ips)| (k.clone(), ips.clone()))
-            .collect();
-        for (key, service) in &self.objects.services {
-            if services::is_headless(service) {
-                names.insert(key.clone(), services::endpoint_addresses(service, &backends));
+        let services = self.kept_services();
+        let inputs = self.endpoint_inputs(&services);
+        let found = inputs.resolve();
+        let known = self.services.iter().filter(|(key, _)| self.is_known(key));
+        let mut names: BTreeMap<Key, Vec<IpAddr>> = known.map(|(k, ips)| (k.clone(), ips.clone())).collect();
+        let mut aliases: BTreeMap<Key, String> = BTreeMap::new();
+        for ((key, service), found) in self.objects.services.iter().zip(&found) {
+            if endpoints::is_headless(service) {
+                names.insert(key.clone(), services::endpoint_addresses(found));
+            }
+            for (hostname, addresses) in services::endpoint_names(found) {
+                names.insert((key.0.clone(), format!("{hostname}.{}", key.1)), addresses);
+            }
+            if let Some(target) = external_name(service) {
+                names.remove(key);
+                aliases.insert(key.clone(), target.to_owned());
             }
         }
-        drop(backends);
+        hosts::follow(&mut names, &aliases);
         let enrolled = self.enrolled();
         // A pod that runs while it joins asks whom it asked before, until it is captured.
         let asks = |pod: &RunningPod| {
@@ -86,7 +95,8 @@ impl Cluster {
                 pod.sandbox.write_resolv_conf(&text).context("cannot write a pod's resolv.conf")?;
                 pod.resolv_conf = text;
             }
-            let text = hosts::hosts(&key.0, (&key.1, &pod.ips), &names) + &hosts::aliases(&pod.pod);
+            let own = hosts::Own { key, pod: &pod.pod, ips: &pod.ips };
+            let text = hosts::hosts(&own, &names) + &hosts::aliases(&pod.pod);
             if text != pod.hosts {
                 pod.sandbox.write_hosts(&text).context("cannot write a pod's hosts file")?;
                 pod.hosts = text;
@@ -96,10 +106,11 @@ impl Cluster {
     }
 
     async fn tell_nodes(&mut self) -> Result<()> {
-        let frontends = self.frontends();
+        let places = self.node_places();
+        let frontends: Vec<Vec<Frontend>> = places.iter().map(|place| self.frontends(Some(place))).collect();
         if self.translated.as_ref() != Some(&frontends) {
-            for node in &self.nodes {
-                kube_proxy::apply(&node.netns, &frontends).await.with_context(|| format!("node {}", node.name))?;
+            for (node, frontends) in self.nodes.iter().zip(&frontends) {
+                kube_proxy::apply(&node.netns, frontends).await.with_context(|| format!("node {}", node.name))?;
             }
             self.translated = Some(frontends);
         }
@@ -143,11 +154,10 @@ impl Cluster {
             pods.push(p.told.tell(object, &mut self.version));
         }
         pods.extend(self.programs.pods(&self.nodes));
-        let services = self
-            .objects
-            .services
-            .iter()
-            .map(|(key, service)| overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice)));
+        let services = self.kept_services();
+        let services = self.objects.services.keys().zip(&services).map(|(key, service)| {
+            overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice))
+        });
         let services: Vec<_> = services.collect::<Result<_>>()?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
         for (file, objects) in [("services.yaml", services), ("nodes.yaml", nodes), ("pods.yaml", pods)] {
@@ -210,30 +220,72 @@ impl Cluster {
             && Settings::of(&facts.annotations, defaults).0.dns_capture
     }
 
-    /// Pods as services see them.
-    pub(super) fn backends(&self) -> Vec<Backend<'_>> {
-        self.pods
-            .values()
-            .map(|p| Backend { pod: &p.pod, ips: &p.ips, ready: p.state().ready() && !p.leaving() })
-            .collect()
+    /// Services as an API server would keep them, in the order of the user's: with addresses and families.
+    pub(super) fn kept_services(&self) -> Vec<Service> {
+        let kept = |(key, service): (&Key, &Service)| {
+            let mut service = service.clone();
+            if external_name(&service).is_none() {
+                let addresses = self.services.get(key).map_or(&[][..], Vec::as_slice);
+                let families = families(&service, addresses, self.fabric.ipv6());
+                service.spec.get_or_insert_default().ip_families = Some(families);
+            }
+            service
+        };
+        self.objects.services.iter().map(kept).collect()
     }
 
-    /// Everything the nodes have to translate.
-    pub(super) fn frontends(&self) -> Vec<Frontend> {
-        let backends = self.backends();
-        let mut all: Vec<Frontend> = self
-            .objects
-            .services
-            .iter()
-            .filter(|(key, _)| self.is_known(key))
-            .flat_map(|(key, service)| {
-                let addresses = self.services.get(key).map_or(&[][..], Vec::as_slice);
-                services::frontends(service, addresses, &backends, &self.objects.slices)
-            })
-            .collect();
+    /// What decides which endpoints these services have.
+    pub(super) fn endpoint_inputs<'a>(&'a self, services: &'a [Service]) -> Inputs<'a> {
+        let runs = |p: &&RunningPod| !matches!(p.state().phase, Phase::Succeeded | Phase::Failed);
+        let pods = self.pods.values().filter(runs);
+        let state = |p: &'a RunningPod| PodState {
+            pod: &p.pod,
+            node: &self.nodes[p.node].name,
+            ips: p.ips.clone(),
+            serving: p.state().ready(),
+            terminating: p.leaving(),
+        };
+        Inputs {
+            services: services.iter().collect(),
+            pods: pods.map(state).collect(),
+            slices: self.objects.slices.iter().collect(),
+            endpoints: self.objects.endpoints.iter().collect(),
+        }
+    }
+
+    /// Each node, and where it is.
+    fn node_places(&self) -> Vec<NodePlace> {
+        let place = |name: &String| NodePlace {
+            name: name.clone(),
+            locality: endpoints::locality(self.objects.nodes.get(name)),
+        };
+        self.nodes.iter().map(|node| place(&node.name)).collect()
+    }
+
+    /// Everything that a node has to translate; without one, all that any of them has to.
+    pub(super) fn frontends(&self, node: Option<&NodePlace>) -> Vec<Frontend> {
+        let services = self.kept_services();
+        let inputs = self.endpoint_inputs(&services);
+        let clients: Vec<&[IpAddr]> = self.pods.values().map(|p| p.ips.as_slice()).collect();
+        let nodes = self.node_places();
+        let mut all = Vec::new();
+        let resolved = inputs.resolve();
+        let all_services = self.objects.services.keys().zip(&services).zip(&resolved);
+        for ((key, service), found) in all_services.filter(|((key, _), _)| self.is_known(key)) {
+            let addresses = self.services.get(key).map_or(&[][..], Vec::as_slice);
+            let preferences = &endpoints::preferences(service, self.objects.namespaces.get(&key.0));
+            let callers = Callers { clients: &clients, node, nodes: &nodes, preferences };
+            all.extend(services::frontends(&inputs, service, found, addresses, callers));
+        }
         all.sort();
         all
     }
+}
+
+/// What a service is another name for, if it is nothing else.
+pub(super) fn external_name(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref().filter(|s| s.type_.as_deref() == Some("ExternalName"))?;
+    spec.external_name.as_deref()
 }
 
 /// The identity a pod runs as.

@@ -1,16 +1,17 @@
 //! Which pods and services start, change, stop.
 use super::Cluster;
 use super::pod::RunningPod;
+use super::publish::external_name;
 use crate::exe;
 use crate::manifest::Key;
 use crate::mesh::plugin::Admission;
 use crate::net::addressing::{FIXED_IP, Pair};
-use crate::net::services;
 use crate::pods::life::{Life, Shared};
 use crate::pods::output::Log;
 use crate::pods::plan::{self, Given};
 use crate::pods::sandbox::Sandbox;
 use anyhow::{Context, Result};
+use istiod_lite::translate::endpoints;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -185,13 +186,14 @@ impl Cluster {
         }
         for (key, service) in &self.objects.services {
             let chosen = chosen_addresses(service);
-            let families = families(service, self.fabric.ipv6());
+            let families = families(service, &chosen, self.fabric.ipv6());
+            let wanted = |ip: &IpAddr| families.iter().any(|f| f == family(*ip));
             let addresses = match self.services.get(key) {
-                _ if services::is_headless(service) => Vec::new(),
+                _ if endpoints::is_headless(service) || external_name(service).is_some() => Vec::new(),
                 _ if !chosen.is_empty() => chosen,
                 Some(have) if !have.is_empty() && families.len() == have.len() => continue,
                 _ => match self.service_pool.take() {
-                    Ok(pair) => pair.list(true).into_iter().filter(|ip| families.contains(&ip.is_ipv4())).collect(),
+                    Ok(pair) => pair.list(true).into_iter().filter(wanted).collect(),
                     Err(e) => {
                         tracing::error!("service {}/{}: {e}", key.0, key.1);
                         Vec::new()
@@ -212,17 +214,32 @@ fn chosen_addresses(service: &Service) -> Vec<IpAddr> {
     ips
 }
 
-/// Address families of a service, `true` for IPv4: one unless it asks for two, as in Kubernetes.
-fn families(service: &Service, ipv6: bool) -> Vec<bool> {
-    let Some(spec) = &service.spec else { return vec![true] };
-    let named: Vec<bool> = spec.ip_families.iter().flatten().map(|f| f == "IPv4").filter(|v4| *v4 || ipv6).collect();
-    let dual = matches!(spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"));
-    match (named.is_empty(), dual && ipv6) {
-        (true, true) => vec![true, false],
-        (true, false) => vec![true],
-        (false, true) if named.len() == 1 => vec![named[0], !named[0]],
-        (false, _) => named,
+/// Address families of a service, as an API server would write them: those of the addresses it has, else one unless it
+/// asks for two. A headless service whose endpoints are given has both, because nobody knows what they will be.
+pub(super) fn families(service: &Service, addresses: &[IpAddr], ipv6: bool) -> Vec<String> {
+    let families = |list: &[&str]| list.iter().map(|f| (*f).to_owned()).collect();
+    if !addresses.is_empty() {
+        return families(&addresses.iter().map(|ip| family(*ip)).collect::<Vec<_>>());
     }
+    let Some(spec) = &service.spec else { return families(&["IPv4"]) };
+    let all: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
+    let named: Vec<&str> = all.into_iter().filter(|f| *f == "IPv4" || ipv6).collect();
+    let given = endpoints::is_headless(service) && !endpoints::has_selector(service);
+    let dual = match spec.ip_family_policy.as_deref() {
+        Some(policy) => matches!(policy, "PreferDualStack" | "RequireDualStack"),
+        None => given && named.is_empty(),
+    };
+    match (&named[..], dual && ipv6) {
+        ([], true) => families(&["IPv4", "IPv6"]),
+        ([], false) => families(&["IPv4"]),
+        (["IPv4"], true) => families(&["IPv4", "IPv6"]),
+        (["IPv6"], true) => families(&["IPv6", "IPv4"]),
+        (named, _) => families(named),
+    }
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// What cannot change while a pod runs: everything in its spec, and the address it must have.
@@ -248,16 +265,23 @@ mod tests {
 
     #[test]
     fn families_by_policy() {
-        for (spec, ipv6, expected) in [
-            ("{}", true, vec![true]),
-            ("{ipFamilyPolicy: PreferDualStack}", true, vec![true, false]),
-            ("{ipFamilyPolicy: PreferDualStack}", false, vec![true]),
-            ("{ipFamilies: [IPv6]}", true, vec![false]),
-            ("{ipFamilies: [IPv6], ipFamilyPolicy: RequireDualStack}", true, vec![false, true]),
-            ("{ipFamilies: [IPv6]}", false, vec![true]),
+        for (spec, addresses, ipv6, expected) in [
+            ("{}", &[][..], true, &["IPv4"][..]),
+            ("{ipFamilyPolicy: PreferDualStack}", &[], true, &["IPv4", "IPv6"]),
+            ("{ipFamilyPolicy: PreferDualStack}", &[], false, &["IPv4"]),
+            ("{ipFamilies: [IPv6]}", &[], true, &["IPv6"]),
+            ("{ipFamilies: [IPv6], ipFamilyPolicy: RequireDualStack}", &[], true, &["IPv6", "IPv4"]),
+            ("{ipFamilies: [IPv6]}", &[], false, &["IPv4"]),
+            ("{clusterIP: None, selector: {a: b}}", &[], true, &["IPv4"]),
+            ("{clusterIP: None, selector: {a: b}, ipFamilies: [IPv6]}", &[], true, &["IPv6"]),
+            ("{clusterIP: None}", &[], true, &["IPv4", "IPv6"]),
+            ("{clusterIP: None, ipFamilies: [IPv4]}", &[], true, &["IPv4"]),
+            ("{clusterIP: None, ipFamilyPolicy: SingleStack}", &[], true, &["IPv4"]),
+            ("{clusterIP: 'fd00::1'}", &["fd00::1"], true, &["IPv6"]),
         ] {
             let service: Service = serde_saphyr::from_str(&format!("{{metadata: {{name: s}}, spec: {spec}}}")).unwrap();
-            assert_eq!(families(&service, ipv6), expected, "{spec} {ipv6}");
+            let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+            assert_eq!(families(&service, &addresses, ipv6), expected, "{spec} {ipv6}");
         }
     }
 

@@ -1,12 +1,15 @@
 //! How it all is.
 use super::Cluster;
-use crate::manifest::Rejected;
+use super::publish::external_name;
+use crate::manifest::{Key, Rejected};
 use crate::mesh::policies;
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::pods::plan;
 use crate::run_dir::write_atomically;
 use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
+use istiod_lite::translate::endpoints::{self, ServiceEndpoints};
+use k8s_openapi::api::core::v1::Service;
 use node_agent::enrolled::{Redirection, States};
 use std::collections::BTreeSet;
 
@@ -108,29 +111,32 @@ impl Cluster {
     }
 
     fn service_status(&self) -> Vec<ServiceStatus> {
-        let frontends = self.frontends();
-        let backends = self.backends();
-        self.objects
-            .services
-            .iter()
-            .map(|(key, service)| {
-                let ips = self.services.get(key).cloned().unwrap_or_default();
-                let mine = frontends.iter().filter(|f| ips.contains(&f.address));
-                let mut endpoints: Vec<String> = mine
-                    .flat_map(|f| &f.backends)
-                    .map(|(ip, port)| std::net::SocketAddr::new(*ip, *port).to_string())
-                    .collect();
-                if services::is_headless(service) {
-                    endpoints =
-                        services::endpoint_addresses(service, &backends).iter().map(ToString::to_string).collect();
-                }
-                endpoints.sort();
-                endpoints.dedup();
-                let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
-                let ports = ports.map(|p| format!("{}/{}", p.port, p.protocol.as_deref().unwrap_or("TCP"))).collect();
-                ServiceStatus { namespace: key.0.clone(), name: key.1.clone(), ips, ports, endpoints }
-            })
-            .collect()
+        let frontends = self.frontends(None);
+        let services = self.kept_services();
+        let found = self.endpoint_inputs(&services).resolve();
+        let status = |((key, service), found): ((&Key, &Service), &ServiceEndpoints)| {
+            let ips = self.services.get(key).cloned().unwrap_or_default();
+            let mine = frontends.iter().filter(|f| ips.contains(&f.address));
+            let mut behind: Vec<String> = mine
+                .flat_map(|f| &f.backends)
+                .map(|(ip, port)| std::net::SocketAddr::new(*ip, *port).to_string())
+                .collect();
+            if endpoints::is_headless(service) {
+                behind = services::endpoint_addresses(found).iter().map(ToString::to_string).collect();
+            }
+            behind.sort();
+            behind.dedup();
+            let ports = endpoints::service_ports(service).iter();
+            ServiceStatus {
+                namespace: key.0.clone(),
+                name: key.1.clone(),
+                ips,
+                ports: ports.map(|p| format!("{}/{}", p.port, p.protocol.as_deref().unwrap_or("TCP"))).collect(),
+                endpoints: behind,
+                external_name: external_name(service).map(str::to_owned),
+            }
+        };
+        self.objects.services.keys().zip(&services).zip(&found).map(status).collect()
     }
 
     /// Says what went wrong, once for as long as it lasts.

@@ -100,7 +100,9 @@ pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Value {
 /// None in practice: it was read from YAML.
 pub(crate) fn service(service: &Service, ips: &[IpAddr]) -> Result<Value> {
     let mut object = serde_json::to_value(service)?;
-    object["spec"]["clusterIP"] = "None".into();
+    if object["spec"]["type"] != "ExternalName" {
+        object["spec"]["clusterIP"] = "None".into();
+    }
     if let Some(first) = ips.first() {
         object["spec"]["clusterIP"] = first.to_string().into();
         object["spec"]["clusterIPs"] = json!(ips);

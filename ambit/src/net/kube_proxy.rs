@@ -1,5 +1,5 @@
 //! What kube-proxy does, for traffic the mesh has not captured: on each node, a service address is translated to one of
-//! its ready endpoints at random.
+//! its endpoints, at random or the one that the client keeps to.
 use super::services::{Frontend, Protocol};
 use anyhow::{Context, Result};
 use nlink::netlink::nftables::{
@@ -40,8 +40,16 @@ fn plan(mut change: Transaction, frontends: &[Frontend]) -> Result<Transaction> 
         Chain::new(TABLE, HAIRPIN)?.family(Family::Inet).base(BaseChain::nat(NatHook::Postrouting, Priority::SrcNat)),
     );
     for frontend in frontends {
+        for (client, backend) in &frontend.kept {
+            let rule = to_frontend(Rule::new(TABLE, SERVICES), frontend);
+            let rule = match client {
+                IpAddr::V4(v4) => rule.match_saddr_v4(*v4, 32),
+                IpAddr::V6(v6) => rule.match_saddr_v6(*v6, 128),
+            };
+            change = change.add_rule(translate(rule, backend));
+        }
         let total = frontend.backends.len();
-        for (position, (address, port)) in frontend.backends.iter().enumerate() {
+        for (position, backend) in frontend.backends.iter().enumerate() {
             let remaining = u32::try_from(total - position)?;
             let mut rule = to_frontend(Rule::new(TABLE, SERVICES), frontend);
             if remaining > 1 {
@@ -50,10 +58,7 @@ fn plan(mut change: Transaction, frontends: &[Frontend]) -> Result<Transaction> 
                     .then(Expr::Numgen { dreg: Register::R0, kind: NumgenKind::Random, modulus: remaining, offset: 0 })
                     .then(Expr::Cmp { sreg: Register::R0, op: CmpOp::Eq, data: 0u32.to_ne_bytes().to_vec() });
             }
-            change = change.add_rule(match address {
-                IpAddr::V4(v4) => rule.dnat(*v4, Some(*port)),
-                IpAddr::V6(v6) => rule.dnat_v6(*v6, Some(*port)),
-            });
+            change = change.add_rule(translate(rule, backend));
         }
     }
     let mut endpoints: Vec<IpAddr> = frontends.iter().flat_map(|f| f.backends.iter().map(|b| b.0)).collect();
@@ -68,6 +73,13 @@ fn plan(mut change: Transaction, frontends: &[Frontend]) -> Result<Transaction> 
         });
     }
     Ok(change)
+}
+
+fn translate(rule: Rule, (address, port): &(IpAddr, u16)) -> Rule {
+    match address {
+        IpAddr::V4(v4) => rule.dnat(*v4, Some(*port)),
+        IpAddr::V6(v6) => rule.dnat_v6(*v6, Some(*port)),
+    }
 }
 
 fn to_frontend(rule: Rule, frontend: &Frontend) -> Rule {

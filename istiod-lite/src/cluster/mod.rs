@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mesh_model::address::NamespacedName;
 
@@ -19,6 +19,7 @@ pub struct Cluster {
     pods: BTreeMap<NamespacedName, Arc<Pod>>,
     services: BTreeMap<NamespacedName, Arc<Service>>,
     endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    endpoints: BTreeMap<NamespacedName, Arc<Endpoints>>,
     authorization_policies: BTreeMap<NamespacedName, Arc<AuthorizationPolicy>>,
     peer_authentications: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
     /// From node name to its pods: asked at every certificate request.
@@ -37,6 +38,7 @@ impl Cluster {
             Object::Pod(o) => self.apply_pod(key, o),
             Object::Service(o) => drop(self.services.insert(key, o)),
             Object::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
+            Object::Endpoints(o) => drop(self.endpoints.insert(key, o)),
             Object::AuthorizationPolicy(o) => drop(self.authorization_policies.insert(key, o)),
             Object::PeerAuthentication(o) => drop(self.peer_authentications.insert(key, o)),
         }
@@ -52,6 +54,7 @@ impl Cluster {
             Kind::Pod => self.delete_pod(&name),
             Kind::Service => drop(self.services.remove(&name)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(&name)),
+            Kind::Endpoints => drop(self.endpoints.remove(&name)),
             Kind::AuthorizationPolicy => drop(self.authorization_policies.remove(&name)),
             Kind::PeerAuthentication => drop(self.peer_authentications.remove(&name)),
         }
@@ -120,6 +123,11 @@ impl Cluster {
         self.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.pods.get(key))
     }
 
+    /// A service.
+    pub fn service(&self, key: &NamespacedName) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
     /// All services.
     pub fn services(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Service>)> {
         self.services.iter()
@@ -128,6 +136,11 @@ impl Cluster {
     /// All slices of endpoints.
     pub fn endpoint_slices(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<EndpointSlice>)> {
         self.endpoint_slices.iter()
+    }
+
+    /// All Endpoints, the older form of slices.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Endpoints>)> {
+        self.endpoints.iter()
     }
 
     /// All authorization policies.
@@ -141,7 +154,7 @@ impl Cluster {
     }
 
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 8] {
+    pub fn counts(&self) -> [(Kind, usize); 9] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -149,6 +162,7 @@ impl Cluster {
             (Kind::Pod, self.pods.len()),
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.endpoint_slices.len()),
+            (Kind::Endpoints, self.endpoints.len()),
             (Kind::AuthorizationPolicy, self.authorization_policies.len()),
             (Kind::PeerAuthentication, self.peer_authentications.len()),
         ]

@@ -14,7 +14,7 @@ mod validate;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1`.
     EndpointSlice,
+    /// Core v1: the older form of slices.
+    Endpoints,
     /// `security.istio.io/v1` and `v1beta1`.
     AuthorizationPolicy,
     /// `security.istio.io/v1` and `v1beta1`.
@@ -67,6 +69,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Endpoints => "Endpoints",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
         }
@@ -86,6 +89,7 @@ impl Kind {
             ("", "ServiceAccount") => Self::ServiceAccount,
             ("", "Pod") => Self::Pod,
             ("", "Service") => Self::Service,
+            ("", "Endpoints") => Self::Endpoints,
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
             ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
@@ -156,6 +160,8 @@ pub enum Object {
     Service(Arc<Service>),
     /// Endpoints of a service.
     EndpointSlice(Arc<EndpointSlice>),
+    /// Endpoints of a service, in the older form.
+    Endpoints(Arc<Endpoints>),
     /// Who may talk to whom.
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plaintext is taken.
@@ -198,6 +204,7 @@ impl Object {
             }
             Kind::Service => Self::Service(typed(value)?),
             Kind::EndpointSlice => Self::EndpointSlice(typed(value)?),
+            Kind::Endpoints => Self::Endpoints(typed(value)?),
             Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
             Kind::PeerAuthentication => Self::PeerAuthentication(typed(value)?),
         };
@@ -217,6 +224,7 @@ impl Object {
             Self::Pod(o) => serde_json::to_value(&**o),
             Self::Service(o) => serde_json::to_value(&**o),
             Self::EndpointSlice(o) => serde_json::to_value(&**o),
+            Self::Endpoints(o) => serde_json::to_value(&**o),
             Self::AuthorizationPolicy(o) => serde_json::to_value(&**o),
             Self::PeerAuthentication(o) => serde_json::to_value(&**o),
         }
@@ -231,6 +239,7 @@ impl Object {
             Self::Pod(_) => Kind::Pod,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Endpoints(_) => Kind::Endpoints,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
         }
@@ -245,6 +254,7 @@ impl Object {
             Self::Pod(o) => &o.metadata,
             Self::Service(o) => &o.metadata,
             Self::EndpointSlice(o) => &o.metadata,
+            Self::Endpoints(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
         }

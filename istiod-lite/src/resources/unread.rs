@@ -24,7 +24,6 @@ const CORE: [&str; 9] = [
     "PersistentVolume",
     "LimitRange",
     "ResourceQuota",
-    "Endpoints",
     "Event",
     "ReplicationController",
 ];
@@ -57,7 +56,7 @@ const TRAFFIC: [&str; 7] = [
 /// For a kind that is not read.
 pub(super) fn recognize(group: &str, kind: &str) -> Recognized {
     let read: &[&'static str] = match group {
-        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service"],
+        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints"],
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
         _ => &[],

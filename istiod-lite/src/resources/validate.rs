@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -17,6 +17,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::Pod(o) => pod(o),
         Object::Service(o) => service(o),
         Object::EndpointSlice(o) => endpoint_slice(o),
+        Object::Endpoints(o) => endpoints(o),
         Object::AuthorizationPolicy(o) => authorization_policy::validate(o),
         Object::PeerAuthentication(o) => peer_authentication::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
@@ -115,6 +116,23 @@ fn endpoint_slice(slice: &EndpointSlice) -> Result<(), FieldError> {
     for (i, port) in slice.ports.iter().flatten().enumerate() {
         if let Some(port) = port.port {
             number(port, &ports.index(i).field("port"))?;
+        }
+    }
+    Ok(())
+}
+
+fn endpoints(endpoints: &Endpoints) -> Result<(), FieldError> {
+    let subsets = FieldPath::of("subsets");
+    for (i, subset) in endpoints.subsets.iter().flatten().enumerate() {
+        let path = subsets.index(i);
+        for (list, addresses) in [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)]
+        {
+            for (j, entry) in addresses.iter().flatten().enumerate() {
+                address(&entry.ip, &path.field(list).index(j).field("ip"))?;
+            }
+        }
+        for (j, port) in subset.ports.iter().flatten().enumerate() {
+            number(port.port, &path.field("ports").index(j).field("port"))?;
         }
     }
     Ok(())

@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | `life` | Pod | where it is in its life |
 //! | `workload` | Pod | Workload |
-//! | `endpoint` | EndpointSlice | Workload, for endpoints that are no pods; what slices say about pods |
-//! | `service` | Service | Service |
+//! | `outsider` | endpoints that are no pods | Workload |
+//! | `service`, `distribution` | Service | Service |
+//! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
 //! | [`policy`] | AuthorizationPolicy | Policy |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `ports` | names and numbers of ports, as all of them need | |
@@ -16,8 +17,10 @@
 //! Begin with [`translate`].
 
 pub mod condition;
-mod endpoint;
+mod distribution;
+pub mod endpoints;
 mod life;
+mod outsider;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
@@ -29,13 +32,15 @@ mod workload;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;
 use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
-use condition::PolicyStatus;
 pub(crate) use life::{Stage, stage as pod_stage};
+use crate::resources::{Key, Kind};
+use condition::{Condition, PolicyStatus};
+use endpoints::{Endpoint, Inputs, Owner, ServiceEndpoints};
 pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.
@@ -88,20 +93,24 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, &mut translation.statuses);
     waypoint::tell(cluster, mesh, &mut translation.statuses);
     let network = network(cluster, mesh);
-    let services = services_by_namespace(cluster);
-    let slices = endpoint::Slices::new(cluster);
-    let context =
-        Context { cluster, mesh, network, services: &services, slices: &slices, policies: &policies, modes: &modes };
+    let inputs = Inputs::of(cluster);
+    let resolved = inputs.resolve();
+    let by_pod = by_pod(&inputs, &resolved);
+    let services = inputs.services.iter().copied().zip(&resolved).collect();
+    let inputs = &inputs;
+    let context = Context { cluster, mesh, network, inputs, services, by_pod, policies: &policies, modes: &modes };
+    translation.statuses.extend(distribution::unknown(&context));
+    translation.statuses.extend(unused(&context));
 
     let resources = &mut translation.resources;
     resources.extend(policies.sent().chain(modes.sent()).map(Resource::Policy));
     for (_, object) in cluster.services() {
-        resources.extend(service::translate(object, &context).map(|s| Resource::Service(Arc::new(s))));
+        resources.push(Resource::Service(Arc::new(service::translate(object, &context))));
     }
     for (_, pod) in cluster.pods() {
         resources.extend(workload::translate(pod, &context).map(|w| Resource::Workload(Arc::new(w))));
     }
-    resources.extend(endpoint::translate(&context).into_iter().map(|w| Resource::Workload(Arc::new(w))));
+    resources.extend(outsider::translate(&context).into_iter().map(|w| Resource::Workload(Arc::new(w))));
     translation
 }
 
@@ -110,17 +119,64 @@ struct Context<'a> {
     cluster: &'a Cluster,
     mesh: &'a Mesh,
     network: Arc<str>,
-    services: &'a HashMap<&'a str, Vec<&'a Arc<Service>>>,
-    slices: &'a endpoint::Slices<'a>,
+    inputs: &'a Inputs<'a>,
+    /// Each with its endpoints.
+    services: Vec<(&'a Service, &'a ServiceEndpoints)>,
+    by_pod: ByPod<'a>,
     policies: &'a policy::Policies,
     modes: &'a peer_authentication::Modes<'a>,
 }
 
+/// By namespace and name: the services that a pod is an endpoint of.
+type ByPod<'a> = HashMap<(&'a str, &'a str), Vec<(&'a Service, &'a Endpoint)>>;
+
 impl<'a> Context<'a> {
-    /// The services of a namespace that stand for endpoints of this cluster.
-    fn services_in(&self, namespace: &str) -> impl Iterator<Item = &'a Arc<Service>> {
-        self.services.get(namespace).into_iter().flatten().copied()
+    /// Services, each with its endpoints.
+    fn resolved(&self) -> impl Iterator<Item = (&'a Service, &'a ServiceEndpoints)> {
+        self.services.iter().copied()
     }
+
+    /// The services that a pod is an endpoint of.
+    fn endpoints_of(&self, pod: &'a Pod) -> &[(&'a Service, &'a Endpoint)] {
+        self.by_pod.get(&pod_key(pod)).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn pod_key(pod: &Pod) -> (&str, &str) {
+    (workload::namespace(pod), pod.metadata.name.as_deref().unwrap_or(""))
+}
+
+fn by_pod<'a>(inputs: &Inputs<'a>, resolved: &'a [ServiceEndpoints]) -> ByPod<'a> {
+    let mut by_pod = ByPod::new();
+    for (object, found) in inputs.services.iter().zip(resolved) {
+        for endpoint in &found.endpoints {
+            let Owner::Pod(place) = endpoint.owner else { continue };
+            by_pod.entry(pod_key(inputs.pods[place].pod)).or_default().push((object, endpoint));
+        }
+    }
+    by_pod
+}
+
+/// Endpoints and slices that say nothing although somebody wrote them, and why.
+fn unused(context: &Context<'_>) -> Vec<PolicyStatus> {
+    let mut statuses = Vec::new();
+    let mut say = |key: Key, message: &str| {
+        statuses.push(PolicyStatus { key, conditions: vec![Condition::unsupported(false, message)] });
+    };
+    for (key, object) in context.cluster.endpoints() {
+        let of = context.cluster.service(key).map(|s| &**s);
+        if let Some(why) = endpoints::ignored_endpoints(object, of) {
+            say(Key::new(Kind::Endpoints, Some(&key.namespace), &key.name), why);
+        }
+    }
+    for (key, object) in context.cluster.endpoint_slices() {
+        if object.address_type == "FQDN" {
+            let why = "addressType FQDN: nobody follows such a slice, in Kubernetes neither: write addresses, or a Service \
+                       of type ExternalName";
+            say(Key::new(Kind::EndpointSlice, Some(&key.namespace), &key.name), why);
+        }
+    }
+    statuses
 }
 
 /// The network of this cluster: a label on its root namespace; empty without.
@@ -128,12 +184,4 @@ fn network(cluster: &Cluster, mesh: &Mesh) -> Arc<str> {
     let root = cluster.namespace(&mesh.root_namespace);
     let label = root.and_then(|n| n.metadata.labels.as_ref()?.get(labels::TOPOLOGY_NETWORK));
     label.map_or("", String::as_str).into()
-}
-
-fn services_by_namespace(cluster: &Cluster) -> HashMap<&str, Vec<&Arc<Service>>> {
-    let mut services: HashMap<&str, Vec<_>> = HashMap::new();
-    for (key, object) in cluster.services().filter(|(_, service)| !service::is_external_name(service)) {
-        services.entry(&key.namespace).or_default().push(object);
-    }
-    services
 }

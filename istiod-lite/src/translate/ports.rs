@@ -11,8 +11,13 @@ pub(super) fn number(port: i32) -> u16 {
 
 /// Only TCP goes through the mesh. A port number may also be used by a UDP port of its own (DNS does), with another
 /// target, and the tables hold one per number.
-pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|p| p.is_empty() || p == "TCP")
+pub(super) fn is_tcp(said: Option<&str>) -> bool {
+    protocol(said) == "TCP"
+}
+
+/// A port's protocol, TCP unless it says another.
+pub(super) fn protocol(said: Option<&str>) -> &str {
+    said.filter(|p| !p.is_empty()).unwrap_or("TCP")
 }
 
 /// The service's own target: its number, or 0 when each endpoint has to be asked for a name.
@@ -35,7 +40,8 @@ pub(super) fn target_in_pod(port: &ServicePort, pod: &Pod) -> Option<u16> {
     // Init containers that go on running beside the others are sidecars, and may serve.
     let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    let named = ports.find(|p| p.name.as_ref() == Some(name) && is_tcp(p.protocol.as_deref()))?;
+    let spoken = protocol(port.protocol.as_deref());
+    let named = ports.find(|p| p.name.as_ref() == Some(name) && protocol(p.protocol.as_deref()) == spoken)?;
     Some(number(named.container_port))
 }
 

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{Namespace, Service as KubernetesService, ServicePort, ServiceSpec};
 use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
-use mesh_model::labels;
-use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Scope, Service, Vip};
+use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
 use mesh_model::workload::PortMapping;
 
-use super::{Context, ports, waypoint};
+use super::endpoints::{has_selector, publishes_not_ready, service_ports};
+use super::{Context, distribution, ports, waypoint};
 
 /// A name for something outside: it has no endpoints of ours.
 pub(super) fn is_external_name(service: &KubernetesService) -> bool {
@@ -29,36 +29,63 @@ pub(super) fn namespace(service: &KubernetesService) -> &str {
     service.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
 }
 
-/// Its TCP ports.
-pub(super) fn tcp_ports(service: &KubernetesService) -> impl Iterator<Item = &ServicePort> {
-    let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
-    ports.filter(|port| ports::is_tcp(port.protocol.as_deref()))
+/// Its TCP ports, each with its place among all of them.
+pub(super) fn tcp_ports(service: &KubernetesService) -> impl Iterator<Item = (usize, &ServicePort)> {
+    service_ports(service).iter().enumerate().filter(|(_, port)| ports::is_tcp(port.protocol.as_deref()))
 }
 
-/// `None` for a service that stands for nothing here.
-pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> Option<Service> {
-    if is_external_name(service) {
-        return None;
-    }
+/// A Service as proxies are told of it.
+pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> Service {
     let default = ServiceSpec::default();
     let spec = service.spec.as_ref().unwrap_or(&default);
     let NamespacedName { namespace, name: hostname } = key(service, context);
-    Some(Service {
+    if is_external_name(service) {
+        let external_name = spec.external_name.as_deref().unwrap_or("").trim_end_matches('.').to_ascii_lowercase();
+        let extension = ServiceExtension { external_name: external_name.into(), ..ServiceExtension::default() };
+        return Service {
+            name: service.metadata.name.as_deref().unwrap_or("").into(),
+            canonical: true,
+            extension: Some(extension.into()),
+            // The last dot hides it from DNS proxies that do not know what is special about it.
+            ..Service::empty(namespace, format!("{hostname}."))
+        };
+    }
+    Service {
         name: service.metadata.name.as_deref().unwrap_or("").into(),
         vips: vips(spec, &context.network),
         ports: tcp_ports(service)
-            .map(|port| PortMapping {
+            .map(|(_, port)| PortMapping {
                 service_port: ports::number(port.port),
-                target_port: ports::target(port),
+                // Without a selector the endpoints are given, and each says on which ports it serves: on no others.
+                target_port: if has_selector(service) { ports::target(port) } else { 0 },
                 app_protocol: ports::app_protocol(port),
             })
             .collect(),
-        load_balancing: load_balancing(service, spec, &namespace, context),
+        load_balancing: load_balancing(service, context.cluster.namespace(&namespace).map(|n| &**n)),
         ip_families: ip_families(spec),
         waypoint: waypoint::of_service(&service.metadata, &namespace, context.cluster, context.mesh),
         canonical: true,
+        extension: extension(service, spec),
         ..Service::empty(namespace, hostname)
-    })
+    }
+}
+
+/// What Istio's messages have no field for.
+fn extension(service: &KubernetesService, spec: &ServiceSpec) -> Option<Arc<ServiceExtension>> {
+    let named = service_ports(service).iter().filter_map(|port| {
+        Some(NamedPort {
+            name: port.name.as_deref().filter(|name| !name.is_empty())?.into(),
+            protocol: ports::protocol(port.protocol.as_deref()).to_ascii_lowercase().into(),
+            service_port: ports::number(port.port),
+            target_port: if has_selector(service) { ports::target(port) } else { 0 },
+        })
+    });
+    let extension = ServiceExtension {
+        client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        named_ports: named.collect(),
+        ..ServiceExtension::default()
+    };
+    (extension != ServiceExtension::default()).then(|| extension.into())
 }
 
 fn vips(spec: &ServiceSpec, network: &Arc<str>) -> Vec<Vip> {
@@ -76,7 +103,7 @@ fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = IpAddr> {
 }
 
 /// As written, else as its addresses are: an API server would have filled it in.
-fn ip_families(spec: &ServiceSpec) -> IpFamilies {
+pub(super) fn ip_families(spec: &ServiceSpec) -> IpFamilies {
     let families: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
     let addresses: Vec<bool> = cluster_ips(spec).map(|ip| ip.is_ipv6()).collect();
     match (&families[..], &addresses[..]) {
@@ -87,29 +114,12 @@ fn ip_families(spec: &ServiceSpec) -> IpFamilies {
     }
 }
 
-fn load_balancing(
-    service: &KubernetesService,
-    spec: &ServiceSpec,
-    namespace: &str,
-    context: &Context<'_>,
-) -> LoadBalancing {
-    let annotation = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-        metadata.annotations.as_ref()?.get(labels::TRAFFIC_DISTRIBUTION).cloned()
+/// Which of its endpoints a service prefers.
+pub(super) fn load_balancing(service: &KubernetesService, namespace: Option<&Namespace>) -> LoadBalancing {
+    let spec = service.spec.as_ref();
+    let (preference, mode) = match spec.and_then(|s| s.internal_traffic_policy.as_deref()) {
+        Some("Local") => (vec![Scope::Node], BalanceMode::Strict),
+        _ => distribution::of(service, namespace).balance(),
     };
-    let distribution = spec
-        .traffic_distribution
-        .clone()
-        .or_else(|| annotation(&service.metadata))
-        .or_else(|| annotation(&context.cluster.namespace(namespace)?.metadata));
-    let (preference, mode) = match (spec.internal_traffic_policy.as_deref(), distribution.as_deref()) {
-        (Some("Local"), _) => (vec![Scope::Node], BalanceMode::Strict),
-        (_, Some("PreferClose" | "PreferSameZone")) => {
-            (vec![Scope::Network, Scope::Region, Scope::Zone], BalanceMode::Failover)
-        }
-        (_, Some("PreferSameNode")) => {
-            (vec![Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node], BalanceMode::Failover)
-        }
-        _ => (Vec::new(), BalanceMode::Any),
-    };
-    LoadBalancing { preference, mode, allow_unhealthy: spec.publish_not_ready_addresses == Some(true) }
+    LoadBalancing { preference, mode, allow_unhealthy: publishes_not_ready(service) }
 }

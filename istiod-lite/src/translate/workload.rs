@@ -1,20 +1,20 @@
 //! Pod → Workload.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Service as KubernetesService, ServicePort};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Service as KubernetesService, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::NamespacedName;
 use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
+use super::endpoints::{Endpoint, publishes_not_ready};
 use super::life::{self, Stage};
 use super::{Context, ports, service, waypoint};
 
 /// `None` for a pod that has ended or has no address yet.
-pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
+pub(super) fn translate<'a>(pod: &'a Pod, context: &Context<'a>) -> Option<Workload> {
     let stage = life::stage(pod);
     if matches!(stage, Stage::Pending | Stage::Ended) {
         return None;
@@ -26,6 +26,8 @@ pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
     let workload_name = workload_name(metadata);
     let native_tunnel = label(metadata, labels::TUNNEL) == Some("http");
     let node = spec.node_name.as_deref().unwrap_or("");
+    let ready = stage == Stage::Ready;
+    let Serving { healthy, services, hostname } = serving(context.endpoints_of(pod), ready, context);
     Some(Workload {
         name: name.into(),
         namespace: namespace.into(),
@@ -46,14 +48,20 @@ pub(super) fn translate(pod: &Pod, context: &Context<'_>) -> Option<Workload> {
         workload_type: WorkloadType::Pod,
         workload_name: workload_name.into(),
         authorization_policies: authorization_policies(metadata, namespace, context),
-        healthy: stage == Stage::Ready,
+        healthy,
         cluster: context.mesh.cluster_id.clone(),
-        services: services(pod, namespace, context),
+        services,
+        hostname: hostname.into(),
         locality: locality(node, context),
         waypoint: waypoint::of_pod(metadata, namespace, context.mesh),
         host_network: spec.host_network == Some(true),
-        ..Workload::empty(format!("{}//Pod/{namespace}/{name}", context.mesh.cluster_id))
+        ..Workload::empty(uid(pod, &context.mesh.cluster_id))
     })
+}
+
+/// What a pod is known by in proxies' tables.
+pub(super) fn uid(pod: &Pod, cluster_id: &str) -> String {
+    format!("{cluster_id}//Pod/{}/{}", namespace(pod), pod.metadata.name.as_deref().unwrap_or(""))
 }
 
 /// Its namespace, `default` when it says none.
@@ -107,46 +115,52 @@ fn authorization_policies(metadata: &ObjectMeta, namespace: &str, context: &Cont
     names
 }
 
-/// The services it is an endpoint of: by selector, or because a slice says so.
-fn services(pod: &Pod, namespace: &str, context: &Context<'_>) -> Memberships {
-    let mut services = Vec::new();
-    for object in context.services_in(namespace) {
-        let mappings = if selects(object, pod.metadata.labels.as_ref()) {
-            mappings(object, |port| ports::target_in_pod(port, pod))
-        } else if let Some(slice) = context.slices.of_pod(namespace, object, pod) {
-            mappings(object, |port| slice.port(port))
-        } else {
-            continue;
-        };
-        services.push((service::key(object, context), mappings));
-    }
-    services.into_iter().collect()
+/// What proxies are told of a pod as an endpoint.
+struct Serving {
+    healthy: bool,
+    services: Memberships,
+    /// Its name in DNS, if it has one.
+    hostname: String,
 }
 
-/// A service's ports, each with its target; ports without a target are left out. What is spoken there is the service's
-/// to say, and not repeated, as istiod has it.
-pub(super) fn mappings(object: &KubernetesService, target: impl Fn(&ServicePort) -> Option<u16>) -> Vec<PortMapping> {
-    let mapping = |port: &ServicePort| {
+/// The services that a pod is an endpoint of. A proxy knows one health of a workload, Kubernetes one for each service and
+/// port. Where they differ the pod is healthy, and an endpoint only where it takes traffic.
+fn serving(endpoints: &[(&KubernetesService, &Endpoint)], ready: bool, context: &Context<'_>) -> Serving {
+    let healthy = ready || endpoints.iter().any(|(object, e)| e.in_use && !publishes_not_ready(object));
+    // While the pod is not healthy, no service but one that publishes what is not ready sends it anything: there it stays
+    // what it is, as istiod has it.
+    let counts = |e: &Endpoint| e.in_use || !healthy && e.selected;
+    let counted = || endpoints.iter().filter(|(_, e)| counts(e));
+    let services = counted().map(|(object, e)| (service::key(object, context), mappings(object, e))).collect();
+    let named = counted().find_map(|(object, e)| Some((object, e.hostname.as_ref()?)));
+    let hostname =
+        named.map_or_else(String::new, |(object, name)| format!("{name}.{}", service::key(object, context).name));
+    Serving { healthy, services, hostname }
+}
+
+/// The TCP ports of a service that an endpoint serves, each with its target. What is spoken there is the service's to
+/// say, and not repeated, as istiod has it.
+pub(super) fn mappings(object: &KubernetesService, endpoint: &Endpoint) -> Vec<PortMapping> {
+    let counts = |in_use: bool| in_use || !endpoint.in_use;
+    let mapping = |(place, port): (usize, &ServicePort)| {
+        let served = endpoint.ports.iter().find(|p| p.port == place && counts(p.in_use))?;
         Some(PortMapping {
             service_port: ports::number(port.port),
-            target_port: target(port)?,
+            target_port: served.target,
             app_protocol: AppProtocol::Unknown,
         })
     };
     service::tcp_ports(object).filter_map(mapping).collect()
 }
 
-fn selects(object: &KubernetesService, labels: Option<&BTreeMap<String, String>>) -> bool {
-    let selector = object.spec.as_ref().and_then(|s| s.selector.as_ref());
-    selector.is_some_and(|selector| {
-        // A service without selector selects nothing: its endpoints are given.
-        !selector.is_empty() && selector.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
-    })
-}
-
 /// Where a node is.
 pub(super) fn locality(node: &str, context: &Context<'_>) -> Locality {
-    let labels = context.cluster.node(node).and_then(|n| n.metadata.labels.as_ref());
+    locality_of(context.cluster.node(node).map(|n| &**n))
+}
+
+/// The same, of the Node itself; nobody knows where a node is that there is not.
+pub(super) fn locality_of(node: Option<&Node>) -> Locality {
+    let labels = node.and_then(|n| n.metadata.labels.as_ref());
     let label = |name| Arc::from(labels.and_then(|l| l.get(name)).map_or("", String::as_str));
     Locality {
         region: label(labels::TOPOLOGY_REGION),
