@@ -327,11 +327,13 @@ fn on_demand(env: &Env) -> Result<bool, ConfigError> {
 fn dns(env: &Env) -> Result<Option<DnsConfig>, ConfigError> {
     let on = env.non_empty("ISTIO_META_DNS_CAPTURE").is_none_or(|value| value == "true");
     let address = env.parse("ISTIO_META_DNS_PROXY_ADDR", "localhost:PORT, or an address and a port")?;
+    let ipv6 = env.bool("IPV6_ENABLED")?.unwrap_or(true);
     Ok(on.then(|| DnsConfig {
         address: address.unwrap_or(ProxyAddress::Localhost(15_053)),
         names: Names {
             domain: env.non_empty("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_ascii_lowercase(),
             preferred_namespace: env.non_empty("PREFERED_SERVICE_NAMESPACE").map(Into::into),
+            ipv6,
         },
     }))
 }

@@ -3,9 +3,13 @@
 //! id are new each time, so that nobody can guess them and answer first (RFC 5452).
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,7 +24,7 @@ use crate::sockets::{self, Netns, SocketSettings};
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// Most questions sent over UDP for one query.
 const UDP_TRIES: usize = 3;
-/// How long one of them is waited for.
+/// How long one of them is waited for before the next is sent.
 const UDP_WAIT: Duration = Duration::from_millis(1500);
 
 /// Why there is no answer.
@@ -61,7 +65,8 @@ impl fmt::Display for Failure {
 }
 
 /// Asks the servers in turn until one answers. What a server answers is an answer, an error included; only where one
-/// says that it failed, the next is asked, too.
+/// says that it failed, the next is asked, too. Who was asked is listened to until the end: a slow server's answer to
+/// the first question is as good as to the last.
 pub(crate) async fn ask(
     netns: &Netns,
     settings: &SocketSettings,
@@ -74,31 +79,66 @@ pub(crate) async fn ask(
     }
     let deadline = Instant::now() + PATIENCE;
     // A client that came over TCP is served by a server that has only UDP, too.
-    let attempts: Vec<(SocketAddr, bool)> = match tcp {
+    let mut attempts: VecDeque<(SocketAddr, bool)> = match tcp {
         true => [true, false].iter().flat_map(|tcp| servers.iter().map(|server| (*server, *tcp))).collect(),
         false => servers.iter().cycle().take(UDP_TRIES).map(|server| (*server, false)).collect(),
     };
+    let mut asked: Vec<Attempt<'_>> = Vec::with_capacity(attempts.len());
     let mut tries = Vec::new();
     let mut failed: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
-    for (index, (server, tcp)) in attempts.iter().copied().enumerate() {
+    loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || failed.iter().any(|(known, _)| *known == server) {
-            continue;
+        let mut patience = left;
+        if let Some((server, tcp)) = attempts.pop_front().filter(|_| !left.is_zero()) {
+            // Until the next is asked; the last one has all that is left.
+            patience = match tcp {
+                _ if attempts.is_empty() => left,
+                true => left / u32::try_from(attempts.len() + 1).unwrap_or(1),
+                false => left.min(UDP_WAIT),
+            };
+            let answer: Pin<Box<dyn Future<Output = _>>> = match tcp {
+                true => Box::pin(over_tcp(netns, settings, server, query)),
+                false => Box::pin(over_udp(netns, settings, server, query)),
+            };
+            asked.push(Attempt { server, answer });
         }
-        let outcome = if tcp {
-            let share = left / u32::try_from(attempts.len() - index).unwrap_or(1);
-            timeout(share, over_tcp(netns, settings, server, query)).await
-        } else {
-            timeout(left.min(UDP_WAIT), over_udp(netns, settings, server, query)).await
-        };
-        match outcome {
-            Ok(Ok(answer)) if message::failed(&answer) => failed.push((server, answer)),
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => tries.push((server, error)),
-            Err(_) => tries.push((server, io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+        if asked.is_empty() {
+            break;
+        }
+        match timeout(patience, first(&mut asked)).await {
+            Ok((server, Ok(answer))) if message::failed(&answer) => {
+                failed.push((server, answer));
+                asked.retain(|attempt| attempt.server != server);
+                attempts.retain(|(other, _)| *other != server);
+            }
+            Ok((_, Ok(answer))) => return Ok(answer),
+            Ok((server, Err(error))) => tries.push((server, error)),
+            Err(_) if attempts.is_empty() => break,
+            Err(_) => {}
         }
     }
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    tries.extend(asked.iter().map(|attempt| (attempt.server, late())));
     failed.pop().map(|(_, answer)| answer).ok_or(Failure::Unanswered(tries))
+}
+
+/// A question that was asked and may still be answered.
+struct Attempt<'a> {
+    server: SocketAddr,
+    answer: Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + 'a>>,
+}
+
+/// The first that comes to an end, taken out of the list.
+async fn first(asked: &mut Vec<Attempt<'_>>) -> (SocketAddr, io::Result<Vec<u8>>) {
+    poll_fn(|context| {
+        for index in 0..asked.len() {
+            if let Poll::Ready(answer) = asked[index].answer.as_mut().poll(context) {
+                return Poll::Ready((asked.remove(index).server, answer));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn over_udp(netns: &Netns, settings: &SocketSettings, server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {

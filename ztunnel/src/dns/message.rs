@@ -5,11 +5,13 @@
 //! what is left to build is three shapes of records. That is why there is no DNS library here.
 
 mod ask;
+mod srv;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use ask::{query, records};
+pub use srv::{Target, services};
 
 /// Longest query taken, in bytes. Queries are some 50; updates with signatures are the longest ones seen.
 pub const MAX_QUERY: usize = 4096;
@@ -37,6 +39,8 @@ pub mod kind {
     pub const SOA: u16 = 6;
     /// IPv6 address.
     pub const AAAA: u16 = 28;
+    /// Where a service is: host and port.
+    pub const SRV: u16 = 33;
     /// EDNS.
     pub const OPT: u16 = 41;
     /// Incremental zone transfer.
@@ -160,6 +164,13 @@ pub fn read(packet: &[u8]) -> Result<Query, Unreadable> {
     Ok(Query { question: Some(question), edns })
 }
 
+impl Question {
+    /// The same about another name. For asking the tables: it stands in no message.
+    pub fn of(&self, name: &str) -> Self {
+        Self { name: name.to_ascii_lowercase(), ..*self }
+    }
+}
+
 impl Query {
     /// How long an answer over UDP may be.
     pub fn udp_limit(&self) -> usize {
@@ -168,53 +179,90 @@ impl Query {
 }
 
 /// The answer with these addresses: of A if the question is for A, else AAAA. The first of them that fit into `limit`;
-/// if they are not all, the answer says so, and the client asks again over TCP. With an `alias`, the question's name is
-/// an alias of it and the addresses are the alias's.
+/// if they are not all, the answer says so, and the client asks again over TCP. With `aliases`, the question's name is
+/// an alias of the first, that of the next, and the addresses are the last one's.
 pub fn answer(
     packet: &[u8],
     query: &Query,
-    alias: Option<&str>,
+    aliases: &[&str],
     addresses: &[IpAddr],
     ttl: Duration,
     limit: usize,
 ) -> Vec<u8> {
     let Some(question) = &query.question else { return refuse(packet, Some(query), Rcode::ServFail) };
-    let limit = limit - query.edns.map_or(0, |_| OPT_LEN);
-    let ttl = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-    let mut out = start(packet, Rcode::NoError, true);
-    out.extend_from_slice(&packet[HEADER..question.end]);
-    let mut count: u16 = 0;
-    let mut add = |out: &mut Vec<u8>, owner, kind, data: &[u8]| {
-        let before = out.len();
-        record(out, owner, kind, ttl, data);
-        let fits = out.len() <= limit;
-        if fits {
-            count += 1;
-        } else {
-            out.truncate(before);
-        }
-        fits
-    };
-    // A pointer to the question's name: it stands right after the header.
-    let mut owner = pointer(HEADER);
-    let mut whole = true;
-    if let Some(name) = alias.and_then(encode_name) {
-        whole = add(&mut out, owner, kind::CNAME, &name);
-        // And now to the alias's: the last that was written.
-        owner = pointer(out.len().saturating_sub(name.len()));
+    let mut out = Records::new(packet, query, question, ttl, limit);
+    for name in aliases.iter().filter_map(|alias| encode_name(alias)) {
+        out.alias(&name);
     }
     for address in addresses.iter().take(MAX_ADDRESSES) {
-        whole = whole
-            && match address {
-                IpAddr::V4(ip) => add(&mut out, owner, kind::A, &ip.octets()),
-                IpAddr::V6(ip) => add(&mut out, owner, kind::AAAA, &ip.octets()),
-            };
+        match address {
+            IpAddr::V4(ip) => out.add(kind::A, &ip.octets()),
+            IpAddr::V6(ip) => out.add(kind::AAAA, &ip.octets()),
+        }
     }
-    out[6..8].copy_from_slice(&count.to_be_bytes());
-    if !whole {
-        out[2] |= 0x02;
+    out.finish(query)
+}
+
+/// An answer that is being written: as many records as fit.
+struct Records {
+    out: Vec<u8>,
+    /// Whose record is next: the question's name, which stands right after the header, or the last alias's.
+    owner: u16,
+    count: u16,
+    ttl: u32,
+    limit: usize,
+    /// Everything fitted so far.
+    whole: bool,
+}
+
+impl Records {
+    fn new(packet: &[u8], query: &Query, question: &Question, ttl: Duration, limit: usize) -> Self {
+        let mut out = start(packet, Rcode::NoError, true);
+        out.extend_from_slice(&packet[HEADER..question.end]);
+        Self {
+            out,
+            owner: pointer(HEADER),
+            count: 0,
+            ttl: u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX),
+            limit: limit - query.edns.map_or(0, |_| OPT_LEN),
+            whole: true,
+        }
     }
-    finish(out, query.edns)
+
+    /// One more, if it fits and all before it did.
+    fn add(&mut self, kind: u16, data: &[u8]) {
+        if !self.whole {
+            return;
+        }
+        let before = self.out.len();
+        record(&mut self.out, self.owner, kind, self.ttl, data);
+        self.whole = self.out.len() <= self.limit;
+        if self.whole {
+            self.count += 1;
+        } else {
+            self.out.truncate(before);
+        }
+    }
+
+    /// The owner so far is an alias of this name, encoded, which is the owner from now on.
+    fn alias(&mut self, name: &[u8]) {
+        self.add(kind::CNAME, name);
+        self.owner = pointer(self.out.len().saturating_sub(name.len()));
+    }
+
+    fn finish(mut self, query: &Query) -> Vec<u8> {
+        self.out[6..8].copy_from_slice(&self.count.to_be_bytes());
+        if !self.whole {
+            self.out[2] |= 0x02;
+        }
+        finish(self.out, query.edns)
+    }
+}
+
+/// An answer with another response code.
+pub fn with_rcode_of(mut answer: Vec<u8>, other: &[u8]) -> Vec<u8> {
+    answer[3] = answer[3] & 0xf0 | rcode(other);
+    answer
 }
 
 /// An answer that says no, with nothing in it but the question: never longer than the query.
@@ -430,7 +478,8 @@ fn start(packet: &[u8], rcode: Rcode, authoritative: bool) -> Vec<u8> {
 /// Adds EDNS if the query had it (RFC 6891 7).
 fn finish(mut out: Vec<u8>, edns: Option<Edns>) -> Vec<u8> {
     if let Some(edns) = edns {
-        out[10..12].copy_from_slice(&1_u16.to_be_bytes());
+        let [.., additional] = counts(&out);
+        out[10..12].copy_from_slice(&(additional + 1).to_be_bytes());
         let flags: u32 = if edns.dnssec_ok { 0x8000 } else { 0 };
         out.push(0);
         out.extend_from_slice(&kind::OPT.to_be_bytes());

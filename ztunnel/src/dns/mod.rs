@@ -8,6 +8,7 @@
 //! | `cache` | what others said, for as long as they said |
 //! | `forward` | asking others from inside the pod |
 //! | `nameservers` | whom to ask |
+//! | `follow` | names that are nothing but other names |
 //! | `resolve` | names that ztunnel itself needs for a pod |
 //! | `metrics` | what is counted |
 //! | `serve` | a pod's sockets |
@@ -17,6 +18,7 @@
 
 pub mod answer;
 mod cache;
+mod follow;
 mod forward;
 pub mod message;
 pub(crate) mod metrics;
@@ -43,6 +45,7 @@ use crate::shared;
 use crate::sockets::{Netns, SocketSettings};
 use answer::{Answer, Names};
 use cache::Cache;
+use follow::Aliases;
 use message::{Query, Rcode, Unreadable};
 use metrics::{DnsMetrics, Labels};
 use nameservers::Nameservers;
@@ -109,6 +112,17 @@ pub(crate) struct PodDns {
     unlogged: Cell<u64>,
 }
 
+/// What the tables say to a query.
+#[derive(Debug)]
+enum Known {
+    /// The answer.
+    Said(Vec<u8>),
+    /// The name is another name, which leads out of the mesh.
+    Outside(Aliases),
+    /// Nothing: others know.
+    No,
+}
+
 /// What can be said without waiting.
 #[derive(Debug)]
 enum AtOnce {
@@ -167,7 +181,7 @@ impl Dns {
             return AtOnce::Wait(query);
         };
         self.metrics.request(&labels);
-        if let Some(answer) = answer {
+        if let Known::Said(answer) = answer {
             return AtOnce::Say(answer);
         }
         match pod.cache.borrow_mut().get(packet, &query, tcp, std::time::Instant::now()) {
@@ -201,9 +215,11 @@ impl Dns {
                 return refuse(Rcode::ServFail);
             }
         };
-        if let Some(answer) = self.tables.read(|t| self.known(t, &client, info, packet, query, tcp)) {
-            return answer;
-        }
+        let aliases = match self.tables.read(|t| self.known(t, &client, info, packet, query, tcp)) {
+            Known::Said(answer) => return answer,
+            Known::Outside(aliases) => Some(aliases),
+            Known::No => None,
+        };
         let wants = query.question.as_ref().map(|q| q.kind);
         if matches!(wants, Some(message::kind::AXFR | message::kind::IXFR)) {
             self.failed(
@@ -217,7 +233,17 @@ impl Dns {
         }
         let servers = self.nameservers.borrow().servers.clone();
         let started = Instant::now();
-        let asked = forward::ask(&pod.netns, &self.sockets, &servers, packet, tcp).await;
+        // Of a name that leads out of the mesh the last one is asked for, whole.
+        let (outside, whole) = match &aliases {
+            Some(aliases) => (aliases.query(wants.unwrap_or_default()), true),
+            None => (None, tcp),
+        };
+        let asked =
+            forward::ask(&pod.netns, &self.sockets, &servers, outside.as_deref().unwrap_or(packet), whole).await;
+        let asked = asked.map(|answer| match &aliases {
+            Some(aliases) => aliases.answer(packet, query, &answer, self.limit(query, tcp)),
+            None => answer,
+        });
         self.metrics.forwarded(&self.labels(query, tcp, Some(&client)), asked.is_ok(), started.elapsed());
         match asked {
             Ok(answer) => {
@@ -240,27 +266,39 @@ impl Dns {
         packet: &[u8],
         query: &Query,
         tcp: bool,
-    ) -> Option<Vec<u8>> {
-        let question = query.question.as_ref()?;
+    ) -> Known {
+        let Some(question) = query.question.as_ref() else { return Known::No };
         // Whoever speaks a newer EDNS is told so by a server that has one.
         if query.edns.is_some_and(|edns| edns.version > 0) {
-            return None;
+            return Known::No;
         }
-        let name = question.name.as_str();
+        let (name, kind, limit) = (question.name.as_str(), question.kind, self.limit(query, tcp));
         match answer::answer(tables, client, &self.names, question) {
             Answer::Forward(why) => {
-                tracing::debug!(pod = %info, name, kind = question.kind, %why, "DNS: asking others");
-                None
+                tracing::debug!(pod = %info, name, kind, %why, "DNS: asking others");
+                Known::No
             }
             Answer::Addresses { service, alias, mut addresses } => {
-                tracing::debug!(
-                    pod = %info, name, kind = question.kind, service = %service.key(), alias, ?addresses, "DNS: answered"
-                );
+                tracing::debug!(pod = %info, name, kind, service = %service.key(), alias, ?addresses, "DNS: answered");
                 addresses.shuffle(&mut rand::rng());
-                let limit = if tcp { TCP_LIMIT } else { query.udp_limit() };
-                Some(message::answer(packet, query, alias.as_deref(), &addresses, TTL, limit))
+                Known::Said(message::answer(packet, query, alias.as_deref().as_slice(), &addresses, TTL, limit))
+            }
+            Answer::Targets { service, alias, mut targets } => {
+                tracing::debug!(pod = %info, name, kind, service = %service.key(), alias, ?targets, "DNS: answered");
+                targets.shuffle(&mut rand::rng());
+                Known::Said(message::services(packet, query, alias.as_deref(), &targets, TTL, limit))
+            }
+            Answer::Alias { service, alias, target } => {
+                tracing::debug!(pod = %info, name, kind, service = %service.key(), alias, %target, "DNS: another name");
+                follow::follow(tables, client, &self.names, question, alias.into_iter().chain([target.to_string()]))
+                    .known(packet, query, limit)
             }
         }
+    }
+
+    /// How long an answer may be.
+    fn limit(&self, query: &Query, tcp: bool) -> usize {
+        if tcp { TCP_LIMIT } else { query.udp_limit() }
     }
 
     fn labels(&self, query: &Query, tcp: bool, client: Option<&Workload>) -> Labels {

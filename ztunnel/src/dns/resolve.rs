@@ -31,7 +31,7 @@ impl Dns {
 }
 
 /// The addresses in an answer to a question for records of `kind`.
-fn addresses(answer: &[u8], kind: u16) -> Vec<IpAddr> {
+pub(super) fn addresses(answer: &[u8], kind: u16) -> Vec<IpAddr> {
     let records = message::records(answer, kind);
     let address = |data: &[u8]| match *data {
         [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
@@ -52,14 +52,14 @@ mod tests {
         let query = message::query("Cart.shop", kind::A, 7).unwrap();
         let read = message::read(&query).unwrap();
         assert_eq!(read.question.as_ref().unwrap().name, "cart.shop");
-        let answer = message::answer(&query, &read, Some("other.example"), &[ip], Duration::from_secs(1), 512);
+        let answer = message::answer(&query, &read, &["other.example"], &[ip], Duration::from_secs(1), 512);
         assert_eq!(addresses(&answer, kind::A), [ip]);
         assert_eq!(addresses(&answer, kind::AAAA), [] as [IpAddr; 0]);
         let cut = &answer[..answer.len() - 1];
         assert_eq!(addresses(cut, kind::A), [] as [IpAddr; 0], "half a record is none");
         let v6 = message::query("cart.shop", kind::AAAA, 7).unwrap();
         let read = message::read(&v6).unwrap();
-        let answer = message::answer(&v6, &read, None, &["2001:db8::1".parse().unwrap()], Duration::ZERO, 512);
+        let answer = message::answer(&v6, &read, &[], &["2001:db8::1".parse().unwrap()], Duration::ZERO, 512);
         assert_eq!(addresses(&answer, kind::AAAA), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
         assert!(message::query("", kind::A, 7).is_none() && message::query(&"a".repeat(64), kind::A, 7).is_none());
     }

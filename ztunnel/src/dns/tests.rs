@@ -83,6 +83,12 @@ async fn write_tcp(tcp: &mut TcpStream, packet: &[u8]) {
     tcp.write_all(&[&(packet.len() as u16).to_be_bytes(), packet].concat()).await.unwrap();
 }
 
+/// A service that is nothing but another name.
+fn other_name(name: &str, target: &str) -> Service {
+    let extension = mesh_model::service::ServiceExtension { external_name: target.into(), ..Default::default() };
+    Service { extension: Some(extension.into()), ..Service::empty("shop", format!("{name}.shop.svc.cluster.local.")) }
+}
+
 /// The proxy of one pod, whose network is this process's.
 struct Proxy {
     dns: Arc<Dns>,
@@ -131,11 +137,13 @@ impl Proxy {
             Resource::Workload(client.into()),
             Resource::Service(Service { vips: vec![vip(1)], ..Service::empty(key.namespace, key.name) }.into()),
             Resource::Service(many.into()),
+            Resource::Service(other_name("far", "www.example.org").into()),
+            Resource::Service(other_name("near", "cart.shop.svc.cluster.local").into()),
         ]);
         let mut metrics = Metrics::new("ztunnel", "test");
         let (_, nameservers) = watch::channel(Nameservers { servers: servers.into(), ignored: Vec::new() });
         let dns = Arc::new(Dns {
-            names: Names { domain: "cluster.local".into(), preferred_namespace: None },
+            names: Names { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true },
             tables,
             sockets: settings,
             nameservers,
@@ -460,4 +468,74 @@ impl Proxy {
     async fn start_in_local_set() -> Option<Self> {
         LocalSet::new().run_until(Self::start(&[])).await
     }
+}
+
+/// The server answers the first question when the second arrives, and no other.
+#[tokio::test]
+async fn a_late_answer_to_an_earlier_attempt_counts() {
+    local(async {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        spawn_local(async move {
+            let mut buffer = [0; 4096];
+            let mut waiting = None;
+            loop {
+                let (length, from) = silent.recv_from(&mut buffer).await.unwrap();
+                match waiting.take() {
+                    None => waiting = Some((buffer[..length].to_vec(), from)),
+                    Some((packet, asker)) => {
+                        silent.send_to(&honest(&packet), asker).await.unwrap();
+                        assert_ne!(asker, from, "each attempt from a port of its own");
+                    }
+                }
+            }
+        });
+        let Some(proxy) = Proxy::start(&[address]).await else { return };
+        let asked = query(7, "slow.example", A);
+        let answer = proxy.ask(&asked, false).await;
+        assert_eq!((rcode(&answer), read_answer(&answer).0.len()), (0, 1));
+        assert_eq!(answer, honest(&asked));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_that_are_other_names_are_followed() {
+    local(async {
+        let server = Server::start(|packet, _| {
+            let asked = message::read(packet).unwrap().question.unwrap().name;
+            match asked.as_str() {
+                "www.example.org" => vec![response(
+                    packet,
+                    0,
+                    &[
+                        ("www.example.org", message::kind::CNAME, 60, b"\x01a\x07example\0"),
+                        ("a.example", A, 60, &[192, 0, 2, 7]),
+                    ],
+                    &[],
+                )],
+                other => panic!("asked for {other}"),
+            }
+        })
+        .await;
+        let Some(proxy) = Proxy::start(&[server.address]).await else { return };
+        for tcp in [false, true] {
+            let before = server.asked.borrow().len();
+            let near = proxy.ask(&query(7, "near", A), tcp).await;
+            assert_eq!(read_answer(&near).0, [IpAddr::from([10, 96, 0, 1])]);
+            let alias = message::records(&near, message::kind::CNAME);
+            assert_eq!(alias, [b"\x04cart\x04shop\x03svc\x07cluster\x05local\0"]);
+            assert_eq!(server.asked.borrow().len(), before, "nobody is asked");
+
+            let far = proxy.ask(&query(9, "far.shop.svc.cluster.local", A), tcp).await;
+            assert_eq!((message::id(&far), rcode(&far)), ([0, 9], 0));
+            assert_eq!(read_answer(&far).0, [IpAddr::from([192, 0, 2, 7])]);
+            assert_eq!(message::records(&far, message::kind::CNAME), [b"\x03www\x07example\x03org\0"]);
+        }
+        assert_eq!(server.asked.borrow().len(), 2, "each way once: it is remembered");
+        server.asked.borrow_mut().clear();
+        let again = proxy.ask(&query(11, "far.shop.svc.cluster.local", A), false).await;
+        assert_eq!((read_answer(&again).0.len(), server.asked.borrow().len()), (1, 0));
+    })
+    .await;
 }

@@ -31,10 +31,15 @@ pub fn dns(packet: &[u8]) -> bool {
     let Some(question) = &query.question else { return false };
     let addresses = [[10, 0, 0, 1].into(); 300];
     let ttl = Duration::from_secs(30);
-    let answer = message::answer(packet, &query, Some(&question.name), &addresses, ttl, query.udp_limit());
+    let answer = message::answer(packet, &query, &[&question.name], &addresses, ttl, query.udp_limit());
     assert!(answer.len() <= query.udp_limit(), "longer than the client can take");
     assert!(message::answers(&answer, packet, id));
     assert_eq!(message::lifetime(&answer).is_some(), answer[2] & 2 == 0, "whole, it may be remembered");
+    let target = message::Target { name: question.name.clone(), port: 80, addresses: addresses[..3].to_vec() };
+    let targets = vec![target; 40];
+    let places = message::services(packet, &query, Some(&question.name), &targets, ttl, query.udp_limit());
+    assert!(places.len() <= query.udp_limit(), "longer than the client can take");
+    assert!(message::answers(&places, packet, id));
     true
 }
 

@@ -2,7 +2,7 @@
 
 use mesh_model::address::{NamespacedName, NetworkAddress};
 use mesh_model::resource::Resource;
-use mesh_model::service::{LoadBalancing, Vip};
+use mesh_model::service::{IpFamilies, LoadBalancing, Vip};
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn client() -> Workload {
 }
 
 fn names() -> Names {
-    Names { domain: "cluster.local".into(), preferred_namespace: None }
+    Names { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true }
 }
 
 fn question(name: &str, kind: u16, class: u16) -> Question {
@@ -56,6 +56,21 @@ fn question(name: &str, kind: u16, class: u16) -> Question {
 fn asks(tables: &Tables, names: &Names, name: &str, kind: u16) -> String {
     match answer(tables, &client(), names, &question(name, kind, message::CLASS_IN)) {
         Answer::Forward(why) => format!("{why:?}"),
+        Answer::Targets { service, alias, targets } => {
+            let place = |t: &Target| {
+                format!(
+                    "{}:{}={}",
+                    t.name,
+                    t.port,
+                    t.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("+")
+                )
+            };
+            let targets: Vec<String> = targets.iter().map(place).collect();
+            format!("{} {} {}", service.key(), alias.as_deref().unwrap_or("-"), targets.join(","))
+        }
+        Answer::Alias { service, alias, target } => {
+            format!("{} {} -> {target}", service.key(), alias.as_deref().unwrap_or("-"))
+        }
         Answer::Addresses { service, alias, addresses } => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             format!("{} {} {}", service.key(), alias.as_deref().unwrap_or("-"), addresses.join(","))
@@ -226,4 +241,130 @@ fn pods_and_hostnames_of_workloads_are_forwarded() {
         asked.name = name.to_owned();
         assert_eq!(answer(&tables, &client(), &names(), &asked), Answer::Forward(Why::Name), "{name}");
     }
+}
+
+const WEB: &str = "shop/web.shop.svc.cluster.local";
+
+fn named_ports(service: Service) -> Service {
+    let port = |name: &str, protocol: &str, service_port, target_port| NamedPort {
+        name: name.into(),
+        protocol: protocol.into(),
+        service_port,
+        target_port,
+    };
+    let named_ports = vec![port("http", "tcp", 80, 0), port("dns", "udp", 53, 5353), port("echo", "udp", 7, 0)];
+    let extension = mesh_model::service::ServiceExtension { named_ports, ..Default::default() };
+    Service { extension: Some(extension.into()), ..service }
+}
+
+/// A headless service: an endpoint with a hostname, one without, one that is not ready.
+fn headless(change: impl Fn(&mut Service)) -> Tables {
+    let mut web = named_ports(service(WEB, &[]));
+    change(&mut web);
+    let port = mesh_model::workload::PortMapping {
+        service_port: 80,
+        target_port: 8080,
+        app_protocol: mesh_model::workload::AppProtocol::Unknown,
+    };
+    let served = |w: Workload| Workload { services: [(NamespacedName::parse(WEB).unwrap(), vec![port])].into(), ..w };
+    let hostname = |n: u8| format!("web-{n}.web.shop.svc.cluster.local").into();
+    let first = Workload { hostname: hostname(0), ..endpoint("a", WEB, &["10.244.1.1", "fd00::1"]) };
+    let second = endpoint("b", WEB, &["10.244.1.2", "fd00::2"]);
+    let sick = Workload { hostname: hostname(2), healthy: false, ..endpoint("c", WEB, &["10.244.1.3"]) };
+    tables(vec![web], [first, second, sick].map(served).into())
+}
+
+#[test]
+fn endpoints_of_a_headless_service_have_names() {
+    let tables = headless(|_| {});
+    for (name, kind, expected) in [
+        ("web-0.web.shop.svc.cluster.local", kind::A, format!("{WEB} - 10.244.1.1")),
+        ("web-0.web.shop.svc.cluster.local", kind::AAAA, format!("{WEB} - fd00::1")),
+        ("web-0.web", kind::A, format!("{WEB} - 10.244.1.1")),
+        ("web-0.web.shop", kind::A, format!("{WEB} - 10.244.1.1")),
+        ("web-0.web.shop.svc", kind::A, format!("{WEB} - 10.244.1.1")),
+        ("web-0.web.shop.shop.svc.cluster.local", kind::A, format!("{WEB} web-0.web.shop 10.244.1.1")),
+        ("10-244-1-2.web", kind::A, format!("{WEB} - 10.244.1.2")),
+        ("10-244-1-2.web", kind::AAAA, format!("{WEB} - ")),
+        ("fd00--2.web", kind::AAAA, format!("{WEB} - fd00::2")),
+        ("10-244-1-9.web", kind::A, "Name".to_owned()),
+        ("010-244-1-2.web", kind::A, "Name".to_owned()),
+        ("web-1.web", kind::A, "Name".to_owned()),
+        ("web-2.web", kind::A, "Name".to_owned()),
+        ("web-0.other", kind::A, "Name".to_owned()),
+        ("web-0.web", 16, "Type".to_owned()),
+    ] {
+        assert_eq!(asks(&tables, &names(), name, kind), expected, "{name} {kind}");
+    }
+    let published = headless(|web| web.load_balancing = LoadBalancing { allow_unhealthy: true, ..Default::default() });
+    assert_eq!(asks(&published, &names(), "web-2.web", kind::A), format!("{WEB} - 10.244.1.3"));
+    assert_eq!(asks(&published, &names(), "web-2.web", kind::AAAA), format!("{WEB} - "), "known, without the family");
+}
+
+#[test]
+fn ports_are_found_by_name() {
+    let tables = headless(|_| {});
+    let four = headless(|web| web.ip_families = IpFamilies::Ipv4);
+    let both = "web-0.web.shop.svc.cluster.local:8080=10.244.1.1+fd00::1,10-244-1-2.web.shop.svc.cluster.local:8080=\
+                10.244.1.2,fd00--2.web.shop.svc.cluster.local:8080=fd00::2";
+    let one = "web-0.web.shop.svc.cluster.local:5353=10.244.1.1,10-244-1-2.web.shop.svc.cluster.local:5353=10.244.1.2";
+    for (tables, name, expected) in [
+        (&tables, "_http._tcp.web.shop.svc.cluster.local", format!("{WEB} - {both}")),
+        (&tables, "_http._tcp.web", format!("{WEB} - {both}")),
+        (&tables, "_http._tcp.web.shop.shop.svc.cluster.local", format!("{WEB} _http._tcp.web.shop {both}")),
+        (&four, "_dns._udp.web", format!("{WEB} - {one}")),
+        (&four, "_echo._udp.web", format!("{WEB} - {}", one.replace("5353", "7"))),
+        (&tables, "_http._udp.web", "Name".to_owned()),
+        (&tables, "_none._tcp.web", "Name".to_owned()),
+        (&tables, "_http._tcp.none", "Name".to_owned()),
+        (&tables, "web", "Type".to_owned()),
+        (&tables, "_http.web", "Type".to_owned()),
+    ] {
+        assert_eq!(asks(tables, &names(), name, kind::SRV), expected, "{name}");
+    }
+    let with_address = self::tables(vec![named_ports(service(CART, &["10.96.0.1"]))], vec![]);
+    let expected = format!("{CART} - cart.shop.svc.cluster.local:80=10.96.0.1");
+    assert_eq!(asks(&with_address, &names(), "_http._tcp.cart", kind::SRV), expected);
+    // Istio's control plane says no names of ports: others know.
+    let istiod = self::tables(vec![service(CART, &["10.96.0.1"])], vec![]);
+    assert_eq!(asks(&istiod, &names(), "_http._tcp.cart", kind::SRV), "Name");
+}
+
+#[test]
+fn families_of_the_service_and_of_the_proxy() {
+    let none = format!("{WEB} - ");
+    let (four, six) = (format!("{WEB} - 10.244.1.1,10.244.1.2"), format!("{WEB} - fd00::1,fd00::2"));
+    for (families, ipv6, a, aaaa) in [
+        (IpFamilies::Automatic, true, &four, &six),
+        (IpFamilies::Dual, true, &four, &six),
+        (IpFamilies::Ipv4, true, &four, &none),
+        (IpFamilies::Ipv6, true, &none, &six),
+        (IpFamilies::Dual, false, &four, &none),
+        (IpFamilies::Ipv6, false, &none, &none),
+    ] {
+        let tables = headless(|web| web.ip_families = families);
+        let names = Names { ipv6, ..names() };
+        assert_eq!(asks(&tables, &names, "web", kind::A), *a, "{families:?} {ipv6}");
+        assert_eq!(asks(&tables, &names, "web", kind::AAAA), *aaaa, "{families:?} {ipv6}");
+    }
+    let dual = tables(vec![service(CART, &["10.96.0.1", "fd00:96::1"])], vec![]);
+    let only_four = Names { ipv6: false, ..names() };
+    assert_eq!(asks(&dual, &only_four, "cart", kind::AAAA), format!("{CART} - "), "an address of its own, too");
+}
+
+#[test]
+fn a_name_that_is_another_name() {
+    let extension =
+        mesh_model::service::ServiceExtension { external_name: "db.example.com".into(), ..Default::default() };
+    let far = Service { extension: Some(extension.into()), ..service("shop/far.shop.svc.cluster.local.", &[]) };
+    let tables = tables(vec![far], vec![]);
+    let key = "shop/far.shop.svc.cluster.local.";
+    for kind in [kind::A, kind::AAAA, kind::CNAME, 16] {
+        assert_eq!(asks(&tables, &names(), "far", kind), format!("{key} - -> db.example.com"));
+    }
+    assert_eq!(
+        asks(&tables, &names(), "far.shop.shop.svc.cluster.local", kind::A),
+        format!("{key} far.shop -> db.example.com")
+    );
+    assert_eq!(asks(&tables, &names(), "x.far", kind::A), "Name");
 }

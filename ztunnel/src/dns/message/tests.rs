@@ -121,7 +121,7 @@ fn what_is_no_query() {
 fn answers_echo_id_and_question_and_are_authoritative() {
     let packet = query(0xbeef, "CaRt.shop", kind::A);
     let asked = read(&packet).unwrap();
-    let out = answer(&packet, &asked, None, &addresses(2), Duration::from_secs(30), 512);
+    let out = answer(&packet, &asked, &[], &addresses(2), Duration::from_secs(30), 512);
     assert_eq!(out[..2], [0xbe, 0xef]);
     // QR, AA, RD as asked, RA; NOERROR.
     assert_eq!(out[2..4], [0x85, 0x80]);
@@ -132,7 +132,7 @@ fn answers_echo_id_and_question_and_are_authoritative() {
     assert_eq!(read_answer(&out), (addresses(2), false));
 
     let edns = with_edns(&packet, 1232);
-    let out = answer(&edns, &read(&edns).unwrap(), None, &[], Duration::from_secs(30), 512);
+    let out = answer(&edns, &read(&edns).unwrap(), &[], &[], Duration::from_secs(30), 512);
     assert_eq!((counts(&out), rcode(&out)), ([1, 0, 0, 1], 0), "no address is an answer; EDNS is answered with EDNS");
     assert_eq!(Record::at(&out, packet.len()).unwrap().kind, kind::OPT);
 }
@@ -141,7 +141,7 @@ fn answers_echo_id_and_question_and_are_authoritative() {
 fn an_alias_carries_the_addresses() {
     let packet = query(1, "www.example.shop.svc.cluster.local", kind::A);
     let asked = read(&packet).unwrap();
-    let out = answer(&packet, &asked, Some("www.example"), &addresses(1), Duration::from_secs(30), 512);
+    let out = answer(&packet, &asked, &["www.example"], &addresses(1), Duration::from_secs(30), 512);
     let alias = Record::at(&out, packet.len()).unwrap();
     assert_eq!((alias.kind, alias.data), (kind::CNAME, encode_name("www.example").unwrap().as_slice()));
     let address = Record::at(&out, alias.end).unwrap();
@@ -155,15 +155,15 @@ fn what_does_not_fit_is_said_to_be_missing() {
     let asked = read(&packet).unwrap();
     let many = addresses(200);
     let (over_udp, part) =
-        read_answer(&answer(&packet, &asked, None, &many, Duration::from_secs(30), asked.udp_limit()));
+        read_answer(&answer(&packet, &asked, &[], &many, Duration::from_secs(30), asked.udp_limit()));
     assert!(part && over_udp.len() == 30, "{}", over_udp.len());
     let large = with_edns(&packet, 4096);
     let asked = read(&large).unwrap();
-    let out = answer(&large, &asked, None, &many, Duration::from_secs(30), asked.udp_limit());
+    let out = answer(&large, &asked, &[], &many, Duration::from_secs(30), asked.udp_limit());
     assert!(out.len() <= asked.udp_limit());
     assert_eq!(read_answer(&out), (many, false));
     let most: Vec<IpAddr> = (0..5000_u16).map(|i| [0, 0, 0, 0, 0, 0, 0, i].into()).collect();
-    let out = answer(&packet, &read(&packet).unwrap(), None, &most, Duration::from_secs(30), 65_535);
+    let out = answer(&packet, &read(&packet).unwrap(), &[], &most, Duration::from_secs(30), 65_535);
     assert_eq!((read_answer(&out).0.len(), read_answer(&out).1), (MAX_ADDRESSES, false));
 }
 
@@ -217,6 +217,6 @@ fn an_alias_that_does_not_fit_is_said_to_be_missing() {
     let long = [label.as_str(); 3].join(".") + "." + &"a".repeat(60);
     let packet = query(1, &long, kind::A);
     let asked = read(&packet).unwrap();
-    let out = answer(&packet, &asked, Some(&long), &addresses(1), Duration::from_secs(30), asked.udp_limit());
+    let out = answer(&packet, &asked, &[&long], &addresses(1), Duration::from_secs(30), asked.udp_limit());
     assert!(out.len() <= 512 && read_answer(&out) == (vec![], true) && counts(&out)[1] == 0);
 }
