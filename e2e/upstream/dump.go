@@ -85,6 +85,10 @@ func dump(address, dir string) error {
 			if err := resource.Resource.UnmarshalTo(message); err != nil {
 				return fmt.Errorf("%s: %w", resource.Name, err)
 			}
+			// What only Ambit's proxies understand cannot be written as JSON here.
+			if address, ok := message.(*workloadapi.Address); ok && address.GetService() != nil {
+				address.GetService().Extensions = nil
+			}
 			if all[resource.Name], err = protojson.Marshal(message); err != nil {
 				return err
 			}
