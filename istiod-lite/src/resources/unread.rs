@@ -17,7 +17,7 @@ pub enum Unread {
 }
 
 /// Core kinds that say nothing to the mesh.
-const CORE: [&str; 9] = [
+const CORE: [&str; 8] = [
     "ConfigMap",
     "Secret",
     "PersistentVolumeClaim",
