@@ -237,7 +237,7 @@ mod tests {
             "spec": {"containers": []},
             "status": {"phase": "Running", "podIPs": ips, "conditions": [{"type": "Ready", "status": ready}]},
         });
-        Object::from_value(Kind::Pod, value).unwrap()
+        Object::from_value(Kind::Pod, &value).unwrap()
     }
 
     fn service(address: Option<&str>) -> Object {
@@ -245,7 +245,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "shop"},
             "spec": {"clusterIP": address, "ports": [{"port": 80}]},
         });
-        Object::from_value(Kind::Service, value).unwrap()
+        Object::from_value(Kind::Service, &value).unwrap()
     }
 
     /// Each row is one publication, generations count from 1; then what is held when everybody has `floor`.

@@ -102,7 +102,7 @@ mod tests {
             if deleted {
                 value["metadata"]["deletionTimestamp"] = "2026-11-24T00:00:00Z".into();
             }
-            let Object::Pod(pod) = Object::from_value(Kind::Pod, value).unwrap() else { panic!() };
+            let Object::Pod(pod) = Object::from_value(Kind::Pod, &value).unwrap() else { panic!() };
             assert_eq!(stage(&pod), expected, "{phase} {ip:?} {ready:?} {deleted}");
         }
     }
