@@ -206,7 +206,7 @@ mod tests {
             pod("shop", "vault", "vault", "n1", "Running"),
         ]);
         let account = json!({"metadata": {"name": "vault", "namespace": "shop", "uid": "vault-uid"}});
-        cluster.apply(Object::from_value(Kind::ServiceAccount, account).unwrap());
+        cluster.apply(Object::from_value(Kind::ServiceAccount, &account).unwrap());
         let named = |name: &str| NamespacedName::new("shop", name);
         let own = |account: &str, account_uid: &str, pod: Option<(&str, &str)>| {
             let caller = Caller {
