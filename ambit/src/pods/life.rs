@@ -78,10 +78,12 @@ impl PodState {
             .or_else(|| self.programs.iter().find_map(|p| p.trouble.as_ref().map(|t| format!("{}: {t}", p.container))))
     }
 
-    /// A pod is over when its containers are; sidecars do not keep it.
+    /// A pod is over when its containers are. Sidecars do not keep it, but while one still runs the pod has not ended: it
+    /// has its address and its identity, and the mesh knows it.
     pub(super) fn settle(&mut self) {
         let containers = || self.programs.iter().filter(|p| !p.sidecar);
-        if containers().all(|p| p.over.is_some()) {
+        let sidecars_ended = self.programs.iter().all(|p| !p.sidecar || p.pid.is_none());
+        if sidecars_ended && containers().all(|p| p.over.is_some()) {
             let good = containers().all(|p| p.over.is_some_and(Exit::is_success));
             self.phase = if good { Phase::Succeeded } else { Phase::Failed };
         }
@@ -277,5 +279,31 @@ impl Life {
     fn deadline(&self) -> Instant {
         let stop = self.stop.borrow();
         Instant::now() + stop.map_or(self.plan.grace, |patience| patience.min(self.plan.grace))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_ended_when_nothing_of_it_runs() {
+        let program = |sidecar, pid, over| ProgramState { sidecar, pid, over, ..ProgramState::default() };
+        let (good, bad) = (Some(Exit::Code(0)), Some(Exit::Code(3)));
+        for (programs, expected) in [
+            (vec![program(false, Some(1), None)], Phase::Running),
+            (vec![program(false, None, good)], Phase::Succeeded),
+            (vec![program(false, None, good), program(false, None, bad)], Phase::Failed),
+            (vec![program(false, None, good), program(false, Some(2), None)], Phase::Running),
+            // A sidecar that runs on is still somebody; one that has ended, or waits to be started again, is not.
+            (vec![program(false, None, good), program(true, Some(2), None)], Phase::Running),
+            (vec![program(false, None, good), program(true, None, None)], Phase::Succeeded),
+            // Told to end, it has not ended by itself: it is what it was until it is gone.
+            (vec![program(false, None, None)], Phase::Running),
+        ] {
+            let mut state = PodState { phase: Phase::Running, waiting: None, programs };
+            state.settle();
+            assert_eq!(state.phase, expected, "{:?}", state.programs);
+        }
     }
 }
