@@ -10,8 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::Mesh;
 use e2e::command::ambit;
 use e2e::harness::{Suite, need_program};
+use e2e::process::signal;
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
+use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
@@ -22,6 +24,7 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("life::an_ending_pod_calls_and_answers_to_its_end_and_never_in_the_clear", ends);
     suite.trial("life::what_starts_is_never_in_the_clear_and_serves_when_it_says_so", starts);
     suite.trial("life::what_joins_under_traffic_is_not_in_the_clear_once_it_says_so", joins);
+    suite.trial("life::a_ztunnel_that_does_not_answer_holds_nobody_up_for_ever", unanswered);
 }
 
 /// Answers on port 8080, and on SIGTERM goes on for six seconds, in which it asks twice a second.
@@ -211,12 +214,38 @@ fn joining(mesh: &Mesh) -> Result<()> {
         let seen = capture.finish()?;
         ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
         ensure!(seen.count(QUESTION) == 0, "round {round}: in the clear after status said `yes`: {seen:?}");
+        // Out again under traffic: what is under way is finished.
+        let leaving = mesh.traffic("plain/client", "server:80", &["--every", "2"])?;
+        in_or_out(false)?;
+        let out = leaving.finish()?;
         if strict {
             // A server that has joined before its client owes that nothing.
             mesh.remove("strict.yaml")?;
         } else {
             tally.flawless(20)?;
+            out.flawless(20).context("leaving")?;
         }
     }
+    Ok(())
+}
+
+fn unanswered() -> Result<()> {
+    let mesh = Mesh::up(&all(&[namespace("shop", true), Pod::new("shop", "client", "node1").yaml()]))?;
+    unanswering(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+fn unanswering(mesh: &Mesh) -> Result<()> {
+    let stopped = mesh.process("ztunnel-node1")?;
+    signal(stopped.pid, Signal::STOP)?;
+    mesh.apply("late.yaml", &Pod::new("shop", "late", "node2").yaml())?;
+    until("status says for whom the pod waits", || {
+        let late = mesh.pod("shop/late")?;
+        ensure!(late.mesh.state == "pending" && !late.ready, "{late:?}");
+        ensure!(late.mesh.reason.contains("istio-system/ztunnel-node1 has not"), "{late:?}");
+        Ok(())
+    })?;
+    mesh.pod_ready("shop/late", true)?;
+    mesh.log_line("istiod-lite", &["does not acknowledge what is published", "istio-system/ztunnel-node1"])?;
+    signal(stopped.pid, Signal::CONT)?;
     Ok(())
 }

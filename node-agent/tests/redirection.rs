@@ -230,8 +230,10 @@ fn a_pod_is_served_without_being_redirected() {
     assert!(!ztunnel.iter().any(is_dialled));
     capture();
     talk_all(&mut open);
-    let _dialled = pair.client.dial(SocketAddr::new(POD_V4.into(), 8080)).unwrap();
-    accept(&ztunnel[1]);
+    let dialled = pair.client.dial(SocketAddr::new(POD_V4.into(), 8080)).unwrap();
+    open.push((dialled, accept(&ztunnel[1]).0));
+    let dialled = pair.pod.dial(SocketAddr::new(CLIENT_V4.into(), 9000)).unwrap();
+    open.push((dialled, accept(&ztunnel[0]).0));
     serve();
     talk_all(&mut open);
     let _dialled = pair.client.dial(SocketAddr::new(POD_V4.into(), 8080)).unwrap();

@@ -48,16 +48,18 @@ pub enum ApplyError {
 
 /// Puts the rules of these settings in place of whatever rules of ours there are: from now on the pod is captured.
 pub async fn install(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
-    put(netns, &rules::rules(settings)).await
+    let wanted = rules::rules(settings);
+    put(netns, &wanted, &rules::tables(&wanted)).await
 }
 
 /// Puts the rules in place by which ztunnel serves the pod, and none that redirect: in place of whatever rules of ours
-/// there are, so a captured pod is captured no more.
+/// there are, so a captured pod is captured no more. The chains that redirected stay, empty: without them the kernel would
+/// forget where the connections lead that are open.
 pub async fn install_serving(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
-    put(netns, &rules::serving_rules(settings)).await
+    put(netns, &rules::serving_rules(settings), &[Table::Nat, Table::Mangle]).await
 }
 
-async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule]) -> Result<(), ApplyError> {
+async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule], tables: &[Table]) -> Result<(), ApplyError> {
     // Routing first: it does nothing until a packet is marked.
     let routing = connect_routing(netns)?;
     for family in families(netns)? {
@@ -66,7 +68,7 @@ async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule]) -> Result<(), ApplyE
     }
     let filter = connect_filter(netns)?;
     let mut transaction = delete_tables(filter.transaction());
-    for table in rules::tables(wanted) {
+    for &table in tables {
         transaction = transaction.add_table(table.name(), lower::FAMILY);
         for hook in Hook::ALL {
             transaction = add_chain(transaction, wanted, table, hook)
@@ -94,9 +96,12 @@ pub async fn remove(netns: BorrowedFd<'_>) -> Result<(), ApplyError> {
 
 /// Whether any rules of ours redirect.
 pub async fn redirects(netns: BorrowedFd<'_>) -> Result<bool, ApplyError> {
-    match connect_filter(netns)?.list_chains_in(Table::Nat.name(), lower::FAMILY).await {
+    match connect_filter(netns)?.list_rules(Table::Nat.name(), lower::FAMILY).await {
         Err(error) if error.is_not_found() => Ok(false),
-        chains => Ok(!chains.map_err(filter_error("list chains"))?.is_empty()),
+        rules => {
+            let rules = rules.map_err(filter_error("list rules"))?;
+            Ok(rules.iter().any(|rule| Hook::ALL.iter().any(|hook| rule.chain == hook.chain())))
+        }
     }
 }
 
