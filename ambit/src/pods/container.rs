@@ -137,9 +137,12 @@ impl Container {
             exit = &mut child.ended => return Ended::Itself(exit.unwrap_or(Exit::Signal(libc::SIGKILL)), None),
             why = self.attend(started) => why,
             deadline = End::told(ending) => {
-                self.set(|state| state.ready = false);
-                self.end(child, deadline).await;
-                self.set(|state| state.pid = None);
+                // It may serve to the end: a kubelet goes on asking whether it is ready, and nothing else.
+                tokio::select! {
+                    _ = self.end(child, deadline) => {}
+                    never = self.keep_asking_ready() => match never {},
+                }
+                self.set(|state| (state.pid, state.ready) = (None, false));
                 return Ended::Told;
             }
         };
