@@ -137,7 +137,6 @@ fn outlives(mesh: &Mesh) -> Result<()> {
     }
 
     // Where nobody knows what was in force, everything it may be about is refused.
-    std::fs::remove_dir_all(mesh.istiod_state()?.join("last-good")).context("cannot lose what was kept")?;
     mesh.apply("policy.yaml", &GOOD.replace("action", "aktion"))?;
     std::fs::remove_dir_all(mesh.istiod_state()?.join("last-good")).context("cannot lose what was kept")?;
     mesh.restart("istiod-lite", Signal::KILL)?;

@@ -27,13 +27,14 @@ impl Cluster {
     /// Brings everything outside of this task up to date. Files are only touched when they change.
     pub(super) async fn publish(&mut self) -> Result<()> {
         self.hear_control_plane();
-        self.tell_pods()?;
+        // What cannot be told to one keeps nobody else from being told.
+        let pods = self.tell_pods();
         // An address that is translated no more goes from the tables after it, one that is new is translated after it
         // is in them (`is_known`).
         let nodes = self.tell_nodes().await;
-        self.tell_control_plane()?;
-        self.tell_agents()?;
-        nodes
+        let control_plane = self.tell_control_plane();
+        let agents = self.tell_agents();
+        pods.and(nodes).and(control_plane).and(agents)
     }
 
     /// What everybody's tables hold by now.
@@ -290,7 +291,8 @@ pub(super) fn external_name(service: &Service) -> Option<&str> {
 
 /// The identity a pod runs as.
 fn service_account(pod: &RunningPod) -> String {
-    pod.pod.spec.as_ref().and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".into())
+    let account = pod.pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
+    account.filter(|account| !account.is_empty()).unwrap_or_else(|| "default".into())
 }
 
 fn write_if_changed(path: &Path, content: &[u8]) -> Result<()> {

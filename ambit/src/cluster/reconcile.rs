@@ -144,7 +144,7 @@ impl Cluster {
             sandbox.remove();
             return Err(e);
         }
-        let (admission, asked) = watch::channel(Admission::Free);
+        let (admission, asked) = watch::channel(Admission::Undecided);
         let (stop, stopped) = watch::channel(None);
         let life = Life {
             plan,

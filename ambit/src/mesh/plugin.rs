@@ -7,6 +7,8 @@ use std::path::PathBuf;
 /// Whether the mesh must take a pod before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
+    /// Nobody has said yet: it waits.
+    Undecided,
     /// It does not belong to the mesh.
     Free,
     /// It does: the agent at this socket must be asked first.
@@ -17,6 +19,7 @@ impl Admission {
     /// Asks. `Err` says why the pod may not start yet.
     pub(crate) async fn ask(&self) -> Result<(), String> {
         match self {
+            Admission::Undecided => Err("the node's agent and the control plane have not been told of it yet".to_owned()),
             Admission::Free => Ok(()),
             Admission::Ask { socket, request } => {
                 let asked = plugin_client::cmd_add(socket, request).await;
@@ -42,5 +45,17 @@ pub(crate) fn request(netns: PathBuf, name: &str, namespace: &str, ips: &[IpAddr
         pod_name: name.to_owned(),
         pod_namespace: namespace.to_owned(),
         ips: ips.iter().map(ip_config).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where files cannot be written, for example on a full disk, no pod starts outside the mesh by mistake.
+    #[tokio::test]
+    async fn a_pod_of_which_nobody_has_decided_waits() {
+        assert!(Admission::Undecided.ask().await.is_err());
+        assert!(Admission::Free.ask().await.is_ok());
     }
 }

@@ -163,7 +163,10 @@ impl Folder {
                 Err(error) => failed = failed.or(Some((path.clone(), error))),
             }
         }
-        if self.base.shrunk || !store.is_settled() {
+        if failed.is_some() {
+            // Until all is kept, nobody may take what is missing for what is not in force.
+            store.unsettle();
+        } else if self.base.shrunk || !store.is_settled() {
             match store.settle(self.base.files.keys().map(PathBuf::as_path)) {
                 Ok(()) => self.base.shrunk = false,
                 Err(error) => failed = failed.or(Some((store.directory().to_owned(), error))),

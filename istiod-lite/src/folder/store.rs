@@ -137,6 +137,18 @@ impl Store {
         Ok(())
     }
 
+    /// Takes back that what is not kept is not in force: the next life of this program is to be unsure. Taking a file away works
+    /// on a full disk, too.
+    pub(super) fn unsettle(&mut self) {
+        self.settled = false;
+        let format = self.directory.join(FORMAT.0);
+        if let Err(error) = fs::remove_file(&format)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(file = %format.display(), %error, "cannot take back that all of the configuration is kept");
+        }
+    }
+
     /// Whether [`Self::settle`] has been done.
     pub(super) fn is_settled(&self) -> bool {
         self.settled
@@ -162,6 +174,8 @@ impl Store {
         if fs::read_to_string(&path).is_ok_and(|now| now == text) {
             return Ok(());
         }
+        // Somebody may have taken it away since it was opened.
+        fs::create_dir_all(&self.directory)?;
         let temporary = self.directory.join(format!(".{name}.new"));
         fs::write(&temporary, text)?;
         fs::rename(&temporary, &path)

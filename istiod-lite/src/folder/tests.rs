@@ -376,10 +376,32 @@ fn a_store_that_cannot_be_written_is_said() {
     folder.keep();
     assert!(folder.errors()[0].message.contains("will not outlive a restart"), "{:?}", folder.errors());
     fs::remove_file(state.path().join("last-good")).unwrap();
-    fs::create_dir(state.path().join("last-good")).unwrap();
     changes(&mut folder);
     folder.keep();
     assert_eq!(folder.errors(), []);
+}
+
+/// One entry cannot be written; then the program ends, and the file is broken. Seen red without `unsettle`.
+#[test]
+fn what_could_not_be_kept_is_not_taken_for_what_was_never_there() {
+    let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (file, format) = (root.path().join("f.yaml"), state.path().join("last-good/format"));
+    let mut folder = next_life(root.path(), state.path(), true);
+    changes(&mut folder);
+    folder.keep();
+    assert!(format.exists());
+    step(&mut folder, &file, DENY);
+    folder.keep();
+    let entries = fs::read_dir(state.path().join("last-good")).unwrap().map(|entry| entry.unwrap().path());
+    let entry = entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).unwrap();
+    // In its place, something that no file can replace.
+    fs::remove_file(&entry).unwrap();
+    fs::create_dir(&entry).unwrap();
+    fs::write(entry.join("in the way"), "").unwrap();
+    step(&mut folder, &file, &DENY.replace("shop", "shop2"));
+    folder.keep();
+    assert!(folder.errors()[0].message.contains("will not outlive a restart"), "{:?}", folder.errors());
+    assert!(!format.exists(), "the next life would believe that nothing was in force");
 }
 
 /// Seen red without `adopt`.
