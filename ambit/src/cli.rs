@@ -128,7 +128,7 @@ pub(crate) struct Up {
     pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Return once everything is ready; `ambit down` ends it. Exit code 3: it runs, and an object of the folder is refused.
+    /// Return once everything is ready. Exit code 3: an object is refused.
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Write the status (JSON) to this file once everything is ready.
