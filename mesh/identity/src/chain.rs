@@ -48,7 +48,8 @@ impl Chain {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Vec<Link>, rustls::Error> {
-        shown::check(leaf, intermediates).map_err(PeerRefused::TooMuch)?;
+        let roots = &self.roots.store().roots;
+        let intermediates = shown::check(leaf, intermediates, roots).map_err(PeerRefused::TooMuch)?;
         let lists = self.revocations.lists()?;
         let parsed = EndEntityCert::try_from(leaf).map_err(refused)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
@@ -62,15 +63,7 @@ impl Chain {
             Ok(())
         };
         parsed
-            .verify_for_usage(
-                algorithms,
-                &self.roots.store().roots,
-                intermediates,
-                now,
-                self.usage,
-                None,
-                Some(&unrevoked),
-            )
+            .verify_for_usage(algorithms, roots, &intermediates, now, self.usage, None, Some(&unrevoked))
             .map_err(refused)?;
         Ok(found.into_inner())
     }

@@ -286,14 +286,15 @@ fn load(roots: &ServerRoots) -> Result<RootCertStore, DialError> {
 
 fn client_config(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let roots = Arc::new(roots);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
         .build()
         .expect("there is a root, and no list that could be wrong");
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the default provider speaks the default versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Bounded(verifier)))
+        .with_custom_certificate_verifier(Arc::new(Bounded { roots, verifier }))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
@@ -302,7 +303,10 @@ fn client_config(roots: RootCertStore) -> ClientConfig {
 /// The verifier of rustls, which is not given more to look at than a chain has: whoever answers at the address is a
 /// stranger.
 #[derive(Debug)]
-struct Bounded(Arc<WebPkiServerVerifier>);
+struct Bounded {
+    roots: Arc<RootCertStore>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
 
 impl ServerCertVerifier for Bounded {
     fn verify_server_cert(
@@ -313,8 +317,8 @@ impl ServerCertVerifier for Bounded {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        shown::check(leaf, intermediates).map_err(PeerRefused::TooMuch)?;
-        self.0.verify_server_cert(leaf, intermediates, name, ocsp, now)
+        let intermediates = shown::check(leaf, intermediates, &self.roots.roots).map_err(PeerRefused::TooMuch)?;
+        self.verifier.verify_server_cert(leaf, &intermediates, name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -323,7 +327,7 @@ impl ServerCertVerifier for Bounded {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -332,11 +336,11 @@ impl ServerCertVerifier for Bounded {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 

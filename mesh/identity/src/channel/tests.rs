@@ -202,7 +202,9 @@ fn an_impostor_is_not_given_much_to_show() {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(TestCa::new().root_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Bounded(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap());
+    let roots = Arc::new(roots);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build().unwrap();
+    let verifier = Bounded { roots, verifier };
     let name = ServerName::try_from(NAME).unwrap();
     let error = verifier.verify_server_cert(&shown[0], &shown[1..], &name, &[], UnixTime::now()).unwrap_err();
     assert!(matches!(PeerRefused::find(&error), Some(PeerRefused::TooMuch(_))), "{error}");

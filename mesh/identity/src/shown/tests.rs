@@ -47,17 +47,22 @@ fn chain(count: usize) -> (CertificateDer<'static>, Vec<CertificateDer<'static>>
     (leaf, above.iter().skip(1).rev().map(|ca| ca.der().clone()).collect())
 }
 
+/// Whether all of them are looked at.
+fn seen(leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>], roots: &[TrustAnchor<'_>]) -> Result<bool, TooMuch> {
+    check(leaf, above, roots).map(|left| left == above)
+}
+
 #[test]
 fn chains_are_looked_at_and_mazes_are_not() {
     let (short, none) = chain(0);
-    assert_eq!(check(&short, &none), Ok(()));
+    assert_eq!(seen(&short, &none, &[]), Ok(true));
     let (first, six) = chain(6);
-    assert_eq!(check(&first, &six), Ok(()), "as deep as the verifier goes");
+    assert_eq!(seen(&first, &six, &[]), Ok(true), "as deep as the verifier goes");
     let shuffled: Vec<_> = six.iter().rev().cloned().collect();
-    assert_eq!(check(&first, &shuffled), Ok(()), "in any order");
+    assert_eq!(seen(&first, &shuffled, &[]), Ok(true), "in any order");
     let (first, nine) = chain(9);
-    assert_eq!(check(&first, &nine), Err(TooMuch::Certificates(9)));
-    assert_eq!(check(&first, &nine[..8]), Ok(()), "the verifier says what it thinks of them");
+    assert_eq!(seen(&first, &nine, &[]), Err(TooMuch::Certificates(9)));
+    assert_eq!(seen(&first, &nine[..8], &[]), Ok(true), "the verifier says what it thinks of them");
 
     // An intermediate that two roots have signed, and both roots.
     let roots = [ca("a", None), ca("b", None)];
@@ -71,24 +76,37 @@ fn chains_are_looked_at_and_mazes_are_not() {
     let signed: Vec<_> = roots.iter().map(|root| params().signed_by(&key, root).unwrap().der().clone()).collect();
     let under = CertifiedIssuer::self_signed(params(), key).unwrap();
     let shown = [&signed[..], &[roots[0].der().clone(), roots[1].der().clone()]].concat();
-    assert_eq!(check(&leaf(&under), &shown), Ok(()));
+    assert_eq!(seen(&leaf(&under), &shown, &[]), Ok(true));
+    // The roots are left out: who has them needs them from nobody.
+    let trusted: Vec<_> = roots.iter().map(|root| webpki::anchor_from_trusted_cert(root.der()).unwrap()).collect();
+    assert_eq!(check(&leaf(&under), &shown, &trusted), Ok(signed.clone()));
 
     // A root that has replaced its key and shows both.
     let renewed = [ca("root", None), ca("root", None)];
     let both: Vec<_> = renewed.iter().map(|root| root.der().clone()).collect();
-    assert_eq!(check(&leaf(&renewed[0]), &both), Ok(()));
+    assert_eq!(seen(&leaf(&renewed[0]), &both, &[]), Ok(true));
+    let trusted: Vec<_> = both.iter().map(|root| webpki::anchor_from_trusted_cert(root).unwrap()).collect();
+    assert_eq!(check(&leaf(&renewed[0]), &both, &trusted), Ok(vec![]));
+
+    // Ends: intermediates of one name, of which each says that a root has signed it.
+    for (count, expected) in [(2, Ok(true)), (3, Ok(true)), (4, Err(TooMuch::Ways))] {
+        let of_one_name: Vec<_> = (0..count).map(|_| ca("intermediate", Some(&roots[0]))).collect();
+        let shown: Vec<_> = of_one_name.iter().map(|ca| ca.der().clone()).collect();
+        let root = [webpki::anchor_from_trusted_cert(roots[0].der()).unwrap()];
+        assert_eq!(seen(&leaf(&of_one_name[0]), &shown, &root), expected, "{count} ends");
+    }
 
     for count in 3..=8 {
         let (shown, _) = maze(CART, "name", count);
-        assert_eq!(check(&shown[0], &shown[1..]), Err(TooMuch::Ways), "{count} of one name");
+        assert_eq!(seen(&shown[0], &shown[1..], &[]), Err(TooMuch::Ways), "{count} of one name");
     }
     let (shown, _) = maze(CART, "name", 60);
-    assert_eq!(check(&shown[0], &shown[1..]), Err(TooMuch::Certificates(60)));
+    assert_eq!(seen(&shown[0], &shown[1..], &[]), Err(TooMuch::Certificates(60)));
 
     let large = vec![CertificateDer::from(vec![0; MAX_BYTES - short.len()])];
-    assert_eq!(check(&short, &large), Ok(()), "no certificate at all: the verifier's business");
+    assert_eq!(seen(&short, &large, &[]), Ok(false), "no certificate at all is left out");
     let larger = vec![CertificateDer::from(vec![0; MAX_BYTES - short.len() + 1])];
-    assert_eq!(check(&short, &larger), Err(TooMuch::Bytes(MAX_BYTES + 1)));
+    assert_eq!(seen(&short, &larger, &[]), Err(TooMuch::Bytes(MAX_BYTES + 1)));
 }
 
 /// Both verifiers, over whole handshakes.
@@ -151,18 +169,20 @@ fn what_the_dearest_costs() {
         let stuffed = stuffed.signed_by(&key(), &forger).unwrap().der().clone();
         for (shape, leaf, above) in [
             ("no intermediate", leaf(&forger), vec![]),
-            ("eight under the root's name", leaf(&under), fan(8)),
-            ("the same, one genuine", leaf(&under), [vec![genuine.der().clone()], fan(7)].concat()),
+            ("eight ends", leaf(&under), fan(8)),
+            ("three ends", leaf(&under), fan(3)),
+            ("three ends, one genuine", leaf(&under), [vec![genuine.der().clone()], fan(2)].concat()),
             ("two of the root's name", leaf(&forger), vec![chain[0].der().clone(), forger.der().clone()]),
+            ("one of the root's name", leaf(&forger), vec![chain[0].der().clone()]),
             ("a chain of six", leaf(&chain[6]), chain[1..].iter().rev().map(|ca| ca.der().clone()).collect()),
-            ("extensions", leaf(&under), [fan(3), vec![stuffed]].concat()),
+            ("extensions", leaf(&under), [fan(2), vec![stuffed]].concat()),
         ] {
             let bytes = leaf.len() + above.iter().map(|c| c.len()).sum::<usize>();
-            let seen = check(&leaf, &above);
+            let seen = check(&leaf, &above, &store.roots).map(|left| left.len());
             let began = std::time::Instant::now();
             const TIMES: u32 = 50;
             for _ in 0..TIMES {
-                let _ = check(&leaf, &above);
+                let Ok(above) = check(&leaf, &above, &store.roots) else { continue };
                 let parsed = EndEntityCert::try_from(&leaf).unwrap();
                 let algorithms = crate::tls::signature_algorithms().all;
                 let (now, usage) = (rustls_pki_types::UnixTime::now(), webpki::KeyUsage::client_auth());
