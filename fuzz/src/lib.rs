@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderValue};
 use mesh_hbone::connect::{Baggage, forwarded_for, forwarded_host, parse_authority};
 use prost::Message;
+use rustls_pki_types::CertificateDer;
 
 #[path = "../../mesh/model/tests/properties/mod.rs"]
 pub mod model;
@@ -25,6 +26,25 @@ pub fn handoff(packet: &[u8]) {
         let again = encode_ack(outcome.as_ref().copied().map_err(String::as_str));
         let again = decode_ack(&again).expect("what we said, we understand");
         assert_eq!(again.is_ok(), outcome.is_ok(), "a refusal stays a refusal");
+    }
+}
+
+/// What a peer shows in a TLS handshake, its certificates cut off `bytes` by the length that two bytes of each say: what
+/// the verifier is given to look at is few, small, and said the same again; a name is nobody's or one's.
+pub fn certificates(mut bytes: &[u8]) {
+    let mut shown = Vec::new();
+    while let [high, low, rest @ ..] = bytes {
+        let (certificate, rest) = rest.split_at(rest.len().min(usize::from(u16::from_be_bytes([*high, *low]))));
+        shown.push(CertificateDer::from(certificate));
+        bytes = rest;
+    }
+    let Some((leaf, above)) = shown.split_first() else { return };
+    if mesh_identity::shown::check(leaf, above, &[]).is_ok() {
+        assert!(above.len() <= mesh_identity::shown::MAX_INTERMEDIATES);
+        assert!(shown.iter().map(|c| c.len()).sum::<usize>() <= mesh_identity::shown::MAX_BYTES);
+    }
+    if let Ok(id) = mesh_identity::certificate::spiffe_id_of(leaf) {
+        assert_eq!(id.to_string().parse(), Ok(id));
     }
 }
 
