@@ -52,6 +52,9 @@ pub struct ProgramStatus {
     pub pid: Option<i32>,
     /// It says that it is ready.
     pub ready: bool,
+    /// What it says while it runs and is not ready.
+    #[serde(default)]
+    pub not_ready: Option<String>,
     /// How often it was started again.
     pub restarts: u32,
     /// How it ended the last time, if it did.
@@ -187,10 +190,11 @@ impl Status {
                 (Some(_), false) => "not ready",
                 (None, _) => "down",
             };
-            let last = match (&p.draining, &p.last_end) {
-                (Some(_), _) => "the one before it finishes its connections".to_owned(),
-                (None, Some(end)) => format!("last ended with {end}"),
-                (None, None) => String::new(),
+            let last = match (&p.not_ready, &p.draining, &p.last_end) {
+                (Some(why), ..) => why.clone(),
+                (None, Some(_), _) => "the one before it finishes its connections".to_owned(),
+                (None, None, Some(end)) => format!("last ended with {end}"),
+                (None, None, None) => String::new(),
             };
             vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
         });

@@ -6,11 +6,44 @@ use e2e::harness::Suite;
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace};
 use rcgen::{CertificateRevocationListParams, Issuer, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd};
+use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("revocation::open_connections_of_a_revoked_peer_are_cut_at_either_end", revoked_later);
+    suite.trial("revocation::a_missing_list_is_said", missing_list);
+}
+
+/// A ztunnel that has no list lets nobody in, and is not ready; the status says why, as `/healthz/ready` does.
+fn missing_list() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let list = directory.path().join("ca-crl.pem");
+    let ca = Issuer::new(rcgen::CertificateParams::default(), KeyPair::generate()?);
+    write(&list, &revoke(&ca, &[])?)?;
+    let crl = format!("ztunnel-node1:CRL_PATH={}", list.display());
+    let mesh =
+        Mesh::up_with(&all(&[namespace("shop", true), Pod::new("shop", "alice", "node1").yaml()]), &["--set", &crl])?;
+    let said = || {
+        std::fs::remove_file(&list)?;
+        mesh.signal("ztunnel-node1", Signal::KILL)?;
+        until("the status says why it is not ready", || {
+            let program = mesh.program("ztunnel-node1")?;
+            let why = program.not_ready.context("it says nothing")?;
+            ensure!(
+                !program.ready && why.contains("revocation lists") && why.contains("ca-crl.pem cannot be read"),
+                "{why}"
+            );
+            Ok(())
+        })?;
+        write(&list, &revoke(&ca, &[])?)?;
+        until("it is ready, and has nothing to say", || {
+            let program = mesh.program("ztunnel-node1")?;
+            ensure!(program.ready && program.not_ready.is_none(), "{program:?}");
+            Ok(())
+        })
+    };
+    said().map_err(|e: anyhow::Error| e.context(mesh.report()))
 }
 
 /// The list is looked at every 2 s.

@@ -17,6 +17,7 @@ pub(crate) mod overlay;
 pub(crate) mod plugin;
 pub(crate) mod policies;
 pub(crate) mod programs;
+pub(crate) mod reason;
 pub(crate) mod setting;
 pub(crate) mod supervise;
 pub(crate) mod token;

@@ -124,6 +124,7 @@ impl Programs {
                     name: s.name.clone(),
                     pid: state.pid,
                     ready: state.ready,
+                    not_ready: state.not_ready,
                     restarts: state.restarts,
                     last_end: state.last_end,
                     draining: state.draining,

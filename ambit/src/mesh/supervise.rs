@@ -1,4 +1,5 @@
 //! Keeping one of the mesh's programs running.
+use super::reason;
 use crate::exe;
 use crate::pods::output::Log;
 use crate::pods::plan::{Check, HttpGet};
@@ -60,6 +61,8 @@ pub(crate) struct ProgramState {
     /// While it runs.
     pub(crate) pid: Option<i32>,
     pub(crate) ready: bool,
+    /// What it says while it runs and is not ready, once that has taken a moment.
+    pub(crate) not_ready: Option<String>,
     pub(crate) restarts: u32,
     /// How it ended the last time, or why it did not start.
     pub(crate) last_end: Option<String>,
@@ -140,6 +143,9 @@ impl Running {
     }
 }
 
+/// How long a program may be not ready before it is asked why, and then each time again.
+const EXPLAIN: Duration = Duration::from_secs(1);
+
 /// What keeps one program running.
 struct Supervisor {
     program: Program,
@@ -183,6 +189,7 @@ impl Supervisor {
             self.set(|s| {
                 s.pid = None;
                 s.ready = false;
+                s.not_ready = None;
                 s.restarts += 1;
                 s.last_end = Some(end.clone());
             });
@@ -319,12 +326,22 @@ impl Supervisor {
     }
 
     async fn keep_asking(&self, readiness: Readiness) -> std::convert::Infallible {
-        let mut was_ready = None;
+        let (mut was_ready, mut since, mut said) = (None, Instant::now(), None);
         loop {
             let ready = self.ask(readiness).await.is_ok();
             if was_ready != Some(ready) {
                 was_ready = Some(ready);
-                self.set(|s| s.ready = ready);
+                (since, said) = (Instant::now(), None);
+                self.set(|s| (s.ready, s.not_ready) = (ready, None));
+            }
+            // What starts has nothing to explain.
+            if !ready && since.elapsed() > EXPLAIN {
+                since = Instant::now();
+                let says = Some(reason::ask(readiness, Arc::clone(&self.program.netns)).await);
+                if says != said {
+                    said = says;
+                    self.set(|s| s.not_ready.clone_from(&said));
+                }
             }
             // Until it is ready, people wait.
             sleep(Duration::from_millis(if ready { 1000 } else { 30 })).await;
