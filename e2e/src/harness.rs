@@ -130,8 +130,10 @@ fn told(error: &anyhow::Error) -> String {
 /// Does what `ambit` does, if this process was started under that name. Call it first.
 pub fn as_ambit() -> Option<ExitCode> {
     let called = std::env::args_os().next().unwrap_or_default();
+    // The mesh's programs are called `ambit@MESH/PROGRAM`.
+    let is_program = called.to_string_lossy().starts_with("ambit@");
     let is_ambit = called == "/proc/self/exe" || Path::new(&called).file_name().is_some_and(|name| name == "ambit");
-    is_ambit.then(|| {
+    (is_ambit || is_program).then(|| {
         end_with_parent();
         upstream::in_place_of_istiod_lite();
         ambit::main_from(std::env::args_os())
