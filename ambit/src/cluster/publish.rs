@@ -156,9 +156,12 @@ impl Cluster {
         }
         pods.extend(self.programs.pods(&self.nodes));
         let services = self.kept_services();
-        let services = self.objects.services.keys().zip(&services).map(|(key, service)| {
-            overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice))
-        });
+        let services = self
+            .objects
+            .services
+            .keys()
+            .zip(&services)
+            .map(|(key, service)| overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice)));
         let services: Vec<_> = services.collect::<Result<_>>()?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
         for (file, objects) in [("services.yaml", services), ("nodes.yaml", nodes), ("pods.yaml", pods)] {

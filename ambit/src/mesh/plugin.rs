@@ -19,7 +19,9 @@ impl Admission {
     /// Asks. `Err` says why the pod may not start yet.
     pub(crate) async fn ask(&self) -> Result<(), String> {
         match self {
-            Admission::Undecided => Err("the node's agent and the control plane have not been told of it yet".to_owned()),
+            Admission::Undecided => {
+                Err("the node's agent and the control plane have not been told of it yet".to_owned())
+            }
             Admission::Free => Ok(()),
             Admission::Ask { socket, request } => {
                 let asked = plugin_client::cmd_add(socket, request).await;

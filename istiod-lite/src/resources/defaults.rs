@@ -25,7 +25,8 @@ mod tests {
             ("{containers: [], serviceAccount: old, serviceAccountName: ''}", Some("old")),
             ("{containers: [], serviceAccount: old, serviceAccountName: new}", Some("new")),
         ] {
-            let value: serde_json::Value = serde_saphyr::from_str(&format!("{{metadata: {{name: p}}, spec: {spec}}}")).unwrap();
+            let value: serde_json::Value =
+                serde_saphyr::from_str(&format!("{{metadata: {{name: p}}, spec: {spec}}}")).unwrap();
             let Object::Pod(pod) = Object::from_value(Kind::Pod, &value).unwrap() else { panic!("{spec}: not a pod") };
             let name = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
             assert_eq!(name, expected, "{spec}");

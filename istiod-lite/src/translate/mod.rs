@@ -37,10 +37,10 @@ use mesh_model::labels;
 use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
-pub(crate) use life::{Stage, stage as pod_stage};
 use crate::resources::{Key, Kind};
 use condition::{Condition, PolicyStatus};
 use endpoints::{Endpoint, Inputs, Owner, ServiceEndpoints};
+pub(crate) use life::{Stage, stage as pod_stage};
 pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.
