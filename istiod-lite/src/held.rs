@@ -4,7 +4,7 @@
 //! acknowledgements ([`mesh_xds::acknowledged`]) say which generation all of them have. Where the second has reached the
 //! first, everybody holds it. The decisions are pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Sent {
     /// The newest generation.
     generation: u64,
     /// The pods of proxies, `namespace/name`.
-    proxies: Vec<String>,
+    proxies: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -183,7 +183,7 @@ pub(crate) async fn tell(mut sent: watch::Receiver<Arc<Sent>>, acknowledged: Ack
     loop {
         answers.mark_unchanged();
         let now = sent.borrow_and_update().clone();
-        let floor = acknowledged.floor(now.generation);
+        let floor = acknowledged.floor(now.generation, &now.proxies);
         for proxy in floor.given_up.iter().filter(|proxy| !given_up.contains(*proxy)) {
             tracing::warn!(
                 proxy,
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!((held(&sent, 1), held(&sent, 2)), (None, Some(vec![address])));
         sent = publish(pod("u", "1", "10.0.0.1", "", "True"), &sent, 3);
         assert_eq!(held(&sent, 2), Some(vec![address]), "it has not changed");
-        assert_eq!(sent.proxies, ["shop/web"]);
+        assert_eq!(sent.proxies, BTreeSet::from(["shop/web".to_owned()]));
     }
 
     /// Others read it.

@@ -177,9 +177,10 @@ impl Session {
         loop {
             // Looked at before waiting, and seen as read: a change from now on wakes us.
             let published = self.published.borrow_and_update().clone();
+            let latest = published.of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
             let response = self.respond(published).await?;
             if let Some(place) = &self.place {
-                place.update(self.subscriber.held(Kind::Address), self.subscriber.owes());
+                place.update(self.subscriber.held(Kind::Address), latest);
             }
             drop(large.take());
             if let Some(response) = response {

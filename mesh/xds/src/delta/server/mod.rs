@@ -124,11 +124,6 @@ impl Subscriber {
         self.watches.get(&kind).map_or(0, |watch| watch.held)
     }
 
-    /// Whether an answer of it is outstanding.
-    pub fn owes(&self) -> bool {
-        self.watches.values().any(|watch| watch.outstanding)
-    }
-
     /// Takes a request in.
     ///
     /// # Errors
@@ -161,7 +156,9 @@ impl Subscriber {
                 return Ok(Meaning::Stale(kind));
             }
             watch.outstanding = false;
-            watch.held = watch.seen.as_ref().map_or(0, |seen| seen.generation());
+            if request.error_detail.is_none() {
+                watch.held = watch.seen.as_ref().map_or(0, |seen| seen.generation());
+            }
         }
         let changes = !request.resource_names_subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
         watch.change(request.resource_names_subscribe, request.resource_names_unsubscribe);
