@@ -6,6 +6,7 @@ use crate::net::addressing::Pair;
 use crate::pods::life::{Life, PodState, Shared};
 use crate::pods::sandbox::Sandbox;
 use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,9 @@ pub(super) struct RunningPod {
     pub(super) key: Key,
     /// As the user wrote it; labels and annotations follow edits.
     pub(super) pod: Pod,
+    /// Of its namespace, for as long as the pod is wanted. One that ends is in the mesh to its end, even if its namespace
+    /// is removed with it.
+    pub(super) namespace_labels: BTreeMap<String, String>,
     pub(super) uid: String,
     /// Index of its node.
     pub(super) node: usize,
@@ -52,6 +56,7 @@ impl RunningPod {
     pub(super) fn new(
         key: Key,
         pod: Pod,
+        namespace_labels: BTreeMap<String, String>,
         uid: String,
         node: usize,
         pair: Option<Pair>,
@@ -64,6 +69,7 @@ impl RunningPod {
         RunningPod {
             key,
             pod,
+            namespace_labels,
             uid,
             node,
             pair,

@@ -188,7 +188,7 @@ impl Cluster {
             service_account: service_account(pod),
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
-            namespace_labels: self.objects.namespace_labels(&pod.key.0),
+            namespace_labels: pod.namespace_labels.clone(),
             host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
             ips: pod.ips.clone(),
             netns: (!host_network).then(|| self.run.pod_netns(node, &pod.uid)),

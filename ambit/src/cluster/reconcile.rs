@@ -47,9 +47,15 @@ impl Cluster {
     /// Tells pods to stop that are not wanted any more, or are wanted differently; follows changes of labels.
     fn send_away(&mut self) {
         for (key, running) in &mut self.pods {
+            let ends = running.leaving();
             match self.objects.pods.get(key) {
-                Some(wanted) if !needs_replacement(&running.pod, wanted) => running.pod = wanted.clone(),
-                _ if running.leaving() => {}
+                Some(wanted) if !needs_replacement(&running.pod, wanted) => {
+                    running.pod = wanted.clone();
+                    if !ends {
+                        running.namespace_labels = self.objects.namespace_labels(&key.0);
+                    }
+                }
+                _ if ends => {}
                 other => {
                     let why = if other.is_some() { "its spec changed" } else { "it was removed" };
                     tracing::info!("pod {}/{} stops: {why}", key.0, key.1);
@@ -110,7 +116,9 @@ impl Cluster {
         }
         let (life, admission, stop) = made;
         let serial = self.serial;
-        let running = RunningPod::new(key.clone(), pod, uid, node, pair, ips, serial, life, admission, stop);
+        let namespace_labels = self.objects.namespace_labels(&key.0);
+        let running =
+            RunningPod::new(key.clone(), pod, namespace_labels, uid, node, pair, ips, serial, life, admission, stop);
         self.pods.insert(key.clone(), running);
         Ok(())
     }
