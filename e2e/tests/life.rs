@@ -19,6 +19,7 @@ use std::process::Stdio;
 
 const QUESTION: &str = "a-secret-question";
 const ANSWER: &str = "a-secret-answer";
+const ANSWER_OF_THE_HEIR: &str = "a-secret-answer-of-the-heir";
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("life::an_ending_pod_calls_and_answers_to_its_end_and_never_in_the_clear", ends);
@@ -27,11 +28,14 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("life::a_ztunnel_that_does_not_answer_holds_nobody_up_for_ever", unanswered);
 }
 
-/// Answers on port 8080, and on SIGTERM goes on for six seconds, in which it asks twice a second.
+/// Answers on port 8080, and on SIGTERM goes on until it is asked for `/end`; until then it asks.
 const SLOW_TO_END: &str = r#"
 import http.server, signal, sys, threading, time, urllib.request
+ended = threading.Event()
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path == "/end":
+            ended.set()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"a-secret-answer")
@@ -39,14 +43,13 @@ class Answer(http.server.BaseHTTPRequestHandler):
         pass
 def end(*_):
     print("told to end", flush=True)
-    until = time.monotonic() + 6
-    while time.monotonic() < until:
+    while not ended.is_set():
         try:
             with urllib.request.urlopen("http://other.shop:80/a-secret-question", timeout=3) as got:
                 print("called and heard", got.read().decode().strip(), flush=True)
         except Exception as error:
             print("CALL FAILED", error, flush=True)
-        time.sleep(0.5)
+        time.sleep(0.1)
     sys.exit(0)
 server = http.server.ThreadingHTTPServer(("", 8080), Answer)
 threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -62,7 +65,7 @@ kind: AuthorizationPolicy
 metadata: {name: door, namespace: shop}
 spec:
   selector: {matchLabels: {app: other}}
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/ending]}}]}]
+  rules: [{from: [{source: {principals: [cluster.local/ns/going/sa/ending]}}]}]
 ";
 
 fn ends() -> Result<()> {
@@ -72,38 +75,49 @@ fn ends() -> Result<()> {
         Pod::new("shop", "client", "node1").yaml(),
         Pod::new("shop", "other", "node1").http(8080, ANSWER).yaml(),
         service("shop", "other", "other", 80, 8080),
-        service("shop", "ending", "ending", 80, 8080),
+        service("going", "ending", "ending", 80, 8080),
         ONLY_THE_ENDING.to_owned(),
     ]))?;
-    mesh.apply(
-        "ending.yaml",
-        &Pod::new("shop", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml(),
-    )?;
+    // Its namespace goes in the same moment.
+    let ending = Pod::new("going", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml();
+    mesh.apply("ending.yaml", &all(&[namespace("going", true), ending]))?;
     ending(&mesh).map_err(|e| e.context(mesh.report()))
 }
 
 fn ending(mesh: &Mesh) -> Result<()> {
-    mesh.pod_ready("shop/ending", true)?;
-    let url = format!("http://{}:8080/{QUESTION}", mesh.ip("shop/ending", false)?);
-    ensure!(mesh.get("shop/client", "http://ending/")? == ANSWER);
+    const OFTEN: usize = 8;
+    let (ending, through_service) = ("going/ending", "http://ending.going/");
+    mesh.pod_ready(ending, true)?;
+    let address = format!("http://{}:8080", mesh.ip(ending, false)?);
+    let ask = |url: &str| mesh.get("shop/client", url);
+    ensure!(ask(through_service)? == ANSWER);
     let capture = mesh.capture(&[QUESTION, ANSWER])?;
     mesh.remove("ending.yaml")?;
-    mesh.log_line("shop/ending", &["told to end"])?;
-    let heard = || -> Result<usize> { Ok(mesh.log("shop/ending")?.matches("called and heard").count()) };
-    // It is called for as long as it calls.
-    let mut answered = 0;
-    until("it has called eight times", || {
-        ensure!(mesh.get("shop/client", &url).context("the ending pod is asked")? == ANSWER);
-        answered += 1;
-        ensure!(mesh.pod("shop/ending")?.leaving, "it says that it is ending");
-        ensure!(heard()? >= 8, "not yet");
+    mesh.log_line(ending, &["told to end"])?;
+    let heard = || -> Result<usize> { Ok(mesh.log(ending)?.matches("called and heard").count()) };
+    // It is called for as long as it calls, and no call fails.
+    let (mut answered, mut failed) = (0, None);
+    until("it has called and was called often", || {
+        match ask(&format!("{address}/{QUESTION}")) {
+            Ok(answer) if answer == ANSWER => answered += 1,
+            other => failed = Some(other),
+        }
+        ensure!(failed.is_some() || (answered >= OFTEN && heard()? >= OFTEN), "answered {answered} times so far");
         Ok(())
     })?;
-    ensure!(answered >= 8, "answered only {answered} times");
-    // Through its Service nobody is sent there any more.
-    ensure!(mesh.get("shop/client", "http://ending/").is_err(), "a pod that ends is not ready");
-    mesh.pod_gone("shop/ending")?;
-    let log = mesh.log("shop/ending")?;
+    ensure!(failed.is_none(), "the ending pod is asked: {failed:?}");
+    ensure!(mesh.pod(ending)?.leaving, "it says that it is ending");
+    // It is the last that its Service sends anybody to, and still better than nobody.
+    ensure!(ask(through_service)? == ANSWER, "no other pod is ready");
+    let heir = Pod::new("going", "heir", "node2").label("app", "ending").label("istio.io/dataplane-mode", "ambient");
+    mesh.apply("heir.yaml", &heir.http(8080, ANSWER_OF_THE_HEIR).yaml())?;
+    mesh.pod_ready("going/heir", true)?;
+    for _ in 0..2 * OFTEN {
+        ensure!(ask(through_service)? == ANSWER_OF_THE_HEIR, "another pod is ready");
+    }
+    ensure!(ask(&format!("{address}/end"))? == ANSWER, "it answers to its end");
+    mesh.pod_gone(ending)?;
+    let log = mesh.log(ending)?;
     ensure!(!log.contains("CALL FAILED"), "{log}");
     let seen = capture.finish()?;
     ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
