@@ -50,6 +50,8 @@ struct Node {
     host_probes: bool,
     /// Serves `/readyz` and `/metrics`, on the ports that it has by default.
     observed: bool,
+    /// How many lists [`Self::tell`] has written.
+    told: usize,
 }
 
 impl Node {
@@ -60,6 +62,7 @@ impl Node {
             agent: None,
             host_probes: false,
             observed: false,
+            told: 0,
         }
     }
 
@@ -95,6 +98,14 @@ impl Node {
         let new = self.path("pods.json.new");
         std::fs::write(&new, json!({ "pods": pods }).to_string()).unwrap();
         std::fs::rename(new, self.path("pods.json")).unwrap();
+    }
+
+    /// Writes the list, and waits until the agent has taken it in: with it comes another pod each time, outside of the mesh.
+    async fn tell(&mut self, pods: &[Value]) {
+        self.told += 1;
+        let uid = format!("marker-{}", self.told);
+        self.write(&[pods, &[labelled(pod(&uid, "marker", None), "none")]].concat());
+        self.state(&uid, "disabled").await;
     }
 
     /// Connects as ztunnel does and takes the snapshot; returns the UIDs it named.
@@ -253,26 +264,29 @@ async fn a_pod_is_captured_only_when_everybody_knows() {
         pod_namespace: "ns".to_owned(),
         ips: Vec::new(),
     };
-    let mut call = tokio::spawn(async move { plugin_client::cmd_add(&socket, &request).await });
-    node.write(&[known_as(web(), "unsettled")]);
+    // Who calls asks again, as often as it takes.
+    let mut call = tokio::spawn(async move {
+        patiently("the pod may start", async || plugin_client::cmd_add(&socket, &request).await.ok()).await;
+    });
+    node.tell(&[known_as(web(), "unsettled")]).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut call).await.is_err(), "not everybody knows");
     assert_eq!((node.states()["u1"].as_str(), redirects().await), ("joining", false));
     node.write(&[known_as(web(), "HBONE")]);
     node.state("u1", "enabled").await;
-    call.await.unwrap().unwrap();
+    call.await.unwrap();
     assert_eq!(missing(&netns).await, Vec::<String>::new());
 
     // A control plane that starts again knows nothing; what is captured stays so.
-    node.write(&[known_as(web(), "unsettled")]);
-    node.write(&[known_as(labelled(web(), "ambient"), "unsettled")]);
+    node.tell(&[known_as(web(), "unsettled")]).await;
+    node.tell(&[known_as(labelled(web(), "ambient"), "unsettled")]).await;
     assert_eq!((node.states()["u1"].as_str(), redirects().await), ("enabled", true));
 
     // Out: redirected no more, and served for those who do not know, even if it comes back.
     node.write(&[known_as(labelled(web(), "none"), "HBONE")]);
     node.state("u1", "leaving").await;
     assert!(served().await && !redirects().await);
-    node.write(&[known_as(web(), "HBONE")]);
-    node.write(&[known_as(labelled(web(), "none"), "unsettled")]);
+    node.tell(&[known_as(web(), "HBONE")]).await;
+    node.tell(&[known_as(labelled(web(), "none"), "unsettled")]).await;
     assert_eq!((node.states()["u1"].as_str(), served().await), ("leaving", true));
     node.write(&[known_as(labelled(web(), "none"), "TCP")]);
     expect_del(&mut ztunnel, "u1").await;
