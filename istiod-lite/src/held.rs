@@ -44,6 +44,7 @@ struct SentPod {
 
 #[derive(Debug)]
 struct SentService {
+    resource_version: String,
     /// None for one that is in nobody's tables, and lacks in none.
     addresses: Option<Vec<IpAddr>>,
     /// Since when it has these.
@@ -56,8 +57,8 @@ struct SentService {
 pub struct Held {
     /// By uid. A pod that is not here may be missing in somebody's tables.
     pub pods: BTreeMap<String, HeldPod>,
-    /// `namespace/name`, with the addresses by which everybody knows it; null for one that is in no tables at all.
-    pub services: BTreeMap<String, Option<Vec<IpAddr>>>,
+    /// By `namespace/name`. A Service that is not here may be missing in somebody's tables.
+    pub services: BTreeMap<String, HeldService>,
     /// Proxies that have not acknowledged what is published.
     pub waits_for: Vec<String>,
 }
@@ -72,6 +73,16 @@ pub struct HeldPod {
     pub protocol: Option<Protocol>,
     /// Everybody holds that it is ready.
     pub ready: bool,
+}
+
+/// One Service in everybody's tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldService {
+    /// Of the Service that was read.
+    pub resource_version: String,
+    /// By which everybody knows it; None for one that is in no tables at all, and lacks in none.
+    pub addresses: Option<Vec<IpAddr>>,
 }
 
 /// How a pod takes connections from the mesh. The words are those of ztunnel's `/config_dump`.
@@ -120,12 +131,13 @@ impl Sent {
             };
             Some((uid, sent))
         });
-        let services = cluster.services().map(|(key, _)| {
+        let services = cluster.services().map(|(key, service)| {
+            let resource_version = service.metadata.resource_version.clone().unwrap_or_default();
             let name = format!("{}/{}", key.namespace, key.name);
             let addresses = addresses.remove(&name);
             let before = self.services.get(&name).filter(|before| before.addresses == addresses);
             let since = before.map_or(generation, |before| before.since);
-            (name, SentService { addresses, since })
+            (name, SentService { resource_version, addresses, since })
         });
         let proxies = cluster.pods().filter(|(_, pod)| {
             let account = NamespacedName::new(pod_namespace(pod), pod_service_account(pod));
@@ -154,11 +166,11 @@ impl Sent {
             (uid.clone(), held)
         });
         let services = self.services.iter().filter(|(_, service)| service.since <= floor.generation);
-        Held {
-            pods: pods.collect(),
-            services: services.map(|(name, service)| (name.clone(), service.addresses.clone())).collect(),
-            waits_for: floor.waits_for.clone(),
-        }
+        let services = services.map(|(name, service)| {
+            let (resource_version, addresses) = (service.resource_version.clone(), service.addresses.clone());
+            (name.clone(), HeldService { resource_version, addresses })
+        });
+        Held { pods: pods.collect(), services: services.collect(), waits_for: floor.waits_for.clone() }
     }
 }
 
@@ -296,7 +308,7 @@ mod tests {
         };
         let held = |sent: &Sent, generation| {
             let floor = Floor { generation, ..Floor::default() };
-            sent.held(&floor).services.get("shop/web").cloned().flatten()
+            sent.held(&floor).services.get("shop/web").and_then(|held| held.addresses.clone())
         };
         let address: IpAddr = "10.96.0.1".parse().unwrap();
         // The user's document comes first, its address from the cluster, a moment later.
@@ -313,18 +325,19 @@ mod tests {
     #[test]
     fn the_file_as_others_read_it() {
         let pod = HeldPod { resource_version: "7".into(), protocol: Some(Protocol::Hbone), ready: true };
+        let service = |version: &str, addresses| HeldService { resource_version: version.into(), addresses };
         let held = Held {
             pods: BTreeMap::from([("u".into(), pod)]),
             services: BTreeMap::from([
-                ("shop/db".into(), None),
-                ("shop/web".into(), Some(vec!["10.96.0.1".parse().unwrap()])),
+                ("shop/db".into(), service("1", None)),
+                ("shop/web".into(), service("2", Some(vec!["10.96.0.1".parse().unwrap()]))),
             ]),
             waits_for: vec!["istio-system/ztunnel-a".into()],
         };
         let text = serde_json::to_string(&held).unwrap();
         assert_eq!(
             text,
-            r#"{"pods":{"u":{"resourceVersion":"7","protocol":"HBONE","ready":true}},"services":{"shop/db":null,"shop/web":["10.96.0.1"]},"waitsFor":["istio-system/ztunnel-a"]}"#
+            r#"{"pods":{"u":{"resourceVersion":"7","protocol":"HBONE","ready":true}},"services":{"shop/db":{"resourceVersion":"1","addresses":null},"shop/web":{"resourceVersion":"2","addresses":["10.96.0.1"]}},"waitsFor":["istio-system/ztunnel-a"]}"#
         );
         assert_eq!(serde_json::from_str::<Held>(&text).unwrap(), held);
     }

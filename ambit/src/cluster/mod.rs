@@ -18,6 +18,7 @@ mod serve;
 
 use crate::machine::MachineArgs;
 use crate::manifest::{Folder, Key, Objects, Rejected};
+use crate::mesh::held::ToldService;
 use crate::mesh::programs::Programs;
 use crate::net::addressing::ServicePool;
 use crate::net::links::{self, Fabric};
@@ -52,8 +53,8 @@ pub(crate) struct Cluster {
     pods: BTreeMap<Key, RunningPod>,
     service_pool: ServicePool,
     services: BTreeMap<Key, Vec<IpAddr>>,
-    /// Services that were in everybody's tables once, and their addresses there; None for those that are in no tables.
-    known_services: BTreeMap<Key, Option<Vec<IpAddr>>>,
+    /// Services that the control plane was told of.
+    told_services: BTreeMap<Key, ToldService>,
     /// What the control plane says everybody's tables hold.
     held: Held,
     /// The last version of any object that the control plane was told of.
@@ -126,7 +127,7 @@ impl Cluster {
             pods: BTreeMap::new(),
             service_pool: ServicePool::default(),
             services: BTreeMap::new(),
-            known_services: BTreeMap::new(),
+            told_services: BTreeMap::new(),
             held: Held::default(),
             version: 0,
             translated: None,

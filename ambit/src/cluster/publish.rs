@@ -3,7 +3,7 @@ use super::Cluster;
 use super::pod::RunningPod;
 use super::reconcile::families;
 use crate::manifest::Key;
-use crate::mesh::held;
+use crate::mesh::held::{self, ToldService};
 use crate::mesh::node_files::{self, NodePod, NodePods};
 use crate::mesh::overlay::{self, PodFacts};
 use crate::mesh::plugin::{self, Admission};
@@ -43,24 +43,17 @@ impl Cluster {
         for pod in self.pods.values_mut() {
             pod.told.hear(&self.held, &pod.uid);
         }
-        for (name, addresses) in &self.held.services {
-            if let Some((namespace, name)) = name.split_once('/') {
-                self.known_services.insert((namespace.to_owned(), name.to_owned()), addresses.clone());
-            }
+        self.told_services.retain(|key, _| self.objects.services.contains_key(key));
+        for (key, told) in &mut self.told_services {
+            told.hear(&self.held, key);
         }
-        self.known_services.retain(|key, _| self.objects.services.contains_key(key));
     }
 
     /// Whether a service is in everybody's tables, by the addresses that it has. Before, a captured pod's ztunnel would take its address for one outside
     /// of the mesh and dial it in the clear; so nobody is told of it yet.
     pub(super) fn is_known(&self, service: &Key) -> bool {
         let have = self.services.get(service).map_or(&[][..], Vec::as_slice);
-        !self.programs.take_part()
-            || match self.known_services.get(service) {
-                None => false,
-                Some(None) => true,
-                Some(Some(known)) => have.iter().all(|address| known.contains(address)),
-            }
+        !self.programs.take_part() || self.told_services.get(service).is_some_and(|told| told.is_known_by(have))
     }
 
     fn tell_pods(&mut self) -> Result<()> {
@@ -156,12 +149,10 @@ impl Cluster {
         }
         pods.extend(self.programs.pods(&self.nodes));
         let services = self.kept_services();
-        let services = self
-            .objects
-            .services
-            .keys()
-            .zip(&services)
-            .map(|(key, service)| overlay::service(service, self.services.get(key).map_or(&[][..], Vec::as_slice)));
+        let services = self.objects.services.keys().zip(&services).map(|(key, service)| {
+            let told = self.told_services.entry(key.clone()).or_insert_with(|| ToldService::new(&mut self.version));
+            overlay::service(service, told.version(), self.services.get(key).map_or(&[][..], Vec::as_slice))
+        });
         let services: Vec<_> = services.collect::<Result<_>>()?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
         for (file, objects) in [("services.yaml", services), ("nodes.yaml", nodes), ("pods.yaml", pods)] {

@@ -2,8 +2,10 @@
 //!
 //! Ambit tells the control plane of a pod in an object with a version that grows; the control plane says of which version
 //! every ztunnel has acknowledged what. An answer to an older version says nothing about what has changed since.
+use crate::manifest::Key;
 use istiod_lite::held::{Held, Protocol};
 use serde_json::Value;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Reads what the control plane says; nothing before it has said anything.
@@ -69,6 +71,46 @@ impl Told {
     }
 }
 
+/// What the control plane was told of one Service, and what everybody's tables held of it since.
+#[derive(Debug)]
+pub(crate) struct ToldService {
+    /// Since when it is told of this Service: another one of the same name comes later.
+    version: u64,
+    /// The addresses by which everybody knew it; None within for one that is in no tables.
+    known: Option<Option<Vec<IpAddr>>>,
+}
+
+impl ToldService {
+    /// One that the control plane is told of from now on. `last` is the last version of any object.
+    pub(crate) fn new(last: &mut u64) -> Self {
+        *last += 1;
+        Self { version: *last, known: None }
+    }
+
+    /// The version that the control plane is told.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes in what the control plane says everybody holds of the Service of this name. One that starts again knows
+    /// nothing at first; that takes nothing out of anybody's tables.
+    pub(crate) fn hear(&mut self, held: &Held, (namespace, name): &Key) {
+        let said = held.services.get(&format!("{namespace}/{name}"));
+        if let Some(said) = said.filter(|said| version(&said.resource_version) >= self.version) {
+            self.known = Some(said.addresses.clone());
+        }
+    }
+
+    /// Whether everybody knows it by these addresses.
+    pub(crate) fn is_known_by(&self, addresses: &[IpAddr]) -> bool {
+        match &self.known {
+            None => false,
+            Some(None) => true,
+            Some(Some(known)) => addresses.iter().all(|address| known.contains(address)),
+        }
+    }
+}
+
 /// 0 for what is no version of ours.
 fn version(text: &str) -> u64 {
     text.parse().unwrap_or_default()
@@ -85,7 +127,7 @@ fn conditions(object: &Value) -> &Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use istiod_lite::held::HeldPod;
+    use istiod_lite::held::{HeldPod, HeldService};
     use serde_json::json;
 
     fn object(redirection: Option<&str>, ready: bool) -> Value {
@@ -125,6 +167,33 @@ mod tests {
             }
             one.hear(&said, "u");
             assert_eq!((one.known_as(&said, "u"), one.known_ready()), (known_as, known_ready), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_known_by_what_is_said_of_itself() {
+        let address: IpAddr = "10.96.0.1".parse().unwrap();
+        let said = |version: u64, addresses: Option<&[IpAddr]>| {
+            let addresses = addresses.map(<[IpAddr]>::to_vec);
+            let service = HeldService { resource_version: version.to_string(), addresses };
+            Held { services: [("shop/web".to_owned(), service)].into(), ..Held::default() }
+        };
+        // (said one after the other, known)
+        for (name, said, known) in [
+            ("nothing said", vec![], false),
+            ("said", vec![said(7, Some(&[address]))], true),
+            ("of the one before, which was deleted", vec![said(6, Some(&[address]))], false),
+            ("before it had this address", vec![said(7, Some(&[]))], false),
+            ("in no tables", vec![said(7, None)], true),
+            ("a control plane that starts again", vec![said(7, Some(&[address])), Held::default()], true),
+        ] {
+            let mut last = 6;
+            let mut one = ToldService::new(&mut last);
+            assert_eq!((one.version(), last), (7, 7));
+            for said in said {
+                one.hear(&said, &("shop".to_owned(), "web".to_owned()));
+            }
+            assert_eq!(one.is_known_by(&[address]), known, "{name}");
         }
     }
 

@@ -94,12 +94,14 @@ pub(crate) fn service_account(namespace: &str, name: &str, uid: &str) -> Value {
     })
 }
 
-/// The whole Service with its addresses: it is there for as long as nodes translate them.
+/// The whole Service with its addresses: it is there for as long as nodes translate them. `version` tells it from an
+/// earlier one of its name.
 ///
 /// # Errors
 /// None in practice: it was read from YAML.
-pub(crate) fn service(service: &Service, ips: &[IpAddr]) -> Result<Value> {
+pub(crate) fn service(service: &Service, version: u64, ips: &[IpAddr]) -> Result<Value> {
     let mut object = serde_json::to_value(service)?;
+    object["metadata"]["resourceVersion"] = version.to_string().into();
     if object["spec"]["type"] != "ExternalName" {
         object["spec"]["clusterIP"] = "None".into();
     }
@@ -193,9 +195,10 @@ mod tests {
         };
         let web: Service =
             serde_saphyr::from_str("{metadata: {name: s, namespace: shop}, spec: {ports: [{port: 80}]}}").unwrap();
-        let text = |facts: &PodFacts<'_>| yaml(&[pod(facts).unwrap(), service(&web, &[]).unwrap()]).unwrap();
+        let text = |facts: &PodFacts<'_>| yaml(&[pod(facts).unwrap(), service(&web, 7, &[]).unwrap()]).unwrap();
         let one = |facts: PodFacts<'_>| {
             let back: Vec<Value> = serde_saphyr::from_multiple(&text(&facts)).unwrap();
+            assert_eq!(back[1]["metadata"]["resourceVersion"], "7");
             let spec = &back[1]["spec"];
             assert_eq!((&spec["clusterIP"], &spec["ports"][0]["port"]), (&json!("None"), &json!(80)));
             back[0].clone()
