@@ -265,15 +265,13 @@ async fn a_pod_is_captured_only_when_everybody_knows() {
         ips: Vec::new(),
     };
     // Who calls asks again, as often as it takes.
-    let mut call = tokio::spawn(async move {
-        patiently("the pod may start", async || plugin_client::cmd_add(&socket, &request).await.ok()).await;
-    });
+    let mut call = tokio::spawn(async move { while plugin_client::cmd_add(&socket, &request).await.is_err() {} });
     node.tell(&[known_as(web(), "unsettled")]).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut call).await.is_err(), "not everybody knows");
     assert_eq!((node.states()["u1"].as_str(), redirects().await), ("joining", false));
     node.write(&[known_as(web(), "HBONE")]);
     node.state("u1", "enabled").await;
-    call.await.unwrap();
+    tokio::time::timeout(PATIENCE, call).await.expect("the pod may start").unwrap();
     assert_eq!(missing(&netns).await, Vec::<String>::new());
 
     // A control plane that starts again knows nothing; what is captured stays so.
