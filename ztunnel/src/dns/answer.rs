@@ -164,10 +164,13 @@ impl<'a> Asked<'a> {
         self.tables.endpoints(&service.key()).iter().filter(move |e| e.healthy || all).map(|e| &**e)
     }
 
-    /// The addresses of an endpoint that a service shows: those of its families.
+    /// The addresses of an endpoint that a service shows: those of its families. None of another network, as with virtual
+    /// addresses: here such an address is nobody's, or another pod's.
     fn shown(self, service: &Service, endpoint: &'a Workload) -> impl Iterator<Item = IpAddr> + use<'a> {
         let families = service.ip_families;
-        endpoint.addresses.iter().copied().filter(move |ip| families.allow(*ip) && self.is_served(*ip))
+        let reachable = endpoint.network == self.client.network;
+        let shown = move |ip: &IpAddr| reachable && families.allow(*ip) && self.is_served(*ip);
+        endpoint.addresses.iter().copied().filter(shown)
     }
 
     /// Whether ztunnel serves the family at all.

@@ -197,8 +197,8 @@ fn a_service_answers_with_its_vips_of_the_clients_network() {
 #[test]
 fn a_headless_service_answers_with_its_endpoints() {
     let unready = Workload { healthy: false, ..endpoint("b", CART, &["10.244.0.6"]) };
-    let far = Workload { network: "other".into(), ..endpoint("c", CART, &["fd00::7", "10.244.0.7", "10.244.0.8"]) };
-    let pods = vec![endpoint("a", CART, &["10.244.0.5", "fd00::5"]), unready, far];
+    let several = endpoint("c", CART, &["fd00::7", "10.244.0.7", "10.244.0.8"]);
+    let pods = vec![endpoint("a", CART, &["10.244.0.5", "fd00::5"]), unready, several];
     let headless = tables(vec![service(CART, &[])], pods.clone());
     assert_eq!(asks(&headless, &names(), "cart.shop", kind::A), format!("{CART} - 10.244.0.5,10.244.0.7"));
     assert_eq!(asks(&headless, &names(), "cart.shop", kind::AAAA), format!("{CART} - fd00::5,fd00::7"));
@@ -299,6 +299,38 @@ fn endpoints_of_a_headless_service_have_names() {
     let published = headless(|web| web.load_balancing = LoadBalancing { allow_unhealthy: true, ..Default::default() });
     assert_eq!(asks(&published, &names(), "web-2.web", kind::A), format!("{WEB} - 10.244.1.3"));
     assert_eq!(asks(&published, &names(), "web-2.web", kind::AAAA), format!("{WEB} - "), "known, without the family");
+}
+
+/// An address of another network is nobody's here, or another pod's: no name shows it, and no name server is asked.
+#[test]
+fn endpoints_of_other_networks_are_not_shown() {
+    let hostname = |n: u8| format!("web-{n}.web.shop.svc.cluster.local").into();
+    let elsewhere = |w: Workload| Workload { network: "other".into(), ..w };
+    let tables = tables(
+        vec![named_ports(service(WEB, &[]))],
+        vec![
+            Workload { hostname: hostname(0), ..endpoint("a", WEB, &["10.244.1.1", "fd00::1"]) },
+            elsewhere(Workload { hostname: hostname(1), ..endpoint("b", WEB, &["10.244.1.2", "fd00::2"]) }),
+            elsewhere(endpoint("c", WEB, &["10.244.1.3"])),
+            // Both networks have this address.
+            endpoint("d", WEB, &["10.244.1.4"]),
+            elsewhere(endpoint("e", WEB, &["10.244.1.4"])),
+        ],
+    );
+    let targets = "web-0.web.shop.svc.cluster.local:80=10.244.1.1+fd00::1,10-244-1-4.web.shop.svc.cluster.local:80=\
+                   10.244.1.4";
+    for (name, kind, expected) in [
+        ("web", kind::A, "10.244.1.1,10.244.1.4"),
+        ("web", kind::AAAA, "fd00::1"),
+        ("web-0.web", kind::A, "10.244.1.1"),
+        ("web-1.web", kind::A, ""),
+        ("web-1.web", kind::AAAA, ""),
+        ("10-244-1-3.web", kind::A, ""),
+        ("10-244-1-4.web", kind::A, "10.244.1.4"),
+        ("_http._tcp.web", kind::SRV, targets),
+    ] {
+        assert_eq!(asks(&tables, &names(), name, kind), format!("{WEB} - {expected}"), "{name} {kind}");
+    }
 }
 
 #[test]
