@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mesh_handoff::backoff::{Backoff, LONGEST};
 use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
 use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;
@@ -84,7 +85,7 @@ impl Pods {
     /// Follows the agent for as long as the process lives; while it drains, only to hear which pods are gone. However a
     /// conversation ends, the pods stay served and another one begins: its snapshot says which there are.
     pub(crate) async fn follow(mut self, ready: Part) -> Infallible {
-        let mut backoff = mesh_handoff::backoff::Backoff::default();
+        let mut waits = Waits::default();
         loop {
             if self.drain.has_started() {
                 // A conversation that begins now would make this ztunnel the newest, and new pods would come here.
@@ -95,13 +96,15 @@ impl Pods {
                 Err(error) => {
                     ready.not_ready(error.to_string());
                     tracing::debug!(%error, "waiting for the node agent");
-                    sleep(backoff.next_wait()).await;
+                    sleep(waits.absent.next_wait()).await;
                     continue;
                 }
             };
             tracing::info!(socket = %self.config.agent_socket.display(), "connected to the node agent");
             self.named.clear();
-            let error = self.converse(&mut agent, &ready, &mut backoff).await;
+            let began = Instant::now();
+            let mut snapshot_sent = false;
+            let error = self.converse(&mut agent, &ready, &mut snapshot_sent).await;
             ready.not_ready(error.to_string());
             let what = match &error {
                 ztunnel_end::Error::Violation(_) | ztunnel_end::Error::Unreadable(_) => {
@@ -110,24 +113,18 @@ impl Pods {
                 _ => "the node agent is gone; the pods it named stay served",
             };
             tracing::warn!(%error, "{what}");
-            sleep(backoff.next_wait()).await;
+            sleep(waits.after(&error, snapshot_sent, began.elapsed())).await;
         }
     }
 
-    async fn converse(
-        &mut self,
-        agent: &mut ZtunnelEnd,
-        ready: &Part,
-        backoff: &mut mesh_handoff::backoff::Backoff,
-    ) -> ztunnel_end::Error {
-        let mut snapshot_sent = false;
+    async fn converse(&mut self, agent: &mut ZtunnelEnd, ready: &Part, snapshot_sent: &mut bool) -> ztunnel_end::Error {
         loop {
             let retry = self.pending.values().map(|p| p.retry).min();
             let request = tokio::select! {
                 request = agent.next() => request,
                 () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
                     self.retry_pending();
-                    self.say_ready(ready, snapshot_sent);
+                    self.say_ready(ready, *snapshot_sent);
                     continue;
                 }
             };
@@ -145,12 +142,11 @@ impl Pods {
                 }
                 Ok(Request::SnapshotSent) => {
                     self.reconcile();
-                    snapshot_sent = true;
-                    backoff.reset();
+                    *snapshot_sent = true;
                     Ok(())
                 }
             };
-            self.say_ready(ready, snapshot_sent);
+            self.say_ready(ready, *snapshot_sent);
             if let Err(error) = agent.ack(outcome).await {
                 return error;
             }
@@ -260,6 +256,29 @@ impl Pods {
             Said::ReadyBut(what) => ready.ready_but(what),
             Said::NotReady(why) => ready.not_ready(why),
         }
+    }
+}
+
+/// How long is waited before the agent is dialled again.
+#[derive(Debug, Default)]
+struct Waits {
+    /// It could not be reached, or went away.
+    absent: Backoff,
+    /// It was not understood. As often as it is asked, it says the same: what it said before the fault is no progress.
+    broken: Backoff,
+}
+
+impl Waits {
+    /// The wait after a conversation that took `lasted` and ended with `error`.
+    fn after(&mut self, error: &ztunnel_end::Error, snapshot_sent: bool, lasted: Duration) -> Duration {
+        if snapshot_sent {
+            self.absent.reset();
+        }
+        let not_understood = matches!(error, ztunnel_end::Error::Violation(_) | ztunnel_end::Error::Unreadable(_));
+        if lasted >= LONGEST || (snapshot_sent && !not_understood) {
+            self.broken.reset();
+        }
+        if not_understood { self.broken.next_wait() } else { self.absent.next_wait() }
     }
 }
 

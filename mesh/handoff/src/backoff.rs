@@ -7,7 +7,7 @@ pub const FIRST: Duration = Duration::from_millis(10);
 /// The longest wait.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
-/// Waits that double from [`FIRST`] to [`LONGEST`]. A conversation that got past the hello starts anew.
+/// Waits that double from [`FIRST`] to [`LONGEST`], until what failed has worked.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     failures: u32,

@@ -288,6 +288,43 @@ fn a_pod_that_cannot_be_served_holds_nobody_up_for_long() {
     }
 }
 
+/// An agent that says the same nonsense after each snapshot is not asked for ever as fast as it can answer; one that comes
+/// back is dialled at once.
+#[test]
+fn the_wait_after_a_fault_grows_until_a_conversation_lasts() {
+    use ztunnel_end::Error::{Closed, Unreadable, Violation};
+    let (violation, unreadable) = (Violation("late keep".to_owned()), Unreadable("add".to_owned()));
+    let (short, long) = (Duration::from_millis(5), LONGEST);
+    let mut waits = Waits::default();
+    for (number, (error, snapshot_sent, lasted, expected)) in [
+        (&violation, true, short, 10),
+        (&unreadable, true, short, 20),
+        (&violation, true, LONGEST - short, 40),
+        (&violation, false, short, 80),
+        (&violation, true, long, 10),
+        (&violation, true, short, 20),
+        // It goes away before its snapshot, and again: neither ends what is wrong with it.
+        (&Closed, false, short, 10),
+        (&Closed, false, short, 20),
+        (&violation, false, short, 40),
+        (&Closed, false, short, 40),
+        // What it said up to its end was understood.
+        (&Closed, true, short, 10),
+        (&violation, true, short, 10),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let wait = waits.after(error, snapshot_sent, lasted);
+        assert_eq!(wait.as_millis(), expected, "{number}: {error}");
+    }
+    let mut worst = Duration::ZERO;
+    for _ in 0..20 {
+        worst = waits.after(&violation, true, short);
+    }
+    assert_eq!(worst, LONGEST);
+}
+
 /// Trap 59. Pods, and with them their listeners, come by the agent only.
 #[tokio::test]
 async fn no_pod_is_served_before_the_tables_are_complete() {
