@@ -15,7 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::message;
 use crate::sockets::{self, Netns, SocketSettings};
@@ -120,6 +120,23 @@ pub(crate) async fn ask(
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
     tries.extend(asked.iter().map(|attempt| (attempt.server, late())));
     failed.pop().map(|(_, answer)| answer).ok_or(Failure::Unanswered(tries))
+}
+
+/// The same over UDP, as servers expect it; over TCP only for what does not fit. Where nobody answers over TCP, in the
+/// time that is left, the part that fits is the answer.
+pub(crate) async fn ask_for_all(
+    netns: &Netns,
+    settings: &SocketSettings,
+    servers: &[SocketAddr],
+    query: &[u8],
+) -> Result<Vec<u8>, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    let answer = ask(netns, settings, servers, query, false).await?;
+    if !message::truncated(&answer) {
+        return Ok(answer);
+    }
+    let whole = timeout_at(deadline, ask(netns, settings, servers, query, true)).await;
+    Ok(whole.ok().and_then(Result::ok).filter(|whole| !message::failed(whole)).unwrap_or(answer))
 }
 
 /// A question that was asked and may still be answered.

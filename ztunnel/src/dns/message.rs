@@ -302,11 +302,15 @@ pub fn failed(answer: &[u8]) -> bool {
     answer.len() < HEADER || matches!(rcode(answer), 2 | 4 | 5)
 }
 
+/// Whether an answer says that it is only a part of one.
+pub fn truncated(answer: &[u8]) -> bool {
+    answer.len() >= HEADER && answer[2] & 0x02 != 0
+}
+
 /// How long an answer may be remembered; none if it must not be.
 pub fn lifetime(answer: &[u8]) -> Option<Lifetime> {
     const NXDOMAIN: u8 = 3;
-    let truncated = answer.len() >= HEADER && answer[2] & 0x02 != 0;
-    if answer.len() < HEADER || truncated || !matches!(rcode(answer), 0 | NXDOMAIN) {
+    if answer.len() < HEADER || truncated(answer) || !matches!(rcode(answer), 0 | NXDOMAIN) {
         return None;
     }
     let [questions, answers, authority, additional] = counts(answer).map(u32::from);

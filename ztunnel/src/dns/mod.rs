@@ -234,12 +234,10 @@ impl Dns {
         let servers = self.nameservers.borrow().servers.clone();
         let started = Instant::now();
         // Of a name that leads out of the mesh the last one is asked for, whole.
-        let (outside, whole) = match &aliases {
-            Some(aliases) => (aliases.query(wants.unwrap_or_default()), true),
-            None => (None, tcp),
+        let asked = match aliases.as_ref().and_then(|aliases| aliases.query(wants.unwrap_or_default())) {
+            Some(outside) => forward::ask_for_all(&pod.netns, &self.sockets, &servers, &outside).await,
+            None => forward::ask(&pod.netns, &self.sockets, &servers, packet, tcp).await,
         };
-        let asked =
-            forward::ask(&pod.netns, &self.sockets, &servers, outside.as_deref().unwrap_or(packet), whole).await;
         let asked = asked.map(|answer| match &aliases {
             Some(aliases) => aliases.answer(packet, query, &answer, self.limit(query, tcp)),
             None => answer,

@@ -532,10 +532,33 @@ async fn names_that_are_other_names_are_followed() {
             assert_eq!(read_answer(&far).0, [IpAddr::from([192, 0, 2, 7])]);
             assert_eq!(message::records(&far, message::kind::CNAME), [b"\x03www\x07example\x03org\0"]);
         }
-        assert_eq!(server.asked.borrow().len(), 2, "each way once: it is remembered");
+        let ways: Vec<bool> = server.asked.borrow().iter().map(|(_, tcp)| *tcp).collect();
+        assert_eq!(ways, [false, false], "for each way once: it is remembered; and over UDP, where it fits");
         server.asked.borrow_mut().clear();
         let again = proxy.ask(&query(11, "far.shop.svc.cluster.local", A), false).await;
         assert_eq!((read_answer(&again).0.len(), server.asked.borrow().len()), (1, 0));
+    })
+    .await;
+}
+
+/// What a name outside of the mesh leads to comes along whole, however long it is.
+#[tokio::test]
+async fn what_does_not_fit_of_a_name_that_leads_out_is_asked_for_over_tcp() {
+    local(async {
+        let server = Server::start(|packet, tcp| {
+            let records: Vec<_> = [[192, 0, 2, 1], [192, 0, 2, 2]].into_iter().take(1 + usize::from(tcp)).collect();
+            let records: Vec<_> = records.iter().map(|ip| ("www.example.org", A, 60, &ip[..])).collect();
+            let mut answer = response(packet, 0, &records, &[]);
+            answer[2] |= if tcp { 0 } else { 2 };
+            vec![answer]
+        })
+        .await;
+        let Some(proxy) = Proxy::start(&[server.address]).await else { return };
+        let (mut addresses, part) = read_answer(&proxy.ask(&query(9, "far.shop.svc.cluster.local", A), false).await);
+        addresses.sort();
+        assert_eq!((addresses, part), (vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])], false));
+        let ways: Vec<bool> = server.asked.borrow().iter().map(|(_, tcp)| *tcp).collect();
+        assert_eq!(ways, [false, true]);
     })
     .await;
 }
