@@ -38,6 +38,9 @@ use across::Requests;
 use near::Near;
 use plan::Plan;
 
+/// So often a connection that was dialled in the clear is dialled anew, in the clear perhaps, because the tables changed.
+const MOST_CHANGES: u32 = 2;
+
 /// Serves one captured connection from `from`.
 ///
 /// What is only needed until bytes flow is boxed, and so is each kind of connection: a task is as large as the largest
@@ -79,6 +82,8 @@ async fn go(
     let random = rand::random();
     let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), random);
     let mut plan = worker.shared.tables.read(decide);
+    let mut resolved = None;
+    let mut changes = 0;
     let seen = |to: SocketAddr, tunnel: bool| {
         worker.connections.leave(Going { pod: pod.info.clone(), from, dialled, to, tunnel })
     };
@@ -88,23 +93,32 @@ async fn go(
                 let names = &worker.shared.names;
                 worker.shared.names_asked.count(&client, name.hostname());
                 match names.address(name.hostname(), name.ipv4_first(), rand::random()).await {
-                    Ok(ip) => plan::of(name.at(ip), &client, from),
+                    Ok(ip) => {
+                        resolved = Some((name.hostname().clone(), ip));
+                        plan::of(name.at(ip), &client, from)
+                    }
                     Err(error) => return early.failed(error.code(), &error),
                 }
             }
             Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
             Plan::Plain(to) => {
                 let _seen = seen(to.address, false);
-                // The tables may have changed while it was dialled. Before its first byte it is asked once more: whoever
-                // has told the control plane that it knows a pod to take tunnels sends it nothing in the clear any more.
-                let joined = || match worker.shared.tables.read(decide) {
-                    Plan::Plain(_) | Plan::Resolve(_) => None,
-                    joined => Some(joined),
-                };
-                match Box::pin(plain(&worker, &pod, &client, near, from, to, joined)).await {
-                    Some((back, joined)) => {
+                // The tables may have changed while it was dialled. They are looked at once more when it is open, before it
+                // carries anything: whoever has told the control plane that it knows a pod to take tunnels sends it
+                // nothing in the clear any more.
+                let instead = || plan::instead(worker.shared.tables.read(decide), resolved.as_ref(), &client, from);
+                match Box::pin(plain(&worker, &pod, &client, near, from, to, instead)).await {
+                    Some((_, Plan::Resolve(name))) if changes == MOST_CHANGES => {
+                        let error = format!(
+                            "the control plane changed where it leads each time it was dialled, at last to {}",
+                            name.hostname()
+                        );
+                        return early.failed("DESTINATION_UNSETTLED", &error);
+                    }
+                    Some((back, instead)) => {
+                        changes += 1;
                         near = back;
-                        joined
+                        instead
                     }
                     None => return,
                 }
@@ -127,7 +141,7 @@ async fn go(
 }
 
 /// Plain TCP to a destination outside the mesh, or one that the mesh does not know. Gives the connection back, untouched,
-/// if `joined` has another plan for it once it could begin.
+/// if there is another plan for it `instead` once it could begin.
 async fn plain(
     worker: &Worker,
     pod: &Pod,
@@ -135,7 +149,7 @@ async fn plain(
     near: Near,
     from: SocketAddr,
     to: PlainTo,
-    joined: impl Fn() -> Option<Plan>,
+    instead: impl Fn() -> Option<Plan>,
 ) -> Option<(Near, Plan)> {
     let report = Report::open(
         &worker.shared,
@@ -161,7 +175,7 @@ async fn plain(
     };
     let result = match dialled {
         Ok(remote) => {
-            if let Some(plan) = joined() {
+            if let Some(plan) = instead() {
                 report.forget();
                 return Some((near, plan));
             }

@@ -1,6 +1,7 @@
 //! The plan for one outbound connection: what to open, as whom, and what to say. Nothing has been opened yet.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use mesh_hbone::pool::Key;
 use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, SOCKS_PORT, TunnelTo};
@@ -69,12 +70,27 @@ pub(crate) fn of(destination: Destination, client: &Workload, from: SocketAddr) 
     }
 }
 
+/// A plain connection is open and has carried nothing yet: what to do instead, if the tables say `now` that it must not be
+/// plain. `resolved` is the name whose address was dialled, and that address: asked for again it might have another.
+pub(crate) fn instead(
+    now: Plan,
+    resolved: Option<&(Arc<str>, IpAddr)>,
+    client: &Workload,
+    from: SocketAddr,
+) -> Option<Plan> {
+    let now = match (now, resolved) {
+        (Plan::Resolve(name), Some((hostname, ip))) if name.hostname() == hostname => of(name.at(*ip), client, from),
+        (now, _) => now,
+    };
+    (!matches!(now, Plan::Plain(_))).then_some(now)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use mesh_model::address::{NamespacedName, NetworkAddress};
     use mesh_model::resource::Resource;
-    use mesh_model::workload::Tunnel;
+    use mesh_model::service::{Service, Vip};
+    use mesh_model::workload::{AppProtocol, PortMapping, Tunnel};
 
     use super::*;
 
@@ -103,6 +119,52 @@ mod tests {
         assert_eq!(key("10.0.0.9", "a"), key("10.0.0.9", "a"));
         assert_ne!(key("10.0.0.9", "a"), key("10.0.0.8", "a"), "trap 19: the source address");
         assert_ne!(key("10.0.0.9", "a"), key("10.0.0.9", "b"), "an address that another pod has now");
+    }
+
+    /// The tables may change while a plain connection is dialled, also those of an endpoint that has only a name.
+    #[test]
+    fn a_plain_connection_is_looked_at_again_before_it_carries() {
+        let client = pod("client", "10.0.0.9");
+        let (from, dialled) = ("10.0.0.9:4000".parse().unwrap(), "10.96.0.1:80".parse().unwrap());
+        let named = |hostname: &str, tunnel| Workload {
+            addresses: Vec::new(),
+            hostname: hostname.into(),
+            tunnel,
+            ..pod("web", "10.0.0.1")
+        };
+        let at = Workload { tunnel: Tunnel::None, ..pod("web", "10.0.0.1") };
+        let resolved: (Arc<str>, IpAddr) = (Arc::from("a.example"), "192.0.2.7".parse().unwrap());
+        let now = |endpoint: Option<Workload>| {
+            let ports = vec![PortMapping { service_port: 80, target_port: 8080, app_protocol: AppProtocol::Unknown }];
+            let vip = NetworkAddress { network: "".into(), ip: "10.96.0.1".parse().unwrap() };
+            let vips = vec![Vip { address: vip, prefix: None }];
+            let service = Service { vips, ports: ports.clone(), ..Service::empty("shop", "web.example") };
+            let mut tables = Tables::default();
+            tables.apply(Resource::Service(Arc::new(service)));
+            if let Some(endpoint) = endpoint {
+                let services = [(NamespacedName::new("shop", "web.example"), ports)].into();
+                tables.apply(Resource::Workload(Arc::new(Workload { services, healthy: true, ..endpoint })));
+            }
+            plan(&tables, &client, "", false, (from, dialled), 0)
+        };
+        for (what, endpoint, resolved, expected) in [
+            ("the same address", Some(at.clone()), None, "goes on"),
+            ("an address instead of a name", Some(at), Some(&resolved), "goes on"),
+            ("the same name", Some(named("a.example", Tunnel::None)), Some(&resolved), "goes on"),
+            ("the same name, in the mesh", Some(named("a.example", Tunnel::Hbone)), Some(&resolved), "192.0.2.7:15008"),
+            ("another name", Some(named("b.example", Tunnel::None)), Some(&resolved), "b.example"),
+            ("a name instead of an address", Some(named("a.example", Tunnel::Hbone)), None, "a.example"),
+            ("nobody", None, Some(&resolved), "NO_HEALTHY_UPSTREAM"),
+        ] {
+            let instead = match instead(now(endpoint), resolved, &client, from) {
+                None => "goes on".to_owned(),
+                Some(Plan::Tunnel { to, .. }) => to.peer.to_string(),
+                Some(Plan::Resolve(name)) => name.hostname().to_string(),
+                Some(Plan::Refuse(refusal)) => refusal.code().to_owned(),
+                Some(other) => panic!("{what}: {other:?}"),
+            };
+            assert_eq!(instead, expected, "{what}");
+        }
     }
 
     /// Contract 1.8: port 15080 is reserved while there is SOCKS.
