@@ -18,9 +18,10 @@ use mesh_identity::tls::PeerRefused;
 use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::workload::Workload;
+use mesh_runtime::metrics::ResponseFlags;
 use tokio::time::Instant;
 
-use super::{Near, classify, close, no_certificate, traffic};
+use super::{Near, classify, close, near, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
 use crate::report::{Party, Report};
 use crate::worker::{Pod, Worker, stopped};
@@ -49,8 +50,18 @@ pub(super) async fn serve(
     to: TunnelTo,
 ) {
     let report = Report::open(&worker.shared, traffic(client, from, key, &to));
-    let entered = match Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, &to)).await {
+    let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, &to));
+    let entered = tokio::select! {
+        biased;
+        // First: once it dials it tells of a caller that leaves by itself, for its own end.
+        entered = entering => entered,
+        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+    };
+    let entered = match entered {
         Ok(entered) => entered,
+        Err(OpenError::Refused { reason: Some(reason), .. }) if reason == "CALLER_GONE" => {
+            return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE);
+        }
         Err(error) => {
             let (flags, code) = classify(&error);
             return report.failed(flags, code, &error);

@@ -130,6 +130,42 @@ fn a_tunnel_that_is_taken_back_while_its_application_is_dialled_ends_the_dial() 
     });
 }
 
+/// The same between two pods of this node: both ends say that the caller is gone, not that its peer refused it.
+#[test]
+fn a_connection_to_a_neighbour_that_is_reset_while_its_application_is_dialled_ends_the_dial() {
+    in_a_namespace(&[], async || {
+        let mut ztunnel = Ztunnel::new();
+        // Served before who calls it, as commands are carried out in order.
+        ztunnel.serve("cart");
+        let client = ztunnel.serve("client").outbound;
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        silent.listen(0).unwrap();
+        let at = silent.local_addr().unwrap().as_socket().unwrap();
+        let _queued = TcpStream::connect(at).await.unwrap();
+        // Its own address is nobody's here; with a PROXY header it is dialled on loopback.
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let application_tunnel = Some(ApplicationTunnel { proxy_protocol: true, port: at.port() });
+        ztunnel.tables.apply_local(vec![
+            Resource::Workload(Arc::new(pod("client"))),
+            Resource::Service(Arc::new(service(CART, "127.0.0.2", ports(client, at.port())))),
+            serving(CART, ports(client, at.port()), Workload { addresses, application_tunnel, ..pod("cart") }),
+        ]);
+        let tcp = TcpStream::connect(("127.0.0.2", client)).await.unwrap();
+        while !connecting_to(at.port()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let from = tcp.local_addr().unwrap();
+        tcp.set_zero_linger().unwrap();
+        drop(tcp);
+        for direction in ["inbound", "outbound"] {
+            let line = ztunnel.logged(&format!("direction=\"{direction}\"")).await;
+            assert!(line.contains("CALLER_GONE") && line.contains(&from.to_string()), "{line}");
+        }
+        assert!(!connecting_to(at.port()), "nobody waits for it");
+    });
+}
+
 /// The same from the other end: an application that resets its connection before it is open.
 #[test]
 fn a_connection_that_is_reset_while_its_destination_is_dialled_ends_the_dial() {
