@@ -41,10 +41,10 @@ async fn who_joins_while_it_is_dialled_hears_nothing_in_the_clear() {
         });
         drop(first);
         assert_eq!(heard.await.unwrap(), ["", ""], "the first; and the one in the clear, without a word");
-        // The tunnel would lead to ztunnel's own port on loopback, which is refused; that it is one is what matters.
+        // A tunnel to loopback would come back to this ztunnel: that it is refused shows that it is one.
         assert_eq!(said.await.unwrap(), "");
         let line = ztunnel.logged("direction=\"outbound\"").await;
-        assert!(line.contains("reason=\"RECURSIVE_CALL\""), "{line}");
+        assert!(line.contains("RECURSIVE_CALL"), "{line}");
     })
     .await;
 }
