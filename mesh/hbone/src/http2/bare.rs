@@ -133,7 +133,7 @@ impl Bare {
     /// What of the connection's window applications have not taken, and whether streams have shares of it.
     pub(crate) fn untaken(&self) -> (i64, bool) {
         let state = self.shared.borrow();
-        (state.untaken(), state.shares)
+        (state.untaken(), state.shares.is_some())
     }
 
     /// Bytes that wait to be sent, streams, and bytes that applications have not taken with what they take up.

@@ -276,8 +276,8 @@ pub(crate) struct State {
     pub(super) receive_window: i64,
     /// Taken by applications and not yet given back.
     pub(super) taken: u32,
-    /// Streams' windows are shares of the connection's.
-    pub(super) shares: bool,
+    /// Streams' windows are shares of the connection's: so large each.
+    pub(super) shares: Option<u32>,
     /// The most that the peer has let us send on the connection.
     pub(super) most_send_window: i64,
     pub(super) peer_window: i64,
@@ -359,7 +359,7 @@ impl State {
             send_window: DEFAULT_WINDOW.into(),
             receive_window: settings.connection_window.max(DEFAULT_WINDOW).into(),
             taken: 0,
-            shares: false,
+            shares: None,
             most_send_window: DEFAULT_WINDOW.into(),
             peer_window: DEFAULT_WINDOW.into(),
             peer_frame: DEFAULT_FRAME,
@@ -671,7 +671,7 @@ impl State {
         let limit = self.settings.client_streams.min(self.peer_streams);
         // Before the peer has spoken its window is not known.
         let can_send = !self.greeted || self.send_window >= self.most_send_window / 2;
-        self.takes_streams() && self.streams.len() < limit && can_send && !self.shares
+        self.takes_streams() && self.streams.len() < limit && can_send && self.shares.is_none()
     }
 
     /// True when the peer has said that it takes no stream at all.

@@ -2,8 +2,12 @@
 //!
 //! Streams share the window of their connection, and a few whose applications do not read would use it up and hold up
 //! all others. So once half of it waits for applications, every stream's own window is cut to a share
-//! (SETTINGS_INITIAL_WINDOW_SIZE, RFC 9113 6.9.2): as many streams as there may be fit into the other half, and those
-//! whose applications read go on. When three quarters are free again the shares end.
+//! (SETTINGS_INITIAL_WINDOW_SIZE, RFC 9113 6.9.2): a server's streams, as many as there may be, or a client's, as many as
+//! it has opened, fit into the other half, and those whose applications read go on. When three quarters are free again the
+//! shares end.
+//!
+//! A share has no lower bound: where the connection's window is small and the streams are many, each is slow, but none
+//! waits for an application that is not its own.
 
 use super::frame::kind;
 use super::state::{State, Stream, setting};
@@ -19,11 +23,12 @@ impl State {
         self.whole_window() - self.receive_window - i64::from(self.taken)
     }
 
-    /// The window of one stream while windows are shares.
+    /// The window of one stream if windows became shares now.
     fn share(&self) -> u32 {
         let streams = match self.role {
             super::state::Role::Server => self.settings.server_streams,
-            super::state::Role::Client => self.settings.client_streams as u32,
+            // Whatever it may open: on a connection whose windows are shares it opens no more (`State::has_room`).
+            super::state::Role::Client => u32::try_from(self.streams.len()).unwrap_or(u32::MAX),
         };
         let half = (self.whole_window() / 2) as u32;
         (half / streams.max(1)).max(1).min(self.settings.stream_window)
@@ -37,8 +42,8 @@ impl State {
         if i64::from(self.taken) >= (self.receive_window / 2).min(worth).max(1) {
             self.give_all_back();
         }
-        if self.shares && self.untaken() < self.whole_window() / 4 {
-            self.shares = false;
+        if self.shares.is_some() && self.untaken() < self.whole_window() / 4 {
+            self.shares = None;
             self.set_initial_window(self.settings.stream_window);
         }
     }
@@ -62,7 +67,7 @@ impl State {
     /// As [`State::give_back`], of a stream.
     pub(super) fn give_back_stream(&mut self, id: u32, bytes: usize) {
         self.give_back(bytes as u32);
-        let window = if self.shares { self.share() } else { self.settings.stream_window };
+        let window = self.shares.unwrap_or(self.settings.stream_window);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.taken += bytes as u32;
         if stream.taken >= (window / 4).max(1)
@@ -82,17 +87,19 @@ impl State {
 
     /// Bytes have been put by for an application: makes windows shares when there are many.
     pub(super) fn share_out(&mut self) {
-        if self.shares || self.untaken() <= self.whole_window() / 2 || self.share() >= self.settings.stream_window {
+        let share = self.share();
+        let half_is_free = self.untaken() <= self.whole_window() / 2;
+        if self.shares.is_some() || half_is_free || share >= self.settings.stream_window {
             return;
         }
-        self.shares = true;
+        self.shares = Some(share);
         // What was taken and not given back would otherwise be missing from a window that is smaller than that.
         let given: Vec<_> = self.streams.iter_mut().filter_map(|(id, s)| Some((*id, s.give_back()?))).collect();
         for (id, taken) in given {
             self.send(kind::WINDOW_UPDATE, 0, id, &taken.to_be_bytes());
         }
         self.give_all_back();
-        self.set_initial_window(self.share());
+        self.set_initial_window(share);
     }
 
     /// Changes the window of every stream, open or to be opened, by what is between it and the last one said. What we

@@ -115,6 +115,36 @@ fn applications_that_do_not_read_leave_the_others_room() {
     }
 }
 
+/// A client that may open many streams and has opened a few does not keep room for those that it will not open.
+#[test]
+fn a_clients_shares_are_of_the_streams_that_it_has_opened() {
+    for client_streams in [3, 100, 65_535] {
+        let mut client = Bare::new(Role::Client, Settings { client_streams, ..Settings::default() });
+        client.feed(&frame(kind::SETTINGS, 0, 0, &[])).unwrap();
+        client.said();
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            let stream = client.open().unwrap();
+            client.feed(&frame(kind::HEADERS, flag::END_HEADERS, stream, OK)).unwrap();
+            for _ in 0..262 {
+                client.feed(&frame(kind::DATA, 0, stream, &[0; 16_000])).unwrap();
+            }
+            said.extend(client.said());
+        }
+        let half = Settings::default().connection_window / 2;
+        let (mut parser, mut input, mut shares) = (Parser::default(), &said[..], Vec::new());
+        while let Some(piece) = parser.next(&mut input, 1 << 20).unwrap() {
+            if let Piece::Frame { header, payload } = piece
+                && header.kind == kind::SETTINGS
+            {
+                let window = payload.chunks(6).filter(|entry| entry[..2] == [0, 4]);
+                shares.extend(window.map(|entry| u32::from_be_bytes(entry[2..].try_into().unwrap())));
+            }
+        }
+        assert_eq!(shares, [half / 3], "of {client_streams} streams that it may open");
+    }
+}
+
 #[test]
 fn what_a_closed_stream_leaves_is_given_back_at_once() {
     let mut sender = Sender::new(Settings::default());
