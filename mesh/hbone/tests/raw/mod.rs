@@ -25,6 +25,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 pub const PADDED: u8 = 8;
 
@@ -78,6 +79,19 @@ pub async fn answer(tcp: TcpStream, who: &Credentials) -> std::io::Result<server
 pub async fn drain(stream: &mut (impl AsyncReadExt + Unpin)) {
     let mut buffer = vec![0; 64 << 10];
     while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Reads frames until one of this kind has these flags.
+pub async fn until_frame(stream: &mut (impl AsyncReadExt + Unpin), kind: u8, flags: u8) {
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await.unwrap();
+        let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+        if header[3] == kind && header[4] & flags == flags {
+            return;
+        }
+    }
 }
 
 /// Says `bytes`; false when the peer does not listen any more.
