@@ -132,9 +132,10 @@ impl Slot {
         Err(last)
     }
 
-    /// Keeps what is in use, or can be: has room, and was used not longer ago than `release`.
+    /// Keeps what is in use, or can be: its peer takes tunnels, and it was used not longer ago than `release`. One that has
+    /// no room to send may have it back with the peer's next words.
     fn let_go(&self, release: Duration) {
-        let unused = |c: &Client| c.idle().is_some_and(|idle| idle >= release || !c.has_room());
+        let unused = |c: &Client| c.idle().is_some_and(|idle| idle >= release || c.takes_none());
         self.clients.borrow_mut().retain(|c| !c.is_closed() && !unused(c));
     }
 
@@ -143,7 +144,7 @@ impl Slot {
     /// # Errors
     /// When the peer has said that it takes none: another connection would be one more on which it takes none.
     fn with_room(&self) -> Result<Option<Client>, OpenError> {
-        // A peer that takes fewer tunnels than it has is not asked again: what it cannot use it does not keep.
+        // A peer that takes no tunnels is not asked again: what cannot be used is not kept.
         self.let_go(Duration::MAX);
         let clients = self.clients.borrow();
         match clients.iter().find(|c| c.has_room()) {

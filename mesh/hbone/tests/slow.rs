@@ -337,3 +337,35 @@ async fn a_server_that_takes_no_tunnels_costs_one_connection() {
     })
     .await;
 }
+
+/// A tunnel that moved much has ended, and the peer's word that more may be sent is still under way: its connection is as
+/// good as before.
+#[tokio::test]
+async fn a_connection_that_waits_for_its_window_is_kept() {
+    on_one_thread(async {
+        let ca = TestCa::new();
+        let server = ca.credentials(&id("server"));
+        let peer = tcp::listen(move |tcp| {
+            let server = server.clone();
+            async move {
+                let mut tls = answer(tcp, &server).await.unwrap();
+                say(&mut tls, &frame(SETTINGS, 0, 0, &[])).await;
+                tls.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+                until_frame(&mut tls, HEADERS, END_HEADERS).await;
+                say(&mut tls, &frame(HEADERS, END_HEADERS, 1, OK)).await;
+                drain(&mut tls).await;
+            }
+        })
+        .await;
+        let pool = Pool::new(Settings::default());
+        let mut opened = open(&ca, &pool, peer, "10.0.0.1:80").await.unwrap();
+        // More than half of what a peer takes that has said nothing about it.
+        opened.tunnel.sender.send(Bytes::from(vec![b'x'; 40_000])).await.unwrap();
+        drop(opened);
+        pool.sweep();
+        assert_eq!(pool.connections(), 1, "it is not used, and will have room");
+        let _other = open(&ca, &pool, peer, "10.0.0.1:80").await.unwrap();
+        assert_eq!(pool.connections(), 2, "a tunnel does not wait for that room");
+    })
+    .await;
+}
