@@ -10,6 +10,7 @@ use anyhow::Context;
 use mesh_runtime::config::Env;
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
+use mesh_runtime::memory;
 use mesh_runtime::readiness::{Part, Readiness};
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain, usage};
@@ -93,6 +94,7 @@ fn life(folders: Vec<String>) -> anyhow::Result<()> {
     if files / 2 < config.connections as u64 {
         tracing::warn!(files, connections = config.connections, "more connections are allowed than files may be open");
     }
+    memory::give_back().context("cannot start a thread")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(run(config, Some(log), Shutdown::new()))
 }

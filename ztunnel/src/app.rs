@@ -19,6 +19,7 @@ use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::config::{Env, FileOrInline};
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
+use mesh_runtime::memory;
 use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
@@ -31,7 +32,8 @@ use crate::connections::Listed;
 use crate::dns::Dns;
 use crate::local_xds::Local;
 use crate::metrics::{
-    DrainMetrics, NameMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, XdsCounters,
+    DrainMetrics, NameMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, UnfinishedMetrics,
+    XdsCounters,
 };
 use crate::names::Names;
 use crate::pods::Pods;
@@ -97,6 +99,7 @@ fn start(env: Env) -> Result<()> {
     for setting in config::ignored(env) {
         tracing::warn!(setting, "this setting is not supported and changes nothing");
     }
+    memory::give_back().context("starting a thread")?;
     // Control work: the control plane, certificates, the node agent, admin. The data path has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -122,6 +125,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
     let names_asked = NameMetrics::register(&mut metrics);
+    let unfinished = UnfinishedMetrics::register(&mut metrics);
     let files = quota::raise_open_files();
     let quota = Quota::new(&config.limits, files, held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
@@ -172,6 +176,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         traffic,
         reasons,
         quota,
+        unfinished,
         revocation,
         access_log,
         drain: draining.clone(),

@@ -24,6 +24,11 @@ use crate::dns::{DnsConfig, ProxyAddress};
 use crate::quota::Limits;
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
+/// Bytes of handshake messages and header blocks that are not whole, of all data threads together.
+const UNFINISHED: usize = 32 << 20;
+/// The same of one data thread, however many there are: half a hundred of the longest, so that sharing means something.
+const UNFINISHED_EACH: usize = 4 << 20;
+
 /// Everything ztunnel is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -153,6 +158,7 @@ impl Config {
         let yes = |name: &str, default: bool| Ok(env.bool(name)?.unwrap_or(default));
         let secs = Duration::from_secs;
         let hbone = Settings::default();
+        let workers = threads::workers(env, std::thread::available_parallelism().map_or(1, usize::from))?;
         let window = |name: &str, default: u32| {
             // RFC 9113 6.9.1: a window is at most 2^31 - 1.
             Ok(env.number(name, 65_535..=(u32::MAX >> 1))?.unwrap_or(default))
@@ -203,7 +209,7 @@ impl Config {
             tls12: yes("TLS12_ENABLED", false)?,
             post_quantum: env.choice("COMPLIANCE_POLICY", &[("pqc", true)])?.unwrap_or(false),
             crl: env.non_empty("CRL_PATH").map(Into::into),
-            workers: threads::workers(env, std::thread::available_parallelism().map_or(1, usize::from))?,
+            workers,
             hbone: Settings {
                 stream_window: window("HTTP2_STREAM_WINDOW_SIZE", hbone.stream_window)?,
                 connection_window: window("HTTP2_CONNECTION_WINDOW_SIZE", hbone.connection_window)?,
@@ -213,6 +219,7 @@ impl Config {
                     .number("POOL_MAX_STREAMS_PER_CONNECTION", 1..=65_535)?
                     .unwrap_or(hbone.client_streams),
                 unused_release: duration("POOL_UNUSED_RELEASE_TIMEOUT", hbone.unused_release)?,
+                unfinished_bytes: (UNFINISHED / workers).max(UNFINISHED_EACH),
                 ..hbone
             },
             limits: Limits {

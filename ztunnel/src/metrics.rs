@@ -60,8 +60,27 @@ impl QuotaMetrics {
     }
 }
 
+/// What is kept of messages that are not whole ([`mesh_hbone::unfinished`]).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UnfinishedMetrics {
+    pub(crate) held: Gauge,
+    pub(crate) shed: Counter,
+}
+
+impl UnfinishedMetrics {
+    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+        let this = Self::default();
+        let registry = metrics.registry_mut();
+        let help = "Bytes kept of handshake messages and header blocks that are not whole, as of the last few seconds";
+        registry.register("ambit_unfinished_bytes_held", help, this.held.clone());
+        let help = "Connections ended because others needed the memory of what they left unfinished";
+        registry.register("ambit_unfinished_shed", help, this.shed.clone());
+        this
+    }
+}
+
 /// The reason codes of connections (`docs/reasons.md`); a test compares the two.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 39] = [
     "POLICY_DENIED",
     "POLICY_CHANGED",
     "POLICY_UNKNOWN",
@@ -78,6 +97,8 @@ const REASONS: [&str; 37] = [
     "NO_ANSWER_ON_DEMAND",
     "RECURSIVE_CALL",
     "POD_OVERLOADED",
+    "SOURCE_OVERLOADED",
+    "ENDED_FOR_OTHERS",
     "NODE_OVERLOADED",
     "CONNECT_FAILED",
     "CONNECT_TIMEOUT",

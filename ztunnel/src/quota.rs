@@ -1,26 +1,41 @@
-//! How much of ztunnel each pod may hold, so that none starves the others.
+//! How much of ztunnel each pod may hold, and each source inside each pod, so that none starves the others.
 //!
 //! A pod may hold as much as is left for everybody: one greedy pod gets at most half of the bound, *n* of them one part
 //! in *n* + 1 each, and whoever comes next always finds room. So a bound that no honest node meets needs no other for
-//! its pods; an operator may set one all the same.
+//! its pods; an operator may set one all the same. Of what a pod may still take, each who comes to it has a share by the
+//! same rule ([`mesh_model::share`]): an address until it has proven who it is, then its identity. What a pod opens
+//! itself is the pod's.
+//!
+//! Where there is no room, [`spare`] makes some: what carries nothing is ended, the oldest of the greediest first.
 
+pub(crate) mod spare;
+
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use mesh_model::share::{Share, Shares, Source, left};
 use mesh_runtime::access_log::Direction;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::report::Report;
 use crate::shared::Shared;
+use spare::{Candidate, Holds, Kin, Spare, Spared, greediest};
 
 /// Descriptors that one connection of an application takes: its own, and that of the application or of its share of a
 /// pooled connection. The rest is for listeners, pools, the control plane and files.
 const DESCRIPTORS_EACH: u64 = 3;
 /// TLS handshakes under way at once: a core does some thousand a second.
 const HANDSHAKES: usize = 8_192;
+/// Most that are ended for one newcomer. A place that somebody gives up is half a place for one whose share is full: what
+/// is left for others counts against it.
+const ENDED_FOR_ONE: usize = 4;
+/// Connections of one pod and worker that may take their time to leave after their place was given to somebody else.
+const LEAVING: usize = 64;
 
 /// What an operator set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +55,8 @@ pub(crate) enum Full {
     Node(&'static str),
     #[error("this pod holds as much as one may while others may want some: as many {0}")]
     Pod(&'static str),
+    #[error("its source holds as much of this pod as one may while others may want some: of as many {0}")]
+    Source(&'static str),
 }
 
 impl Full {
@@ -48,19 +65,19 @@ impl Full {
         match self {
             Self::Node(_) => "NODE_OVERLOADED",
             Self::Pod(_) => "POD_OVERLOADED",
+            Self::Source(_) => "SOURCE_OVERLOADED",
         }
     }
 }
 
-/// May a pod that holds `pod` take one more, when all together hold `all` of `bound`?
-fn room(bound: usize, per_pod: Option<usize>, all: usize, pod: usize) -> Result<(), Who> {
+/// How many more a pod that holds `pod` may take, when all together hold `all` of `bound`: one or more.
+fn room(bound: usize, per_pod: Option<usize>, all: usize, pod: usize) -> Result<usize, Who> {
     let free = bound.saturating_sub(all);
-    if free == 0 {
-        Err(Who::Node)
-    } else if pod >= free || per_pod.is_some_and(|most| pod >= most) {
-        Err(Who::Pod)
-    } else {
-        Ok(())
+    let room = per_pod.map_or(usize::MAX, |most| most.saturating_sub(pod)).min(left(free, pod));
+    match (free, room) {
+        (0, _) => Err(Who::Node),
+        (_, 0) => Err(Who::Pod),
+        (_, room) => Ok(room),
     }
 }
 
@@ -70,7 +87,7 @@ enum Who {
     Pod,
 }
 
-/// One bound, and who holds how much of it.
+/// One bound of the node.
 struct Bound {
     /// For the text of a refusal.
     what: &'static str,
@@ -79,51 +96,96 @@ struct Bound {
     held: Gauge,
 }
 
-impl Bound {
-    fn enter(self: &Arc<Self>, pod: &Arc<AtomicUsize>) -> Result<Place, Full> {
+/// One pod's part of a bound, on all workers.
+pub(crate) struct Part {
+    bound: Arc<Bound>,
+    held: AtomicUsize,
+    sources: Arc<Shares>,
+    spare: Spare,
+}
+
+impl Part {
+    fn new(bound: &Arc<Bound>) -> Arc<Self> {
+        let (bound, sources) = (bound.clone(), Shares::new(usize::MAX));
+        Arc::new(Self { bound, held: AtomicUsize::new(0), sources, spare: Spare::default() })
+    }
+
+    fn enter(self: &Arc<Self>, source: Option<&Source>) -> Result<Place, Full> {
         // Counted before it is asked: two that ask at once see each other, and the bound holds.
-        let all = usize::try_from(self.held.inc()).unwrap_or(0);
-        let place = Place { bound: self.clone(), pod: pod.clone() };
-        match room(self.most, self.per_pod, all, pod.fetch_add(1, Relaxed)) {
-            Ok(()) => Ok(place),
-            Err(Who::Node) => Err(Full::Node(self.what)),
-            Err(Who::Pod) => Err(Full::Pod(self.what)),
-        }
+        let all = usize::try_from(self.bound.held.inc()).unwrap_or(0);
+        let pod = self.held.fetch_add(1, Relaxed);
+        let mut place = Place { part: self.clone(), share: None };
+        place.share = self.share(all, pod, source)?;
+        Ok(place)
+    }
+
+    /// The share that `source` takes of the pod, beside `all` and `pod` that are held already.
+    fn share(&self, all: usize, pod: usize, source: Option<&Source>) -> Result<Option<Share>, Full> {
+        let Bound { what, most, per_pod, .. } = *self.bound;
+        let room = room(most, per_pod, all, pod).map_err(|who| match who {
+            Who::Node => Full::Node(what),
+            Who::Pod => Full::Pod(what),
+        })?;
+        source.map(|source| self.sources.enter_of(room, source).map_err(|_| Full::Source(what))).transpose()
+    }
+
+    /// Ends the oldest that carries nothing, of the greediest of this pod, for `newcomer`. False when there is none.
+    fn make_room(&self, newcomer: Option<&Source>) -> bool {
+        let holds = |source: &Source, group: Option<&Source>| {
+            let own = self.sources.held(source);
+            Holds { own, group: group.map_or(own, |group| self.sources.held(group)) }
+        };
+        let group = newcomer.and_then(Source::group);
+        let new = newcomer.map_or(Holds { group: 0, own: 0 }, |source| holds(source, group.as_ref()));
+        self.spare.end_oldest(|sources| {
+            let candidates = sources.map(|source| {
+                let of_group = source.group();
+                let kin = match newcomer {
+                    Some(newcomer) if source == newcomer => Kin::Own,
+                    Some(_) if group.is_some() && group == of_group => Kin::Group,
+                    _ => Kin::Other,
+                };
+                Candidate { of: source, holds: holds(source, of_group.as_ref()), kin }
+            });
+            greediest(candidates, new).cloned()
+        })
     }
 }
 
 /// What is held; given back when dropped.
 pub(crate) struct Place {
-    bound: Arc<Bound>,
-    pod: Arc<AtomicUsize>,
+    part: Arc<Part>,
+    share: Option<Share>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.bound.held.dec();
-        self.pod.fetch_sub(1, Relaxed);
+        self.part.bound.held.dec();
+        self.part.held.fetch_sub(1, Relaxed);
     }
 }
+
+/// Pods that are served, by uid.
+type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
 
 /// The bounds of the node.
 pub(crate) struct Quota {
     connections: Arc<Bound>,
     handshakes: Arc<Bound>,
-    pods: Mutex<HashMap<Arc<str>, Weak<Held>>>,
+    pods: Pods,
 }
 
 /// What one pod holds, on all workers.
-#[derive(Default)]
 struct Held {
-    connections: Arc<AtomicUsize>,
-    handshakes: Arc<AtomicUsize>,
+    connections: Arc<Part>,
+    handshakes: Arc<Part>,
 }
 
-/// One pod's part of the bounds.
+/// One pod's part of the bounds, as one worker has it.
 pub(crate) struct PodQuota {
-    connections: Arc<Bound>,
-    handshakes: Arc<Bound>,
     held: Arc<Held>,
+    pods: Pods,
+    leaving: Cell<usize>,
 }
 
 impl Quota {
@@ -143,7 +205,7 @@ impl Quota {
                 per_pod: None,
                 held: handshakes,
             }),
-            pods: Mutex::default(),
+            pods: Pods::default(),
         }
     }
 
@@ -151,34 +213,122 @@ impl Quota {
     pub(crate) fn pod(&self, uid: &Arc<str>) -> PodQuota {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.retain(|_, held| held.strong_count() > 0);
-        let held = pods.get(uid).and_then(Weak::upgrade).unwrap_or_default();
+        let held = pods.get(uid).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let (connections, handshakes) = (Part::new(&self.connections), Part::new(&self.handshakes));
+            Arc::new(Held { connections, handshakes })
+        });
         pods.insert(uid.clone(), Arc::downgrade(&held));
-        PodQuota { connections: self.connections.clone(), handshakes: self.handshakes.clone(), held }
+        PodQuota { held, pods: self.pods.clone(), leaving: Cell::new(0) }
     }
 }
 
 impl PodQuota {
-    /// A place for one more connection or tunnel.
-    pub(crate) fn connection(&self) -> Result<Place, Full> {
-        self.connections.enter(&self.held.connections)
+    /// A place for one more connection or tunnel: of `source`, or of the pod itself.
+    pub(crate) fn connection(&self, source: Option<&Source>) -> Result<Place, Full> {
+        self.enter(|held| &held.connections, source)
     }
 
-    /// A place for one more TLS handshake.
-    pub(crate) fn handshake(&self) -> Result<Place, Full> {
-        self.handshakes.enter(&self.held.handshakes)
+    /// A place for one more TLS handshake of `source`.
+    pub(crate) fn handshake(&self, source: &Source) -> Result<Place, Full> {
+        self.enter(|held| &held.handshakes, Some(source))
+    }
+
+    fn enter(&self, part: fn(&Held) -> &Arc<Part>, source: Option<&Source>) -> Result<Place, Full> {
+        let own = part(&self.held);
+        self.with_room_made(part, source, || own.enter(source))
+    }
+
+    /// `place`, taken by an address, is from now on that of the identity that it has proven.
+    pub(crate) fn proven(&self, mut place: Place, identity: &Source) -> Result<Place, Full> {
+        let part = place.part.clone();
+        // The address holds nothing more, whatever comes of it.
+        place.share = None;
+        place.share = self.with_room_made(
+            |held| &held.connections,
+            Some(identity),
+            || {
+                // What it holds itself does not count against it.
+                let all = usize::try_from(part.bound.held.get()).unwrap_or(0).saturating_sub(1);
+                part.share(all, part.held.load(Relaxed).saturating_sub(1), Some(identity))
+            },
+        )?;
+        Ok(place)
+    }
+
+    /// What `take` takes; where there is no room, some is made.
+    fn with_room_made<T>(
+        &self,
+        part: fn(&Held) -> &Arc<Part>,
+        newcomer: Option<&Source>,
+        take: impl Fn() -> Result<T, Full>,
+    ) -> Result<T, Full> {
+        let mut taken = take();
+        for _ in 0..ENDED_FOR_ONE {
+            let made = match &taken {
+                Err(Full::Node(_)) => self.greediest_pod(part).is_some_and(|pod| {
+                    let here = Arc::ptr_eq(&pod, &self.held);
+                    part(&pod).make_room(newcomer.filter(|_| here))
+                }),
+                Err(Full::Pod(_) | Full::Source(_)) => part(&self.held).make_room(newcomer),
+                Ok(_) => break,
+            };
+            if !made {
+                break;
+            }
+            taken = take();
+        }
+        taken
+    }
+
+    /// The pod that holds most, of those of which something can be ended: this one, or one that holds more.
+    fn greediest_pod(&self, part: fn(&Held) -> &Arc<Part>) -> Option<Arc<Held>> {
+        let pods: Vec<Arc<Held>> =
+            self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+        let holds = |pod: &Held| {
+            let held = part(pod).held.load(Relaxed);
+            Holds { group: held, own: held }
+        };
+        let candidates = pods.iter().filter(|pod| !part(pod).spare.is_empty()).map(|pod| {
+            let kin = if Arc::ptr_eq(pod, &self.held) { Kin::Own } else { Kin::Other };
+            Candidate { of: pod, holds: holds(pod), kin }
+        });
+        greediest(candidates, holds(&self.held)).cloned()
+    }
+
+    /// Has `place` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
+    pub(crate) fn spare(&self, place: Place, source: &Source, ended: &Arc<Notify>) -> Spared {
+        Spare::add(place, source.clone(), ended.clone())
+    }
+
+    /// For a connection that takes its time to leave. `None` when too many do.
+    pub(crate) fn leaving(&self) -> Option<Leaving<'_>> {
+        (self.leaving.get() < LEAVING).then(|| {
+            self.leaving.set(self.leaving.get() + 1);
+            Leaving(&self.leaving)
+        })
     }
 }
 
-/// A place for the connection `tcp`, from `from` to `to`. `None` when there is none: then this has been told, and the
-/// connection will end with a reset, so that nobody takes its end for an answer.
+/// One connection that leaves.
+pub(crate) struct Leaving<'a>(&'a Cell<usize>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A place for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
+/// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
 pub(crate) fn admit(
     shared: &Arc<Shared>,
     quota: &PodQuota,
     direction: Direction,
     tcp: &TcpStream,
     (from, to): (SocketAddr, SocketAddr),
+    source: Option<&Source>,
 ) -> Option<Place> {
-    match quota.connection() {
+    match quota.connection(source) {
         Ok(place) => Some(place),
         Err(full) => {
             shed(shared, direction, tcp, (from, to), full);
@@ -217,84 +367,4 @@ pub(crate) fn raise_open_files() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_may_hold_as_much_as_is_left() {
-        for (bound, per_pod, all, pod, expected) in [
-            (100, None, 0, 0, Ok(())),
-            // Alone, it gets half.
-            (100, None, 49, 49, Ok(())),
-            (100, None, 50, 50, Err(Who::Pod)),
-            // Beside one that has its half, the next gets a part and the first no more.
-            (100, None, 50, 0, Ok(())),
-            (100, None, 74, 24, Ok(())),
-            (100, None, 75, 25, Err(Who::Pod)),
-            (100, None, 51, 50, Err(Who::Pod)),
-            // The last place is for whoever has none.
-            (100, None, 99, 0, Ok(())),
-            (100, None, 99, 1, Err(Who::Pod)),
-            (100, None, 100, 0, Err(Who::Node)),
-            (100, None, 120, 0, Err(Who::Node)),
-            // An operator's own bound.
-            (100, Some(10), 9, 9, Ok(())),
-            (100, Some(10), 10, 10, Err(Who::Pod)),
-            (100, Some(80), 50, 50, Err(Who::Pod)),
-        ] {
-            assert_eq!(room(bound, per_pod, all, pod), expected, "{pod} of {all} of {bound}, {per_pod:?} at most");
-        }
-    }
-
-    fn quota(limits: Limits) -> (Quota, Gauge) {
-        let held = Gauge::default();
-        (Quota::new(&limits, 30_000, held.clone(), Gauge::default()), held)
-    }
-
-    #[test]
-    fn a_greedy_pod_leaves_room_on_every_worker_and_gives_back() {
-        let (quota, held) = quota(Limits { connections: Some(1_000), ..Limits::default() });
-        let (greedy, modest): (Arc<str>, Arc<str>) = ("greedy".into(), "modest".into());
-        // Two workers of the same pod hold from the same part.
-        let workers = [quota.pod(&greedy), quota.pod(&greedy)];
-        let mut places = Vec::new();
-        let full = loop {
-            match workers[places.len() % 2].connection() {
-                Ok(place) => places.push(place),
-                Err(full) => break full,
-            }
-        };
-        assert_eq!((places.len(), held.get()), (500, 500));
-        assert!(full.to_string().contains("ZTUNNEL_MAX_CONNECTIONS"), "{full}");
-        let modest = quota.pod(&modest);
-        let others: Vec<Place> = (0..250).map(|_| modest.connection().expect("room for others")).collect();
-        // Handshakes are counted by themselves.
-        assert!(workers[0].handshake().is_ok());
-        drop((places, others));
-        assert_eq!(held.get(), 0);
-        assert!(workers[0].connection().is_ok());
-    }
-
-    #[test]
-    fn defaults_come_from_the_open_files() {
-        let (quota, _) = quota(Limits::default());
-        assert_eq!((quota.connections.most, quota.handshakes.most), (10_000, HANDSHAKES));
-    }
-
-    #[test]
-    fn pods_that_are_gone_are_forgotten() {
-        let (quota, _) = quota(Limits::default());
-        for number in 0..100 {
-            drop(quota.pod(&format!("pod-{number}").into()));
-        }
-        assert!(quota.pods.lock().unwrap().len() <= 1);
-    }
-
-    #[test]
-    fn the_limit_of_open_files_is_raised_to_the_hard_one() {
-        use rustix::process::{Resource, getrlimit};
-        let files = raise_open_files();
-        let limit = getrlimit(Resource::Nofile);
-        assert_eq!((limit.current, limit.maximum.unwrap_or(u64::MAX)), (limit.maximum, files));
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::admit::{self, Verdict};
-use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
+use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics, UnfinishedMetrics};
 use crate::names::Names;
 use crate::quota::Quota;
 
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) traffic: TrafficMetrics,
     pub(crate) reasons: ReasonMetrics,
     pub(crate) quota: Quota,
+    /// Of all workers.
+    pub(crate) unfinished: UnfinishedMetrics,
     pub(crate) revocation: RevocationMetrics,
     /// None when it is turned off.
     pub(crate) dns: Option<Arc<Dns>>,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
+use mesh_hbone::unfinished;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use tokio::net::{TcpListener, TcpStream};
@@ -312,7 +313,7 @@ async fn watch_policies(worker: Rc<Worker>) {
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
-    let mut before = 0;
+    let (mut before, mut kept, mut shed) = (0, 0, 0);
     loop {
         ticks.tick().await;
         let mut pooled = 0;
@@ -321,8 +322,13 @@ async fn sweep(worker: Rc<Worker>) {
             pod.dialler.sweep(&pod.sockets);
             pooled += pod.pool.connections() as i64;
         }
-        // The gauge is the sum of all workers'.
+        // The gauges are the sums of all workers'.
         worker.shared.pooled.inc_by(pooled - std::mem::replace(&mut before, pooled));
+        let metrics = &worker.shared.unfinished;
+        let now = unfinished::held() as i64;
+        metrics.held.inc_by(now - std::mem::replace(&mut kept, now));
+        let now = unfinished::shed();
+        metrics.shed.inc_by(now - std::mem::replace(&mut shed, now));
     }
 }
 

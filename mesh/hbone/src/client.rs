@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use mesh_identity::revocation::PeerWatch;
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
+use mesh_model::share::Source;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
@@ -20,6 +22,7 @@ use crate::http2::driver::Driver;
 use crate::http2::state::{Broken, Over, Role, Shared};
 use crate::stream::{StreamHandle, Tunnel};
 use crate::tls::handshake;
+use crate::unfinished::Unfinished;
 
 /// Why a tunnel could not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -180,13 +183,19 @@ impl Client {
             expected: expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
             error: Arc::new(error),
         };
-        let established = timeout(settings.handshake_timeout, handshake::client(&mut transport, config))
+        // Who answers for an identity and is somebody else harms those who want that one, and nobody else.
+        let nobody = || Source::address(Ipv4Addr::UNSPECIFIED.into());
+        let server = expected.first().cloned().map_or_else(nobody, Source::Identity);
+        let unfinished = |source| Unfinished::of(source, settings.unfinished_bytes);
+        let proving = handshake::client(&mut transport, config, unfinished(server.clone()));
+        let established = timeout(settings.handshake_timeout, proving)
             .await
             .map_err(|_| OpenError::HandshakeTimeout)?
             .map_err(tls_failed)?;
         let peer = established.certificates.as_deref().and_then(tls::peer_identity);
+        let proven = unfinished(server);
         let driver =
-            Driver::new(transport, Role::Client, Rc::new(settings.clone()), established).map_err(tls_failed)?;
+            Driver::new(transport, Role::Client, Rc::new(settings.clone()), established, proven).map_err(tls_failed)?;
         let connection = driver.shared();
         let client = Self(Rc::new(Handle { connection, idle_since: Rc::new(Cell::new(Instant::now())), peer }));
         Ok((client, driver))

@@ -9,6 +9,7 @@
 //! | [`stream`] | one tunnel: bytes both ways, half-close, reset |
 //! | [`duplex`] | a tunnel as a stream, to speak another HBONE inside |
 //! | [`carry`] | carry bytes between two streams, count them, pass half-closes on |
+//! | [`unfinished`] | what all connections of a thread may keep of messages that are not whole |
 //!
 //! A connection and all of its tunnels live on one thread: every future here may be `!Send`, tasks are spawned on
 //! the thread itself (`spawn_local`). Begin with [`pool`] for the way out and [`server`] for the way in.
@@ -37,6 +38,7 @@ pub mod server;
 pub mod stream;
 mod tls;
 mod turn;
+pub mod unfinished;
 
 use std::time::Duration;
 
@@ -77,6 +79,8 @@ pub struct Settings {
     /// Records that one key may seal: AES-GCM begins to leak at 2^24.5 (RFC 8446 5.5). TLS 1.3 then has a new key. TLS
     /// 1.2 has none: its connection takes no new tunnels from half of it, and ends there whatever it carries.
     pub records_per_key: u64,
+    /// What all connections of a thread keep of handshake messages and header blocks that are not whole ([`unfinished`]).
+    pub unfinished_bytes: usize,
 }
 
 impl Default for Settings {
@@ -95,6 +99,7 @@ impl Default for Settings {
             header_timeout: Duration::from_secs(10),
             left_timeout: Duration::from_secs(120),
             records_per_key: 1 << 24,
+            unfinished_bytes: 16 << 20,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
+use mesh_model::share::Source;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -18,6 +20,7 @@ use crate::http2::driver::Driver;
 use crate::http2::state::{Over, Request, Role, Shared};
 use crate::stream::{StreamHandle, Tunnel, TunnelError};
 use crate::tls::handshake;
+use crate::unfinished::Unfinished;
 
 /// Why a caller was not let as far as asking.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,20 @@ impl Connection {
     ///
     /// # Errors
     /// When it cannot be proven, or does not speak HTTP/2, or takes too long.
-    pub async fn accept<T>(
+    pub async fn accept<T>(transport: T, config: Arc<ServerConfig>, settings: &Settings) -> Result<Self, AcceptError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        Self::accept_from(Source::address(Ipv4Addr::UNSPECIFIED.into()), transport, config, settings).await
+    }
+
+    /// [`Connection::accept`], of a caller whose source is known: what it leaves unfinished is of that source's share
+    /// ([`crate::unfinished`]), and of its identity's once it has proven one.
+    ///
+    /// # Errors
+    /// As [`Connection::accept`].
+    pub async fn accept_from<T>(
+        source: Source,
         mut transport: T,
         config: Arc<ServerConfig>,
         settings: &Settings,
@@ -69,13 +85,15 @@ impl Connection {
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let limit = settings.handshake_timeout;
-        let established = timeout(limit, handshake::server(&mut transport, config))
+        let unfinished = |source| Unfinished::of(source, settings.unfinished_bytes);
+        let established = timeout(limit, handshake::server(&mut transport, config, unfinished(source)))
             .await
             .map_err(|_| AcceptError::Timeout)?
             .map_err(AcceptError::Tls)?;
         let peer = established.certificates.as_deref().and_then(tls::peer_identity).ok_or(AcceptError::NoIdentity)?;
-        let driver =
-            Driver::new(transport, Role::Server, Rc::new(settings.clone()), established).map_err(AcceptError::Tls)?;
+        let proven = unfinished(Source::Identity(peer.clone()));
+        let driver = Driver::new(transport, Role::Server, Rc::new(settings.clone()), established, proven)
+            .map_err(AcceptError::Tls)?;
         let accepted = Self { connection: driver.shared(), peer };
         tokio::task::spawn_local(async move {
             let over = driver.await;

@@ -34,7 +34,7 @@ impl Source {
     }
 
     /// The group that it shares a share with.
-    fn group(&self) -> Option<Self> {
+    pub fn group(&self) -> Option<Self> {
         match self {
             Self::Address(IpAddr::V6(ip)) => Some(Self::Network((ip.to_bits() >> 64) as u64)),
             Self::Address(IpAddr::V4(_)) | Self::Network(_) | Self::Identity(_) => None,

@@ -15,6 +15,7 @@
 //! | | [`readiness`] | ready when every named part has said so |
 //! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
 //! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |
+//! | be small | [`memory`] | what is not used any more is the machine's again |
 //! | stop | [`shutdown`] | SIGTERM, SIGINT or `/quitquitquit`: when the process should end |
 //! | | [`drain`] | stop accepting, finish what is open, then force |
 //!
@@ -27,6 +28,7 @@ pub mod config;
 pub mod drain;
 pub mod http_server;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod nearest;
 pub mod open_files;

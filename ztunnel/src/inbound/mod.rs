@@ -1,6 +1,7 @@
 //! Tunnels that come to pods: prove the caller, admit, judge, connect to the application, carry.
 
 pub(crate) mod admit;
+mod occupied;
 pub(crate) mod plaintext;
 pub(crate) mod proxy_protocol;
 
@@ -15,19 +16,22 @@ use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{AcceptError, Asked, Connection};
+use mesh_hbone::unfinished::is_shed;
 use mesh_identity::revocation::PeerWatch;
+use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::address::{Authority, canonical};
-use mesh_model::identity::SpiffeId;
+use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
+use mesh_model::share::Source;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_xds::demand::InUse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
@@ -36,9 +40,10 @@ use crate::dialler::Dialled;
 use crate::outbound::close;
 use crate::quota;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::{Judgement, deadline};
+use crate::shared::{Judgement, UnknownWorkload, deadline};
 use crate::worker::{Pod, Worker, stopped};
 use admit::Admitted;
+use occupied::{Carried, Occupied};
 
 /// How long a connection that is cut may take to say so to its caller.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -50,52 +55,62 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(local) => canonical(local),
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
-    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, (from, local)) else { return };
-    let handshake = match pod.quota.handshake() {
+    let way = (from, local);
+    let source = Source::address(from.ip());
+    let Some(place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, way, Some(&source)) else { return };
+    let handshake = match pod.quota.handshake(&source) {
         Ok(handshake) => handshake,
-        Err(full) => return quota::shed(shared, Direction::Inbound, &tcp, (from, local), full),
+        Err(full) => return quota::shed(shared, Direction::Inbound, &tcp, way, full),
     };
+    // Nobody knows who it is: both are given to others before those are turned away.
+    let ended = Arc::new(Notify::new());
+    let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
     let early = Report::early(shared, Direction::Inbound, from, local);
-    let workload = match shared.local_workload(&pod.info, deadline()).await {
-        Ok(workload) => workload,
-        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+    let proven = tokio::select! {
+        proven = Box::pin(prove(&worker, &pod, tcp, source)) => proven,
+        () = ended.notified() => Err(Unproven::Ended),
     };
-    let identity = match workload.identity() {
-        Ok(identity) => identity,
-        Err(error) => return early.failed("INVALID_IDENTITY", &error),
-    };
-    let credentials = match shared.certificates.get(&identity).await {
-        Ok(credentials) => credentials,
-        Err(error) => return early.failed("NO_CERTIFICATE", &error),
-    };
-    let settings = &shared.config.hbone;
-    let mut client = PeerWatch::new(credentials);
-    let revocable = client.is_on();
-    let mut connection = match Box::pin(Connection::accept(tcp, client.server_config(), settings)).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            let code = accept_code(&error);
-            if code == "CERT_REVOKED" {
+    let (mut connection, mut client) = match proven {
+        Ok(proven) => proven,
+        Err(unproven) => {
+            if unproven.code() == "CERT_REVOKED" {
                 shared.revocation.rejected(Reporter::Destination);
             }
-            return early.failed(code, &error);
+            return early.failed(unproven.code(), &unproven);
         }
     };
     drop(handshake);
     let caller = Rc::new(connection.peer.clone());
+    let source = Source::Identity(connection.peer.clone());
+    let Some(place) = place.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
+    let occupied = match pod.quota.proven(place, &source) {
+        Ok(place) => Occupied::new(pod.clone(), source, place),
+        Err(full) => {
+            connection.go_away();
+            return early.failed(full.code(), &full);
+        }
+    };
+    let revocable = client.is_on();
     let draining = pod.sends_callers_away(&shared.drain);
     tokio::pin!(draining);
     let mut going_away = false;
     let (revoked, told_revoked) = watch::channel(false);
+    let begin = |asked: Asked| match occupied.carry() {
+        Ok(carried) => {
+            let revoked = revocable.then(|| told_revoked.clone());
+            let here = Here { local, from, caller: caller.clone(), revoked, _carried: carried };
+            // Boxed: a task is moved several times, and this one is large until bytes flow.
+            spawn_local(Box::pin(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token())));
+        }
+        Err(full) => {
+            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
+            early.failed(full.code(), &full);
+        }
+    };
     loop {
         tokio::select! {
             asked = connection.next() => match asked {
-                Some(Ok(asked)) => {
-                    let revoked = revocable.then(|| told_revoked.clone());
-                    let here = Here { local, from, caller: caller.clone(), revoked };
-                    // Boxed: a task is moved several times, and this one is large until bytes flow.
-                    spawn_local(Box::pin(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token())));
-                }
+                Some(Ok(asked)) => begin(asked),
                 Some(Err(error)) => {
                     tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
                     return;
@@ -115,12 +130,76 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 let _ = tokio::time::timeout(LAST_WORDS, rest).await;
                 return;
             }
+            () = occupied.ended() => {
+                early.failed("ENDED_FOR_OTHERS", &"it carried nothing, and somebody else needed its place");
+                going_away = true;
+                connection.go_away();
+                let Some(_leaving) = pod.quota.leaving() else { return };
+                // What its caller asked for before it knew is served, if there is a place again.
+                let rest = async {
+                    while let Some(Ok(asked)) = connection.next().await {
+                        begin(asked);
+                    }
+                };
+                if tokio::time::timeout(LAST_WORDS, rest).await.is_ok() || occupied.is_at_rest() {
+                    return;
+                }
+            }
             () = &mut draining, if !going_away => {
                 going_away = true;
                 connection.go_away();
             }
         }
     }
+}
+
+/// Why a caller did not come as far as asking.
+#[derive(Debug, thiserror::Error)]
+enum Unproven {
+    #[error("{0}")]
+    Workload(UnknownWorkload),
+    #[error("{0}")]
+    Identity(InvalidSpiffeId),
+    #[error("{0}")]
+    Certificate(CertificateError),
+    #[error("{0}")]
+    Accept(AcceptError),
+    #[error("its handshake was not done, and somebody else needed its place")]
+    Ended,
+}
+
+impl Unproven {
+    /// The stable code; documented in `docs/reasons.md`.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Workload(_) => "UNKNOWN_WORKLOAD",
+            Self::Identity(_) => "INVALID_IDENTITY",
+            Self::Certificate(_) => "NO_CERTIFICATE",
+            Self::Accept(AcceptError::Tls(error)) if is_revoked(error) => "CERT_REVOKED",
+            Self::Accept(AcceptError::Tls(error)) if is_shed(error) => "SOURCE_OVERLOADED",
+            Self::Accept(AcceptError::Tls(_) | AcceptError::NoIdentity) => "TLS_FAILED",
+            Self::Accept(AcceptError::Http2(_)) => "HTTP2_FAILED",
+            Self::Accept(AcceptError::Timeout) => "HANDSHAKE_TIMEOUT",
+            Self::Ended => "ENDED_FOR_OTHERS",
+        }
+    }
+}
+
+/// Has a caller prove itself to the pod, and the pod to the caller.
+async fn prove(
+    worker: &Worker,
+    pod: &Pod,
+    tcp: TcpStream,
+    source: Source,
+) -> Result<(Connection, PeerWatch), Unproven> {
+    let shared = &worker.shared;
+    let workload = shared.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
+    let identity = workload.identity().map_err(Unproven::Identity)?;
+    let credentials = shared.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
+    let client = PeerWatch::new(credentials);
+    let accepting = Connection::accept_from(source, tcp, client.server_config(), &shared.config.hbone);
+    let connection = accepting.await.map_err(Unproven::Accept)?;
+    Ok((connection, client))
 }
 
 /// The two ends of an HBONE connection.
@@ -130,12 +209,14 @@ struct Here {
     caller: Rc<SpiffeId>,
     /// True once the caller's certificate is revoked; none when nobody's can be.
     revoked: Option<watch::Receiver<bool>>,
+    /// Its connection carries it.
+    _carried: Carried,
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
 async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _draining: mesh_runtime::drain::Token) {
     let shared = &worker.shared;
-    let Here { local, from, caller, mut revoked } = here;
+    let Here { local, from, caller, mut revoked, _carried } = here;
     let early = Report::early(shared, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
@@ -245,7 +326,7 @@ pub(crate) async fn enter(
     let shared = &worker.shared;
     let Visit { local, from, port, caller, target, deadline } = *visit;
     let early = Report::early(shared, Direction::Inbound, from, local);
-    let share = pod.quota.connection().map_err(|full| {
+    let share = pod.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
@@ -375,14 +456,5 @@ pub(crate) async fn until_cut<T>(
     tokio::select! {
         result = carried => Ok(result),
         Ok(reason) = cut => Err(reason),
-    }
-}
-
-fn accept_code(error: &AcceptError) -> &'static str {
-    match error {
-        AcceptError::Tls(error) if is_revoked(error) => "CERT_REVOKED",
-        AcceptError::Tls(_) | AcceptError::NoIdentity => "TLS_FAILED",
-        AcceptError::Http2(_) => "HTTP2_FAILED",
-        AcceptError::Timeout => "HANDSHAKE_TIMEOUT",
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mesh_hbone::carry;
 use mesh_model::policy::Facts;
+use mesh_model::share::Source;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::net::TcpStream;
@@ -24,7 +25,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(dialled) => dialled,
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
-    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, (from, dialled)) else { return };
+    let (way, source) = ((from, dialled), Source::address(from.ip()));
+    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, way, Some(&source)) else { return };
     let early = Report::early(shared, Direction::Inbound, from, dialled);
     let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks));
     let admitted = match admitted {

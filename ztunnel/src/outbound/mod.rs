@@ -51,7 +51,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
     let way = (from, dialled);
-    let Some(_place) = quota::admit(&worker.shared, &pod.quota, Direction::Outbound, &tcp, way) else { return };
+    let Some(_place) = quota::admit(&worker.shared, &pod.quota, Direction::Outbound, &tcp, way, None) else { return };
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
     let deadline = shared::deadline();
     let client = match worker.shared.local_workload(&pod.info, deadline).await {

@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
     let shared = &worker.shared;
     let Ok(door) = tcp.local_addr() else { return };
-    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Outbound, &tcp, (from, door)) else { return };
+    let way = (from, door);
+    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Outbound, &tcp, way, None) else { return };
     let early = Report::early(shared, Direction::Outbound, from, door);
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {

@@ -93,6 +93,7 @@ fn told() -> Told {
         dns: None,
         reasons: ReasonMetrics::register(&mut metrics),
         quota: crate::quota::Quota::new(&crate::quota::Limits::default(), 1_024, Gauge::default(), Gauge::default()),
+        unfinished: Default::default(),
         revocation: RevocationMetrics::register(&mut metrics),
         access_log,
         drain: drain::new().1,

@@ -78,6 +78,7 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
     let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
     let shared = Shared {
         quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
+        unfinished: Default::default(),
         config,
         tables: reader,
         demand,
@@ -498,7 +499,7 @@ async fn i3_a_pod_that_the_control_plane_does_not_know() {
 #[tokio::test]
 async fn a_greedy_pod_is_shed_and_others_are_served() {
     with_rights(async {
-        let mut ztunnel = Ztunnel::with(&[("ZTUNNEL_MAX_CONNECTIONS", "8")]);
+        let mut ztunnel = Ztunnel::with(&[("ZTUNNEL_MAX_CONNECTIONS", "16")]);
         let (greedy, modest) = (ztunnel.serve("cart"), ztunnel.serve("pay"));
         let application = format!("127.0.0.1:{}", application().await);
         let pods = ["cart", "pay"].map(|name| Resource::Workload(Arc::new(pod(name))));
@@ -518,14 +519,21 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
         };
         assert_eq!(
             (held.len(), refused.to_string().as_str()),
-            (3, "http status: 503 Service Unavailable (POD_OVERLOADED)")
+            (3, "http status: 503 Service Unavailable (SOURCE_OVERLOADED)")
         );
-        let line = ztunnel.logged("POD_OVERLOADED").await;
+        let line = ztunnel.logged("SOURCE_OVERLOADED").await;
         assert!(line.contains(&from.to_string()) && line.contains("ZTUNNEL_MAX_CONNECTIONS"), "{line}");
-        // What is not a tunnel is reset.
-        let knock = async { TcpStream::connect(greedy.plaintext).await?.read(&mut [0]).await };
+        // What other sources leave of the pod's share: four that hold one each.
+        let mut others = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            others.push(ztunnel.dial_as(name, "127.0.0.1", ("cart", greedy.hbone)).await.unwrap());
+        }
+        // Then the pod is full. What is not a tunnel is reset.
+        let knock = async { TcpStream::connect(greedy.hbone).await?.read(&mut [0]).await };
         let error = knock.await.expect_err("a reset, as early as the caller is told that it is connected");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let line = ztunnel.logged("POD_OVERLOADED").await;
+        assert!(line.contains("ZTUNNEL_MAX_CONNECTIONS"), "{line}");
         // Others find room, and so does the greedy one when it has let go of some.
         assert_eq!(ztunnel.ask(("pay", modest.hbone), &application).await.0, 200);
         held.clear();
@@ -573,5 +581,6 @@ mod joined;
 mod listed;
 mod own;
 mod patience;
+mod shares;
 mod socks;
 mod taken_back;

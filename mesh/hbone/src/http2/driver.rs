@@ -26,6 +26,7 @@ use super::state::{Over, PING_ALIVE, Role, Shared, State};
 use super::{Code, ConnectionError};
 use crate::tls::handshake::{Established, Keys};
 use crate::tls::record::{self, Content, MAX_RECORD, Opener};
+use crate::unfinished::Unfinished;
 
 /// Most bytes of one read.
 const READ: usize = 256 << 10;
@@ -44,6 +45,9 @@ const WORN: &str = "TLS 1.2 cannot change keys, and this one has sealed all that
 /// Why a connection ends that leaves its peer waiting for the rest of a frame.
 const UNFINISHED: ConnectionError =
     ConnectionError::new(Code::EnhanceYourCalm, "a header block or frame is not finished in time");
+/// Why a connection ends whose unfinished header block was given up for others.
+const SHED: ConnectionError =
+    ConnectionError::new(Code::EnhanceYourCalm, "a header block was left unfinished while others needed the memory");
 /// Longest handshake message after the handshake: tickets, which are not used.
 const MAX_MESSAGE: usize = 16 << 10;
 
@@ -56,6 +60,7 @@ pub(crate) struct Driver<T> {
     transport: T,
     shared: Shared,
     input: Input,
+    unfinished: Unfinished,
     clock: Pin<Box<Sleep>>,
     /// When to look whether the peer is there.
     next_look: tokio::time::Instant,
@@ -85,6 +90,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         role: Role,
         settings: Rc<crate::Settings>,
         established: Established,
+        unfinished: Unfinished,
     ) -> io::Result<Self> {
         let Established { sealer, opener, keys, plaintext, unread, .. } = established;
         let now = tokio::time::Instant::now();
@@ -114,7 +120,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         if let Err(over) = first {
             fail(&shared, over);
         }
-        Ok(Self { transport, shared, input, clock, next_look, greeting_due, portion: FIRST_READ, closing: false })
+        Ok(Self {
+            transport,
+            shared,
+            input,
+            unfinished,
+            clock,
+            next_look,
+            greeting_due,
+            portion: FIRST_READ,
+            closing: false,
+        })
     }
 
     /// The connection, for its handle.
@@ -287,6 +303,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
         if !this.closing {
             let _ = this.poll_read(cx);
             this.tick(cx);
+            let kept = this.input.unfinished(&this.shared);
+            if this.unfinished.keep(kept, cx).is_err() {
+                fail(&this.shared, Over::Protocol(SHED));
+            }
         }
         {
             let mut state = this.shared.borrow_mut();
@@ -299,6 +319,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
             }
             if state.over().is_some() && !this.closing {
                 this.closing = true;
+                this.input.forget();
+                state.block = None;
+                this.unfinished.forget();
                 // close_notify; what fails here has no consequence any more.
                 let _ = state.outgoing.record(Content::Alert, &[1, 0]);
                 // One more round trip of the peer's silence is all it gets to take the rest.
@@ -331,6 +354,17 @@ impl<T> Drop for Driver<T> {
 }
 
 impl Input {
+    /// What is kept of messages and frames that are not whole.
+    fn unfinished(&self, shared: &Shared) -> usize {
+        let block = shared.borrow().block.as_ref().map_or(0, |block| block.bytes.held());
+        self.parser.held() + self.message.capacity() + block
+    }
+
+    /// Gives back what nobody will finish.
+    fn forget(&mut self) {
+        (self.parser, self.partial, self.message) = (Parser::default(), Kept::default(), Vec::new());
+    }
+
     /// Opens every whole record of `bytes`; keeps the rest. Returns how many records and frames there were.
     fn records(&mut self, shared: &Shared, bytes: &mut [u8]) -> Result<usize, Over> {
         let mut batch = Batch::default();

@@ -112,7 +112,6 @@ impl Parser {
     }
 
     /// What the beginnings of frames take up.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held(&self) -> usize {
         self.partial.held()
     }

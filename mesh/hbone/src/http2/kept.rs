@@ -39,7 +39,6 @@ impl Kept {
     }
 
     /// What it takes up.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held(&self) -> usize {
         self.bytes.capacity()
     }

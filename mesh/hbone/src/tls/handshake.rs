@@ -1,7 +1,10 @@
 //! The handshake, by rustls, up to the moment when only records of data are left to do.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
@@ -12,6 +15,7 @@ use rustls::{ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolV
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::record::{Content, Opener, RecordError, Sealer};
+use crate::unfinished::Unfinished;
 use crate::{MAX_HANDSHAKE_BYTES, MAX_HELLO_BYTES};
 
 /// First size of the buffer, and what is read at once: most flights fit.
@@ -93,15 +97,23 @@ fn usable(secrets: Result<Secrets, rustls::Error>) -> Result<Secrets, RecordErro
 ///
 /// # Errors
 /// When the transport fails, or the handshake does; the [`rustls::Error`] is inside then.
-pub(crate) async fn client<T>(transport: &mut T, config: Arc<ClientConfig>) -> io::Result<Established>
+pub(crate) async fn client<T>(
+    transport: &mut T,
+    config: Arc<ClientConfig>,
+    unfinished: Unfinished,
+) -> io::Result<Established>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut connection =
         UnbufferedClientConnection::new(config, mesh_identity::tls::dial_name()).map_err(io::Error::other)?;
-    let read =
-        run(transport, &mut *connection, UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records)
-            .await?;
+    let read = run(
+        transport,
+        &mut *connection,
+        UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records,
+        unfinished,
+    )
+    .await?;
     let facts = Facts::of(&connection);
     let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
     established(transport, secrets, Side::Client(Box::new(keys)), facts, read).await
@@ -111,14 +123,22 @@ where
 ///
 /// # Errors
 /// As for [`client`].
-pub(crate) async fn server<T>(transport: &mut T, config: Arc<ServerConfig>) -> io::Result<Established>
+pub(crate) async fn server<T>(
+    transport: &mut T,
+    config: Arc<ServerConfig>,
+    unfinished: Unfinished,
+) -> io::Result<Established>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-    let read =
-        run(transport, &mut *connection, UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records)
-            .await?;
+    let read = run(
+        transport,
+        &mut *connection,
+        UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records,
+        unfinished,
+    )
+    .await?;
     let facts = Facts::of(&connection);
     let (secrets, keys) = connection.dangerous_into_kernel_connection().map_err(io::Error::other)?;
     established(transport, secrets, Side::Server(Box::new(keys)), facts, read).await
@@ -191,6 +211,7 @@ async fn run<T, D>(
     transport: &mut T,
     connection: &mut UnbufferedConnectionCommon<D>,
     process: Process<D>,
+    mut unfinished: Unfinished,
 ) -> io::Result<Read>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -251,7 +272,14 @@ where
             }
             // No more than is needed: a stranger decides how much that is.
             received.reserve_exact(room);
-            let read = (&mut *transport).take(room as u64).read_buf(&mut received).await?;
+            let waiting = received.capacity();
+            let mut portion = (&mut *transport).take(room as u64);
+            let mut reading = pin!(portion.read_buf(&mut received));
+            let read = poll_fn(|cx| match unfinished.keep(waiting, cx) {
+                Ok(()) => reading.as_mut().poll(cx),
+                Err(shed) => Poll::Ready(Err(io::Error::other(shed))),
+            });
+            let read = read.await?;
             if read == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up during the TLS handshake"));
             }

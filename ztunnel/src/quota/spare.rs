@@ -1,0 +1,141 @@
+//! Places of what carries nothing: connections at rest, and handshakes that are not done. They are given to who needs
+//! one, the oldest of the greediest first.
+//!
+//! A place waits here while it is spare. Whose it was takes it back when it has something to carry, or is told that it
+//! was given away.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh_model::share::Source;
+use tokio::sync::Notify;
+
+use super::{Part, Place};
+
+/// What somebody is to a newcomer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kin {
+    /// The newcomer itself.
+    Own,
+    /// Of the group that shares the newcomer's share.
+    Group,
+    Other,
+}
+
+/// How much somebody holds: with its group first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Holds {
+    pub(super) group: usize,
+    pub(super) own: usize,
+}
+
+/// Who may have to give something up for a newcomer.
+pub(super) struct Candidate<T> {
+    pub(super) of: T,
+    pub(super) holds: Holds,
+    pub(super) kin: Kin,
+}
+
+/// Who gives something up for a newcomer: who holds most, of those that hold more than the newcomer then will, and the
+/// newcomer itself.
+pub(super) fn greediest<T>(candidates: impl Iterator<Item = Candidate<T>>, newcomer: Holds) -> Option<T> {
+    let gives = |c: &Candidate<T>| match c.kin {
+        Kin::Own => true,
+        Kin::Group => c.holds.own > newcomer.own + 1,
+        Kin::Other => c.holds.group > newcomer.group + 1,
+    };
+    candidates.filter(gives).max_by_key(|c| c.holds).map(|c| c.of)
+}
+
+/// The spare places of one pod.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    /// By age: a higher number is younger. A source that has none is not here.
+    of: HashMap<Source, BTreeMap<u64, Entry>>,
+}
+
+struct Entry {
+    place: Place,
+    ended: Arc<Notify>,
+}
+
+/// A place that is spare; if it is still here, it is given back when this is dropped.
+pub(crate) struct Spared {
+    part: Arc<Part>,
+    source: Source,
+    number: u64,
+}
+
+impl Spare {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps `place`, of `source`; `ended` is told when it is given to somebody else.
+    pub(super) fn add(place: Place, source: Source, ended: Arc<Notify>) -> Spared {
+        let part = place.part.clone();
+        let number = {
+            let mut inner = part.spare.inner();
+            let number = inner.next;
+            inner.next += 1;
+            inner.of.entry(source.clone()).or_default().insert(number, Entry { place, ended });
+            number
+        };
+        Spared { part, source, number }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner().of.is_empty()
+    }
+
+    /// Gives the oldest place of the source that `choose` chooses, of those that have some, back. False when it chooses
+    /// none.
+    pub(super) fn end_oldest(&self, choose: impl FnOnce(&mut dyn Iterator<Item = &Source>) -> Option<Source>) -> bool {
+        let oldest = {
+            let mut inner = self.inner();
+            choose(&mut inner.of.keys()).and_then(|source| inner.remove(&source, None))
+        };
+        // The place is given back without the lock: its share has one of its own.
+        oldest.is_some_and(|Entry { place, ended }| {
+            drop(place);
+            ended.notify_one();
+            true
+        })
+    }
+}
+
+impl Inner {
+    /// Takes the entry of that number out, or the oldest.
+    fn remove(&mut self, source: &Source, number: Option<u64>) -> Option<Entry> {
+        let entries = self.of.get_mut(source)?;
+        let entry = match number {
+            Some(number) => entries.remove(&number),
+            None => entries.pop_first().map(|(_, entry)| entry),
+        };
+        if entries.is_empty() {
+            self.of.remove(source);
+        }
+        entry
+    }
+}
+
+impl Spared {
+    /// The place, which is spare no more. `None` when it was given to somebody else.
+    pub(crate) fn take(self) -> Option<Place> {
+        self.remove().map(|entry| entry.place)
+    }
+
+    fn remove(&self) -> Option<Entry> {
+        self.part.spare.inner().remove(&self.source, Some(self.number))
+    }
+}
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        drop(self.remove());
+    }
+}
