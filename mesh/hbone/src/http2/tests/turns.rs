@@ -18,9 +18,15 @@ use super::*;
 use crate::server::{AcceptError, Connection};
 use crate::tls::handshake::{self, Established};
 use crate::tls::record::{Content, Sealer};
+use crate::unfinished::Unfinished;
 
 fn id(name: &str) -> mesh_model::identity::SpiffeId {
     format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap()
+}
+
+/// What a peer leaves unfinished, where nobody else holds any.
+fn nobody() -> Unfinished {
+    Unfinished::of(mesh_model::share::Source::address([10, 0, 0, 1].into()), usize::MAX)
 }
 
 /// Both ends of TLS between two ends of memory.
@@ -30,8 +36,8 @@ async fn proven() -> ((DuplexStream, Established), (DuplexStream, Established)) 
     let (mut near, mut far) = tokio::io::duplex(1 << 20);
     let expected = [id("server")];
     let (near_end, far_end) = tokio::join!(
-        handshake::client(&mut near, client.client_config(&expected)),
-        handshake::server(&mut far, server.server_config()),
+        handshake::client(&mut near, client.client_config(&expected), nobody()),
+        handshake::server(&mut far, server.server_config(), nobody()),
     );
     ((near, near_end.unwrap()), (far, far_end.unwrap()))
 }
@@ -98,7 +104,7 @@ async fn endless(frames: Vec<u8>) -> (Driver<Endless>, Shared, Rc<Cell<usize>>) 
     let read = Rc::new(Cell::new(0));
     let transport = Endless { sealer: client.sealer, frames, rest: Vec::new(), read: read.clone() };
     let server = Established { unread: first, ..server };
-    let driver = Driver::new(transport, Role::Server, Rc::new(Settings::default()), server).unwrap();
+    let driver = Driver::new(transport, Role::Server, Rc::new(Settings::default()), server, nobody()).unwrap();
     let shared = driver.shared();
     let request = shared.borrow_mut().poll_request(&Context::from_waker(Waker::noop()));
     assert!(matches!(request, Poll::Ready(Ok(_))));
@@ -188,7 +194,7 @@ struct Said {
 impl Said {
     async fn new() -> Self {
         let ((near, client), (far, server)) = proven().await;
-        let driver = Driver::new(far, Role::Server, Rc::new(Settings::default()), server).unwrap();
+        let driver = Driver::new(far, Role::Server, Rc::new(Settings::default()), server, nobody()).unwrap();
         let mut said = Self { far: near, sealer: client.sealer, driving: tokio::task::spawn_local(driver) };
         said.say(&greeting()).await;
         said
@@ -262,7 +268,7 @@ async fn handshakes_have_their_time() {
             let (mut near, far) = tokio::io::duplex(1 << 16);
             let expected = [id("server")];
             let (_client, accepted) = tokio::join!(
-                handshake::client(&mut near, ca.credentials(&id("client")).client_config(&expected)),
+                handshake::client(&mut near, ca.credentials(&id("client")).client_config(&expected), nobody()),
                 timeout(Duration::from_secs(60), Connection::accept(far, server.server_config(), &settings)),
             );
             let error = accepted.expect("in time").err().unwrap();
@@ -279,7 +285,7 @@ async fn key_changes_are_paid_for() {
     LocalSet::new()
         .run_until(async {
             let ((near, client), (far, server)) = proven().await;
-            let driver = Driver::new(far, Role::Server, Rc::new(Settings::default()), server).unwrap();
+            let driver = Driver::new(far, Role::Server, Rc::new(Settings::default()), server, nobody()).unwrap();
             let shared = driver.shared();
             let mut driving = tokio::task::spawn_local(driver);
             let Established { sealer, mut keys, .. } = client;
