@@ -201,7 +201,7 @@ pub(crate) struct StatusArgs {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// Wait until everything is ready, at most this many seconds; then exit with 0, or 1 if it is not.
+    /// Wait for everything to be ready; exit code 1 if it is not in time.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
     pub(crate) wait: Option<u64>,
 }
@@ -251,15 +251,16 @@ mod tests {
     fn helps_have_examples_and_fit_80_columns() {
         let mut cli = Cli::command();
         cli.build();
+        let mut wide = Vec::new();
         for command in std::iter::once(cli.clone()).chain(cli.get_subcommands().cloned()) {
             if command.is_hide_set() || PROGRAMS.contains(&command.get_name()) || command.get_name() == "help" {
                 continue;
             }
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", command.get_name());
-            let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
-            assert!(wide.is_empty(), "{}: {wide:#?}", command.get_name());
+            wide.extend(help.lines().filter(|line| line.chars().count() > 80).map(str::to_owned));
         }
+        assert!(wide.is_empty(), "{wide:#?}");
     }
 
     /// They print their own.

@@ -80,7 +80,7 @@ impl UnfinishedMetrics {
 }
 
 /// The reason codes of connections (`docs/reasons.md`); a test compares the two.
-const REASONS: [&str; 39] = [
+const REASONS: [&str; 40] = [
     "POLICY_DENIED",
     "POLICY_CHANGED",
     "POLICY_UNKNOWN",
@@ -108,6 +108,7 @@ const REASONS: [&str; 39] = [
     "REFUSED_BY_PEER",
     "TUNNEL_TIMEOUT",
     "PEER_TAKES_NO_TUNNELS",
+    "DESTINATION_UNSETTLED",
     "PEER_CLOSED",
     "APPLICATION_UNREACHABLE",
     "NO_CERTIFICATE",
