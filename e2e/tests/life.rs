@@ -79,8 +79,8 @@ fn ends() -> Result<()> {
         ONLY_THE_ENDING.to_owned(),
     ]))?;
     // Its namespace goes in the same moment.
-    let ending = Pod::new("going", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml();
-    mesh.apply("ending.yaml", &all(&[namespace("going", true), ending]))?;
+    let pod = Pod::new("going", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml();
+    mesh.apply("ending.yaml", &all(&[namespace("going", true), pod]))?;
     ending(&mesh).map_err(|e| e.context(mesh.report()))
 }
 
