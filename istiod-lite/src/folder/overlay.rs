@@ -48,6 +48,8 @@ fn service(base: &mut Service, over: &Service) {
     spec.cluster_ip = from.cluster_ip.clone().or(spec.cluster_ip.take());
     spec.cluster_ips = from.cluster_ips.clone().or(spec.cluster_ips.take());
     spec.ip_families = from.ip_families.clone().or(spec.ip_families.take());
+    // Whoever waits for it to be held asks for this version.
+    base.metadata.resource_version = over.metadata.resource_version.clone().or(base.metadata.resource_version.take());
     base.metadata.uid = over.metadata.uid.clone().or(base.metadata.uid.take());
 }
 

@@ -241,7 +241,7 @@ fn the_overlay_adds_what_the_cluster_knows() {
         at("overlay/status.yaml"),
         runs("a")
             + &ending
-            + &service("{clusterIP: 10.96.0.1}")
+            + &service("{clusterIP: 10.96.0.1}").replace("{name: web,", "{name: web, resourceVersion: '7',")
             + &service("{}").replace("web", "gone")
             + "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\n",
     )
@@ -257,6 +257,7 @@ fn the_overlay_adds_what_the_cluster_knows() {
     let Object::Service(web) = &folder.objects()[&Key::new(Kind::Service, Some("shop"), "web")] else { panic!() };
     let spec = web.spec.as_ref().unwrap();
     assert_eq!((spec.cluster_ip.as_deref(), spec.ports.as_ref().unwrap().len()), (Some("10.96.0.1"), 1));
+    assert_eq!(web.metadata.resource_version.as_deref(), Some("7"));
 
     // What the machinery says is read by itself; what the user is just writing is not.
     fs::write(at("user/pod.yaml"), "").unwrap();
