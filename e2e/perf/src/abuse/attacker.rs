@@ -90,10 +90,9 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
             other => bail!("there is no attack {other}"),
         }
     };
-    match runtime.block_on(LocalSet::new().run_until(tokio::time::timeout(time, attack))) {
-        Ok(Err(error)) => return Err(error),
-        // Its time is over, as it should be.
-        Ok(Ok(())) | Err(_) => {}
+    // Without an answer its time is over, as it should be.
+    if let Ok(Err(error)) = runtime.block_on(LocalSet::new().run_until(tokio::time::timeout(time, attack))) {
+        return Err(error);
     }
     println!("{}", tunnels::said(&count, time));
     Ok(())
