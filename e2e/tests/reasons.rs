@@ -9,7 +9,7 @@ use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace};
 
 pub(crate) fn trials(suite: &mut Suite) {
-    suite.trial("reasons::what_local_tables_can_say_wrongly_and_a_pod_that_holds_too_much", local_tables);
+    suite.trial("reasons::what_local_tables_can_say_wrongly_and_a_source_that_holds_too_much", local_tables);
     suite.trial("reasons::a_ca_that_does_not_answer", no_certificate);
 }
 
@@ -51,7 +51,7 @@ fn local_tables() -> Result<()> {
     let tables = format!("ztunnel:LOCAL_XDS_PATH={}", file.display());
     let settings = [
         tables.as_str(),
-        "ztunnel:ZTUNNEL_MAX_CONNECTIONS_PER_POD=2",
+        "ztunnel:ZTUNNEL_MAX_CONNECTIONS_PER_POD=4",
         "ztunnel:ZTUNNEL_WORKER_THREADS=1",
         "istiod-lite:AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY=true",
     ];
@@ -80,11 +80,11 @@ fn seen(mesh: &Mesh) -> Result<()> {
         ensure!(log.lines().any(|line| line.contains(&to) && said.iter().all(|word| line.contains(word))), "not said");
         Ok(())
     })?;
-    // The server holds the connection of the client's node, and one tunnel on it: the second is one too many.
+    // Of the server's four places, the client has the connection of its node and one tunnel on it, which is its share.
     let held = mesh.traffic("shop/client", &format!("{server}:9100"), &["--kept"])?;
-    ensure!(mesh.get("shop/client", &page).is_err(), "POD_OVERLOADED: there was room");
-    mesh.log_line("ztunnel-node2", &["POD_OVERLOADED", "direction=\"inbound\""])?;
-    mesh.log_line("ztunnel-node1", &["REFUSED_BY_PEER", "(POD_OVERLOADED)"])?;
+    ensure!(mesh.get("shop/client", &page).is_err(), "SOURCE_OVERLOADED: there was room");
+    mesh.log_line("ztunnel-node2", &["SOURCE_OVERLOADED", "direction=\"inbound\""])?;
+    mesh.log_line("ztunnel-node1", &["REFUSED_BY_PEER", "(SOURCE_OVERLOADED)"])?;
     held.finish()?.flawless(1)
 }
 

@@ -101,7 +101,6 @@ mod tests {
             response_nonce: "7".into(),
             node: Some(Node { id: "n".into(), ..Node::default() }),
             error_detail: Some(Status { code: 3, ..Status::default() }),
-            ..DeltaDiscoveryRequest::default()
         };
         assert_eq!(measure(&request.encode_to_vec()), Ok(Measure { names: 5 }));
         assert_eq!(measure(&[]), Ok(Measure::default()));
