@@ -94,7 +94,7 @@ spec:
   mtls: {mode: STRICT}
 ";
 
-/// Seen red when nothing was kept on disk: the thief was let in right after the restart.
+/// What it is for: nothing was kept on disk, and the thief was let in right after the restart.
 fn restarts() -> Result<()> {
     let mesh = Mesh::up(&all(&[
         namespace("shop", true),
@@ -155,7 +155,7 @@ fn outlives(mesh: &Mesh) -> Result<()> {
     mesh.refused_at_last("shop/client", &server)
 }
 
-/// Seen red when the field at the wrong place was skipped: exit code 0, and plaintext was let in.
+/// What it is for: the field at the wrong place was skipped; exit code 0, and plaintext was let in.
 fn fresh() -> Result<()> {
     let mesh = Mesh::up(&all(&[
         namespace("shop", true),
@@ -191,7 +191,7 @@ fn unwell(mesh: &Mesh) -> Result<()> {
     })
 }
 
-/// Seen red when the label was not looked at: the policy was in force.
+/// What it is for: the label was not looked at, and the policy was in force.
 fn revisions() -> Result<()> {
     let mesh = Mesh::up(&all(&[
         namespace("shop", true),
@@ -223,7 +223,7 @@ fn left(mesh: &Mesh) -> Result<()> {
     mesh.refused_at_last("shop/thief", &server)
 }
 
-/// Seen red when the label was not looked at: the connection went straight.
+/// What it is for: the label was not looked at, and the connection went straight.
 fn waypoint() -> Result<()> {
     let mesh = Mesh::up(&all(&[
         namespace("shop", true),

@@ -6,7 +6,7 @@
 //! same rule ([`mesh_model::share`]): an address until it has proven who it is, then its identity. What a pod opens
 //! itself is the pod's.
 //!
-//! Where there is no room, [`spare`] makes some: what carries nothing is ended, the oldest of the greediest first.
+//! Where there is no room, `spare` makes some: what carries nothing is ended, the oldest of the greediest first.
 
 pub(crate) mod spare;
 

@@ -112,7 +112,7 @@ mod tests {
         );
     }
 
-    /// Seen red when only our own memory was asked: it said that what was last good keeps serving.
+    /// What it is for: were only our own memory asked, it would say that what was last good keeps serving.
     #[test]
     fn what_the_control_plane_no_longer_serves_is_not_said_to_serve() {
         let text = r#"{"policies": [], "rejected": [

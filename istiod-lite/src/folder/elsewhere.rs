@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     /// A pipe that nobody writes to: opening it does not end. (A walk leaves pipes out; what hangs behind a name that
-    /// looks like a file cannot be made on every machine.) Seen red when files were read on the caller's own thread.
+    /// looks like a file cannot be made on every machine.) What it is for: files must not be read on the caller's own thread.
     #[test]
     fn a_file_that_never_answers_costs_itself_only() {
         let directory = tempfile::tempdir().unwrap();

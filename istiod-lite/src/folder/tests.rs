@@ -274,7 +274,7 @@ fn next_life(root: &Path, state: &Path, first_start: bool) -> Folder {
     Folder::new(vec![root.to_owned()], None).with_store(store, "istio-system")
 }
 
-/// Seen red without the store: the policy was withdrawn.
+/// What it is for: without the store the policy is withdrawn.
 #[test]
 fn the_last_good_version_outlives_the_control_plane() {
     let both = format!("{SERVICE}---\n{DENY}");
@@ -310,7 +310,7 @@ fn the_last_good_version_outlives_the_control_plane() {
     }
 }
 
-/// Seen red when an entry that is not whole counted as none.
+/// What it is for: an entry that is not whole must not count as none.
 #[test]
 fn where_nobody_knows_what_was_in_force_its_scope_is_refused() {
     let closed = |namespace| Key::new(Kind::AuthorizationPolicy, Some(namespace), "istiod-lite-closed");
@@ -382,7 +382,7 @@ fn a_store_that_cannot_be_written_is_said() {
     assert_eq!(folder.errors(), []);
 }
 
-/// One entry cannot be written; then the program ends, and the file is broken. Seen red without `unsettle`.
+/// One entry cannot be written; then the program ends, and the file is broken. What it is for: `unsettle`.
 #[test]
 fn what_could_not_be_kept_is_not_taken_for_what_was_never_there() {
     let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -405,7 +405,7 @@ fn what_could_not_be_kept_is_not_taken_for_what_was_never_there() {
     assert!(!format.exists(), "the next life would believe that nothing was in force");
 }
 
-/// Seen red without `adopt`.
+/// What it is for: `adopt`.
 #[test]
 fn a_file_that_is_renamed_and_broken_in_one_step_keeps_its_policy() {
     let directory = tempfile::tempdir().unwrap();
