@@ -2,13 +2,14 @@
 
 mod common;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use common::{
     CLIENT_V4, FAMILIES, PATIENCE, POD_V4, Pair, accept, hang_up, is_dialled, original_destination, talk, wait,
 };
-use node_agent::redirect::rules::{PROBE_ADDRESS_V4, Table};
+use node_agent::redirect::rules::{PROBE_ADDRESS_V4, Table, ZTUNNEL_MARK};
 use node_agent::redirect::{Settings, apply};
 
 fn main() {
@@ -16,6 +17,7 @@ fn main() {
         ("inbound_is_captured_in_both_families", inbound_is_captured_in_both_families),
         ("outbound_is_captured_in_both_families", outbound_is_captured_in_both_families),
         ("what_passes_ztunnel_by", what_passes_ztunnel_by),
+        ("an_application_is_not_taken_for_ztunnel", an_application_is_not_taken_for_ztunnel),
         ("probes_pass_ztunnel_by", probes_pass_ztunnel_by),
         ("ztunnel_speaks_with_a_foreign_address", ztunnel_speaks_with_a_foreign_address),
         ("ingress_mode_captures_only_outbound", ingress_mode_captures_only_outbound),
@@ -101,6 +103,39 @@ fn what_passes_ztunnel_by() {
         }
     }
     assert!(!is_dialled(&outbound) && !is_dialled(&inbound));
+}
+
+/// ztunnel dials a place where nobody answers. Then an application of the pod dials the same place from the same port, while
+/// the kernel still remembers the first dial, and now somebody is there.
+fn an_application_is_not_taken_for_ztunnel() {
+    let pair = captured(&settings());
+    let ztunnel = pair.pod.listen_as_ztunnel(15001);
+    let place: SocketAddr = "192.0.2.1:9000".parse().unwrap();
+    let dial = |mark: Option<u32>, patience: Duration| {
+        pair.pod.run(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            if let Some(mark) = mark {
+                socket.set_mark(mark)?;
+            }
+            socket.bind(&SocketAddr::new(POD_V4.into(), 40_001).into())?;
+            socket.connect_timeout(&place.into(), patience)?;
+            std::io::Result::Ok(TcpStream::from(socket))
+        })
+    };
+    assert!(dial(Some(ZTUNNEL_MARK), Duration::from_millis(200)).is_err(), "nobody is there yet");
+    wait(async {
+        let address = nlink::netlink::addr::Ipv4Address::new("eth0", Ipv4Addr::new(192, 0, 2, 1), 32);
+        pair.client.route().add_address(address).await.unwrap();
+    });
+    let server = pair.client.listen("0.0.0.0:9000");
+    let mut dialled = dial(None, PATIENCE).unwrap();
+    assert!(!is_dialled(&server), "the application's connection left the pod in the clear");
+    let (mut accepted, _) = accept(&ztunnel);
+    assert_eq!(original_destination(&accepted), place);
+    talk(&mut dialled, &mut accepted);
+    // ztunnel carries it on.
+    let mut onward = pair.pod.dial_as_ztunnel(None, place).unwrap();
+    talk(&mut onward, &mut accept(&server).0);
 }
 
 fn probes_pass_ztunnel_by() {

@@ -48,18 +48,17 @@ pub enum ApplyError {
 
 /// Puts the rules of these settings in place of whatever rules of ours there are: from now on the pod is captured.
 pub async fn install(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
-    let wanted = rules::rules(settings);
-    put(netns, &wanted, &rules::tables(&wanted)).await
+    put(netns, &rules::rules(settings)).await
 }
 
 /// Puts the rules in place by which ztunnel serves the pod, and none that redirect: in place of whatever rules of ours
 /// there are, so a captured pod is captured no more. The chains that redirected stay, empty: without them the kernel would
 /// forget where the connections lead that are open.
 pub async fn install_serving(netns: BorrowedFd<'_>, settings: &Settings) -> Result<(), ApplyError> {
-    put(netns, &rules::serving_rules(settings), &[Table::Nat, Table::Mangle]).await
+    put(netns, &rules::serving_rules(settings)).await
 }
 
-async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule], tables: &[Table]) -> Result<(), ApplyError> {
+async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule]) -> Result<(), ApplyError> {
     // Routing first: it does nothing until a packet is marked.
     let routing = connect_routing(netns)?;
     for family in families(netns)? {
@@ -68,7 +67,7 @@ async fn put(netns: BorrowedFd<'_>, wanted: &[rules::Rule], tables: &[Table]) ->
     }
     let filter = connect_filter(netns)?;
     let mut transaction = delete_tables(filter.transaction());
-    for &table in tables {
+    for table in Table::ALL {
         transaction = transaction.add_table(table.name(), lower::FAMILY);
         for hook in Hook::ALL {
             transaction = add_chain(transaction, wanted, table, hook)
@@ -110,7 +109,7 @@ pub async fn missing(netns: BorrowedFd<'_>, settings: &Settings) -> Result<Vec<S
     let filter = connect_filter(netns)?;
     let wanted = rules::rules(settings);
     let mut missing = Vec::new();
-    for table in rules::tables(&wanted) {
+    for table in Table::ALL {
         let name = table.name();
         let chains = match filter.list_chains_in(name, lower::FAMILY).await {
             Err(error) if error.is_not_found() => Vec::new(),
@@ -129,15 +128,14 @@ pub async fn missing(netns: BorrowedFd<'_>, settings: &Settings) -> Result<Vec<S
             }
             let lines_of = |chain: &str| -> Vec<String> {
                 let of_chain = present.iter().filter(|rule| rule.chain == chain);
-                of_chain.map(|rule| rule.nft_syntax_stateless().unwrap_or_default()).collect()
+                of_chain.map(lower::text_of).collect()
             };
             let jump = format!("jump {}", hook.chain());
             if lines_of(hook.base_chain()) != [jump.as_str()] {
                 missing.push(format!("{name}: {jump}"));
             }
             let of_hook = wanted.iter().filter(|rule| (rule.table, rule.hook) == (table, hook));
-            let expected: Vec<String> =
-                of_hook.filter_map(|rule| lower::rule(rule).nft_syntax_stateless(lower::FAMILY)).collect();
+            let expected: Vec<String> = of_hook.map(rules::Rule::to_string).collect();
             let found = lines_of(hook.chain());
             if found != expected {
                 let absent = expected.iter().find(|line| !found.contains(line));
@@ -195,14 +193,7 @@ fn routing_error(what: &'static str) -> impl FnOnce(nlink::Error) -> ApplyError 
 /// finds it. (`NFT_MSG_DESTROYTABLE` says the same, but only since Linux 6.3.)
 fn delete_tables(mut transaction: nft::Transaction) -> nft::Transaction {
     for table in Table::ALL {
-        // One attribute: its length, its type, the name with its NUL, padded to four bytes.
-        let name = table.name().as_bytes();
-        let len = u16::try_from(4 + name.len() + 1).expect("our table names are short");
-        let mut attribute = Vec::with_capacity(len.next_multiple_of(4).into());
-        attribute.extend_from_slice(&len.to_ne_bytes());
-        attribute.extend_from_slice(&nft::NFTA_TABLE_NAME.to_ne_bytes());
-        attribute.extend_from_slice(name);
-        attribute.resize(len.next_multiple_of(4).into(), 0);
+        let attribute = lower::attribute(nft::NFTA_TABLE_NAME, &[table.name().as_bytes(), &[0]].concat());
         let create = u16::try_from(libc::NLM_F_CREATE).expect("netlink flags have 16 bits");
         transaction = transaction
             .raw(nft::RawMessage::new(nft::NFT_MSG_NEWTABLE, lower::FAMILY).flags(create).attrs(attribute))

@@ -38,6 +38,10 @@ pub const PROBE_ADDRESS_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
 pub const PROBE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff);
 /// Conntrack zone of ztunnel's own DNS, so that its ports do not collide with those of the application's queries.
 const DNS_ZONE: u16 = 1;
+/// Conntrack zone of the connections that ztunnel opens to other machines. The kernel remembers one that nobody answered for
+/// two minutes after ztunnel has let go of its port, and asks the nat table about the first packet of a connection only: in
+/// one zone, an application that connected to the same place from that port would be taken for ztunnel and leave in the clear.
+const DIALS_ZONE: u16 = 2;
 const DNS: u16 = 53;
 
 /// A table. All are of family `inet`.
@@ -47,7 +51,7 @@ pub enum Table {
     Nat,
     /// Marks connections and packets.
     Mangle,
-    /// Chooses conntrack zones; only with DNS capture.
+    /// Chooses conntrack zones.
     Raw,
 }
 
@@ -181,6 +185,9 @@ pub enum Action {
     RestoreMark,
     /// Track the connection in this zone.
     Zone(u16),
+    /// Track what the opener of the connection sends in this zone. The answers, which nothing tells from those to others, are
+    /// found in the default zone.
+    OriginalZone(u16),
 }
 
 /// One rule. Every rule also counts its packets.
@@ -197,14 +204,16 @@ pub struct Rule {
 }
 
 /// The rules that ztunnel needs to serve a pod, and that redirect nothing: what it sends to the application from a
-/// foreign address comes back to it. They are the whole set's, without the tables that capture.
+/// foreign address comes back to it, and what it dials is tracked as its own. They are the whole set's, without what
+/// captures.
 pub fn serving_rules(settings: &Settings) -> Vec<Rule> {
-    rules(settings).into_iter().filter(|rule| rule.table == Table::Mangle).collect()
+    let serves = |rule: &Rule| rule.table == Table::Mangle || matches!(rule.action, Action::OriginalZone(_));
+    rules(settings).into_iter().filter(serves).collect()
 }
 
 /// The rules of a pod that is captured, in the order in which each chain holds them.
 pub fn rules(settings: &Settings) -> Vec<Rule> {
-    use Action::{Accept, Redirect, RestoreMark, Return, SetConnectionMark, Zone};
+    use Action::{Accept, OriginalZone, Redirect, RestoreMark, Return, SetConnectionMark, Zone};
     use End::{Destination, Source};
     use Hook::{Output, Prerouting};
     use Is::{Equal, Not};
@@ -249,6 +258,8 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
         }
     }
     rule(Mangle, Output, vec![ConnectionMark(INBOUND_MARK)], RestoreMark);
+    let dials = vec![OutInterface(Not, "lo"), tcp(), PacketMark(Equal, ZTUNNEL_MARK)];
+    rule(Raw, Output, dials, OriginalZone(DIALS_ZONE));
     if settings.dns_capture {
         let query = || Port(Udp, Destination, Equal, DNS);
         rule(Nat, Output, vec![OutInterface(Not, "lo"), query(), not_from_ztunnel()], Redirect(DNS_PROXY_PORT));
@@ -277,15 +288,10 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
     rules
 }
 
-/// The tables that rules need.
-pub fn tables(rules: &[Rule]) -> Vec<Table> {
-    Table::ALL.into_iter().filter(|table| rules.iter().any(|rule| rule.table == *table)).collect()
-}
-
 /// The whole rule set as text, in nftables' own language, for people to read and to compare.
 pub fn to_text(rules: &[Rule]) -> String {
     let mut text = String::new();
-    for table in tables(rules) {
+    for table in Table::ALL.into_iter().filter(|table| rules.iter().any(|rule| rule.table == *table)) {
         text.push_str(&format!("table inet {} {{\n", table.name()));
         for hook in Hook::ALL {
             text.push_str(&format!("\tchain {} {{\n", hook.chain()));
@@ -338,6 +344,7 @@ impl fmt::Display for Action {
             }
             Self::RestoreMark => f.write_str("meta mark set ct mark"),
             Self::Zone(zone) => write!(f, "ct zone set {zone}"),
+            Self::OriginalZone(zone) => write!(f, "ct original zone set {zone}"),
         }
     }
 }
