@@ -1,5 +1,5 @@
 //! What a probe over the network answers, asked from the pod's node as a kubelet would.
-mod unverified;
+pub(crate) mod unverified;
 
 use super::plan::{Check, HttpGet};
 use crate::sys::namespace;

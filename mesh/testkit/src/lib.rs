@@ -3,6 +3,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`ca`] | a certificate authority in this process |
+//! | [`frames`] | HTTP/2 written by hand |
 //! | [`hbone`] | both ends of a tunnel |
 //! | [`maze`] | certificates that could all have signed each other |
 //! | [`tcp`] | two ends of one TCP connection, and applications |
@@ -11,6 +12,7 @@
 //! A failure here is a broken test machine, so everything panics instead of returning errors.
 
 pub mod ca;
+pub mod frames;
 pub mod hbone;
 pub mod maze;
 pub mod random;

@@ -1,8 +1,9 @@
 //! TLS to whoever answers: a kubelet does not verify the certificates of the pods that it probes.
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, SignatureScheme, StreamOwned};
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
@@ -12,15 +13,20 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// The beginning of a client's configuration that takes any certificate, once the server has proven that it has its key:
+/// for probes, as a kubelet's, and for attackers in tests.
+///
+/// # Errors
+/// The cryptography in use knows no safe version of TLS.
+pub fn tls_to_anyone() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))))
+}
+
 /// TLS over `tcp`, with any certificate.
 pub(super) fn connect(tcp: TcpStream, ip: IpAddr) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
-    let provider = provider();
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
+    let config = tls_to_anyone().map_err(io::Error::other)?.with_no_client_auth();
     let connection = ClientConnection::new(Arc::new(config), ServerName::from(ip)).map_err(io::Error::other)?;
     Ok(StreamOwned::new(connection, tcp))
 }

@@ -1,11 +1,9 @@
 //! TLS as attackers speak it: whatever the server's certificate, and with whatever certificates of their own.
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -51,17 +49,11 @@ pub(super) fn cross_signed(certificates: usize) -> Result<Arc<ClientConfig>> {
 
 /// Without a certificate.
 pub(super) fn nobody() -> Result<Arc<ClientConfig>> {
-    Ok(Arc::new(builder()?.with_no_client_auth()))
+    Ok(Arc::new(ambit::tls_to_anyone()?.with_no_client_auth()))
 }
 
 fn with_certificates(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ClientConfig>> {
-    Ok(Arc::new(builder()?.with_client_auth_cert(chain, key)?))
-}
-
-fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))))
+    Ok(Arc::new(ambit::tls_to_anyone()?.with_client_auth_cert(chain, key)?))
 }
 
 /// A connection to `to` that speaks HTTP/2 in TLS.
@@ -74,43 +66,4 @@ pub(super) async fn dial(to: SocketAddr, config: &Arc<ClientConfig>) -> Result<T
         anyhow::Ok(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?)
     };
     tokio::time::timeout(PATIENCE, handshake).await.context("a handshake took too long")?
-}
-
-/// Accepts every server.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -2,6 +2,7 @@
 use super::attacker::{Count, Field, in_parallel};
 use super::tls;
 use anyhow::Result;
+use mesh_testkit::frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, RST_STREAM, frame, greeting};
 use rustls::ClientConfig;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,34 +10,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-
-/// A frame (RFC 9113 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend_from_slice(&[kind, flags]);
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn greeting() -> Vec<u8> {
-    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
 /// HEADERS of a CONNECT: literal fields, nothing indexed (RFC 7541 6.2.2).
 fn connect(stream: u32, authority: SocketAddr) -> Vec<u8> {
     let authority = authority.to_string();
-    let mut block = b"\x02\x07CONNECT\x01".to_vec();
-    block.push(u8::try_from(authority.len()).unwrap_or(u8::MAX));
-    block.extend_from_slice(authority.as_bytes());
+    let block = [b"\x02\x07CONNECT\x01".as_slice(), &[authority.len() as u8], authority.as_bytes()].concat();
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 

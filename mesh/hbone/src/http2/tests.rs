@@ -8,10 +8,11 @@ mod windows;
 use std::io::{ErrorKind, Read};
 use std::rc::Rc;
 
+use mesh_testkit::frames::frame;
 use tokio::net::TcpStream;
 
 use super::bare::Bare;
-use super::frame::{Header, Parser, Piece, flag, kind};
+use super::frame::{Parser, Piece, flag, kind};
 use super::state::{Incoming, MAX_UNREAD, Role, Sink};
 use super::{Code, PREFACE};
 use crate::Settings;
@@ -22,12 +23,6 @@ struct Uncounted;
 impl Count for Uncounted {
     fn forth(&self, _: usize) {}
     fn back(&self, _: usize) {}
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Header { length: payload.len(), kind, flags, stream }.bytes().to_vec();
-    bytes.extend_from_slice(payload);
-    bytes
 }
 
 /// `:method: CONNECT`, `:authority: a:1`.

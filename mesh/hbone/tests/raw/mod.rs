@@ -11,53 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const PRIORITY: u8 = 2;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PUSH_PROMISE: u8 = 5;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-pub const END_STREAM: u8 = 1;
-pub const ACK: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-pub const PADDED: u8 = 8;
+pub use mesh_testkit::frames::*;
 
 /// `:method: CONNECT`, `:authority: 10.0.0.1:80`.
 pub const CONNECT: &[u8] = b"\x02\x07CONNECT\x01\x0b10.0.0.1:80";
 /// `:status: 200`
 pub const OK: &[u8] = b"\x88";
-
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend_from_slice(&[kind, flags]);
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// What a client says first.
-pub fn greeting() -> Vec<u8> {
-    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
-/// A field that is not indexed; both texts shorter than 127 bytes, or the value of any length below 16,511.
-pub fn field(name: &str, value: &[u8]) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    match value.len().checked_sub(127) {
-        None => field.push(value.len() as u8),
-        Some(more) => field.extend_from_slice(&[127, more as u8 | 0x80, (more >> 7) as u8]),
-    }
-    field.extend_from_slice(value);
-    field
-}
 
 /// Dials `address` as `who`.
 pub async fn dial(

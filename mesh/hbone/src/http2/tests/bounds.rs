@@ -2,19 +2,9 @@
 
 use super::super::kept::SLACK;
 use super::super::state::{MAX_BLOCK, MAX_LIST};
-use super::*;
+use mesh_testkit::frames::field;
 
-/// A field that is not indexed.
-fn field(name: &str, value: &[u8]) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend_from_slice(name.as_bytes());
-    match value.len().checked_sub(127) {
-        None => field.push(value.len() as u8),
-        Some(more) => field.extend_from_slice(&[127, more as u8 | 0x80, (more >> 7) as u8]),
-    }
-    field.extend_from_slice(value);
-    field
-}
+use super::*;
 
 fn reset(stream: u32, code: Code) -> Vec<u8> {
     frame(kind::RST_STREAM, 0, stream, &(code as u32).to_be_bytes())

@@ -1,5 +1,6 @@
 //! What RFC 9113 forbids and a peer that keeps to it never does.
 
+use super::super::frame::Header;
 use super::*;
 
 /// `:method: CONNECT`, `:authority: a:1`, and a field of a static name or one of its own.

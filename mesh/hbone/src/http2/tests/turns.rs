@@ -97,7 +97,7 @@ impl AsyncWrite for Endless {
 /// A server's driver with one tunnel open on it whose application takes nothing, and a peer that sends `frames` for ever;
 /// the bytes it has read.
 async fn endless(frames: Vec<u8>) -> (Driver<Endless>, Shared, Rc<Cell<usize>>) {
-    let ((_, mut client), (_, server)) = proven().await;
+    let ((_, mut client), (_, server)) = LocalSet::new().run_until(proven()).await;
     let mut first = greeting();
     first.extend(connect(1));
     let first = seal(&mut client.sealer, Content::Data, &first);
