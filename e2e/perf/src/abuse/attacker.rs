@@ -91,9 +91,8 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
         }
     };
     // Without an answer its time is over, as it should be.
-    if let Ok(Err(error)) = runtime.block_on(LocalSet::new().run_until(tokio::time::timeout(time, attack))) {
-        return Err(error);
-    }
+    let bounded = async { tokio::time::timeout(time, attack).await.unwrap_or(Ok(())) };
+    runtime.block_on(LocalSet::new().run_until(bounded))?;
     println!("{}", tunnels::said(&count, time));
     Ok(())
 }
