@@ -208,7 +208,11 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
+    /// At most 100 columns, where names leave room.
     Table,
+    /// All addresses and endpoints, one line for each thing.
+    Wide,
+    /// For scripts; stable.
     Json,
 }
 

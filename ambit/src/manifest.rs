@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Namespace and name.
@@ -23,12 +24,42 @@ pub(crate) struct Objects {
     pub(crate) endpoints: Vec<Endpoints>,
 }
 
+/// Where in the folder something is written. Shown as `FILE:LINE:COLUMN`, as far as they are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Relative to the folder; none if it is said of no file.
+    pub file: Option<PathBuf>,
+    /// The first is 1.
+    pub line: Option<usize>,
+    /// The first is 1.
+    pub column: Option<usize>,
+}
+
+impl Place {
+    /// Line and column are 0 where they are not known.
+    pub(crate) fn new(file: &Path, line: usize, column: usize) -> Self {
+        let known = |number| (number > 0).then_some(number);
+        Place { file: Some(file.to_owned()), line: known(line), column: known(column) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}", file.display())?,
+            None => f.write_str("-")?,
+        }
+        [self.line, self.column].into_iter().map_while(|number| number).try_for_each(|number| write!(f, ":{number}"))
+    }
+}
+
 /// A part of the folder that does not count, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rejected {
-    /// The file, with line and column where known.
-    pub file: String,
+    /// Where it is written.
+    #[serde(flatten)]
+    pub place: Place,
     /// What is wrong.
     pub reason: String,
     /// It is an object of a kind that is read, and it is refused. (Else it is of a kind that is not, or counts in part.)
@@ -41,8 +72,8 @@ pub struct Rejected {
 
 impl Rejected {
     /// Something that is said, and refuses nothing.
-    pub(crate) fn note(file: impl Into<String>, reason: String) -> Self {
-        Rejected { file: file.into(), reason, refused: false, last_good_kept: false }
+    pub(crate) fn note(place: Place, reason: String) -> Self {
+        Rejected { place, reason, refused: false, last_good_kept: false }
     }
 
     /// The reason, and what becomes of the object.
@@ -60,12 +91,6 @@ pub(crate) fn reason(kind: Option<&str>, name: Option<&str>, field: Option<&str>
     };
     let field = field.map_or_else(String::new, |field| format!("{field}: "));
     format!("{object}{field}{message}")
-}
-
-/// `FILE:LINE:COLUMN`, as far as they are known.
-pub(crate) fn place(file: &Path, line: usize, column: usize) -> String {
-    let file = file.display();
-    if line > 0 { format!("{file}:{line}:{column}") } else { file.to_string() }
 }
 
 /// The folder, with what was last good of each object.
@@ -110,7 +135,7 @@ impl Folder {
     fn rejected(&self) -> Vec<Rejected> {
         let relative = |file: &Path| file.strip_prefix(&self.directory).unwrap_or(file).to_owned();
         let errors = self.source.errors().iter().map(|e| Rejected {
-            file: place(&relative(&e.file), e.line, e.column),
+            place: Place::new(&relative(&e.file), e.line, e.column),
             reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
             refused: true,
             last_good_kept: e.last_good_kept,
@@ -123,8 +148,7 @@ impl Folder {
                 Unread::NotEnforced | Unread::Unknown => s.meaning(),
             };
             let name = s.name.as_deref().unwrap_or_default();
-            let file = format!("{}:{}", relative(&s.file).display(), s.line);
-            Some(Rejected::note(file, format!("{} {name}: {why}", s.kind)))
+            Some(Rejected::note(Place::new(&relative(&s.file), s.line, 0), format!("{} {name}: {why}", s.kind)))
         });
         errors.chain(skipped).collect()
     }

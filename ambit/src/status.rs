@@ -1,10 +1,14 @@
 //! How a mesh is: what `ambit status` prints, as a table or as JSON.
-pub use crate::manifest::Rejected;
+mod table;
+
+pub use crate::manifest::{Place, Rejected};
 pub use crate::pods::life::Phase;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
+pub use table::Width;
+pub(crate) use table::table;
 
 /// Everything about one running mesh. The JSON form is stable for scripts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,7 +155,7 @@ impl Status {
 
     /// One line, if an object of the folder is refused: nobody may take such a mesh for well.
     pub fn alarm(&self) -> Option<String> {
-        let refused: Vec<&str> = self.rejected.iter().filter(|r| r.refused).map(|r| r.file.as_str()).collect();
+        let refused: Vec<String> = self.rejected.iter().filter(|r| r.refused).map(|r| r.place.to_string()).collect();
         match refused.as_slice() {
             [] => None,
             [one] => Some(format!("REFUSED: {one} does not count as it is written; see REJECTED below")),
@@ -163,8 +167,8 @@ impl Status {
     }
 
     /// The tables for people at a terminal, if standard output is one: what is refused stands out.
-    pub(crate) fn for_terminal(&self) -> String {
-        let table = self.table();
+    pub(crate) fn for_terminal(&self, width: Width) -> String {
+        let table = self.table(width);
         let plain = !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         match self.alarm() {
             Some(alarm) if !plain => table.replace(&alarm, &format!("\x1b[31m{alarm}\x1b[0m")),
@@ -173,7 +177,7 @@ impl Status {
     }
 
     /// The tables for people.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Width) -> String {
         let mut out = String::new();
         let state = if self.ready { "ready" } else { "not ready yet" };
         // Writing to a String cannot fail.
@@ -182,8 +186,8 @@ impl Status {
             let _ = writeln!(out, "{alarm}");
         }
         out.push('\n');
-        let rows = self.nodes.iter().map(|n| vec![n.name.clone(), join(&n.ips)]);
-        table(&mut out, &["NODE", "ADDRESSES"], rows.collect());
+        let rows = self.nodes.iter().map(|n| vec![n.name.clone(), texts(&n.ips).join(",")]);
+        table(&mut out, &["NODE", "ADDRESSES"], rows.collect(), width);
         let rows = self.programs.iter().map(|p| {
             let state = match (p.pid, p.ready) {
                 (Some(_), true) => "ready",
@@ -198,7 +202,7 @@ impl Status {
             };
             vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
         });
-        table(&mut out, &["PROGRAM", "STATE", "RESTARTS", ""], rows.collect());
+        table(&mut out, &["PROGRAM", "STATE", "RESTARTS", ""], rows.collect(), width);
         let rows = self.pods.iter().map(|p| {
             let phase = if p.leaving { "Terminating" } else { p.phase.name() };
             let note = match (&p.trouble, p.mesh.state.as_str()) {
@@ -209,7 +213,7 @@ impl Status {
             vec![
                 format!("{}/{}", p.namespace, p.name),
                 p.node.clone(),
-                join(&p.ips),
+                width.one_of(&texts(&p.ips)),
                 phase.into(),
                 if p.ready { "yes" } else { "no" }.into(),
                 p.mesh.state.clone(),
@@ -217,67 +221,35 @@ impl Status {
                 note,
             ]
         });
-        table(&mut out, &["POD", "NODE", "ADDRESSES", "PHASE", "READY", "MESH", "RESTARTS", ""], rows.collect());
+        table(&mut out, &["POD", "NODE", "ADDRESSES", "PHASE", "READY", "MESH", "RESTARTS", ""], rows.collect(), width);
         let without = |p: &PodStatus| {
             p.runs_without
                 .iter()
                 .map(|what| vec![format!("{}/{}", p.namespace, p.name), what.clone()])
                 .collect::<Vec<_>>()
         };
-        table(&mut out, &["POD", "RUNS WITHOUT"], self.pods.iter().flat_map(without).collect());
+        table(&mut out, &["POD", "RUNS WITHOUT"], self.pods.iter().flat_map(without).collect(), width);
         let rows = self.services.iter().map(|s| {
             let ips = match &s.external_name {
                 Some(name) => format!("another name for {name}"),
                 None if s.ips.is_empty() => "headless".into(),
-                None => join(&s.ips),
+                None => width.one_of(&texts(&s.ips)),
             };
-            vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), s.endpoints.join(" ")]
+            vec![format!("{}/{}", s.namespace, s.name), ips, s.ports.join(","), width.some_of(&s.endpoints)]
         });
-        table(&mut out, &["SERVICE", "ADDRESSES", "PORTS", "ENDPOINTS"], rows.collect());
+        table(&mut out, &["SERVICE", "ADDRESSES", "PORTS", "ENDPOINTS"], rows.collect(), width);
         let rows = self.policies.iter().map(|p| {
             let accepted = if p.accepted { "yes" } else { "no" };
             let why = if p.reason == "Accepted" { String::new() } else { format!("{}: {}", p.reason, p.message) };
             vec![format!("{}/{}", p.namespace, p.name), p.kind.clone(), accepted.into(), why]
         });
-        table(&mut out, &["POLICY", "KIND", "ACCEPTED", ""], rows.collect());
-        let rows = self.rejected.iter().map(|r| vec![r.file.clone(), r.told().replace('\n', "\n    ")]);
-        table(&mut out, &["REJECTED", "WHY"], rows.collect());
+        table(&mut out, &["POLICY", "KIND", "ACCEPTED", ""], rows.collect(), width);
+        let rows = self.rejected.iter().map(|r| vec![r.place.to_string(), r.told()]);
+        table(&mut out, &["REJECTED", "WHY"], rows.collect(), width);
         out
     }
 }
 
-fn join(ips: &[IpAddr]) -> String {
-    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Columns as wide as their widest cell; nothing for no rows.
-pub(crate) fn table(out: &mut String, head: &[&str], rows: Vec<Vec<String>>) {
-    if rows.is_empty() {
-        return;
-    }
-    let width = |column: usize| {
-        rows.iter().map(|r| r[column].chars().count()).chain([head[column].len()]).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
-    for row in std::iter::once(&head).chain(&rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    out.push('\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_line_up() {
-        let mut out = String::new();
-        table(&mut out, &["A", "B"], vec![vec!["long cell".into(), "x".into()], vec!["s".into(), String::new()]]);
-        assert_eq!(out, "A          B\nlong cell  x\ns\n\n");
-    }
+fn texts(ips: &[IpAddr]) -> Vec<String> {
+    ips.iter().map(ToString::to_string).collect()
 }

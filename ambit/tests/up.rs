@@ -167,7 +167,8 @@ fn edits_take_effect_and_bad_yaml_changes_nothing() {
 
     mesh.write("all.yaml", &format!("{PODS}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: [\n"));
     let status = mesh.wait("the bad document to be reported", |s| !s["rejected"].as_array().unwrap().is_empty());
-    assert!(status["rejected"][0]["file"].as_str().unwrap().starts_with("all.yaml:"), "{status:#}");
+    assert_eq!(status["rejected"][0]["file"], "all.yaml", "{status:#}");
+    assert!(status["rejected"][0]["line"].is_u64() && status["rejected"][0]["column"].is_u64(), "{status:#}");
     assert_eq!(pod(&status, "b")["uid"], before, "what was good keeps running");
 
     // The address of a pod that goes is another's at once.

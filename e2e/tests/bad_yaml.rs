@@ -54,12 +54,14 @@ fn told(mesh: &Mesh) -> Result<()> {
         ensure!(rejected.len() == 2, "{rejected:?}");
         Ok(rejected)
     })?;
-    let told =
-        rejected.iter().find(|r| r.file.starts_with("policy.yaml:5")).with_context(|| format!("{rejected:?}"))?;
+    let told = rejected
+        .iter()
+        .find(|r| r.place.to_string().starts_with("policy.yaml:5"))
+        .with_context(|| format!("{rejected:?}"))?;
     for word in ["no-thief", "spec.action", "DENNY"] {
         ensure!(told.reason.contains(word), "it does not say {word}: {told:?}");
     }
-    ensure!(rejected.iter().any(|r| r.file.starts_with("garbage.yaml")), "{rejected:?}");
+    ensure!(rejected.iter().any(|r| r.place.to_string().starts_with("garbage.yaml")), "{rejected:?}");
     // The control plane tells it, too.
     mesh.log_line("istiod-lite", &["policy.yaml", "spec.action"])?;
 
@@ -144,7 +146,8 @@ fn outlives(mesh: &Mesh) -> Result<()> {
     ensure!(mesh.get("shop/thief", &server).is_err(), "the restart opened the door to the thief");
     until("status says that it is closed", || {
         let rejected = mesh.status()?.rejected;
-        let told = rejected.iter().find(|r| r.file.starts_with("policy.yaml")).context("nothing rejected")?;
+        let told =
+            rejected.iter().find(|r| r.place.to_string().starts_with("policy.yaml")).context("nothing rejected")?;
         ensure!(told.reason.contains("refused until it is mended") && !told.last_good_kept, "{told:?}");
         Ok(())
     })?;

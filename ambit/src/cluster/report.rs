@@ -1,13 +1,13 @@
 //! How it all is.
 use super::Cluster;
 use super::publish::external_name;
-use crate::manifest::{Key, Rejected};
+use crate::manifest::{Key, Place, Rejected};
 use crate::mesh::policies;
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::pods::plan;
 use crate::run_dir::write_atomically;
-use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status};
+use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status, Width};
 use istiod_lite::translate::endpoints::{self, ServiceEndpoints};
 use k8s_openapi::api::core::v1::Service;
 use node_agent::enrolled::{Redirection, States};
@@ -43,7 +43,7 @@ impl Cluster {
         rejected.iter_mut().filter(|r| r.refused).for_each(|r| told.correct(r, &self.folder_path));
         rejected.extend(self.new_nodes().map(|name| {
             let when = "it will be there after the next `ambit up`";
-            Rejected::note("-", format!("Node {name} was added while the mesh runs; {when}"))
+            Rejected::note(Place::default(), format!("Node {name} was added while the mesh runs; {when}"))
         }));
         Status {
             name: self.run.name().to_owned(),
@@ -141,7 +141,7 @@ impl Cluster {
 
     /// Says what went wrong, once for as long as it lasts.
     fn complain(&mut self, status: &Status) {
-        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.file, r.told()));
+        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.place, r.told()));
         let policies = status.policies.iter().filter(|p| p.reason != "Accepted");
         let policies = policies.map(|p| format!("{} {}/{}: {}: {}", p.kind, p.namespace, p.name, p.reason, p.message));
         // Not being ready yet is no complaint while things start.
@@ -178,7 +178,7 @@ impl Cluster {
         }
         self.was_ready = true;
         tracing::info!("everything is ready");
-        self.say(&status.for_terminal());
+        self.say(&status.for_terminal(Width::Narrow));
         let which = if status.name == "default" { String::new() } else { format!(" --name {}", status.name) };
         self.say(&format!(
             "Ready. In another terminal: ambit status{which} | ambit exec{which} POD -- CMD | ambit logs{which} POD. \

@@ -2,6 +2,7 @@
 use crate::cli::{Output, StatusArgs};
 use crate::control;
 use crate::run_dir::RunDir;
+use crate::status::Width;
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         std::thread::sleep(Duration::from_millis(50));
     };
     match args.output {
-        Output::Table => print!("{}", status.for_terminal()),
+        Output::Table => print!("{}", status.for_terminal(Width::Narrow)),
+        Output::Wide => print!("{}", status.for_terminal(Width::Wide)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
     }
     if args.wait.is_some() && !status.ready { Ok(ExitCode::FAILURE) } else { Ok(super::well(&status)) }

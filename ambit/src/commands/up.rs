@@ -6,6 +6,7 @@ use crate::machine::{Machine, MachineArgs};
 use crate::mesh::setting;
 use crate::prerequisites::Facts;
 use crate::run_dir::RunDir;
+use crate::status::Width;
 use crate::sys::launch;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode, Stdio};
@@ -117,13 +118,13 @@ fn detach(args: &Up, run: &RunDir) -> Result<ExitCode> {
         match status {
             Ok(status) if status.ready => {
                 if !args.quiet {
-                    print!("{}", status.for_terminal());
+                    print!("{}", status.for_terminal(Width::Narrow));
                     println!("Ready. End it with: ambit down --name {}", run.name());
                 }
                 return Ok(super::well(&status));
             }
             Ok(status) if Instant::now() > deadline => {
-                print!("{}", status.table());
+                print!("{}", status.table(Width::Narrow));
                 bail!(
                     "not everything was ready after {} seconds; it keeps running. Look again with `ambit status --name {}`",
                     args.timeout,

@@ -2,7 +2,7 @@
 use crate::control;
 use crate::exe;
 use crate::run_dir::RunDir;
-use crate::status::Status;
+use crate::status::{Status, Width};
 use crate::sys::launch;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ impl Stage {
             match self.status() {
                 Ok(status) if status.ready => return Ok(status),
                 Ok(status) if Instant::now() > deadline => {
-                    bail!("not everything was ready after {limit:?}:\n{}", status.table())
+                    bail!("not everything was ready after {limit:?}:\n{}", status.table(Width::Narrow))
                 }
                 Err(e) if Instant::now() > deadline => return Err(e),
                 Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(20)),

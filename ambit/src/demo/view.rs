@@ -1,5 +1,6 @@
 //! How the demo looks: quiet lines, colours only in a terminal that wants them.
 #![allow(clippy::print_stdout, reason = "this is what the demo shows its user")]
+use crate::status::Width;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ impl View {
 
     pub(super) fn table(&self, head: &[&str], rows: Vec<Vec<String>>) {
         let mut text = String::from("\n");
-        crate::status::table(&mut text, head, rows);
+        crate::status::table(&mut text, head, rows, Width::Narrow);
         print!("{text}");
     }
 

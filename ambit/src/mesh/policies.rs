@@ -1,5 +1,5 @@
 //! What the control plane says about the user's policies.
-use crate::manifest::{self, Rejected};
+use crate::manifest::{self, Place, Rejected};
 use crate::status::PolicyStatus;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -65,9 +65,9 @@ impl Told {
     pub(crate) fn correct(&self, ours: &mut Rejected, folder: &Path) {
         let place = |theirs: &Refused| {
             let file = theirs.file.strip_prefix(folder).unwrap_or(&theirs.file);
-            manifest::place(file, theirs.line, theirs.column)
+            Place::new(file, theirs.line, theirs.column)
         };
-        if let Some(theirs) = self.rejected.iter().find(|theirs| place(theirs) == ours.file) {
+        if let Some(theirs) = self.rejected.iter().find(|theirs| place(theirs) == ours.place) {
             ours.reason = manifest::reason(
                 theirs.kind.as_deref(),
                 theirs.name.as_deref(),
@@ -120,12 +120,13 @@ mod tests {
              "message": "unknown field. All is refused", "last_good_kept": false}]}"#;
         let said: Said = serde_json::from_str(text).unwrap();
         let told = Told { policies: Vec::new(), rejected: said.rejected };
-        let ours = |file: &str| {
-            let mut ours = Rejected { file: file.into(), reason: "ours".into(), refused: true, last_good_kept: true };
+        let ours = |line| {
+            let place = Place::new(Path::new("p.yaml"), line, 3);
+            let mut ours = Rejected { place, reason: "ours".into(), refused: true, last_good_kept: true };
             told.correct(&mut ours, Path::new("/f"));
             ours.told()
         };
-        assert_eq!(ours("p.yaml:4:3"), "AuthorizationPolicy deny: spec.x: unknown field. All is refused");
-        assert_eq!(ours("p.yaml:5:3"), "ours (what was last good keeps serving)");
+        assert_eq!(ours(4), "AuthorizationPolicy deny: spec.x: unknown field. All is refused");
+        assert_eq!(ours(5), "ours (what was last good keeps serving)");
     }
 }
