@@ -55,6 +55,11 @@ impl Unfinished {
         Self { source, most, number: None }
     }
 
+    /// Of whom it is.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// The connection keeps `bytes` now, and is to be woken when it has to give them up.
     ///
     /// # Errors

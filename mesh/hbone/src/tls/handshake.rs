@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use mesh_model::share::Source;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::CertificateDer;
@@ -14,6 +15,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedConnectionCommo
 use rustls::{ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::queue;
 use super::record::{Content, Opener, RecordError, Sealer};
 use crate::unfinished::Unfinished;
 use crate::{MAX_HANDSHAKE_BYTES, MAX_HELLO_BYTES};
@@ -112,6 +114,7 @@ where
         &mut *connection,
         UnbufferedConnectionCommon::<ClientConnectionData>::process_tls_records,
         unfinished,
+        None,
     )
     .await?;
     let facts = Facts::of(&connection);
@@ -132,11 +135,13 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+    let source = unfinished.source().clone();
     let read = run(
         transport,
         &mut *connection,
         UnbufferedConnectionCommon::<ServerConnectionData>::process_tls_records,
         unfinished,
+        Some(&source),
     )
     .await?;
     let facts = Facts::of(&connection);
@@ -212,6 +217,7 @@ async fn run<T, D>(
     connection: &mut UnbufferedConnectionCommon<D>,
     process: Process<D>,
     mut unfinished: Unfinished,
+    caller: Option<&Source>,
 ) -> io::Result<Read>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -284,6 +290,10 @@ where
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up during the TLS handshake"));
             }
             taken += read;
+            // Callers come as they like. How many servers we call is our own choice.
+            if let Some(caller) = caller {
+                queue::turn(caller).await;
+            }
         }
     }
 }

@@ -2,4 +2,5 @@
 //! buffers that the kernel fills and empties, so that no byte is copied for their sake.
 
 pub(crate) mod handshake;
+mod queue;
 pub(crate) mod record;
