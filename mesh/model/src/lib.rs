@@ -6,6 +6,7 @@
 //! | [`shared`] | one copy of what many resources say alike |
 //! | [`identity`] | SPIFFE ids |
 //! | [`address`] | addresses in normal form, hostnames, gateways |
+//! | [`reason`] | codes for why a connection did not end well |
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
 //! | [`workload`], [`service`], [`policy`] | the types, each with its wire form; `policy::decide` |
@@ -22,6 +23,7 @@ pub mod destination;
 pub mod identity;
 pub mod labels;
 pub mod policy;
+pub mod reason;
 pub mod resource;
 pub mod service;
 pub mod share;
