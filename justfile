@@ -42,7 +42,7 @@ layers:
 licences:
     scripts/licences
 
-# Links, reason codes and settings in the documentation; then the documentation of the code.
+# Links and settings in the documentation; then the documentation of the code.
 docs:
     scripts/links
     scripts/documented

@@ -8,6 +8,7 @@ use mesh_hbone::server::{Asked, Connection};
 use mesh_identity::certificate::SigningRequest;
 use mesh_identity::tls::{Credentials, TlsOptions};
 use mesh_model::identity::SpiffeId;
+use mesh_model::reason::ReasonCode;
 use rcgen::{CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -98,7 +99,7 @@ async fn hand_on(asked: Asked, to: SocketAddr) {
         Ok(tcp) => tcp,
         Err(error) => {
             println!("{to}: {error}");
-            return asked.refuse(http::StatusCode::SERVICE_UNAVAILABLE, "APPLICATION_UNREACHABLE");
+            return asked.refuse(http::StatusCode::SERVICE_UNAVAILABLE, ReasonCode::ApplicationUnreachable);
         }
     };
     let Ok(tunnel) = asked.accept("") else { return };

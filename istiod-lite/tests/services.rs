@@ -113,7 +113,7 @@ fn reached(translation: &Translation, to: &str) -> Vec<String> {
     let at = |random| match decide(&tables, client, "", to, random) {
         Destination::Tunnel(t) => format!("{} at {} by HBONE", t.expected[0], t.authority),
         Destination::Plain(p) => format!("{} in plaintext", p.address),
-        Destination::Refuse(why) => why.code().to_owned(),
+        Destination::Refuse(why) => why.code().to_string(),
         other => format!("{other:?}"),
     };
     (0..60).map(at).collect::<BTreeSet<_>>().into_iter().collect()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Metrics, PodsInTrouble, Reporter, XdsEnd, XdsMetrics};
@@ -79,49 +80,10 @@ impl UnfinishedMetrics {
     }
 }
 
-/// The reason codes of connections (`docs/reasons.md`); a test compares the two.
-const REASONS: [&str; 40] = [
-    "POLICY_DENIED",
-    "POLICY_CHANGED",
-    "POLICY_UNKNOWN",
-    "REFUSED_BY_POLICY",
-    "NO_HEALTHY_UPSTREAM",
-    "UNKNOWN_SERVICE_PORT",
-    "UNKNOWN_WAYPOINT",
-    "UNKNOWN_NETWORK_GATEWAY",
-    "NO_SERVICE_IDENTITY",
-    "HOSTNAME_UNRESOLVED",
-    "WRONG_DESTINATION",
-    "UNKNOWN_HOSTNAME",
-    "NO_SERVICE_ADDRESS",
-    "NO_ANSWER_ON_DEMAND",
-    "RECURSIVE_CALL",
-    "POD_OVERLOADED",
-    "SOURCE_OVERLOADED",
-    "ENDED_FOR_OTHERS",
-    "NODE_OVERLOADED",
-    "CONNECT_FAILED",
-    "CONNECT_TIMEOUT",
-    "TLS_FAILED",
-    "HTTP2_FAILED",
-    "HANDSHAKE_TIMEOUT",
-    "REFUSED_BY_PEER",
-    "TUNNEL_TIMEOUT",
-    "PEER_TAKES_NO_TUNNELS",
-    "DESTINATION_UNSETTLED",
-    "PEER_CLOSED",
-    "APPLICATION_UNREACHABLE",
-    "NO_CERTIFICATE",
-    "UNKNOWN_WORKLOAD",
-    "INVALID_IDENTITY",
-    "CERT_REVOKED",
-    "CONNECTION_RESET",
-    "APPLICATION_STALLED",
-    "TUNNEL_RESET",
-    "POD_GONE",
-    "CALLER_GONE",
-    "BAD_REQUEST",
-];
+/// The reason codes of connections.
+fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
+    ReasonCode::ALL.iter().copied().filter(|code| !code.is_of_dns())
+}
 
 /// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
 #[derive(Clone, Debug, Default)]
@@ -133,21 +95,21 @@ impl ReasonMetrics {
         let help = "Connections refused, failed or cut, by reason code";
         metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
         for direction in ["inbound", "outbound"] {
-            for reason in REASONS {
+            for reason in connection_reasons() {
                 // To be seen as 0, by who writes alerts.
-                drop(this.0.get_or_create(&[("direction", direction), ("reason", reason)]));
+                drop(this.0.get_or_create(&[("direction", direction), ("reason", reason.as_str())]));
             }
         }
         this
     }
 
     /// One more.
-    pub(crate) fn count(&self, direction: Direction, reason: &'static str) {
+    pub(crate) fn count(&self, direction: Direction, reason: ReasonCode) {
         let direction = match direction {
             Direction::Inbound => "inbound",
             Direction::Outbound => "outbound",
         };
-        self.0.get_or_create(&[("direction", direction), ("reason", reason)]).inc();
+        self.0.get_or_create(&[("direction", direction), ("reason", reason.as_str())]).inc();
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mesh_model::address::canonical_ip;
 use mesh_model::balance;
+use mesh_model::reason::ReasonCode;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -46,8 +47,8 @@ pub(crate) enum Unresolved {
 
 impl Unresolved {
     /// A stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> &'static str {
-        "HOSTNAME_UNRESOLVED"
+    pub(crate) fn code(&self) -> ReasonCode {
+        ReasonCode::HostnameUnresolved
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
         assert!(names.address(&"localhost".into(), true, 7).await.unwrap().is_loopback());
         let error = names.resolve(&"no-such-name.invalid".into()).await.unwrap_err();
         assert!(error.to_string().contains("no-such-name.invalid"), "{error}");
-        assert_eq!(error.code(), "HOSTNAME_UNRESOLVED");
+        assert_eq!(error.code(), ReasonCode::HostnameUnresolved);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use mesh_model::reason::ReasonCode;
 use mesh_model::share::{Share, Shares, Source, left};
 use mesh_runtime::access_log::Direction;
 use prometheus_client::metrics::gauge::Gauge;
@@ -61,11 +62,11 @@ pub(crate) enum Full {
 
 impl Full {
     /// The stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> ReasonCode {
         match self {
-            Self::Node(_) => "NODE_OVERLOADED",
-            Self::Pod(_) => "POD_OVERLOADED",
-            Self::Source(_) => "SOURCE_OVERLOADED",
+            Self::Node(_) => ReasonCode::NodeOverloaded,
+            Self::Pod(_) => ReasonCode::PodOverloaded,
+            Self::Source(_) => ReasonCode::SourceOverloaded,
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use mesh_hbone::carry::{CarryError, Count};
 use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
+use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
 use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
@@ -71,7 +72,7 @@ pub(crate) struct Early {
 
 impl Early {
     /// It failed.
-    pub(crate) fn failed(&self, code: &'static str, error: &dyn Display) {
+    pub(crate) fn failed(&self, code: ReasonCode, error: &dyn Display) {
         self.shared.reasons.count(self.direction, code);
         self.shared.access_log.record(&Entry {
             event: Event::Failed,
@@ -79,7 +80,7 @@ impl Early {
             dst: Peer { addr: Some(self.to), ..Peer::default() },
             direction: Some(self.direction),
             error: Some(error),
-            reason: Some(code),
+            reason: Some(code.as_str()),
             ..Entry::default()
         });
     }
@@ -160,14 +161,14 @@ impl Report {
     pub(crate) fn cut(mut self, reason: &Reason) {
         self.policy = reason.policy().cloned();
         let error = format!("connection closed due to policy change: {reason}");
-        self.end(ResponseFlags::Deny, Some("POLICY_CHANGED"), Some(&error));
+        self.end(ResponseFlags::Deny, Some(ReasonCode::PolicyChanged), Some(&error));
     }
 
     /// It was open and the certificate at its other end was taken back.
     pub(crate) fn revoked(self) {
         let whose = if self.traffic.outbound { "server" } else { "caller" };
         let error = format!("connection closed because the {whose}'s certificate has been revoked");
-        self.failed(ResponseFlags::CertRevoked, "CERT_REVOKED", &error);
+        self.failed(ResponseFlags::CertRevoked, ReasonCode::CertRevoked, &error);
     }
 
     /// It is not what it was taken for, and is reported as what it is.
@@ -178,7 +179,7 @@ impl Report {
     }
 
     /// It could not be opened.
-    pub(crate) fn failed(mut self, flags: ResponseFlags, code: &'static str, error: &dyn Display) {
+    pub(crate) fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {
             self.shared.revocation.rejected(counters::reporter(&self.traffic));
         }
@@ -193,14 +194,14 @@ impl Report {
     /// It broke while bytes flowed. An application that resets its connection is no fault of the mesh's.
     pub(crate) fn broken(mut self, error: &CarryError) {
         let code = match error {
-            CarryError::Local(_) | CarryError::Remote(_) => "CONNECTION_RESET",
-            CarryError::Tunnel(_) => "TUNNEL_RESET",
-            CarryError::Untaken(_) => "APPLICATION_STALLED",
+            CarryError::Local(_) | CarryError::Remote(_) => ReasonCode::ConnectionReset,
+            CarryError::Tunnel(_) => ReasonCode::TunnelReset,
+            CarryError::Untaken(_) => ReasonCode::ApplicationStalled,
         };
         self.end(ResponseFlags::None, Some(code), Some(error));
     }
 
-    fn end(&mut self, flags: ResponseFlags, code: Option<&'static str>, error: Option<&dyn Display>) {
+    fn end(&mut self, flags: ResponseFlags, code: Option<ReasonCode>, error: Option<&dyn Display>) {
         let metrics = self.moved.metrics.borrow_mut().take();
         if let Some(metrics) = metrics {
             metrics.closed(flags);
@@ -215,7 +216,7 @@ impl Report {
         if self.traffic.outbound { Direction::Outbound } else { Direction::Inbound }
     }
 
-    fn line(&self, event: Event, reason: Option<&str>, error: Option<&dyn Display>) {
+    fn line(&self, event: Event, reason: Option<ReasonCode>, error: Option<&dyn Display>) {
         let t = &self.traffic;
         // The log speaks from the client's side, the counters from the server's.
         let (bytes_sent, bytes_recv) = match t.outbound {
@@ -234,7 +235,7 @@ impl Report {
             duration: (event == Event::Complete).then(|| self.started.elapsed()),
             error,
             policy: self.policy.as_ref().map(|p| p as &dyn Display),
-            reason,
+            reason: reason.map(ReasonCode::as_str),
             trace: None,
         });
     }
@@ -272,7 +273,7 @@ impl Moved {
 impl Drop for Report {
     fn drop(&mut self) {
         let why = "closed because its pod left, or ztunnel ended before the connection did";
-        self.end(ResponseFlags::None, Some("POD_GONE"), Some(&why));
+        self.end(ResponseFlags::None, Some(ReasonCode::PodGone), Some(&why));
     }
 }
 

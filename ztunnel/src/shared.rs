@@ -8,6 +8,7 @@ use std::time::Duration;
 use mesh_handoff::PodInfo;
 use mesh_identity::store::Store;
 use mesh_model::policy::{Decision, Facts, Reason};
+use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::AccessLog;
@@ -76,10 +77,10 @@ pub(crate) enum Judgement {
 
 impl Judgement {
     /// The stable code of a denial; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> ReasonCode {
         match self {
-            Self::Decided(_) => "POLICY_DENIED",
-            Self::MissingPolicy(_) => "POLICY_UNKNOWN",
+            Self::Decided(_) => ReasonCode::PolicyDenied,
+            Self::MissingPolicy(_) => ReasonCode::PolicyUnknown,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
+use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -157,9 +158,9 @@ impl Asked {
     }
 
     /// Says no: a status without body, and the reason code for servers and clients of ours.
-    pub fn refuse(self, status: StatusCode, reason: &'static str) {
+    pub fn refuse(self, status: StatusCode, reason: ReasonCode) {
         let mut headers = HeaderMap::new();
-        headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
+        headers.insert(REASON_HEADER, HeaderValue::from_static(reason.as_str()));
         // A caller that is gone needs no answer.
         let _ = self.stream.respond(status, &headers, true);
     }

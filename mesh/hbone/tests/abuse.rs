@@ -22,6 +22,7 @@ use mesh_hbone::client::Client;
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Pool;
 use mesh_hbone::server::Asked;
+use mesh_model::reason::ReasonCode;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, on_one_thread};
 use mesh_testkit::tcp;
@@ -44,7 +45,7 @@ fn settings() -> Settings {
 /// Answers a tunnel with what it hears, in upper case.
 async fn shout(asked: Asked) {
     if asked.method != http::Method::CONNECT || asked.authority.is_empty() {
-        return asked.refuse(http::StatusCode::BAD_REQUEST, "BAD_REQUEST");
+        return asked.refuse(http::StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
     }
     let Ok(mut tunnel) = asked.accept("") else { return };
     while let Ok(Some(heard)) = tunnel.receiver.receive().await {

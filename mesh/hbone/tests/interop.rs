@@ -15,6 +15,7 @@ use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect;
 use mesh_hbone::stream::Receiver;
 use mesh_identity::tls::{Credentials, TlsOptions, dial_name};
+use mesh_model::reason::ReasonCode;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
@@ -89,7 +90,7 @@ async fn our_server(credentials: Arc<Credentials>) -> SocketAddr {
     let application = tcp::echo().await;
     let server = hbone::serve(credentials, Settings::default(), move |connection, asked| {
         match asked.authority.rsplit(':').next() {
-            Some("403") => return asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED"),
+            Some("403") => return asked.refuse(StatusCode::UNAUTHORIZED, ReasonCode::PolicyDenied),
             // Lets go of the tunnel it has opened.
             Some("500") => return drop(asked.accept("")),
             Some("999") => connection.go_away(),

@@ -11,6 +11,7 @@ use mesh_hbone::client::{Client, OpenError, Opened};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::{Key, Pool};
 use mesh_hbone::server::{AcceptError, Connection};
+use mesh_model::reason::ReasonCode;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, Server, Uncounted, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
@@ -37,7 +38,7 @@ impl World {
         let ca = TestCa::new();
         let server = hbone::serve(ca.credentials(&id(who)), settings.clone(), move |connection, asked| {
             if asked.authority.ends_with(":403") {
-                return asked.refuse(StatusCode::UNAUTHORIZED, "POLICY_DENIED");
+                return asked.refuse(StatusCode::UNAUTHORIZED, ReasonCode::PolicyDenied);
             }
             if asked.authority.ends_with(":999") {
                 // The peer goes away: open tunnels live on, new ones need another connection.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mesh_hbone::server::{AcceptError, Connection};
 use mesh_hbone::unfinished::{held, is_shed, shed};
 use mesh_hbone::{Settings, connect};
+use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{id, on_one_thread};
@@ -39,7 +40,7 @@ async fn serve(ca: &TestCa) -> (SocketAddr, Rc<RefCell<Vec<AcceptError>>>) {
                 match Connection::accept_from(Source::address(from.ip()), tcp, config, &settings).await {
                     Ok(mut connection) => {
                         while let Some(Ok(asked)) = connection.next().await {
-                            asked.refuse(http::StatusCode::NOT_FOUND, "NOT_HERE");
+                            asked.refuse(http::StatusCode::NOT_FOUND, ReasonCode::WrongDestination);
                         }
                     }
                     Err(error) => told.borrow_mut().push(error),

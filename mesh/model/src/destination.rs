@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::address::Authority;
 use crate::balance::{self, NoEndpoint};
 use crate::identity::{InvalidSpiffeId, SpiffeId};
+use crate::reason::ReasonCode;
 use crate::service::{BalanceMode, Service};
 use crate::tables::Tables;
 use crate::workload::{Tunnel, Workload};
@@ -119,15 +120,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// A stable code for logs and metrics; documented in `docs/reasons.md`.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ReasonCode {
         match self {
-            Self::Recursive => "RECURSIVE_CALL",
-            Self::NoUpstream { reason: NoEndpoint::Port(_), .. } => "UNKNOWN_SERVICE_PORT",
-            Self::NoUpstream { reason: NoEndpoint::Healthy, .. } => "NO_HEALTHY_UPSTREAM",
-            Self::UnknownWaypoint(_) => "UNKNOWN_WAYPOINT",
-            Self::UnknownGateway(_) => "UNKNOWN_NETWORK_GATEWAY",
-            Self::NoServiceIdentity(_) => "NO_SERVICE_IDENTITY",
-            Self::Identity(..) => "INVALID_IDENTITY",
+            Self::Recursive => ReasonCode::RecursiveCall,
+            Self::NoUpstream { reason: NoEndpoint::Port(_), .. } => ReasonCode::UnknownServicePort,
+            Self::NoUpstream { reason: NoEndpoint::Healthy, .. } => ReasonCode::NoHealthyUpstream,
+            Self::UnknownWaypoint(_) => ReasonCode::UnknownWaypoint,
+            Self::UnknownGateway(_) => ReasonCode::UnknownNetworkGateway,
+            Self::NoServiceIdentity(_) => ReasonCode::NoServiceIdentity,
+            Self::Identity(..) => ReasonCode::InvalidIdentity,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use mesh_model::reason::ReasonCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
@@ -38,10 +39,10 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Its stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> ReasonCode {
         match self {
-            Self::NoServers => "DNS_NO_NAMESERVER",
-            Self::Unanswered(_) => "DNS_UPSTREAM_FAILED",
+            Self::NoServers => ReasonCode::DnsNoNameserver,
+            Self::Unanswered(_) => ReasonCode::DnsUpstreamFailed,
         }
     }
 }

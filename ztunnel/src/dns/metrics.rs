@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -62,9 +63,10 @@ impl Labels {
     }
 }
 
-/// The reason codes of queries (`docs/reasons.md`).
-const REASONS: [&str; 5] =
-    ["DNS_NO_NAMESERVER", "DNS_UPSTREAM_FAILED", "DNS_OVERLOADED", "DNS_NOT_FORWARDED", "UNKNOWN_WORKLOAD"];
+/// The reason codes of queries.
+fn reasons() -> impl Iterator<Item = ReasonCode> {
+    ReasonCode::ALL.iter().copied().filter(|code| code.is_of_dns() || *code == ReasonCode::UnknownWorkload)
+}
 
 impl DnsMetrics {
     pub(crate) fn register(metrics: &mut Metrics) -> Self {
@@ -86,16 +88,16 @@ impl DnsMetrics {
         registry.register(name(duration), "Time until a forwarded DNS query was answered", this.duration.clone());
         let help = "DNS queries and connections not served, by reason code";
         registry.register("ambit_dns_not_served", help, this.reasons.clone());
-        for reason in REASONS {
+        for reason in reasons() {
             // To be seen as 0, by who writes alerts.
-            drop(this.reasons.get_or_create(&[("reason", reason)]));
+            drop(this.reasons.get_or_create(&[("reason", reason.as_str())]));
         }
         this
     }
 
     /// A query was not served, for this reason of `docs/reasons.md`.
-    pub(crate) fn not_served(&self, reason: &'static str) {
-        self.reasons.get_or_create(&[("reason", reason)]).inc();
+    pub(crate) fn not_served(&self, reason: ReasonCode) {
+        self.reasons.get_or_create(&[("reason", reason.as_str())]).inc();
     }
 
     /// A query came.

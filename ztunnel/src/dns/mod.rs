@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_handoff::PodInfo;
+use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::metrics::Metrics;
@@ -204,14 +205,14 @@ impl Dns {
                 Err(_) => format!("{MAX_WAITING_IN_ALL} queries of this node's pods wait for name servers"),
                 Ok(_) => format!("{MAX_WAITING} queries of the pod wait for name servers"),
             };
-            self.failed(pod, name, kind, "DNS_OVERLOADED", &why);
+            self.failed(pod, name, kind, ReasonCode::DnsOverloaded, &why);
             return refuse(Rcode::ServFail);
         }
         let _waiting = Counted::new(&pod.waiting);
         let client = match shared::local_workload(&self.tables, info, shared::deadline()).await {
             Ok(client) => client,
             Err(error) => {
-                self.failed(pod, name, kind, "UNKNOWN_WORKLOAD", &error);
+                self.failed(pod, name, kind, ReasonCode::UnknownWorkload, &error);
                 return refuse(Rcode::ServFail);
             }
         };
@@ -226,7 +227,7 @@ impl Dns {
                 pod,
                 name,
                 kind,
-                "DNS_NOT_FORWARDED",
+                ReasonCode::DnsNotForwarded,
                 &"zone transfers are many messages: only one is passed on",
             );
             return refuse(Rcode::NotImp);
@@ -304,7 +305,7 @@ impl Dns {
     }
 
     /// Says why a name does not resolve; not more often than somebody can read.
-    fn failed(&self, pod: &PodDns, name: &str, kind: &str, reason: &'static str, error: &dyn std::fmt::Display) {
+    fn failed(&self, pod: &PodDns, name: &str, kind: &str, reason: ReasonCode, error: &dyn std::fmt::Display) {
         self.metrics.not_served(reason);
         let now = Instant::now();
         if pod.logged.get().is_some_and(|last| now.duration_since(last) < LOG_EVERY) {
@@ -313,7 +314,7 @@ impl Dns {
         }
         pod.logged.set(Some(now));
         let unlogged = pod.unlogged.take();
-        tracing::warn!(pod = %pod.info, name, r#type = kind, reason, %error, unlogged, "a DNS query failed");
+        tracing::warn!(pod = %pod.info, name, r#type = kind, reason = reason.as_str(), %error, unlogged, "a DNS query failed");
     }
 }
 

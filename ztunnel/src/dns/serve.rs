@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_handoff::PodInfo;
+use mesh_model::reason::ReasonCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -88,7 +89,7 @@ pub(crate) async fn tcp(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from:
     let open = &pod.dns.connections;
     if open.get() >= MAX_CONNECTIONS {
         let why = format!("the pod has {MAX_CONNECTIONS} connections to its DNS proxy open");
-        return dns.failed(&pod.dns, "", "", "DNS_OVERLOADED", &why);
+        return dns.failed(&pod.dns, "", "", ReasonCode::DnsOverloaded, &why);
     }
     let _open = Counted::new(open);
     if let Err(error) = dns.serve_tcp(&pod.dns, tcp, worker.shared.drain.started()).await {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use mesh_model::address::{NamespacedName, NetworkAddress};
+use mesh_model::reason::ReasonCode;
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
 use mesh_xds::follow;
@@ -458,7 +459,7 @@ async fn a_silent_server_is_given_up() {
     let started = Instant::now();
     let asked = forward::ask(&proxy.pod.netns, settings, &[address], &query(7, "example", A), false).await;
     let failure = asked.unwrap_err();
-    assert_eq!(failure.code(), "DNS_UPSTREAM_FAILED");
+    assert_eq!(failure.code(), ReasonCode::DnsUpstreamFailed);
     assert!(failure.to_string().contains(&format!("{address}: no answer in time")), "{failure}");
     assert!(started.elapsed() < Duration::from_secs(5), "before the client gives up");
 }

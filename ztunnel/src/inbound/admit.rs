@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mesh_model::address::{Authority, GatewayAddress, GatewayDestination};
 use mesh_model::destination::{RESERVED_PORTS, SOCKS_PORT};
 use mesh_model::policy::{Decision, Facts, decide};
+use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
@@ -62,13 +63,13 @@ pub(crate) enum NotAdmitted {
 
 impl NotAdmitted {
     /// A stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> ReasonCode {
         match self {
-            Self::NotForUs { .. } | Self::NotServed { .. } => "WRONG_DESTINATION",
-            Self::UnknownHostname(_) => "UNKNOWN_HOSTNAME",
-            Self::NoServiceAddress(_) => "NO_SERVICE_ADDRESS",
-            Self::UnknownPort(_) => "UNKNOWN_SERVICE_PORT",
-            Self::Recursive => "RECURSIVE_CALL",
+            Self::NotForUs { .. } | Self::NotServed { .. } => ReasonCode::WrongDestination,
+            Self::UnknownHostname(_) => ReasonCode::UnknownHostname,
+            Self::NoServiceAddress(_) => ReasonCode::NoServiceAddress,
+            Self::UnknownPort(_) => ReasonCode::UnknownServicePort,
+            Self::Recursive => ReasonCode::RecursiveCall,
         }
     }
 

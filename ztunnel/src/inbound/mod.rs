@@ -23,6 +23,7 @@ use mesh_identity::tls::is_revoked;
 use mesh_model::address::{Authority, canonical};
 use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 use mesh_model::policy::{Facts, Reason};
+use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
@@ -73,7 +74,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let (mut connection, mut client) = match proven {
         Ok(proven) => proven,
         Err(unproven) => {
-            if unproven.code() == "CERT_REVOKED" {
+            if unproven.code() == ReasonCode::CertRevoked {
                 shared.revocation.rejected(Reporter::Destination);
             }
             return early.failed(unproven.code(), &unproven);
@@ -124,14 +125,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 // Its tunnels end by themselves now; what it asks meanwhile is answered.
                 let rest = async {
                     while let Some(Ok(asked)) = connection.next().await {
-                        asked.refuse(StatusCode::UNAUTHORIZED, "CERT_REVOKED");
+                        asked.refuse(StatusCode::UNAUTHORIZED, ReasonCode::CertRevoked);
                     }
                 };
                 let _ = tokio::time::timeout(LAST_WORDS, rest).await;
                 return;
             }
             () = occupied.ended() => {
-                early.failed("ENDED_FOR_OTHERS", &"it carried nothing, and somebody else needed its place");
+                early.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
                 going_away = true;
                 connection.go_away();
                 let Some(_leaving) = pod.quota.leaving() else { return };
@@ -170,17 +171,17 @@ enum Unproven {
 
 impl Unproven {
     /// The stable code; documented in `docs/reasons.md`.
-    fn code(&self) -> &'static str {
+    fn code(&self) -> ReasonCode {
         match self {
-            Self::Workload(_) => "UNKNOWN_WORKLOAD",
-            Self::Identity(_) => "INVALID_IDENTITY",
-            Self::Certificate(_) => "NO_CERTIFICATE",
-            Self::Accept(AcceptError::Tls(error)) if is_revoked(error) => "CERT_REVOKED",
-            Self::Accept(AcceptError::Tls(error)) if is_shed(error) => "SOURCE_OVERLOADED",
-            Self::Accept(AcceptError::Tls(_) | AcceptError::NoIdentity) => "TLS_FAILED",
-            Self::Accept(AcceptError::Http2(_)) => "HTTP2_FAILED",
-            Self::Accept(AcceptError::Timeout) => "HANDSHAKE_TIMEOUT",
-            Self::Ended => "ENDED_FOR_OTHERS",
+            Self::Workload(_) => ReasonCode::UnknownWorkload,
+            Self::Identity(_) => ReasonCode::InvalidIdentity,
+            Self::Certificate(_) => ReasonCode::NoCertificate,
+            Self::Accept(AcceptError::Tls(error)) if is_revoked(error) => ReasonCode::CertRevoked,
+            Self::Accept(AcceptError::Tls(error)) if is_shed(error) => ReasonCode::SourceOverloaded,
+            Self::Accept(AcceptError::Tls(_) | AcceptError::NoIdentity) => ReasonCode::TlsFailed,
+            Self::Accept(AcceptError::Http2(_)) => ReasonCode::Http2Failed,
+            Self::Accept(AcceptError::Timeout) => ReasonCode::HandshakeTimeout,
+            Self::Ended => ReasonCode::EndedForOthers,
         }
     }
 }
@@ -219,14 +220,14 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     let Here { local, from, caller, mut revoked, _carried } = here;
     let early = Report::early(shared, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
-        asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
-        return early.failed("BAD_REQUEST", &"the method is not CONNECT");
+        asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
+        return early.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
     }
     let target = match connect::parse_authority(&asked.authority) {
         Ok(target) => target,
         Err(error) => {
-            asked.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST");
-            return early.failed("BAD_REQUEST", &error);
+            asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
+            return early.failed(ReasonCode::BadRequest, &error);
         }
     };
     // The address is the one that was proven; the port is only told, and serves only as one that is probably free.
@@ -250,7 +251,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     let baggage = shared.config.baggage.then(|| pod.baggage(&workload));
     let tunnel = match asked.accept(baggage.as_deref().unwrap_or_default()) {
         Ok(tunnel) => tunnel,
-        Err(error) => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &error),
+        Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &error),
     };
     report.opened();
     let application = pod.dialler.look_after(application);
@@ -310,7 +311,7 @@ pub(crate) struct Entered {
 /// A caller that was turned away; this has been reported.
 pub(crate) struct TurnedAway {
     pub(crate) status: StatusCode,
-    pub(crate) code: &'static str,
+    pub(crate) code: ReasonCode,
 }
 
 /// Admits a caller, asks the policies, connects to the application, in this order. `gone` resolves when the caller no
@@ -332,15 +333,15 @@ pub(crate) async fn enter(
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
     let workload = shared.local_workload(&pod.info, deadline).await.map_err(|error| {
-        early.failed("UNKNOWN_WORKLOAD", &error);
-        TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "UNKNOWN_WORKLOAD" }
+        early.failed(ReasonCode::UnknownWorkload, &error);
+        TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::UnknownWorkload }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
     let in_use = match target {
         Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
             shared.complete(&workload, address.ip(), deadline).await.map_err(|error| {
-                early.failed("NO_ANSWER_ON_DEMAND", &error);
-                TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "NO_ANSWER_ON_DEMAND" }
+                early.failed(ReasonCode::NoAnswerOnDemand, &error);
+                TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::NoAnswerOnDemand }
             })?
         }
         _ => InUse::default(),
@@ -385,14 +386,14 @@ pub(crate) async fn enter(
         None => {
             report.failed(
                 ResponseFlags::Connect,
-                "CALLER_GONE",
+                ReasonCode::CallerGone,
                 &"the caller took its request back before it was answered",
             );
-            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "CALLER_GONE" })
+            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::CallerGone })
         }
         Some(Err(error)) => {
-            report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error);
-            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: "APPLICATION_UNREACHABLE" })
+            report.failed(ResponseFlags::Connect, ReasonCode::ApplicationUnreachable, &error);
+            Err(TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::ApplicationUnreachable })
         }
     }
 }

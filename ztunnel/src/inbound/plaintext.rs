@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mesh_hbone::carry;
 use mesh_model::policy::Facts;
+use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
@@ -36,7 +37,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let deadline = deadline();
     let workload = match shared.local_workload(&pod.info, deadline).await {
         Ok(workload) => workload,
-        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+        Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
     let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
     let source = shared.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
@@ -70,6 +71,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 Err(reason) => report.cut(&reason),
             }
         }
-        Err(error) => report.failed(ResponseFlags::Connect, "APPLICATION_UNREACHABLE", &error),
+        Err(error) => report.failed(ResponseFlags::Connect, ReasonCode::ApplicationUnreachable, &error),
     }
 }

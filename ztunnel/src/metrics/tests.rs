@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use mesh_model::reason::ReasonCode;
 use mesh_runtime::metrics::{
     ConnectionSecurity, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics, WorkloadLabels,
 };
@@ -90,7 +91,7 @@ async fn names_types_and_labels_are_the_contracts() {
         security: ConnectionSecurity::Unknown,
     };
     traffic.open(&labels).closed(ResponseFlags::Connect);
-    reasons.count(Direction::Inbound, "BAD_REQUEST");
+    reasons.count(Direction::Inbound, ReasonCode::BadRequest);
     revocation.rejected(Reporter::Source);
     xds.message("type.googleapis.com/istio.workload.Address", 1);
     xds.ended(XdsEnd::Error);
@@ -145,14 +146,14 @@ fn documented(wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
 #[test]
 fn failures_that_have_not_happened_are_counted_as_none() {
     let mut metrics = Metrics::new("ztunnel", "test");
-    ReasonMetrics::register(&mut metrics).count(Direction::Inbound, "POLICY_DENIED");
+    ReasonMetrics::register(&mut metrics).count(Direction::Inbound, ReasonCode::PolicyDenied);
     RevocationMetrics::register(&mut metrics);
     XdsMetrics::register(&mut metrics);
     DnsMetrics::register(&mut metrics);
     let text = metrics.encode(TextFormat::Prometheus).unwrap();
     let counted = |line: &str| assert!(text.lines().any(|have| have == line), "{line} in {text}");
     let codes = documented(|section| !section.starts_with("Names") && !section.starts_with("Flags"));
-    assert_eq!(codes, REASONS.map(str::to_owned).into(), "docs/reasons.md");
+    assert_eq!(codes, connection_reasons().map(|code| code.to_string()).collect(), "docs/reasons.md");
     for direction in ["inbound", "outbound"] {
         for code in &codes {
             let times = u8::from((direction, code.as_str()) == ("inbound", "POLICY_DENIED"));

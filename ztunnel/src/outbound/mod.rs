@@ -20,6 +20,7 @@ use mesh_identity::revocation::PeerWatch;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
+use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
@@ -56,7 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let deadline = shared::deadline();
     let client = match worker.shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
-        Err(error) => return early.failed("UNKNOWN_WORKLOAD", &error),
+        Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
     // Not kept for as long as the connection.
     drop(early);
@@ -76,7 +77,7 @@ async fn go(
     let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
     let _in_use = match worker.shared.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
-        Err(error) => return early.failed("NO_ANSWER_ON_DEMAND", &error),
+        Err(error) => return early.failed(ReasonCode::NoAnswerOnDemand, &error),
     };
     let config = &worker.shared.config;
     let random = rand::random();
@@ -113,7 +114,7 @@ async fn go(
                             "the control plane changed where it leads each time it was dialled, at last to {}",
                             name.hostname()
                         );
-                        return early.failed("DESTINATION_UNSETTLED", &error);
+                        return early.failed(ReasonCode::DestinationUnsettled, &error);
                     }
                     Some((back, instead)) => {
                         changes += 1;
@@ -168,7 +169,7 @@ async fn plain(
     let dialled = tokio::select! {
         biased;
         () = near.gone() => {
-            report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE);
+            report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE);
             return None;
         }
         dialled = dialling => dialled,
@@ -183,7 +184,7 @@ async fn plain(
             carry::tcp_and_tcp(near.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
         }
         Err(error) => {
-            report.failed(ResponseFlags::Connect, "CONNECT_FAILED", &error);
+            report.failed(ResponseFlags::Connect, ReasonCode::ConnectFailed, &error);
             return None;
         }
     };
@@ -205,11 +206,11 @@ async fn tunnel(
     let report = Report::open(shared, traffic(client, from, key, &to));
     let request = match request(shared, pod, client, from, &to, &TraceParent::random(), None) {
         Ok(request) => request,
-        Err(error) => return report.failed(ResponseFlags::Connect, "BAD_REQUEST", &error),
+        Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
     };
     let opened = tokio::select! {
         biased;
-        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+        () = near.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE),
         opened = pod.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
     };
     match opened {
@@ -252,7 +253,7 @@ async fn across(
     let shared = &worker.shared;
     let attempt = async {
         let trace = TraceParent::random();
-        let invalid = |error: http::Error| (ResponseFlags::Connect, "BAD_REQUEST", error.to_string());
+        let invalid = |error: http::Error| (ResponseFlags::Connect, ReasonCode::BadRequest, error.to_string());
         let requests = Requests {
             outer: request(shared, pod, client, from, &outer, &trace, None).map_err(invalid)?,
             inner: request(shared, pod, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
@@ -270,7 +271,7 @@ async fn across(
     };
     let attempt = tokio::select! {
         biased;
-        () = near.gone() => Err((ResponseFlags::Connect, "CALLER_GONE", near::GONE.to_owned())),
+        () = near.gone() => Err((ResponseFlags::Connect, ReasonCode::CallerGone, near::GONE.to_owned())),
         attempt = Box::pin(attempt) => attempt,
     };
     // The gateway is all that our tables know of; who answered behind it has proven it (ambient contract 11.1).
@@ -342,23 +343,23 @@ fn no_certificate(error: CertificateError) -> OpenError {
 }
 
 /// The flag that metrics carry and the stable code of a failure to open; documented in `docs/reasons.md`.
-fn classify(error: &OpenError) -> (ResponseFlags, &'static str) {
+fn classify(error: &OpenError) -> (ResponseFlags, ReasonCode) {
     match error {
-        OpenError::Certificate(_) => (ResponseFlags::IdentityError, "NO_CERTIFICATE"),
-        OpenError::Connect { .. } => (ResponseFlags::Connect, "CONNECT_FAILED"),
-        OpenError::ConnectTimeout => (ResponseFlags::NetworkPolicy, "CONNECT_TIMEOUT"),
-        OpenError::Tls { error, .. } if is_revoked(&**error) => (ResponseFlags::CertRevoked, "CERT_REVOKED"),
-        OpenError::Revoked => (ResponseFlags::CertRevoked, "CERT_REVOKED"),
-        OpenError::Tls { .. } => (ResponseFlags::TlsFailure, "TLS_FAILED"),
-        OpenError::HandshakeTimeout => (ResponseFlags::H2HandshakeFailure, "HANDSHAKE_TIMEOUT"),
-        OpenError::Http2(_) => (ResponseFlags::H2HandshakeFailure, "HTTP2_FAILED"),
+        OpenError::Certificate(_) => (ResponseFlags::IdentityError, ReasonCode::NoCertificate),
+        OpenError::Connect { .. } => (ResponseFlags::Connect, ReasonCode::ConnectFailed),
+        OpenError::ConnectTimeout => (ResponseFlags::NetworkPolicy, ReasonCode::ConnectTimeout),
+        OpenError::Tls { error, .. } if is_revoked(&**error) => (ResponseFlags::CertRevoked, ReasonCode::CertRevoked),
+        OpenError::Revoked => (ResponseFlags::CertRevoked, ReasonCode::CertRevoked),
+        OpenError::Tls { .. } => (ResponseFlags::TlsFailure, ReasonCode::TlsFailed),
+        OpenError::HandshakeTimeout => (ResponseFlags::H2HandshakeFailure, ReasonCode::HandshakeTimeout),
+        OpenError::Http2(_) => (ResponseFlags::H2HandshakeFailure, ReasonCode::Http2Failed),
         OpenError::Refused { status, .. } if *status == http::StatusCode::UNAUTHORIZED => {
-            (ResponseFlags::Connect, "REFUSED_BY_POLICY")
+            (ResponseFlags::Connect, ReasonCode::RefusedByPolicy)
         }
-        OpenError::Refused { .. } => (ResponseFlags::Connect, "REFUSED_BY_PEER"),
-        OpenError::Closed => (ResponseFlags::Connect, "PEER_CLOSED"),
-        OpenError::OpenTimeout { .. } => (ResponseFlags::Connect, "TUNNEL_TIMEOUT"),
-        OpenError::NoTunnels => (ResponseFlags::Connect, "PEER_TAKES_NO_TUNNELS"),
+        OpenError::Refused { .. } => (ResponseFlags::Connect, ReasonCode::RefusedByPeer),
+        OpenError::Closed => (ResponseFlags::Connect, ReasonCode::PeerClosed),
+        OpenError::OpenTimeout { .. } => (ResponseFlags::Connect, ReasonCode::TunnelTimeout),
+        OpenError::NoTunnels => (ResponseFlags::Connect, ReasonCode::PeerTakesNoTunnels),
     }
 }
 

@@ -160,7 +160,7 @@ mod tests {
                 None => "goes on".to_owned(),
                 Some(Plan::Tunnel { to, .. }) => to.peer.to_string(),
                 Some(Plan::Resolve(name)) => name.hostname().to_string(),
-                Some(Plan::Refuse(refusal)) => refusal.code().to_owned(),
+                Some(Plan::Refuse(refusal)) => refusal.code().to_string(),
                 Some(other) => panic!("{what}: {other:?}"),
             };
             assert_eq!(instead, expected, "{what}");

@@ -17,6 +17,7 @@ use mesh_hbone::stream::TunnelError;
 use mesh_identity::tls::PeerRefused;
 use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
+use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::time::Instant;
@@ -55,12 +56,12 @@ pub(super) async fn serve(
         biased;
         // First: once it dials it tells of a caller that leaves by itself, for its own end.
         entered = entering => entered,
-        () = near.gone() => return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE),
+        () = near.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE),
     };
     let entered = match entered {
         Ok(entered) => entered,
-        Err(OpenError::Refused { reason: Some(reason), .. }) if reason == "CALLER_GONE" => {
-            return report.failed(ResponseFlags::Connect, "CALLER_GONE", &near::GONE);
+        Err(OpenError::Refused { reason: Some(reason), .. }) if reason == ReasonCode::CallerGone.as_str() => {
+            return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE);
         }
         Err(error) => {
             let (flags, code) = classify(&error);
@@ -114,7 +115,7 @@ async fn enter(
     let describe = |_: &Workload, _: &_| (Party::workload(client, Some(&key.source)), to.service.clone());
     inbound::enter(worker, neighbour, &visit, gone, describe)
         .await
-        .map_err(|turned| OpenError::Refused { status: turned.status, reason: Some(turned.code.to_owned()) })
+        .map_err(|turned| OpenError::Refused { status: turned.status, reason: Some(turned.code.to_string()) })
 }
 
 /// What each end's TLS would check of the other's identity.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,13 +32,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
-        Ok(Err(error)) => return failed("BAD_REQUEST", &error),
-        Err(_) => return failed("HANDSHAKE_TIMEOUT", &format_args!("no SOCKS request within {PATIENCE:?}")),
+        Ok(Err(error)) => return failed(ReasonCode::BadRequest, &error),
+        Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
     let deadline = crate::shared::deadline();
     let client = match shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
-        Err(error) => return failed("UNKNOWN_WORKLOAD", &error),
+        Err(error) => return failed(ReasonCode::UnknownWorkload, &error),
     };
     let dialled = match target {
         Target::Address(address) => address,
@@ -50,14 +51,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
                 Ok(ip) => SocketAddr::new(ip, port),
                 Err(error) => {
                     near.refuse(Reply::HostUnreachable);
-                    return failed("HOSTNAME_UNRESOLVED", &format_args!("{name}: {error}"));
+                    return failed(ReasonCode::HostnameUnresolved, &format_args!("{name}: {error}"));
                 }
             }
         }
     };
     // Others must see the pod, not its loopback: policies judge addresses, and answers have to find back.
     let Some(from) = seen_as(&client, from, dialled) else {
-        return failed("UNKNOWN_WORKLOAD", &"the control plane tells no address of this pod");
+        return failed(ReasonCode::UnknownWorkload, &"the control plane tells no address of this pod");
     };
     go(worker.clone(), pod, near, client, (from, dialled), deadline).await;
 }

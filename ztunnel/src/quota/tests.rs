@@ -1,4 +1,5 @@
 use super::*;
+use mesh_model::reason::ReasonCode;
 
 #[test]
 fn a_pod_may_hold_as_much_as_is_left() {
@@ -98,9 +99,9 @@ fn a_source_leaves_room_for_others_in_its_pod() {
     };
     // Its share of the pod's, which is half of all.
     let (greedy, full) = take(&attacked, &address(1));
-    assert_eq!((greedy.len(), full), (250, Some("SOURCE_OVERLOADED")));
+    assert_eq!((greedy.len(), full), (250, Some(ReasonCode::SourceOverloaded)));
     let (good, full) = take(&attacked, &address(2));
-    assert_eq!((good.len(), full), (125, Some("SOURCE_OVERLOADED")));
+    assert_eq!((good.len(), full), (125, Some(ReasonCode::SourceOverloaded)));
     // What the pod itself opens is no source's.
     assert!(attacked.connection(None).is_ok());
     drop(good);
@@ -123,7 +124,7 @@ fn a_place_becomes_that_of_the_identity_that_was_proven() {
     let places = [prove("one"), prove("one")];
     assert!(places.iter().all(Result::is_ok));
     // Its address has a share of its own, and the identity's is full.
-    assert_eq!(prove("one").err().map(Full::code), Some("SOURCE_OVERLOADED"));
+    assert_eq!(prove("one").err().map(Full::code), Some(ReasonCode::SourceOverloaded));
     let other = prove("two");
     assert_eq!((held.get(), sources(), pod.held.connections.sources.held(&address(1))), (3, [2, 1], 0));
     drop((places, other));

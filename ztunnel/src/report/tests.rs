@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use mesh_identity::store::{Authority, AuthorityError, Signing, Store, StoreOptions};
 use mesh_model::identity::SpiffeId;
+use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{AccessLog, MemoryLines};
 use mesh_runtime::config::Env;
@@ -226,8 +227,12 @@ async fn reasons_are_counted() {
     let told = told();
     let (client, server) = (workload("a"), workload("b"));
     let addr = "10.0.0.1:1".parse().unwrap();
-    Report::early(&told.shared, Direction::Outbound, addr, addr).failed("UNKNOWN_WORKLOAD", &"x");
-    Report::open(&told.shared, traffic(&client, &server, false)).failed(ResponseFlags::Connect, "CONNECT_FAILED", &"x");
+    Report::early(&told.shared, Direction::Outbound, addr, addr).failed(ReasonCode::UnknownWorkload, &"x");
+    Report::open(&told.shared, traffic(&client, &server, false)).failed(
+        ResponseFlags::Connect,
+        ReasonCode::ConnectFailed,
+        &"x",
+    );
     drop(Report::open(&told.shared, traffic(&client, &server, true)));
     Report::open(&told.shared, traffic(&client, &server, true)).closed();
     let name = "ambit_connections_not_served_total";

@@ -7,6 +7,7 @@ use mesh_hbone::connect::parse_authority;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Action, Facts, Policy, Reason, Rule, Scope};
+use mesh_model::reason::ReasonCode;
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
 use mesh_model::tables::Tables;
@@ -77,21 +78,21 @@ fn targets() {
     let tunnel = |port| Some(ApplicationTunnel { proxy_protocol: false, port });
     for (row, tunnel, asked, expected) in [
         ("I5: our own address", none, "10.0.0.1:8080", Ok("10.0.0.1:8080")),
-        ("I8: another address", none, "10.0.0.7:8080", Err("WRONG_DESTINATION")),
-        ("I8: a service that has no waypoint", none, "10.96.0.1:80", Err("WRONG_DESTINATION")),
-        ("I8: a service behind another waypoint", none, "10.96.0.4:80", Err("WRONG_DESTINATION")),
-        ("I8, IPv6", none, "[fd00::1]:80", Err("WRONG_DESTINATION")),
+        ("I8: another address", none, "10.0.0.7:8080", Err(ReasonCode::WrongDestination)),
+        ("I8: a service that has no waypoint", none, "10.96.0.1:80", Err(ReasonCode::WrongDestination)),
+        ("I8: a service behind another waypoint", none, "10.96.0.4:80", Err(ReasonCode::WrongDestination)),
+        ("I8, IPv6", none, "[fd00::1]:80", Err(ReasonCode::WrongDestination)),
         ("I6: an application tunnel judges by itself", tunnel(0), "10.0.0.7:8080", Ok("10.0.0.1:8080")),
         ("I6: its port overrides", tunnel(15088), "10.0.0.7:8080", Ok("10.0.0.1:15088")),
         ("I7: behind us by hostname", none, "10.96.0.2:80", Ok("10.0.0.1:80")),
         ("I7: behind us by address", none, "10.96.0.3:80", Ok("10.0.0.1:80")),
         ("I7: a workload behind our service's address", none, "10.0.0.5:80", Ok("10.0.0.1:80")),
         ("I4: our hostname, our own port for it", none, "us.a:80", Ok("10.0.0.1:8080")),
-        ("I4: another port", none, "us.a:81", Err("UNKNOWN_SERVICE_PORT")),
-        ("I4: an unknown hostname", none, "x.a:80", Err("UNKNOWN_HOSTNAME")),
-        ("I9: a reserved port", none, "10.0.0.1:15001", Err("RECURSIVE_CALL")),
-        ("I9, trap: HBONE's own", none, "10.0.0.1:15008", Err("RECURSIVE_CALL")),
-        ("I9: reached by a mapping", tunnel(15006), "10.0.0.1:80", Err("RECURSIVE_CALL")),
+        ("I4: another port", none, "us.a:81", Err(ReasonCode::UnknownServicePort)),
+        ("I4: an unknown hostname", none, "x.a:80", Err(ReasonCode::UnknownHostname)),
+        ("I9: a reserved port", none, "10.0.0.1:15001", Err(ReasonCode::RecursiveCall)),
+        ("I9, trap: HBONE's own", none, "10.0.0.1:15008", Err(ReasonCode::RecursiveCall)),
+        ("I9: reached by a mapping", tunnel(15006), "10.0.0.1:80", Err(ReasonCode::RecursiveCall)),
     ] {
         let (tables, us) = world(tunnel);
         let got = target(&tables, &us, local, &parse_authority(asked).unwrap());
@@ -125,8 +126,8 @@ fn what_a_proxied_application_is_told() {
         ("IPv4 before IPv6", proxy, vec![six.clone(), own.clone()], "us.a:80", Ok(Some("10.96.0.1:80"))),
         ("the own network first", proxy, vec![far.clone(), six], "us.a:80", Ok(Some("[fd00:96::1]:80"))),
         ("another network rather than none", proxy, vec![far], "us.a:80", Ok(Some("10.96.1.1:80"))),
-        ("a block is no address", proxy, vec![block], "us.a:80", Err("NO_SERVICE_ADDRESS")),
-        ("none", proxy, vec![], "us.a:80", Err("NO_SERVICE_ADDRESS")),
+        ("a block is no address", proxy, vec![block], "us.a:80", Err(ReasonCode::NoServiceAddress)),
+        ("none", proxy, vec![], "us.a:80", Err(ReasonCode::NoServiceAddress)),
     ] {
         let (mut tables, us) = world(tunnel);
         let ports = vec![port(80, 0)];
@@ -155,7 +156,7 @@ fn trap_57_a_canary_waypoint_needs_an_application_tunnel() {
     let local: SocketAddr = LOCAL.parse().unwrap();
     let asked = parse_authority("10.96.0.9:80").unwrap();
     for (tunnel, want) in [
-        (None, Err(("WRONG_DESTINATION", true))),
+        (None, Err((ReasonCode::WrongDestination, true))),
         (Some(ApplicationTunnel { proxy_protocol: true, port: 15088 }), Ok("10.0.0.1:15088")),
     ] {
         let (mut tables, us) = world(tunnel);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use http::StatusCode;
 use mesh_hbone::connect::{self, Context};
+use mesh_model::reason::ReasonCode;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
@@ -32,7 +33,7 @@ async fn serve(ca: &TestCa, who: &str, to: Result<SocketAddr, StatusCode>) -> (S
         let caller = connection.peer.service_account().to_string();
         told.borrow_mut().push((caller, asked.authority.clone(), network));
         match to {
-            Err(status) => asked.refuse(status, "POLICY_DENIED"),
+            Err(status) => asked.refuse(status, ReasonCode::PolicyDenied),
             Ok(to) => let_in(asked, to, ""),
         }
     })
