@@ -24,7 +24,7 @@ use mesh_runtime::metrics::{Metrics, TrafficMetrics, XdsMetrics};
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::timestamp::Timestamp;
-use mesh_runtime::{admin, drain, usage};
+use mesh_runtime::{admin, drain, open_files, usage};
 use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, ControlPlane, Mode};
@@ -37,7 +37,7 @@ use crate::metrics::{
 };
 use crate::names::Names;
 use crate::pods::Pods;
-use crate::quota::{self, Quota};
+use crate::quota::Quota;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
 use crate::{dump, local_xds, own, pages, pods, report, warm};
@@ -126,7 +126,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let held = QuotaMetrics::register(&mut metrics);
     let names_asked = NameMetrics::register(&mut metrics);
     let unfinished = UnfinishedMetrics::register(&mut metrics);
-    let files = quota::raise_open_files();
+    let files = open_files::raise();
     let quota = Quota::new(&config.limits, files, held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);

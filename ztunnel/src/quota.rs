@@ -351,21 +351,5 @@ pub(crate) fn shed(
     let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
 }
 
-/// Raises the limit of open files as far as this process may; returns what it is then.
-pub(crate) fn raise_open_files() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // None is no limit.
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    let now = limit.current.unwrap_or(u64::MAX);
-    if now < most {
-        match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-            Ok(()) => return most,
-            Err(error) => tracing::warn!(%error, now, most, "cannot raise the limit of open files"),
-        }
-    }
-    now
-}
-
 #[cfg(test)]
 mod tests;

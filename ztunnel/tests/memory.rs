@@ -17,7 +17,6 @@ use mesh_identity::certificate::SigningRequest;
 use mesh_identity::tls::{Credentials, TlsOptions};
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -27,16 +26,11 @@ const SERVER: &str = "MEMORY_TEST_SERVER";
 /// PEM on one line.
 const LINE_BREAK: &str = "|";
 
-fn raise_open_files() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the hard limit");
-}
-
 /// The server, when this is its process; else nothing.
 #[test]
 fn server() {
     let Ok(unfinished) = std::env::var(SERVER) else { return };
-    raise_open_files();
+    mesh_runtime::open_files::raise();
     mesh_runtime::memory::give_back().expect("a thread");
     let unfinished_bytes = unfinished.parse().expect("bytes");
     // What never ends is ended by its caller.
@@ -68,7 +62,7 @@ struct Server {
 
 impl Server {
     fn start(unfinished: usize) -> Self {
-        raise_open_files();
+        mesh_runtime::open_files::raise();
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "server", "--nocapture"])
             .env(SERVER, unfinished.to_string())

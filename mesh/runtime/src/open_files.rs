@@ -16,3 +16,15 @@ pub fn raise() -> u64 {
     }
     now
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_to_the_hard_one() {
+        let files = raise();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!((limit.current, limit.maximum.unwrap_or(u64::MAX)), (limit.maximum, files));
+    }
+}

@@ -81,14 +81,6 @@ fn pods_that_are_gone_are_forgotten() {
 }
 
 #[test]
-fn the_limit_of_open_files_is_raised_to_the_hard_one() {
-    use rustix::process::{Resource, getrlimit};
-    let files = raise_open_files();
-    let limit = getrlimit(Resource::Nofile);
-    assert_eq!((limit.current, limit.maximum.unwrap_or(u64::MAX)), (limit.maximum, files));
-}
-
-#[test]
 fn a_source_leaves_room_for_others_in_its_pod() {
     let (quota, held) = quota(Limits { connections: Some(1_000), ..Limits::default() });
     let (attacked, other) = (quota.pod(&"attacked".into()), quota.pod(&"other".into()));
