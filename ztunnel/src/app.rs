@@ -38,6 +38,7 @@ use crate::metrics::{
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::quota::Quota;
+use crate::report::Telemetry;
 use crate::shared::Shared;
 use crate::worker::{self, Command, Handle};
 use crate::{dump, local_xds, own, pages, pods, report, warm};
@@ -173,12 +174,15 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         certificates: certificates.clone(),
         names: Names::default(),
         names_asked,
-        traffic,
-        reasons,
+        telemetry: Arc::new(Telemetry {
+            traffic,
+            reasons,
+            revocation,
+            access_log,
+            policy_info_logging: config.policy_info_logging,
+        }),
         quota,
         unfinished,
-        revocation,
-        access_log,
         drain: draining.clone(),
         pooled: pod_metrics.pooled.clone(),
         config,
@@ -230,7 +234,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
 
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
     let dns_metrics = shared.dns.as_ref().map(|dns| dns.metrics().clone());
-    tokio::spawn(report::gone::follow(shared.traffic.clone(), dns_metrics, tables.clone()));
+    tokio::spawn(report::gone::follow(shared.telemetry.traffic.clone(), dns_metrics, tables.clone()));
 
     let synced = tables.synced();
     match &config.xds {

@@ -15,10 +15,13 @@
 //! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
+//! | `local_workload` | the workload of a pod of ours, awaited |
+//! | `judge` | what the policies say: when a connection comes, and when they change |
 //! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
 //! | [`quota`] | how much each pod may hold |
+//! | `overload` | what becomes of a connection for which there is no room |
 //! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
 //! | `dump`, `pages` | what the admin port shows |
@@ -34,11 +37,14 @@ pub mod dns;
 mod door;
 mod dump;
 mod inbound;
+mod judge;
 mod listeners;
+mod local_workload;
 pub mod local_xds;
 mod metrics;
 mod names;
 mod outbound;
+mod overload;
 mod own;
 mod pages;
 mod pods;

@@ -12,19 +12,14 @@ pub(crate) mod spare;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mesh_model::reason::ReasonCode;
 use mesh_model::share::{Share, Shares, Source, left};
-use mesh_runtime::access_log::Direction;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::report::Report;
-use crate::shared::Shared;
 use spare::{Candidate, Holds, Kin, Spare, Spared, greediest};
 
 /// Descriptors that one connection of an application takes: its own, and that of the application or of its share of a
@@ -317,38 +312,6 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
-}
-
-/// A place for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
-/// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
-pub(crate) fn admit(
-    shared: &Arc<Shared>,
-    quota: &PodQuota,
-    direction: Direction,
-    tcp: &TcpStream,
-    (from, to): (SocketAddr, SocketAddr),
-    source: Option<&Source>,
-) -> Option<Place> {
-    match quota.connection(source) {
-        Ok(place) => Some(place),
-        Err(full) => {
-            shed(shared, direction, tcp, (from, to), full);
-            None
-        }
-    }
-}
-
-/// Tells of a connection for which there is no room, and has it end with a reset.
-pub(crate) fn shed(
-    shared: &Arc<Shared>,
-    direction: Direction,
-    tcp: &TcpStream,
-    (from, to): (SocketAddr, SocketAddr),
-    full: Full,
-) {
-    Report::early(shared, direction, from, to).failed(full.code(), &full);
-    // Fails only on a socket that is gone already.
-    let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
 }
 
 #[cfg(test)]

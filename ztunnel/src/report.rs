@@ -12,17 +12,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_hbone::carry::{CarryError, Count};
+use mesh_hbone::stream::TunnelError;
 use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
-use mesh_runtime::access_log::{Direction, Entry, Event, Peer};
-use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags};
+use mesh_runtime::access_log::{AccessLog, Direction, Entry, Event, Peer};
+use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, TrafficMetrics};
 use tracing::field::display;
 
 pub(crate) use self::party::Party;
 use self::party::Who;
-use crate::shared::{Judgement, Shared};
+use crate::judge::Judgement;
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
+
+/// Where connections are reported. Workers share it.
+pub(crate) struct Telemetry {
+    pub(crate) traffic: TrafficMetrics,
+    pub(crate) reasons: ReasonMetrics,
+    pub(crate) revocation: RevocationMetrics,
+    pub(crate) access_log: AccessLog,
+    /// Each decision of the policies is a line of the log.
+    pub(crate) policy_info_logging: bool,
+}
 
 /// What a connection is.
 pub(crate) struct Traffic {
@@ -42,7 +54,7 @@ pub(crate) struct Traffic {
 
 /// Told while a connection lives. Dropped before its end was told, it tells that it was cut off.
 pub(crate) struct Report {
-    shared: Arc<Shared>,
+    telemetry: Arc<Telemetry>,
     traffic: Traffic,
     moved: Rc<Moved>,
     _socket: OpenSocket,
@@ -64,7 +76,7 @@ struct Moved {
 
 /// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
 pub(crate) struct Early {
-    shared: Arc<Shared>,
+    telemetry: Arc<Telemetry>,
     direction: Direction,
     from: SocketAddr,
     to: SocketAddr,
@@ -73,8 +85,8 @@ pub(crate) struct Early {
 impl Early {
     /// It failed.
     pub(crate) fn failed(&self, code: ReasonCode, error: &dyn Display) {
-        self.shared.reasons.count(self.direction, code);
-        self.shared.access_log.record(&Entry {
+        self.telemetry.reasons.count(self.direction, code);
+        self.telemetry.access_log.record(&Entry {
             event: Event::Failed,
             src: Peer { addr: Some(self.from), ..Peer::default() },
             dst: Peer { addr: Some(self.to), ..Peer::default() },
@@ -88,21 +100,21 @@ impl Early {
 
 impl Report {
     /// Before anything is known.
-    pub(crate) fn early(shared: &Arc<Shared>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Early {
-        Early { shared: shared.clone(), direction, from, to }
+    pub(crate) fn early(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Early {
+        Early { telemetry: telemetry.clone(), direction, from, to }
     }
 
     /// Once it is known what the connection is; counts it as opened.
-    pub(crate) fn open(shared: &Arc<Shared>, traffic: Traffic) -> Self {
+    pub(crate) fn open(telemetry: &Arc<Telemetry>, traffic: Traffic) -> Self {
         Self {
             moved: Rc::new(Moved {
                 received: Cell::new(0),
                 sent: Cell::new(0),
                 from_server: Cell::new(false),
-                metrics: RefCell::new(Some(counters::open(&shared.traffic, &traffic))),
+                metrics: RefCell::new(Some(counters::open(&telemetry.traffic, &traffic))),
             }),
-            _socket: shared.traffic.socket(counters::reporter(&traffic)),
-            shared: shared.clone(),
+            _socket: telemetry.traffic.socket(counters::reporter(&traffic)),
+            telemetry: telemetry.clone(),
             traffic,
             started: Instant::now(),
             policy: None,
@@ -133,7 +145,7 @@ impl Report {
     /// One line for each decision, for those who follow policies (`AUTHZ_POLICY_INFO_LOGGING`).
     fn log_decision(&self, Decision { allowed, reason, .. }: &Decision) {
         let (from, to) = (&self.traffic.from, self.asked_for());
-        match self.shared.config.policy_info_logging {
+        match self.telemetry.policy_info_logging {
             true => tracing::info!(target: "policy", %from, %to, allowed, %reason, "policies decided"),
             false => tracing::debug!(target: "policy", %from, %to, allowed, %reason, "policies decided"),
         }
@@ -181,7 +193,7 @@ impl Report {
     /// It could not be opened.
     pub(crate) fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {
-            self.shared.revocation.rejected(counters::reporter(&self.traffic));
+            self.telemetry.revocation.rejected(counters::reporter(&self.traffic));
         }
         self.end(flags, Some(code), Some(error));
     }
@@ -189,6 +201,15 @@ impl Report {
     /// It ended well.
     pub(crate) fn closed(mut self) {
         self.end(ResponseFlags::None, None, None);
+    }
+
+    /// It was open, and ended like this.
+    pub(crate) fn ended(self, result: Result<(), CarryError>) {
+        match result {
+            Ok(()) => self.closed(),
+            Err(CarryError::Tunnel(TunnelError::Revoked)) => self.revoked(),
+            Err(error) => self.broken(&error),
+        }
     }
 
     /// It broke while bytes flowed. An application that resets its connection is no fault of the mesh's.
@@ -206,7 +227,7 @@ impl Report {
         if let Some(metrics) = metrics {
             metrics.closed(flags);
             if let Some(code) = code {
-                self.shared.reasons.count(self.direction(), code);
+                self.telemetry.reasons.count(self.direction(), code);
             }
             self.line(Event::Complete, code, error);
         }
@@ -223,7 +244,7 @@ impl Report {
             true => (self.moved.received.get(), self.moved.sent.get()),
             false => (self.moved.sent.get(), self.moved.received.get()),
         };
-        self.shared.access_log.record(&Entry {
+        self.telemetry.access_log.record(&Entry {
             event,
             src: t.source.peer(t.from, t.secured),
             dst: t.destination.peer(t.to, t.secured),

@@ -26,6 +26,7 @@ use tokio::task::spawn_local;
 
 use crate::connections::{Connections, Listed};
 use crate::dialler::Dialler;
+use crate::judge::judge_open;
 use crate::listeners::{Door, Listeners};
 use crate::quota::PodQuota;
 use crate::shared::Shared;
@@ -307,7 +308,7 @@ async fn give_way(pod: &Pod, error: &io::Error) {
 async fn watch_policies(worker: Rc<Worker>) {
     let mut changed = worker.shared.tables.policies_changed();
     while changed.changed().await.is_ok() {
-        worker.connections.judge_again(|pod, facts| worker.shared.judge_open(pod, facts)).await;
+        worker.connections.judge_again(|pod, facts| judge_open(&worker.shared.tables, pod, facts)).await;
     }
 }
 

@@ -42,7 +42,7 @@ use rand::seq::SliceRandom;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::shared;
+use crate::local_workload::{deadline, local_workload};
 use crate::sockets::{Netns, SocketSettings};
 use answer::{Answer, Names};
 use cache::Cache;
@@ -209,7 +209,7 @@ impl Dns {
             return refuse(Rcode::ServFail);
         }
         let _waiting = Counted::new(&pod.waiting);
-        let client = match shared::local_workload(&self.tables, info, shared::deadline()).await {
+        let client = match local_workload(&self.tables, info, deadline()).await {
             Ok(client) => client,
             Err(error) => {
                 self.failed(pod, name, kind, ReasonCode::UnknownWorkload, &error);

@@ -1,12 +1,10 @@
-//! May it enter? The target of a CONNECT against the local workload, then the policies. Pure. Rows are those of the
+//! May it enter? The target of a CONNECT against the local workload; the policies come after. Pure. Rows are those of the
 //! ambient contract's inbound tables.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use mesh_model::address::{Authority, GatewayAddress, GatewayDestination};
 use mesh_model::destination::{RESERVED_PORTS, SOCKS_PORT};
-use mesh_model::policy::{Decision, Facts, decide};
 use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::tables::Tables;
@@ -182,24 +180,6 @@ fn is_us(tables: &Tables, workload: &Workload, waypoint: &GatewayAddress) -> boo
             tables.service_by_address(&a.network, a.ip, &workload.namespace).is_some_and(|s| endpoint_of(s))
                 || (a.network == workload.network && workload.addresses.contains(&a.ip))
         }
-    }
-}
-
-/// What the policies say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Decided.
-    Decided(Decision),
-    /// The workload names a policy that nobody has sent (yet).
-    Missing(Arc<str>),
-}
-
-/// Asks the policies that cover `workload`.
-pub(crate) fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
-    let covering = tables.policies_covering(workload);
-    match covering.missing.first() {
-        Some(missing) => Verdict::Missing(missing.to_string().into()),
-        None => Verdict::Decided(decide(&covering.policies, facts)),
     }
 }
 

@@ -38,11 +38,11 @@ use tokio::time::Instant;
 
 use crate::connections::Place;
 use crate::dialler::Dialled;
-use crate::outbound::close;
-use crate::quota;
+use crate::judge::{Judgement, judge};
+use crate::local_workload::{UnknownWorkload, deadline};
 use crate::report::{Party, Report, Traffic};
-use crate::shared::{Judgement, UnknownWorkload, deadline};
 use crate::worker::{Pod, Worker, stopped};
+use crate::{overload, quota};
 use admit::Admitted;
 use occupied::{Carried, Occupied};
 
@@ -58,15 +58,18 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let way = (from, local);
     let source = Source::address(from.ip());
-    let Some(place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, way, Some(&source)) else { return };
+    let Some(place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    else {
+        return;
+    };
     let handshake = match pod.quota.handshake(&source) {
         Ok(handshake) => handshake,
-        Err(full) => return quota::shed(shared, Direction::Inbound, &tcp, way, full),
+        Err(full) => return overload::shed(&shared.telemetry, Direction::Inbound, &tcp, way, full),
     };
     // Nobody knows who it is: both are given to others before those are turned away.
     let ended = Arc::new(Notify::new());
     let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
-    let early = Report::early(shared, Direction::Inbound, from, local);
+    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
     let proven = tokio::select! {
         proven = Box::pin(prove(&worker, &pod, tcp, source)) => proven,
         () = ended.notified() => Err(Unproven::Ended),
@@ -75,7 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(proven) => proven,
         Err(unproven) => {
             if unproven.code() == ReasonCode::CertRevoked {
-                shared.revocation.rejected(Reporter::Destination);
+                shared.telemetry.revocation.rejected(Reporter::Destination);
             }
             return early.failed(unproven.code(), &unproven);
         }
@@ -218,7 +221,7 @@ struct Here {
 async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _draining: mesh_runtime::drain::Token) {
     let shared = &worker.shared;
     let Here { local, from, caller, mut revoked, _carried } = here;
-    let early = Report::early(shared, Direction::Inbound, from, local);
+    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
         return early.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
@@ -273,7 +276,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
         () = taken_back => return report.revoked(),
     };
     match carried {
-        Ok(result) => close(report, result),
+        Ok(result) => report.ended(result),
         // Dropping the tunnel resets it: the caller sees a cut, not an end.
         Err(reason) => report.cut(&reason),
     }
@@ -326,7 +329,7 @@ pub(crate) async fn enter(
 ) -> Result<Entered, TurnedAway> {
     let shared = &worker.shared;
     let Visit { local, from, port, caller, target, deadline } = *visit;
-    let early = Report::early(shared, Direction::Inbound, from, local);
+    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
     let share = pod.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
@@ -356,7 +359,7 @@ pub(crate) async fn enter(
     let (source, service) = describe(&workload, &facts);
     let meant = service.clone();
     let mut report = Report::open(
-        shared,
+        &shared.telemetry,
         Traffic {
             outbound: false,
             from,
@@ -368,7 +371,7 @@ pub(crate) async fn enter(
             secured: true,
         },
     );
-    match shared.judge(&pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
             report.denied(&judgement);

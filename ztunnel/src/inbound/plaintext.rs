@@ -12,10 +12,10 @@ use mesh_runtime::metrics::ResponseFlags;
 use tokio::net::TcpStream;
 
 use super::{admit, source_of, until_cut};
-use crate::outbound::close;
-use crate::quota;
+use crate::judge::{Judgement, judge};
+use crate::local_workload::deadline;
+use crate::overload;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::{Judgement, deadline};
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 
@@ -27,8 +27,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
     let (way, source) = ((from, dialled), Source::address(from.ip()));
-    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Inbound, &tcp, way, Some(&source)) else { return };
-    let early = Report::early(shared, Direction::Inbound, from, dialled);
+    let Some(_place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    else {
+        return;
+    };
+    let early = Report::early(&shared.telemetry, Direction::Inbound, from, dialled);
     let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks));
     let admitted = match admitted {
         Ok(admitted) => admitted,
@@ -42,7 +45,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
     let source = shared.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
     let mut report = Report::open(
-        shared,
+        &shared.telemetry,
         Traffic {
             outbound: false,
             from,
@@ -54,7 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             secured: false,
         },
     );
-    match shared.judge(&pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
@@ -67,7 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             let application = pod.dialler.look_after(application);
             let carried = until_cut(carry::tcp_and_tcp(tcp, application, report.count_from_client()), cut).await;
             match carried {
-                Ok(result) => close(report, result),
+                Ok(result) => report.ended(result),
                 Err(reason) => report.cut(&reason),
             }
         }

@@ -11,11 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Request;
-use mesh_hbone::carry::{self, CarryError};
+use mesh_hbone::carry;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
-use mesh_hbone::stream::TunnelError;
 use mesh_identity::revocation::PeerWatch;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
@@ -30,9 +29,10 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::connections::Going;
-use crate::quota;
+use crate::local_workload;
+use crate::overload;
 use crate::report::{Party, Report, Traffic};
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::sockets;
 use crate::worker::{Pod, Worker};
 use across::Requests;
@@ -52,9 +52,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
     let way = (from, dialled);
-    let Some(_place) = quota::admit(&worker.shared, &pod.quota, Direction::Outbound, &tcp, way, None) else { return };
-    let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
-    let deadline = shared::deadline();
+    let Some(_place) = overload::admit(&worker.shared.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
+    else {
+        return;
+    };
+    let early = Report::early(&worker.shared.telemetry, Direction::Outbound, from, dialled);
+    let deadline = local_workload::deadline();
     let client = match worker.shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
@@ -74,7 +77,7 @@ async fn go(
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
 ) {
-    let early = Report::early(&worker.shared, Direction::Outbound, from, dialled);
+    let early = Report::early(&worker.shared.telemetry, Direction::Outbound, from, dialled);
     let _in_use = match worker.shared.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
         Err(error) => return early.failed(ReasonCode::NoAnswerOnDemand, &error),
@@ -153,7 +156,7 @@ async fn plain(
     instead: impl Fn() -> Option<Plan>,
 ) -> Option<(Near, Plan)> {
     let report = Report::open(
-        &worker.shared,
+        &worker.shared.telemetry,
         Traffic {
             outbound: true,
             from,
@@ -188,7 +191,7 @@ async fn plain(
             return None;
         }
     };
-    close(report, result);
+    report.ended(result);
     None
 }
 
@@ -203,7 +206,7 @@ async fn tunnel(
     to: TunnelTo,
 ) {
     let shared = &worker.shared;
-    let report = Report::open(shared, traffic(client, from, key, &to));
+    let report = Report::open(&shared.telemetry, traffic(client, from, key, &to));
     let request = match request(shared, pod, client, from, &to, &TraceParent::random(), None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
@@ -217,7 +220,7 @@ async fn tunnel(
         Ok((opened, _peer)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
-            close(report, result);
+            report.ended(result);
         }
         Err(error) => {
             let (flags, code) = classify(&error);
@@ -280,7 +283,7 @@ async fn across(
         Err(_) => outer.expected.first(),
     };
     let report = Report::open(
-        shared,
+        &shared.telemetry,
         Traffic {
             outbound: true,
             from,
@@ -296,7 +299,7 @@ async fn across(
         Ok((opened, _)) => {
             report.opened();
             let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
-            close(report, result);
+            report.ended(result);
         }
         Err((flags, code, error)) => report.failed(flags, code, &error),
     }
@@ -360,14 +363,5 @@ fn classify(error: &OpenError) -> (ResponseFlags, ReasonCode) {
         OpenError::Closed => (ResponseFlags::Connect, ReasonCode::PeerClosed),
         OpenError::OpenTimeout { .. } => (ResponseFlags::Connect, ReasonCode::TunnelTimeout),
         OpenError::NoTunnels => (ResponseFlags::Connect, ReasonCode::PeerTakesNoTunnels),
-    }
-}
-
-/// Ends the report of a connection that was open.
-pub(crate) fn close(report: Report, result: Result<(), CarryError>) {
-    match result {
-        Ok(()) => report.closed(),
-        Err(CarryError::Tunnel(TunnelError::Revoked)) => report.revoked(),
-        Err(error) => report.broken(&error),
     }
 }

@@ -22,7 +22,7 @@ use mesh_model::workload::Workload;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::time::Instant;
 
-use super::{Near, classify, close, near, no_certificate, traffic};
+use super::{Near, classify, near, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
 use crate::report::{Party, Report};
 use crate::worker::{Pod, Worker, stopped};
@@ -50,7 +50,7 @@ pub(super) async fn serve(
     key: &Key,
     to: TunnelTo,
 ) {
-    let report = Report::open(&worker.shared, traffic(client, from, key, &to));
+    let report = Report::open(&worker.shared.telemetry, traffic(client, from, key, &to));
     let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, &to));
     let entered = tokio::select! {
         biased;
@@ -81,7 +81,7 @@ pub(super) async fn serve(
                     Ok(()) => theirs.closed(),
                     Err(error) => theirs.broken(error),
                 }
-                close(report, result);
+                report.ended(result);
             }
             Err(reason) => {
                 theirs.cut(&reason);

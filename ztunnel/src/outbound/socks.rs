@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Near, go};
-use crate::quota;
+use crate::local_workload;
+use crate::overload;
 use crate::report::Report;
 use crate::socks::{self, LONGEST, Read, Refused, Reply, Target};
 use crate::worker::{Pod, Worker};
@@ -27,15 +28,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let shared = &worker.shared;
     let Ok(door) = tcp.local_addr() else { return };
     let way = (from, door);
-    let Some(_place) = quota::admit(shared, &pod.quota, Direction::Outbound, &tcp, way, None) else { return };
-    let early = Report::early(shared, Direction::Outbound, from, door);
+    let Some(_place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None) else {
+        return;
+    };
+    let early = Report::early(&shared.telemetry, Direction::Outbound, from, door);
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
         Ok(Err(error)) => return failed(ReasonCode::BadRequest, &error),
         Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
-    let deadline = crate::shared::deadline();
+    let deadline = local_workload::deadline();
     let client = match shared.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return failed(ReasonCode::UnknownWorkload, &error),

@@ -2,20 +2,15 @@
 
 use std::time::Instant;
 
-use mesh_identity::store::{Authority, AuthorityError, Signing, Store, StoreOptions};
 use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{AccessLog, MemoryLines};
-use mesh_runtime::config::Env;
-use mesh_runtime::drain;
 use mesh_runtime::log::LogFormat;
 use mesh_runtime::metrics::{Metrics, TextFormat, TrafficMetrics};
 
 use super::*;
-use crate::config::Config;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
-use prometheus_client::metrics::gauge::Gauge;
 
 mod counting {
     //! Counts what this thread allocates.
@@ -65,17 +60,8 @@ mod counting {
     }
 }
 
-/// A CA that nobody asks.
-struct NoAuthority;
-
-impl Authority for NoAuthority {
-    fn sign<'a>(&'a self, _: &'a SpiffeId, _: &'a str, _: std::time::Duration) -> Signing<'a> {
-        Box::pin(std::future::ready(Err(AuthorityError("not asked in this test".into()))))
-    }
-}
-
 struct Told {
-    shared: Arc<Shared>,
+    telemetry: Arc<Telemetry>,
     metrics: Metrics,
     lines: MemoryLines,
 }
@@ -83,24 +69,14 @@ struct Told {
 fn told() -> Told {
     let (access_log, lines) = AccessLog::memory(LogFormat::Plain).unwrap();
     let mut metrics = Metrics::new("ztunnel", "test");
-    let shared = Shared {
-        config: Config::from_env(&Env::default()).unwrap(),
-        tables: mesh_xds::follow::tables().1,
-        demand: None,
-        certificates: Store::new(&tokio::runtime::Handle::current(), Arc::new(NoAuthority), StoreOptions::default()),
-        names: crate::names::Names::default(),
-        names_asked: Default::default(),
+    let telemetry = Telemetry {
         traffic: TrafficMetrics::register(&mut metrics),
-        dns: None,
         reasons: ReasonMetrics::register(&mut metrics),
-        quota: crate::quota::Quota::new(&crate::quota::Limits::default(), 1_024, Gauge::default(), Gauge::default()),
-        unfinished: Default::default(),
         revocation: RevocationMetrics::register(&mut metrics),
         access_log,
-        drain: drain::new().1,
-        pooled: prometheus_client::metrics::gauge::Gauge::default(),
+        policy_info_logging: false,
     };
-    Told { shared: Arc::new(shared), metrics, lines }
+    Told { telemetry: Arc::new(telemetry), metrics, lines }
 }
 
 impl Told {
@@ -143,7 +119,7 @@ async fn telling_of_a_connection_allocates_next_to_nothing() {
     let told = told();
     let (client, server) = (workload("storefront"), workload("orders"));
     let tell = || {
-        let report = Report::open(&told.shared, traffic(&client, &server, true));
+        let report = Report::open(&told.telemetry, traffic(&client, &server, true));
         report.count_from_client().forth(140);
         report.count_from_client().back(78);
         report.closed();
@@ -168,13 +144,16 @@ async fn remembered_labels_are_told_apart() {
     let (a, b) = (workload("a"), workload("b"));
     let other = SpiffeId::new("td", "ns", "other").unwrap();
     for _ in 0..3 {
-        Report::open(&told.shared, traffic(&a, &b, true)).closed();
-        Report::open(&told.shared, traffic(&a, &b, false)).closed();
-        Report::open(&told.shared, traffic(&b, &a, true)).closed();
-        Report::open(&told.shared, Traffic { secured: false, ..traffic(&a, &b, true) }).closed();
-        Report::open(&told.shared, Traffic { destination: Party::known(None), ..traffic(&a, &b, true) }).closed();
-        Report::open(&told.shared, Traffic { destination: Party::workload(&b, Some(&other)), ..traffic(&a, &b, true) })
-            .closed();
+        Report::open(&told.telemetry, traffic(&a, &b, true)).closed();
+        Report::open(&told.telemetry, traffic(&a, &b, false)).closed();
+        Report::open(&told.telemetry, traffic(&b, &a, true)).closed();
+        Report::open(&told.telemetry, Traffic { secured: false, ..traffic(&a, &b, true) }).closed();
+        Report::open(&told.telemetry, Traffic { destination: Party::known(None), ..traffic(&a, &b, true) }).closed();
+        Report::open(
+            &told.telemetry,
+            Traffic { destination: Party::workload(&b, Some(&other)), ..traffic(&a, &b, true) },
+        )
+        .closed();
     }
     let text = told.metrics.encode(TextFormat::Prometheus).unwrap();
     let opened: Vec<_> = text.lines().filter(|l| l.starts_with("istio_tcp_connections_opened_total{")).collect();
@@ -183,11 +162,11 @@ async fn remembered_labels_are_told_apart() {
 
     // The tables said something new of it: another object, other labels.
     let changed = Arc::new(Workload { canonical_revision: "v2".into(), ..(*b).clone() });
-    Report::open(&told.shared, traffic(&a, &changed, true)).closed();
+    Report::open(&told.telemetry, traffic(&a, &changed, true)).closed();
     assert_eq!(told.count("istio_tcp_connections_opened_total", "destination_version=\"v2\""), 1);
     // Another registry on the same thread.
     let second = super::tests::told();
-    Report::open(&second.shared, traffic(&a, &b, true)).closed();
+    Report::open(&second.telemetry, traffic(&a, &b, true)).closed();
     assert_eq!(second.count("istio_tcp_connections_opened_total", ""), 1);
 }
 
@@ -197,7 +176,7 @@ async fn trap_54_sent_and_received_are_flipped_in_outbound_lines() {
     let told = told();
     let (client, server) = (workload("storefront"), workload("orders"));
     for outbound in [true, false] {
-        let report = Report::open(&told.shared, traffic(&client, &server, outbound));
+        let report = Report::open(&told.telemetry, traffic(&client, &server, outbound));
         // 140 from the client, 78 to it.
         match outbound {
             true => {
@@ -227,14 +206,14 @@ async fn reasons_are_counted() {
     let told = told();
     let (client, server) = (workload("a"), workload("b"));
     let addr = "10.0.0.1:1".parse().unwrap();
-    Report::early(&told.shared, Direction::Outbound, addr, addr).failed(ReasonCode::UnknownWorkload, &"x");
-    Report::open(&told.shared, traffic(&client, &server, false)).failed(
+    Report::early(&told.telemetry, Direction::Outbound, addr, addr).failed(ReasonCode::UnknownWorkload, &"x");
+    Report::open(&told.telemetry, traffic(&client, &server, false)).failed(
         ResponseFlags::Connect,
         ReasonCode::ConnectFailed,
         &"x",
     );
-    drop(Report::open(&told.shared, traffic(&client, &server, true)));
-    Report::open(&told.shared, traffic(&client, &server, true)).closed();
+    drop(Report::open(&told.telemetry, traffic(&client, &server, true)));
+    Report::open(&told.telemetry, traffic(&client, &server, true)).closed();
     let name = "ambit_connections_not_served_total";
     assert_eq!(told.count(name, "{direction=\"outbound\",reason=\"UNKNOWN_WORKLOAD\"}"), 1);
     assert_eq!(told.count(name, "{direction=\"inbound\",reason=\"CONNECT_FAILED\"}"), 1);
@@ -255,11 +234,11 @@ async fn cost_of_telling() {
         ("plain lines", AccessLog::to_writer(LogFormat::Plain, std::io::sink()).unwrap()),
         ("JSON lines", AccessLog::to_writer(LogFormat::Json, std::io::sink()).unwrap()),
     ] {
-        Arc::get_mut(&mut told.shared).unwrap().access_log = access_log;
+        Arc::get_mut(&mut told.telemetry).unwrap().access_log = access_log;
         let started = Instant::now();
         let (allocations, ()) = counting::allocations(|| {
             for _ in 0..CONNECTIONS {
-                Report::open(&told.shared, traffic(&client, &server, true)).closed();
+                Report::open(&told.telemetry, traffic(&client, &server, true)).closed();
             }
         });
         let each = started.elapsed() / CONNECTIONS;

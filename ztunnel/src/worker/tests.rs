@@ -35,6 +35,7 @@ use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{Door, Listeners};
 use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
+use crate::report::Telemetry;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
@@ -76,6 +77,13 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
     let nowhere = std::path::Path::new("/nonexistent");
     let dns = config.dns.as_ref();
     let dns = dns.map(|dns| Dns::new(dns, reader.clone(), config.sockets.clone(), nowhere, &mut metrics));
+    let telemetry = Arc::new(Telemetry {
+        traffic: TrafficMetrics::register(&mut metrics),
+        reasons: ReasonMetrics::register(&mut metrics),
+        revocation: RevocationMetrics::register(&mut metrics),
+        access_log,
+        policy_info_logging: config.policy_info_logging,
+    });
     let shared = Shared {
         quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
         unfinished: Default::default(),
@@ -85,11 +93,8 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         certificates: Store::new(&runtime, ca.clone(), options),
         names: crate::names::Names::default(),
         names_asked: NameMetrics::register(&mut metrics),
-        traffic: TrafficMetrics::register(&mut metrics),
+        telemetry,
         dns,
-        reasons: ReasonMetrics::register(&mut metrics),
-        revocation: RevocationMetrics::register(&mut metrics),
-        access_log,
         drain: draining,
         pooled: Default::default(),
     };

@@ -14,6 +14,7 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::{AppProtocol, ApplicationTunnel, PortMapping, Workload};
 
 use super::*;
+use crate::judge::{Verdict, verdict};
 
 const LOCAL: &str = "10.0.0.1:15008";
 

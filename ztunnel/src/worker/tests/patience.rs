@@ -4,7 +4,7 @@ use mesh_xds::demand::{Unanswered, demand};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::shared;
+use crate::local_workload;
 
 /// All that a connection waits for it waits for together: not as long again for each thing that it lacks.
 #[tokio::test(start_paused = true)]
@@ -16,12 +16,12 @@ async fn a_connection_waits_once() {
     let Parts { shared, mut tables, .. } = parts(&[], StoreOptions::default(), &ca, Some(demand));
     let info = PodInfo { name: "client".into(), namespace: "shop".into(), service_account: "client".into() };
 
-    let (began, deadline) = (Instant::now(), shared::deadline());
+    let (began, deadline) = (Instant::now(), local_workload::deadline());
     shared.local_workload(&info, deadline).await.expect_err("nobody has told of it");
     assert_eq!(began.elapsed().as_secs(), limit.as_secs());
 
     // Its pod was told of at the last moment; what it dials is not.
-    let (began, deadline) = (Instant::now(), shared::deadline());
+    let (began, deadline) = (Instant::now(), local_workload::deadline());
     sleep(Duration::from_secs(4)).await;
     tables.apply_local(vec![Resource::Workload(Arc::new(pod("client")))]);
     let client = shared.local_workload(&info, deadline).await.unwrap();

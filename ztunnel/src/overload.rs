@@ -1,0 +1,44 @@
+//! What becomes of a connection for which there is no room.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_model::share::Source;
+use mesh_runtime::access_log::Direction;
+use tokio::net::TcpStream;
+
+use crate::quota::{Full, Place, PodQuota};
+use crate::report::{Report, Telemetry};
+
+/// A place for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
+/// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
+pub(crate) fn admit(
+    telemetry: &Arc<Telemetry>,
+    quota: &PodQuota,
+    direction: Direction,
+    tcp: &TcpStream,
+    (from, to): (SocketAddr, SocketAddr),
+    source: Option<&Source>,
+) -> Option<Place> {
+    match quota.connection(source) {
+        Ok(place) => Some(place),
+        Err(full) => {
+            shed(telemetry, direction, tcp, (from, to), full);
+            None
+        }
+    }
+}
+
+/// Tells of a connection for which there is no room, and has it end with a reset.
+pub(crate) fn shed(
+    telemetry: &Arc<Telemetry>,
+    direction: Direction,
+    tcp: &TcpStream,
+    (from, to): (SocketAddr, SocketAddr),
+    full: Full,
+) {
+    Report::early(telemetry, direction, from, to).failed(full.code(), &full);
+    // Fails only on a socket that is gone already.
+    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+}
