@@ -8,6 +8,8 @@
 //! | [`app`] | the parts, wired in order |
 //! | `pods` | this node's pods, handed over by the agent |
 //! | `worker` | the threads that move bytes |
+//! | `serving` | what one of them serves |
+//! | `pod` | a pod as its connections see it, and the tasks that end with it |
 //! | `sockets` | sockets in a pod's namespace |
 //! | `listeners` | which listeners a pod has |
 //! | `own` | pods that live where ztunnel does |
@@ -47,9 +49,11 @@ mod outbound;
 mod overload;
 mod own;
 mod pages;
+mod pod;
 mod pods;
 pub mod quota;
 mod report;
+mod serving;
 mod shared;
 pub mod sockets;
 pub mod socks;

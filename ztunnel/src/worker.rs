@@ -1,12 +1,9 @@
-//! The threads that move bytes, and do nothing else. Each owns its connections: no task ever changes threads.
+//! The threads that move bytes, and do nothing else. Each owns its connections: no task ever changes threads. Here they
+//! begin, hear what they are to serve, and give each connection to who serves it.
 //!
 //! Every pod has listeners on every worker; the kernel spreads connections over them (`SO_REUSEPORT`).
 
-mod described;
-mod served;
-mod tasks;
-
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -17,24 +14,19 @@ use std::time::Duration;
 use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
 use mesh_hbone::unfinished;
-use mesh_model::tables::Tables;
-use mesh_model::workload::Workload;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::connections::{Connections, Listed};
-use crate::dialler::Dialler;
 use crate::judge::judge_open;
 use crate::listeners::{Door, Listeners};
-use crate::quota::PodQuota;
+use crate::pod::{Pod, stopped};
+use crate::serving::Worker;
 use crate::shared::Shared;
 use crate::sockets::{Netns, SocketSettings};
 use crate::{dns, door, inbound, outbound};
-use described::Described;
-use served::Pods;
-use tasks::Tasks;
 
 /// How often connections that nobody uses, and those that have just been dialled, are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -67,60 +59,6 @@ pub(crate) struct Served {
     pub(crate) sockets: Arc<SocketSettings>,
     /// The one port that tunnels may ask for; `None` is any.
     pub(crate) only: Option<u16>,
-}
-
-/// A pod as a worker's connections see it.
-pub(crate) struct Pod {
-    pub(crate) info: Arc<PodInfo>,
-    pub(crate) dialler: Dialler,
-    pub(crate) sockets: Arc<SocketSettings>,
-    pub(crate) only: Option<u16>,
-    pub(crate) pool: Pool,
-    pub(crate) quota: PodQuota,
-    pub(crate) dns: Rc<dns::PodDns>,
-    described: Described,
-    tasks: Rc<Tasks>,
-    stop: watch::Sender<bool>,
-    /// The control plane has told of it.
-    known: Cell<bool>,
-    /// The control plane tells of it no more.
-    leaving: watch::Sender<bool>,
-}
-
-impl Pod {
-    /// Resolves when callers should open no more tunnels to the pod here: it terminates, or ztunnel does.
-    pub(crate) fn sends_callers_away(&self, drain: &mesh_runtime::drain::Watch) -> impl Future<Output = ()> + use<> {
-        let (drain, mut leaving) = (drain.clone(), self.leaving.subscribe());
-        async move {
-            tokio::select! {
-                () = drain.started() => {}
-                // An error means that the pod is not served any more.
-                _ = leaving.wait_for(|leaving| *leaving) => {}
-            }
-        }
-    }
-
-    /// The baggage of its workload.
-    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
-        self.described.baggage(workload)
-    }
-
-    /// Compares with the tables: connections to workloads that are gone serve no new tunnel, whoever has their
-    /// addresses now; and a pod that is gone from them terminates.
-    fn follow(&self, tables: &Tables) {
-        self.pool.retain(|key| tables.workload(&key.workload).is_some());
-        let info = &self.info;
-        let known = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account).is_some();
-        let leaving = self.known.replace(self.known.get() || known) && !known;
-        self.leaving.send_if_modified(|now| std::mem::replace(now, leaving) != leaving);
-    }
-}
-
-/// One worker's own things.
-pub(crate) struct Worker {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) connections: Connections,
-    pods: RefCell<Pods>,
 }
 
 /// A running worker.
@@ -170,51 +108,34 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
     spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Serve(served) => worker.serve(served),
-            Command::Stop(uid) => worker.stop(&uid),
+            Command::Serve(served) => serve(&worker, served),
+            Command::Stop(uid) => stop(&worker, &uid),
             Command::List(answer) => drop(answer.send(worker.connections.list())),
             Command::End => return,
         }
     }
 }
 
-impl Worker {
-    fn serve(self: &Rc<Self>, served: Served) {
-        self.stop(&served.uid);
-        let (stop, _) = watch::channel(false);
-        let pool = Pool::new(self.shared.config.hbone.clone());
-        let quota = self.shared.quota.pod(&served.uid);
-        let dns = Rc::new(dns::PodDns::new(served.info.clone(), served.netns.clone()));
-        let (known, leaving) = (Cell::new(false), watch::Sender::new(false));
-        let Served { uid, info, netns, listeners, sockets, only } = served;
-        let pod = Rc::new(Pod {
-            info,
-            dialler: Dialler::new(netns),
-            sockets,
-            only,
-            pool,
-            quota,
-            dns,
-            described: Described::default(),
-            tasks: Rc::default(),
-            stop,
-            known,
-            leaving,
-        });
-        self.shared.tables.read(|tables| pod.follow(tables));
-        self.pods.borrow_mut().insert(uid, pod.clone());
-        let Listeners { doors, dns, migrate } = listeners;
-        for (door, listener) in doors {
-            match door {
-                Door::Outbound => self.listen(&pod, listener, migrate, outbound::serve),
-                Door::Plaintext => self.listen(&pod, listener, migrate, inbound::plaintext::serve),
-                Door::Hbone => self.listen(&pod, listener, migrate, inbound::serve),
-                Door::Socks => self.listen(&pod, listener, migrate, outbound::socks::serve),
-            }
+/// Serves a pod, in the place of one of the same uid.
+fn serve(worker: &Rc<Worker>, served: Served) {
+    stop(worker, &served.uid);
+    let Served { uid, info, netns, listeners, sockets, only } = served;
+    let (pool, quota) = (Pool::new(worker.shared.config.hbone.clone()), worker.shared.quota.pod(&uid));
+    let pod = Rc::new(Pod::new(info, netns, sockets, only, pool, quota));
+    worker.shared.tables.read(|tables| pod.follow(tables));
+    worker.pods.borrow_mut().insert(uid, pod.clone());
+    let Listeners { doors, dns, migrate } = listeners;
+    for (door, listener) in doors {
+        match door {
+            Door::Outbound => listen(worker, &pod, listener, migrate, outbound::serve),
+            Door::Plaintext => listen(worker, &pod, listener, migrate, inbound::plaintext::serve),
+            Door::Hbone => listen(worker, &pod, listener, migrate, inbound::serve),
+            Door::Socks => listen(worker, &pod, listener, migrate, outbound::socks::serve),
         }
-        let dns = dns.map_or_else(Default::default, |dns| (dns.udp, dns.tcp));
-        for socket in dns.0 {
-            let (serve, stopped) = (dns::udp(self.clone(), pod.clone(), socket), stopped(pod.stop.subscribe()));
+    }
+    if let (Some(listeners), Some(proxy)) = (dns, &worker.shared.dns) {
+        for socket in listeners.udp {
+            let (serve, stopped) = (dns::udp(proxy.clone(), pod.dns.clone(), socket), stopped(pod.stopping()));
             spawn_local(async move {
                 tokio::select! {
                     () = serve => {}
@@ -222,77 +143,65 @@ impl Worker {
                 }
             });
         }
-        for tcp in dns.1 {
-            self.listen(&pod, tcp, migrate, dns::tcp);
+        for listener in listeners.tcp {
+            listen(worker, &pod, listener, migrate, serve_dns);
         }
     }
+}
 
-    /// The pod of that name, if this worker serves it.
-    pub(crate) fn pod(&self, name: &str, namespace: &str, account: &str) -> Option<Rc<Pod>> {
-        let is = |info: &PodInfo| info.namespace == namespace && info.service_account == account;
-        self.pods.borrow().named(name).iter().find(|pod| is(&pod.info)).cloned()
+/// Stops serving a pod at once.
+fn stop(worker: &Worker, uid: &str) {
+    if let Some(pod) = worker.pods.borrow_mut().remove(uid) {
+        pod.stop();
     }
+}
 
-    fn stop(&self, uid: &str) {
-        if let Some(pod) = self.pods.borrow_mut().remove(uid) {
-            pod.stop.send_replace(true);
-            pod.tasks.stop();
-        }
+/// Serves one connection to the pod's DNS proxy.
+async fn serve_dns(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
+    if let Some(proxy) = worker.shared.dns.clone() {
+        dns::tcp(&proxy, &pod.dns, tcp, worker.shared.drain.started()).await;
     }
+}
 
-    /// Accepts on a listener until the pod stops or ztunnel drains; each connection is a task of its own, cut when the
-    /// pod stops.
-    fn listen<F>(
-        self: &Rc<Self>,
-        pod: &Rc<Pod>,
-        listener: std::net::TcpListener,
-        migrate: bool,
-        serve: impl Fn(Rc<Self>, Rc<Pod>, TcpStream, SocketAddr) -> F + Copy + 'static,
-    ) where
-        F: Future<Output = ()> + 'static,
-    {
-        let (worker, pod) = (self.clone(), pod.clone());
-        let door = self.shared.drain.door();
-        spawn_local(async move {
-            let listener = match TcpListener::from_std(listener) {
-                Ok(listener) => listener,
-                Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
-            };
-            let start = |tcp: TcpStream, peer: SocketAddr| {
-                let peer = mesh_model::address::canonical(peer);
-                let connection = serve(worker.clone(), pod.clone(), tcp, peer);
-                let token = worker.shared.drain.token();
-                pod.tasks.spawn(connection, token);
-            };
-            let stopped = stopped(pod.stop.subscribe());
-            let closing = worker.shared.drain.closing();
-            tokio::pin!(stopped, closing);
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => match accepted {
-                        Ok((tcp, peer)) => start(tcp, peer),
-                        Err(error) => give_way(&pod, &error).await,
-                    },
-                    () = &mut stopped => return,
-                    () = &mut closing => break,
-                }
+/// Accepts on a listener until the pod stops or ztunnel drains; each connection is a task of its own, cut when the pod
+/// stops.
+fn listen<F>(
+    worker: &Rc<Worker>,
+    pod: &Rc<Pod>,
+    listener: std::net::TcpListener,
+    migrate: bool,
+    serve: impl Fn(Rc<Worker>, Rc<Pod>, TcpStream, SocketAddr) -> F + Copy + 'static,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    let (worker, pod) = (worker.clone(), pod.clone());
+    let door = worker.shared.drain.door();
+    spawn_local(async move {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
+        };
+        let start = |tcp: TcpStream, peer: SocketAddr| {
+            let peer = mesh_model::address::canonical(peer);
+            let connection = serve(worker.clone(), pod.clone(), tcp, peer);
+            pod.spawn(connection, worker.shared.drain.token());
+        };
+        let stopped = stopped(pod.stopping());
+        let closing = worker.shared.drain.closing();
+        tokio::pin!(stopped, closing);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, peer)) => start(tcp, peer),
+                    Err(error) => give_way(&pod, &error).await,
+                },
+                () = &mut stopped => return,
+                () = &mut closing => break,
             }
-            door::close(listener, migrate, start).await;
-            drop(door);
-        });
-    }
-}
-
-impl Pod {
-    /// For [`stopped`].
-    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
-    }
-}
-
-/// Resolves when the pod is to stop, or is gone.
-pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+        }
+        door::close(listener, migrate, start).await;
+        drop(door);
+    });
 }
 
 /// After a failed accept: one connection's fault goes on at once, a shortage of descriptors waits for some to be

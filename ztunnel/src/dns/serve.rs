@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::{AtOnce, Counted, Dns, PodDns, ProxyAddress, message};
 use crate::sockets::{self, Netns, SocketSettings};
-use crate::worker::{Pod, Worker};
 
 /// Most connections of one pod to its DNS proxy.
 const MAX_CONNECTIONS: usize = 64;
@@ -74,25 +73,23 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol, settings: &SocketSe
 
 /// Answers what comes over UDP. It goes on while ztunnel drains: a query that the kernel has given
 /// to this socket would be lost with it, and no other ztunnel would see it.
-pub(crate) async fn udp(worker: Rc<Worker>, pod: Rc<Pod>, socket: std::net::UdpSocket) {
-    let Some(dns) = worker.shared.dns.clone() else { return };
+pub(crate) async fn udp(dns: Arc<Dns>, pod: Rc<PodDns>, socket: std::net::UdpSocket) {
     let socket = match UdpSocket::from_std(socket) {
         Ok(socket) => Rc::new(socket),
         Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot serve DNS"),
     };
-    dns.serve_udp(pod.dns.clone(), socket).await;
+    dns.serve_udp(pod, socket).await;
 }
 
-/// Answers what comes over one TCP connection.
-pub(crate) async fn tcp(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
-    let Some(dns) = worker.shared.dns.clone() else { return };
-    let open = &pod.dns.connections;
+/// Answers what comes over one TCP connection. What nobody asks anything on is closed when ztunnel is `draining`.
+pub(crate) async fn tcp(dns: &Dns, pod: &PodDns, tcp: TcpStream, draining: impl Future<Output = ()>) {
+    let open = &pod.connections;
     if open.get() >= MAX_CONNECTIONS {
         let why = format!("the pod has {MAX_CONNECTIONS} connections to its DNS proxy open");
-        return dns.failed(&pod.dns, "", "", ReasonCode::DnsOverloaded, &why);
+        return dns.failed(pod, "", "", ReasonCode::DnsOverloaded, &why);
     }
     let _open = Counted::new(open);
-    if let Err(error) = dns.serve_tcp(&pod.dns, tcp, worker.shared.drain.started()).await {
+    if let Err(error) = dns.serve_tcp(pod, tcp, draining).await {
         tracing::debug!(pod = %pod.info, %error, "DNS over TCP ended");
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use mesh_model::share::Source;
 use tokio::sync::Notify;
 
+use crate::pod::Pod;
 use crate::quota::spare::Spared;
 use crate::quota::{Full, Place};
-use crate::worker::Pod;
 
 /// One connection's place.
 pub(super) struct Occupied {

@@ -15,9 +15,10 @@ use super::{admit, source_of, until_cut};
 use crate::judge::{Judgement, judge};
 use crate::local_workload::deadline;
 use crate::overload;
+use crate::pod::Pod;
 use crate::report::{Party, Report, Traffic};
+use crate::serving::Worker;
 use crate::sockets;
-use crate::worker::{Pod, Worker};
 
 /// Serves one captured connection from `from`.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {

@@ -24,8 +24,9 @@ use tokio::time::Instant;
 
 use super::{Near, classify, near, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
+use crate::pod::{Pod, stopped};
 use crate::report::{Party, Report};
-use crate::worker::{Pod, Worker, stopped};
+use crate::serving::Worker;
 
 /// HTTP/2's CANCEL (RFC 9113, section 7): what a caller on another node would see of a cut.
 const CANCEL: u32 = 8;

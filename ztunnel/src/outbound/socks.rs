@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use super::{Near, go};
 use crate::local_workload;
 use crate::overload;
+use crate::pod::Pod;
 use crate::report::Report;
+use crate::serving::Worker;
 use crate::socks::{self, LONGEST, Read, Refused, Reply, Target};
-use crate::worker::{Pod, Worker};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
