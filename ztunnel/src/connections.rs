@@ -80,7 +80,8 @@ impl Drop for Place {
 }
 
 impl Connections {
-    /// Takes a connection in that came from this port. The receiver resolves when it is to be cut, with the reason.
+    /// Takes a connection in that came from this port. The receiver resolves when it is to be cut, with the reason; or,
+    /// without one, when its pod is no longer served.
     pub(crate) fn enter(
         &self,
         pod: Arc<PodInfo>,
@@ -94,6 +95,11 @@ impl Connections {
         inner.next += 1;
         inner.open.insert(number, Open { pod, facts, port, service, cut });
         (Place { list: self.clone(), number, going: false }, receiver)
+    }
+
+    /// The pod is no longer served: the receivers of its connections learn that nobody will cut them.
+    pub(crate) fn pod_stopped(&self, pod: &Arc<PodInfo>) {
+        self.0.borrow_mut().open.retain(|_, open| !Arc::ptr_eq(&open.pod, pod));
     }
 
     /// Takes a connection in that a pod opens.

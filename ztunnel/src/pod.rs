@@ -34,7 +34,6 @@ pub(crate) struct Pod {
     pub(crate) dns: Rc<PodDns>,
     described: Described,
     tasks: Rc<Tasks>,
-    stop: watch::Sender<bool>,
     /// The control plane has told of it.
     known: Cell<bool>,
     /// The control plane tells of it no more.
@@ -61,7 +60,6 @@ impl Pod {
             quota,
             described: Described::default(),
             tasks: Rc::default(),
-            stop: watch::Sender::new(false),
             known: Cell::new(false),
             leaving: watch::Sender::new(false),
         }
@@ -74,13 +72,12 @@ impl Pod {
 
     /// Ends all that runs for the pod.
     pub(crate) fn stop(&self) {
-        self.stop.send_replace(true);
         self.tasks.stop();
     }
 
-    /// For [`stopped`].
-    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
+    /// The pod is no longer served.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.tasks.have_stopped()
     }
 
     /// Resolves when callers should open no more tunnels to the pod here: it terminates, or ztunnel does.
@@ -109,9 +106,4 @@ impl Pod {
         let leaving = self.known.replace(self.known.get() || known) && !known;
         self.leaving.send_if_modified(|now| std::mem::replace(now, leaving) != leaving);
     }
-}
-
-/// Resolves when the pod is to stop, or is gone.
-pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }

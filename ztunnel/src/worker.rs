@@ -22,7 +22,7 @@ use tokio::task::spawn_local;
 use crate::connections::{Connections, Listed};
 use crate::judge::judge_open;
 use crate::listeners::{Door, Listeners};
-use crate::pod::{Pod, stopped};
+use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;
 use crate::sockets::{Netns, SocketSettings};
@@ -135,13 +135,7 @@ fn serve(worker: &Rc<Worker>, served: Served) {
     }
     if let (Some(listeners), Some(proxy)) = (dns, &worker.shared.dns) {
         for socket in listeners.udp {
-            let (serve, stopped) = (dns::udp(proxy.clone(), pod.dns.clone(), socket), stopped(pod.stopping()));
-            spawn_local(async move {
-                tokio::select! {
-                    () = serve => {}
-                    () = stopped => {}
-                }
-            });
+            pod.spawn(dns::udp(proxy.clone(), pod.dns.clone(), socket), ());
         }
         for listener in listeners.tcp {
             listen(worker, &pod, listener, migrate, serve_dns);
@@ -153,6 +147,7 @@ fn serve(worker: &Rc<Worker>, served: Served) {
 fn stop(worker: &Worker, uid: &str) {
     if let Some(pod) = worker.pods.borrow_mut().remove(uid) {
         pod.stop();
+        worker.connections.pod_stopped(&pod.info);
     }
 }
 
@@ -174,34 +169,40 @@ fn listen<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let (worker, pod) = (worker.clone(), pod.clone());
     let door = worker.shared.drain.door();
-    spawn_local(async move {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
-        };
-        let start = |tcp: TcpStream, peer: SocketAddr| {
-            let peer = mesh_model::address::canonical(peer);
-            let connection = serve(worker.clone(), pod.clone(), tcp, peer);
-            pod.spawn(connection, worker.shared.drain.token());
-        };
-        let stopped = stopped(pod.stopping());
-        let closing = worker.shared.drain.closing();
-        tokio::pin!(stopped, closing);
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((tcp, peer)) => start(tcp, peer),
-                    Err(error) => give_way(&pod, &error).await,
-                },
-                () = &mut stopped => return,
-                () = &mut closing => break,
-            }
+    pod.spawn(accept(worker.clone(), pod.clone(), listener, migrate, serve), door);
+}
+
+async fn accept<F>(
+    worker: Rc<Worker>,
+    pod: Rc<Pod>,
+    listener: std::net::TcpListener,
+    migrate: bool,
+    serve: impl Fn(Rc<Worker>, Rc<Pod>, TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
+    };
+    let start = |tcp: TcpStream, peer: SocketAddr| {
+        let peer = mesh_model::address::canonical(peer);
+        let connection = serve(worker.clone(), pod.clone(), tcp, peer);
+        pod.spawn(connection, worker.shared.drain.token());
+    };
+    let closing = worker.shared.drain.closing();
+    tokio::pin!(closing);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, peer)) => start(tcp, peer),
+                Err(error) => give_way(&pod, &error).await,
+            },
+            () = &mut closing => break,
         }
-        door::close(listener, migrate, start).await;
-        drop(door);
-    });
+    }
+    door::close(listener, migrate, start).await;
 }
 
 /// After a failed accept: one connection's fault goes on at once, a shortage of descriptors waits for some to be

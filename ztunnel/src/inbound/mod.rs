@@ -33,14 +33,13 @@ use mesh_xds::demand::InUse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use crate::connections::Place;
 use crate::dialler::Dialled;
 use crate::judge::{Judgement, judge};
 use crate::local_workload::{UnknownWorkload, deadline};
-use crate::pod::{Pod, stopped};
+use crate::pod::Pod;
 use crate::report::{Party, Report, Traffic};
 use crate::serving::Worker;
 use crate::{overload, quota};
@@ -104,8 +103,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(carried) => {
             let revoked = revocable.then(|| told_revoked.clone());
             let here = Here { local, from, caller: caller.clone(), revoked, _carried: carried };
-            // Boxed: a task is moved several times, and this one is large until bytes flow.
-            spawn_local(Box::pin(tunnel(worker.clone(), pod.clone(), here, asked, shared.drain.token())));
+            pod.spawn(tunnel(worker.clone(), pod.clone(), here, asked), shared.drain.token());
         }
         Err(full) => {
             asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
@@ -218,8 +216,9 @@ struct Here {
     _carried: Carried,
 }
 
-/// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected.
-async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _draining: mesh_runtime::drain::Token) {
+/// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected. If its pod
+/// is no longer served, the task of this ends with it, and its report tells as it is dropped.
+async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
     let shared = &worker.shared;
     let Here { local, from, caller, mut revoked, _carried } = here;
     let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
@@ -271,8 +270,6 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked, _dra
     };
     let carried = tokio::select! {
         biased;
-        // Before the connection that carries it is lost for the same reason. Its report tells, as it is dropped.
-        () = stopped(pod.stopping()) => return,
         carried = carried => carried,
         () = taken_back => return report.revoked(),
     };

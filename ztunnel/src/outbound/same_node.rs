@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::{Near, classify, near, no_certificate, traffic};
 use crate::inbound::{self, Entered, Visit};
-use crate::pod::{Pod, stopped};
+use crate::pod::Pod;
 use crate::report::{Party, Report};
 use crate::serving::Worker;
 
@@ -74,23 +74,26 @@ pub(super) async fn serve(
     theirs.opened();
     let application = neighbour.dialler.look_after(application);
     let count = Rc::new(Both(report.count_from_client(), theirs.count_from_client()));
-    let carried = inbound::until_cut(carry::tcp_and_tcp(near.opened(), application, count), cut);
+    if neighbour.has_stopped() {
+        // While its application was dialled. Its report tells that its pod is gone.
+        return report.broken(&CarryError::Tunnel(TunnelError::Lost));
+    }
     tokio::select! {
-        ended = carried => match ended {
-            Ok(result) => {
-                match &result {
-                    Ok(()) => theirs.closed(),
-                    Err(error) => theirs.broken(error),
-                }
-                report.ended(result);
+        result = carry::tcp_and_tcp(near.opened(), application, count) => {
+            match &result {
+                Ok(()) => theirs.closed(),
+                Err(error) => theirs.broken(error),
             }
-            Err(reason) => {
+            report.ended(result);
+        }
+        cut = cut => match cut {
+            Ok(reason) => {
                 theirs.cut(&reason);
                 report.broken(&CarryError::Tunnel(TunnelError::Reset(CANCEL)));
             }
+            // Its report tells that its pod is gone.
+            Err(_) => report.broken(&CarryError::Tunnel(TunnelError::Lost)),
         },
-        // Its report tells that its pod is gone.
-        () = stopped(neighbour.stopping()) => report.broken(&CarryError::Tunnel(TunnelError::Lost)),
     }
 }
 

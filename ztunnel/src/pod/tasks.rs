@@ -1,4 +1,4 @@
-//! The tasks of a pod's connections, which end when the pod is no longer served.
+//! The tasks of a pod: its listeners, its connections and the tunnels on them. They end when the pod is no longer served.
 //!
 //! Nothing is asked of a connection for this while it lives: a future that waited for the end of its pod would be
 //! polled with every byte.
@@ -63,6 +63,11 @@ impl Tasks {
         let mut inner = self.0.borrow_mut();
         inner.stopped = true;
         inner.running.iter().flatten().for_each(AbortHandle::abort);
+    }
+
+    /// [`Tasks::stop`] has been called.
+    pub(super) fn have_stopped(&self) -> bool {
+        self.0.borrow().stopped
     }
 }
 

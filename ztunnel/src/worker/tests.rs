@@ -584,6 +584,7 @@ mod joined;
 mod listed;
 mod own;
 mod patience;
+mod pod_gone;
 mod shares;
 mod socks;
 mod taken_back;

@@ -86,7 +86,7 @@ async fn a_tunnel_that_is_taken_back_before_it_may_enter_dials_nobody() {
 }
 
 /// Whether this thread's namespace has a socket that tries to connect to a port of 127.0.0.1.
-fn connecting_to(port: u16) -> bool {
+pub(crate) fn connecting_to(port: u16) -> bool {
     let wanted = format!("0100007F:{port:04X}");
     let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
     sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
