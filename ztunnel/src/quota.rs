@@ -8,7 +8,7 @@
 //!
 //! Where there is no room, `spare` makes some: what carries nothing is ended, the oldest of the greediest first.
 
-pub(crate) mod spare;
+mod spare;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use mesh_model::share::{Share, Shares, Source, left};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use spare::{Candidate, Holds, Kin, Spare, Spared, greediest};
+use spare::{Candidate, Holds, Kin, Spare, greediest};
 
 /// Descriptors that one connection of an application takes: its own, and that of the application or of its share of a
 /// pooled connection. The rest is for listeners, pools, the control plane and files.
@@ -97,13 +97,13 @@ pub(crate) struct Part {
     bound: Arc<Bound>,
     held: AtomicUsize,
     sources: Arc<Shares>,
-    spare: Spare,
+    spare: Arc<Spare<Place>>,
 }
 
 impl Part {
     fn new(bound: &Arc<Bound>) -> Arc<Self> {
         let (bound, sources) = (bound.clone(), Shares::new(usize::MAX));
-        Arc::new(Self { bound, held: AtomicUsize::new(0), sources, spare: Spare::default() })
+        Arc::new(Self { bound, held: AtomicUsize::new(0), sources, spare: Spare::new() })
     }
 
     fn enter(self: &Arc<Self>, source: Option<&Source>) -> Result<Place, Full> {
@@ -160,6 +160,9 @@ impl Drop for Place {
         self.part.held.fetch_sub(1, Relaxed);
     }
 }
+
+/// A place that is spare: [`PodQuota::spare`].
+pub(crate) type Spared = spare::Spared<Place>;
 
 /// Pods that are served, by uid.
 type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
@@ -293,7 +296,8 @@ impl PodQuota {
 
     /// Has `place` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
     pub(crate) fn spare(&self, place: Place, source: &Source, ended: &Arc<Notify>) -> Spared {
-        Spare::add(place, source.clone(), ended.clone())
+        let spare = place.part.spare.clone();
+        spare.add(place, source.clone(), ended.clone())
     }
 
     /// For a connection that takes its time to leave. `None` when too many do.

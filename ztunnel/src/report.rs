@@ -13,16 +13,14 @@ use std::time::Instant;
 
 use mesh_hbone::carry::{CarryError, Count};
 use mesh_hbone::stream::TunnelError;
-use mesh_model::address::{Authority, NamespacedName};
+use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::reason::ReasonCode;
-use mesh_model::service::Service;
 use mesh_runtime::access_log::{AccessLog, Direction, Entry, Event, Peer};
 use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, TrafficMetrics};
 use tracing::field::display;
 
-pub(crate) use self::party::Party;
-use self::party::Who;
+pub(crate) use self::party::{Party, Traffic};
 use crate::judge::Judgement;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
@@ -34,22 +32,6 @@ pub(crate) struct Telemetry {
     pub(crate) access_log: AccessLog,
     /// Each decision of the policies is a line of the log.
     pub(crate) policy_info_logging: bool,
-}
-
-/// What a connection is.
-pub(crate) struct Traffic {
-    /// Opened by a pod of ours; else opened to one.
-    pub(crate) outbound: bool,
-    pub(crate) from: SocketAddr,
-    /// The other end of the hop.
-    pub(crate) to: SocketAddr,
-    /// What the tunnel is for.
-    pub(crate) hbone_to: Option<Authority>,
-    pub(crate) source: Party,
-    pub(crate) destination: Party,
-    pub(crate) service: Option<Arc<Service>>,
-    /// Both identities are proven by mutual TLS.
-    pub(crate) secured: bool,
 }
 
 /// Told while a connection lives. Dropped before its end was told, it tells that it was cut off.

@@ -10,10 +10,22 @@ use mesh_model::workload::Workload;
 
 use super::answer::{self, Answer, Names};
 use super::message::{self, Query, Question, kind};
-use super::{Known, TTL, resolve};
 
+/// How long an answer from the tables may be remembered.
+pub(super) const TTL: Duration = Duration::from_secs(30);
 /// Most names that lead from one to the next.
 const MOST_ALIASES: usize = 8;
+
+/// What the tables say to a query.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// The answer.
+    Said(Vec<u8>),
+    /// The name is another name, which leads out of the mesh.
+    Outside(Aliases),
+    /// Nothing: others know.
+    No,
+}
 
 /// Where a name leads.
 #[derive(Debug)]
@@ -87,7 +99,7 @@ impl Aliases {
     /// The answer to `packet`, given what a name server says of the last name.
     pub(super) fn answer(&self, packet: &[u8], query: &Query, outside: &[u8], limit: usize) -> Vec<u8> {
         let kind = query.question.as_ref().map(|q| q.kind).unwrap_or_default();
-        let addresses = resolve::addresses(outside, kind);
+        let addresses = message::addresses(outside, kind);
         let lasts = message::lifetime(outside).map_or(Duration::ZERO, |lifetime| lifetime.lasts);
         let answer = message::answer(packet, query, &self.names(), &addresses, lasts.min(TTL), limit);
         message::with_rcode_of(answer, outside)

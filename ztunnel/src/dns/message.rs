@@ -10,7 +10,7 @@ mod srv;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use ask::{query, records};
+pub use ask::{addresses, query, records};
 pub use srv::{Target, services};
 
 /// Longest query taken, in bytes. Queries are some 50; updates with signatures are the longest ones seen.

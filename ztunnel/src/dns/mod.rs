@@ -46,14 +46,12 @@ use crate::local_workload::{deadline, local_workload};
 use crate::sockets::{Netns, SocketSettings};
 use answer::{Answer, Names};
 use cache::Cache;
-use follow::Aliases;
+use follow::{Known, TTL};
 use message::{Query, Rcode, Unreadable};
 use metrics::{DnsMetrics, Labels};
 use nameservers::Nameservers;
 pub(crate) use serve::{Listeners, listen, tcp, udp};
 
-/// How long an answer from the tables may be remembered.
-const TTL: Duration = Duration::from_secs(30);
 /// Most queries of one pod that wait for others at a time: each has a socket.
 const MAX_WAITING: usize = 200;
 /// Most queries of all pods that wait for others at a time.
@@ -111,17 +109,6 @@ pub(crate) struct PodDns {
     connections: Cell<usize>,
     logged: Cell<Option<Instant>>,
     unlogged: Cell<u64>,
-}
-
-/// What the tables say to a query.
-#[derive(Debug)]
-enum Known {
-    /// The answer.
-    Said(Vec<u8>),
-    /// The name is another name, which leads out of the mesh.
-    Outside(Aliases),
-    /// Nothing: others know.
-    No,
 }
 
 /// What can be said without waiting.

@@ -4,6 +4,7 @@ pub(crate) mod admit;
 mod occupied;
 pub(crate) mod plaintext;
 pub(crate) mod proxy_protocol;
+mod seen;
 
 use std::future::Future;
 use std::io;
@@ -45,6 +46,7 @@ use crate::serving::Worker;
 use crate::{overload, quota};
 use admit::Admitted;
 use occupied::{Carried, Occupied};
+use seen::source_of;
 
 /// How long a connection that is cut may take to say so to its caller.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -442,12 +444,6 @@ fn telemetry(
         let service = told.or_else(guessed).and_then(|key| tables.service(key));
         (source.cloned(), service.cloned())
     })
-}
-
-/// The address the application shall see: the caller's, unless that is its own; with `port`, or if it is none any.
-fn source_of(from: SocketAddr, port: Option<u16>, application: SocketAddr) -> Option<SocketAddr> {
-    let seen = from.ip() != application.ip() && from.is_ipv4() == application.is_ipv4();
-    seen.then(|| SocketAddr::new(from.ip(), port.unwrap_or(0)))
 }
 
 /// Runs `carried` until it ends or the connection is cut.

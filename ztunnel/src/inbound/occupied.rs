@@ -8,8 +8,7 @@ use mesh_model::share::Source;
 use tokio::sync::Notify;
 
 use crate::pod::Pod;
-use crate::quota::spare::Spared;
-use crate::quota::{Full, Place};
+use crate::quota::{Full, Place, Spared};
 
 /// One connection's place.
 pub(super) struct Occupied {

@@ -11,7 +11,8 @@ use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::net::TcpStream;
 
-use super::{admit, source_of, until_cut};
+use super::seen::source_of;
+use super::{admit, until_cut};
 use crate::judge::{Judgement, judge};
 use crate::local_workload::deadline;
 use crate::overload;

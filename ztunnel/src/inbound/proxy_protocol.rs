@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_model::identity::SpiffeId;
 
+use super::seen::source_of;
+
 /// Begins every header of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
@@ -19,7 +21,7 @@ const PEER_IDENTITY: u8 = 0xd0;
 /// that believes such headers; else as any application.
 pub(super) fn dial_at(from: SocketAddr, application: SocketAddr, localhost: bool) -> (Option<SocketAddr>, SocketAddr) {
     if !localhost {
-        return (super::source_of(from, None, application), application);
+        return (source_of(from, None, application), application);
     }
     let loopback = match application {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -14,7 +14,7 @@ use mesh_model::workload::{
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::expected;
+use super::expected::expected;
 
 const GATEWAY: &str = "network/ip or namespace/hostname";
 

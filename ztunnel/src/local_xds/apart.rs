@@ -11,7 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::de::Deserializer as _;
 
-use super::{Entries, List, MAX_BYTES, Reading, options, plain};
+use super::plain;
+use super::reading::{Entries, List, MAX_BYTES, Reading, options};
 
 /// A piece ends with the first entry that reaches this, in bytes. Many to each thread, so that all end together; each
 /// is in memory once, as is what it says.

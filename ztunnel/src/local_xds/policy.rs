@@ -9,6 +9,8 @@ use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::expected::expected;
+
 /// A policy as a file says it: any of its rules, of which all clauses, of which any match.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -55,7 +57,7 @@ struct Account {
 pub(super) fn policy(p: LocalPolicy) -> Result<Policy, String> {
     let key = format!("{}/{}", p.namespace, p.name);
     let key = NamespacedName::parse_shared(&key)
-        .ok_or_else(|| super::expected("namespace and name", &key, "two parts without a slash"))?;
+        .ok_or_else(|| expected("namespace and name", &key, "two parts without a slash"))?;
     let clause = |matches: Vec<_>| Clause { matches: matches.into_iter().map(one_match).collect() };
     let rule = |clauses: Vec<_>| Rule { clauses: clauses.into_iter().map(clause).collect() };
     Ok(Policy {

@@ -1,6 +1,7 @@
 use std::io::Cursor;
 
 use mesh_model::policy::{Action, Match, Policy, Scope, StringMatch};
+use mesh_model::resource::Resource;
 use mesh_model::service::{BalanceMode, IpFamilies, Service};
 use mesh_model::workload::{Tunnel, Workload, WorkloadType};
 

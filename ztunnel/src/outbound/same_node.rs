@@ -22,7 +22,8 @@ use mesh_model::workload::Workload;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::time::Instant;
 
-use super::{Near, classify, near, no_certificate, traffic};
+use super::dial::{classify, no_certificate, traffic};
+use super::near::{self, Near};
 use crate::inbound::{self, Entered, Visit};
 use crate::pod::Pod;
 use crate::report::{Party, Report};

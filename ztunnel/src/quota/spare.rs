@@ -10,8 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh_model::share::Source;
 use tokio::sync::Notify;
 
-use super::{Part, Place};
-
 /// What somebody is to a newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kin {
@@ -47,45 +45,47 @@ pub(super) fn greediest<T>(candidates: impl Iterator<Item = Candidate<T>>, newco
     candidates.filter(gives).max_by_key(|c| c.holds).map(|c| c.of)
 }
 
-/// The spare places of one pod.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<Inner>);
+/// The spare places of one pod; a place `P` is given back when it is dropped.
+pub(super) struct Spare<P>(Mutex<Inner<P>>);
 
-#[derive(Default)]
-struct Inner {
+struct Inner<P> {
     next: u64,
     /// By age: a higher number is younger. A source that has none is not here.
-    of: HashMap<Source, BTreeMap<u64, Entry>>,
+    of: HashMap<Source, BTreeMap<u64, Entry<P>>>,
 }
 
-struct Entry {
-    place: Place,
+struct Entry<P> {
+    place: P,
     ended: Arc<Notify>,
 }
 
 /// A place that is spare; if it is still here, it is given back when this is dropped.
-pub(crate) struct Spared {
-    part: Arc<Part>,
+pub(crate) struct Spared<P> {
+    all: Arc<Spare<P>>,
     source: Source,
     number: u64,
 }
 
-impl Spare {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl<P> Spare<P> {
+    /// None yet.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Inner { next: 0, of: HashMap::new() })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<P>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps `place`, of `source`; `ended` is told when it is given to somebody else.
-    pub(super) fn add(place: Place, source: Source, ended: Arc<Notify>) -> Spared {
-        let part = place.part.clone();
+    pub(super) fn add(self: Arc<Self>, place: P, source: Source, ended: Arc<Notify>) -> Spared<P> {
         let number = {
-            let mut inner = part.spare.inner();
+            let mut inner = self.inner();
             let number = inner.next;
             inner.next += 1;
             inner.of.entry(source.clone()).or_default().insert(number, Entry { place, ended });
             number
         };
-        Spared { part, source, number }
+        Spared { all: self, source, number }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,9 +108,9 @@ impl Spare {
     }
 }
 
-impl Inner {
+impl<P> Inner<P> {
     /// Takes the entry of that number out, or the oldest.
-    fn remove(&mut self, source: &Source, number: Option<u64>) -> Option<Entry> {
+    fn remove(&mut self, source: &Source, number: Option<u64>) -> Option<Entry<P>> {
         let entries = self.of.get_mut(source)?;
         let entry = match number {
             Some(number) => entries.remove(&number),
@@ -123,18 +123,18 @@ impl Inner {
     }
 }
 
-impl Spared {
+impl<P> Spared<P> {
     /// The place, which is spare no more. `None` when it was given to somebody else.
-    pub(crate) fn take(self) -> Option<Place> {
+    pub(crate) fn take(self) -> Option<P> {
         self.remove().map(|entry| entry.place)
     }
 
-    fn remove(&self) -> Option<Entry> {
-        self.part.spare.inner().remove(&self.source, Some(self.number))
+    fn remove(&self) -> Option<Entry<P>> {
+        self.all.inner().remove(&self.source, Some(self.number))
     }
 }
 
-impl Drop for Spared {
+impl<P> Drop for Spared<P> {
     fn drop(&mut self) {
         drop(self.remove());
     }

@@ -14,7 +14,7 @@ use mesh_runtime::metrics::{
     ConnectionMetrics, ConnectionSecurity, KnownLabels, Reporter, ServiceLabels, TrafficLabels, TrafficMetrics,
 };
 
-use super::{Party, Traffic, Who};
+use super::party::{Party, Traffic, Who};
 
 /// Sets that a thread remembers, a power of two. Each place holds the last of those that fall on it.
 const PLACES: usize = 1024;

@@ -1,14 +1,32 @@
-//! One end of a connection, as it is told of.
+//! A connection and its ends, as they are told of.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_hbone::connect::Baggage;
+use mesh_model::address::Authority;
 use mesh_model::identity::SpiffeId;
+use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Peer;
 use mesh_runtime::metrics::WorkloadLabels;
+
+/// What a connection is.
+pub(crate) struct Traffic {
+    /// Opened by a pod of ours; else opened to one.
+    pub(crate) outbound: bool,
+    pub(crate) from: SocketAddr,
+    /// The other end of the hop.
+    pub(crate) to: SocketAddr,
+    /// What the tunnel is for.
+    pub(crate) hbone_to: Option<Authority>,
+    pub(crate) source: Party,
+    pub(crate) destination: Party,
+    pub(crate) service: Option<Arc<Service>>,
+    /// Both identities are proven by mutual TLS.
+    pub(crate) secured: bool,
+}
 
 /// One end of a connection, as told.
 pub(crate) struct Party {
