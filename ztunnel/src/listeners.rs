@@ -48,7 +48,7 @@ impl Door {
 pub(crate) struct Listeners {
     pub(crate) doors: Vec<(Door, std::net::TcpListener)>,
     /// On one of the pod's workers.
-    pub(crate) dns: Option<dns::Listeners>,
+    pub(crate) dns: Option<dns::serve::Listeners>,
     /// Who waits at one of them when it closes is given to another listener of the pod.
     pub(crate) migrate: bool,
 }
@@ -92,7 +92,7 @@ pub(crate) fn open(
         all.push(Listeners { doors, dns: None, migrate });
     }
     if let Some((address, worker)) = wanted.dns {
-        all[worker % count].dns = Some(dns::listen(netns, address, settings)?);
+        all[worker % count].dns = Some(dns::serve::listen(netns, address, settings)?);
     }
     Ok(all)
 }

@@ -135,7 +135,7 @@ fn serve(worker: &Rc<Worker>, served: Served) {
     }
     if let (Some(listeners), Some(proxy)) = (dns, &worker.shared.dns) {
         for socket in listeners.udp {
-            pod.spawn(dns::udp(proxy.clone(), pod.dns.clone(), socket), ());
+            pod.spawn(dns::serve::udp(proxy.clone(), pod.dns.clone(), socket), ());
         }
         for listener in listeners.tcp {
             listen(worker, &pod, listener, migrate, serve_dns);
@@ -154,7 +154,7 @@ fn stop(worker: &Worker, uid: &str) {
 /// Serves one connection to the pod's DNS proxy.
 async fn serve_dns(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
     if let Some(proxy) = worker.shared.dns.clone() {
-        dns::tcp(&proxy, &pod.dns, tcp, worker.shared.drain.started()).await;
+        dns::serve::tcp(&proxy, &pod.dns, tcp, worker.shared.drain.started()).await;
     }
 }
 

@@ -24,7 +24,7 @@ pub mod message;
 pub(crate) mod metrics;
 mod nameservers;
 mod resolve;
-mod serve;
+pub(crate) mod serve;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -50,7 +50,6 @@ use follow::{Known, TTL};
 use message::{Query, Rcode, Unreadable};
 use metrics::{DnsMetrics, Labels};
 use nameservers::Nameservers;
-pub(crate) use serve::{Listeners, listen, tcp, udp};
 
 /// Most queries of one pod that wait for others at a time: each has a socket.
 const MAX_WAITING: usize = 200;

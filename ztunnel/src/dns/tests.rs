@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::message::kind::{A, AAAA};
 use super::message::tests::{query, read_answer, response, with_edns};
+use super::serve::{Listeners, listen};
 use super::*;
 
 /// What a server answers to a query, by the way it came: any number of datagrams.
