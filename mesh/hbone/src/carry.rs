@@ -17,6 +17,8 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+pub use crate::count::Count;
+
 use crate::http2::frame;
 use crate::http2::state::{Incoming, Left, Sink};
 use crate::pipe::Pipe;
@@ -32,14 +34,6 @@ const MAX_READ: usize = 240 << 10;
 thread_local! {
     /// What is on its way between two sockets while this thread moves it.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Told of bytes as they pass.
-pub trait Count {
-    /// Bytes read from the first stream and handed to the second.
-    fn forth(&self, bytes: usize);
-    /// Bytes read from the second stream and handed to the first.
-    fn back(&self, bytes: usize);
 }
 
 /// Why carrying ended before both directions did.

@@ -17,9 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use crate::Settings;
+use crate::broken::Broken;
 use crate::connect::REASON_HEADER;
 use crate::http2::driver::Driver;
-use crate::http2::state::{Broken, Over, Role, Shared};
+use crate::http2::state::{Over, Role, Shared};
 use crate::stream::{StreamHandle, Tunnel};
 use crate::tls::handshake;
 use crate::unfinished::Unfinished;

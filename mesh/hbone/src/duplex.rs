@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http2::state::{Broken, Incoming};
+use crate::broken::Broken;
+use crate::http2::state::Incoming;
 use crate::stream::{Tunnel, TunnelError};
 
 /// A tunnel that is read and written like a socket. Dropped before both directions have ended, it resets the tunnel.

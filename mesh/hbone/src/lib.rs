@@ -24,9 +24,11 @@
 //! is a stranger, at most [`MAX_HANDSHAKE_BYTES`] of what it has sent. One at rest holds none of these: buffers belong
 //! to the thread and are lent while bytes move.
 
+mod broken;
 pub mod carry;
 pub mod client;
 pub mod connect;
+mod count;
 pub mod duplex;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

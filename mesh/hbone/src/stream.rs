@@ -9,34 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::http2::state::{Broken, Incoming, Left, Shared, Sink};
+pub use crate::broken::TunnelError;
 
-/// Why a tunnel broke.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TunnelError {
-    /// The peer reset it with this HTTP/2 error code (RFC 9113, section 7).
-    #[error("tunnel reset by the peer, HTTP/2 error code {0}")]
-    Reset(u32),
-    /// The connection under it ended.
-    #[error("the connection that carried the tunnel was lost")]
-    Lost,
-    /// The peer's certificate was taken back while the tunnel was open.
-    #[error("connection closed because the server's certificate has been revoked")]
-    Revoked,
-    /// The connection under it ended, and why.
-    #[error("{0}")]
-    Connection(String),
-}
-
-impl From<Broken> for TunnelError {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Reset(code) => Self::Reset(code),
-            Broken::Unprocessed | Broken::Lost => Self::Lost,
-            Broken::Revoked => Self::Revoked,
-        }
-    }
-}
+use crate::broken::Broken;
+use crate::http2::state::{Incoming, Left, Shared, Sink};
 
 /// What lives as long as a tunnel.
 pub(crate) type Guard = Option<Box<dyn Any>>;

@@ -9,8 +9,9 @@ use super::frame::{Header, flag, kind};
 use super::head::Head;
 use super::hpack::InvalidBlock;
 use super::kept::Kept;
-use super::state::{Block, Broken, MAX_BLOCK, MAX_LIST, MAX_UNREAD, PING_LEAVING, Request, Role, State, wake};
+use super::state::{Block, MAX_BLOCK, MAX_LIST, MAX_UNREAD, PING_LEAVING, Request, Role, State, wake};
 use super::{Code, ConnectionError, MAX_WINDOW, PREFACE};
+use crate::broken::Broken;
 
 type Received = Result<(), ConnectionError>;
 

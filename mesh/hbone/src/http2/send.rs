@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, StatusCode};
 use super::Code;
 use super::frame::{flag, kind};
 use super::head;
-use super::state::{Broken, Over, State, Stream};
+use super::state::{Over, State, Stream};
+use crate::broken::Broken;
 
 /// The longest header block we send: what every peer takes in one frame.
 const MAX_BLOCK: usize = super::DEFAULT_FRAME;

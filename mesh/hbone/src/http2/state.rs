@@ -25,8 +25,8 @@ use super::kept::Kept;
 use super::outgoing::Outgoing;
 use super::{Code, ConnectionError, DEFAULT_FRAME, DEFAULT_WINDOW, PREFACE};
 use crate::Settings;
-use crate::carry::Count;
-use crate::stream::TunnelError;
+use crate::broken::{Broken, TunnelError};
+use crate::count::Count;
 use crate::tls::record::{RecordError, Sealer};
 
 /// Longest header block taken, compressed, with all of its CONTINUATIONs.
@@ -94,19 +94,6 @@ impl std::fmt::Display for Over {
             Self::Revoked => f.write_str("the peer's certificate has been revoked"),
         }
     }
-}
-
-/// Why a stream broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broken {
-    /// The peer reset it with this code.
-    Reset(u32),
-    /// The peer never looked at it and never will.
-    Unprocessed,
-    /// The connection under it is over.
-    Lost,
-    /// As before, because the peer's certificate was taken back.
-    Revoked,
 }
 
 /// What comes to a stream's owner.
