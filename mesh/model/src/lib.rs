@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`shared`] | one copy of what many resources say alike |
+//! | [`persistent`] | a sorted map whose clones share what they have in common |
 //! | [`identity`] | SPIFFE ids |
 //! | [`address`] | addresses in normal form, hostnames, gateways |
 //! | [`reason`] | codes for why a connection did not end well |
@@ -22,6 +23,7 @@ pub mod balance;
 pub mod destination;
 pub mod identity;
 pub mod labels;
+pub mod persistent;
 pub mod policy;
 pub mod reason;
 pub mod resource;
