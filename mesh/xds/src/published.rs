@@ -1,18 +1,27 @@
 //! What a control plane says now, and what changed since before.
 //!
-//! Snapshots are immutable and shared: every session of every subscriber reads the same one. A version is the hash of
+//! Snapshots are immutable and shared: every session of every subscriber reads the same one, and what did not change is
+//! the same in the next. Each remembers the last differences, so that a slow subscriber still gets one. A version is the hash of
 //! a resource's bytes, so a control plane that restarts says the same versions and sends nothing twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use mesh_model::persistent::PersistentMap;
 use mesh_model::resource::{Kind, Resource};
+use mesh_model::shared;
 use mesh_proto::discovery;
 use prost::Message;
 use prost_types::Any;
 use tokio::sync::watch;
+
+/// Most publications that are remembered: a subscriber that has seen one of them is told the difference, one that is
+/// further behind is compared with all that there is.
+const STEPS: usize = 256;
+/// Most names that all of them tell of, together.
+const STEP_NAMES: usize = 64 * 1024;
 
 /// One resource, encoded once for all subscribers.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,9 +32,9 @@ pub struct Entry {
     /// asks for names.
     pub wire: Bytes,
     /// Other names under which it may be asked for.
-    pub aliases: Vec<String>,
+    pub aliases: Box<[Arc<str>]>,
     /// The services it is an endpoint of: who asks for them needs it too.
-    endpoint_of: Vec<String>,
+    endpoint_of: Box<[Arc<str>]>,
 }
 
 impl Entry {
@@ -39,10 +48,19 @@ impl Entry {
             resource: Some(Any { type_url: resource.kind().type_url().to_owned(), value: bytes.to_vec() }),
         };
         let endpoint_of = match resource {
-            Resource::Workload(workload) => workload.services.keys().map(ToString::to_string).collect(),
-            Resource::Service(_) | Resource::Policy(_) => Vec::new(),
+            // All endpoints of a service share its name.
+            Resource::Workload(workload) => {
+                workload.services.keys().map(|key| shared::text(&key.to_string())).collect()
+            }
+            Resource::Service(_) | Resource::Policy(_) => Box::default(),
         };
-        Self { version, wire: wire.encode_to_vec().into(), aliases: resource.aliases(), endpoint_of }
+        let aliases = resource.aliases().into_iter().map(Arc::from).collect();
+        Self { version, wire: wire.encode_to_vec().into(), aliases, endpoint_of }
+    }
+
+    /// What it is found by, besides its name.
+    fn ways(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.aliases.iter().chain(&self.endpoint_of)
     }
 }
 
@@ -57,11 +75,20 @@ fn version(bytes: &[u8]) -> Arc<str> {
 pub struct Snapshot {
     /// Unique within the process; 0 only before anything was published.
     generation: u64,
-    entries: BTreeMap<Arc<str>, Arc<Entry>>,
-    /// Alias, or service of endpoints, to names.
-    index: HashMap<String, Vec<Arc<str>>>,
-    /// The generation before this one, and the names that differ from it.
-    since: (u64, Vec<Arc<str>>),
+    entries: PersistentMap<Arc<str>, Arc<Entry>>,
+    /// Alias, or service of endpoints, with each name that it means.
+    index: PersistentMap<(Arc<str>, Arc<str>), ()>,
+    /// The last publications, the newest last.
+    steps: Vec<Arc<Step>>,
+}
+
+/// What one publication changed.
+#[derive(Debug)]
+struct Step {
+    /// The generation before it.
+    from: u64,
+    /// The names that differ.
+    names: Vec<Arc<str>>,
 }
 
 #[cfg(test)]
@@ -72,25 +99,52 @@ thread_local! {
 
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
+/// What becomes of names: an entry, or None for one that goes.
+type Changes = BTreeMap<Arc<str>, Option<Arc<Entry>>>;
+
 impl Snapshot {
-    fn next(previous: &Self, resources: BTreeMap<Arc<str>, Arc<Entry>>) -> Option<Self> {
-        let mut changed: Vec<Arc<str>> = resources
-            .iter()
-            .filter(|(name, entry)| previous.entries.get(*name).is_none_or(|old| !Arc::ptr_eq(old, entry)))
-            .map(|(name, _)| name.clone())
-            .collect();
-        changed.extend(previous.entries.keys().filter(|name| !resources.contains_key(*name)).cloned());
-        if changed.is_empty() && previous.generation > 0 {
-            return None;
-        }
-        let mut index: HashMap<String, Vec<Arc<str>>> = HashMap::new();
-        for (name, entry) in &resources {
-            for key in entry.aliases.iter().chain(&entry.endpoint_of) {
-                index.entry(key.clone()).or_default().push(name.clone());
+    /// The snapshot after `changes`, and how it differs; None when it does not.
+    fn next(previous: &Self, changes: Changes) -> Option<(Self, Difference)> {
+        let (mut entries, mut index) = (previous.entries.clone(), previous.index.clone());
+        let (mut changed, mut removed) = (Vec::new(), Vec::new());
+        for (name, entry) in changes {
+            let before = entries.get_key_value(&name).map(|(name, entry)| (name.clone(), entry.clone()));
+            // Everything in an entry follows from its bytes.
+            let same = match (&before, &entry) {
+                (Some((_, before)), Some(entry)) => before.version == entry.version,
+                (None, None) => true,
+                _ => false,
+            };
+            if same {
+                continue;
+            }
+            let name = before.as_ref().map_or(name, |(name, _)| name.clone());
+            for way in before.iter().flat_map(|(_, before)| before.ways()) {
+                index.remove(&(way.clone(), name.clone()));
+            }
+            match entry {
+                Some(entry) => {
+                    for way in entry.ways() {
+                        index.insert((way.clone(), name.clone()), ());
+                    }
+                    entries.insert(name.clone(), entry);
+                    changed.push(name);
+                }
+                None => {
+                    entries.remove(&name);
+                    removed.push(name);
+                }
             }
         }
+        let difference = Difference { changed: changed.len(), removed: removed.len() };
+        if difference == Difference::default() && previous.generation > 0 {
+            return None;
+        }
+        let mut names = changed;
+        names.append(&mut removed);
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        Some(Self { generation, entries: resources, index, since: (previous.generation, changed) })
+        let steps = steps(&previous.steps, Step { from: previous.generation, names });
+        Some((Self { generation, entries, index, steps }, difference))
     }
 
     /// Unique for each state of each kind; 0 before anything was published.
@@ -99,27 +153,35 @@ impl Snapshot {
     }
 
     /// By name, in order.
-    pub fn entries(&self) -> &BTreeMap<Arc<str>, Arc<Entry>> {
+    pub fn entries(&self) -> &PersistentMap<Arc<str>, Arc<Entry>> {
         &self.entries
+    }
+
+    /// The names that a key is another word for.
+    fn known_as<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> {
+        self.index.equal_range(|(way, _)| (**way).cmp(key)).map(|((_, name), ())| &**name)
     }
 
     /// The resources that a key means: by name or alias, a service with its endpoints.
     pub fn resolve(&self, key: &str) -> Vec<(&Arc<str>, &Arc<Entry>)> {
         let mut names: BTreeSet<&str> = BTreeSet::from([key]);
-        names.extend(self.index.get(key).into_iter().flatten().map(|name| &**name));
+        names.extend(self.known_as(key));
         // An alias may mean a service, which brings its endpoints.
-        let more: Vec<&str> = names.iter().filter_map(|name| self.index.get(*name)).flatten().map(|n| &**n).collect();
+        let more: Vec<&str> = names.iter().flat_map(|name| self.known_as(name)).collect();
         names.extend(more);
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + names.len());
         names.into_iter().filter_map(|name| self.entries.get_key_value(name)).collect()
     }
 
-    /// How many resources a key means, at most: what [`Self::resolve`] costs.
-    pub fn weight(&self, key: &str) -> usize {
-        let direct = self.index.get(key).map_or(&[][..], Vec::as_slice);
-        let more: usize = direct.iter().filter_map(|name| self.index.get(&**name)).map(Vec::len).sum();
-        1 + direct.len() + more
+    /// How many resources a key means, at most: what [`Self::resolve`] costs; counted up to `enough`.
+    pub fn weight(&self, key: &str, enough: usize) -> usize {
+        let count = |key: &str| self.index.count_equal(|(way, _)| (**way).cmp(key));
+        let direct = count(key);
+        if direct >= enough {
+            return 1 + direct;
+        }
+        1 + direct + self.known_as(key).map(count).sum::<usize>()
     }
 
     /// Whether one of `keys` means the resource of this name: what [`Self::resolve`] says, asked the other way round.
@@ -127,7 +189,7 @@ impl Snapshot {
         #[cfg(test)]
         LOOKS.set(LOOKS.get() + 1);
         self.named(name, entry, &keys)
-            || entry.endpoint_of.iter().any(|service| match self.entries.get(service.as_str()) {
+            || entry.endpoint_of.iter().any(|service| match self.entries.get(service) {
                 Some(entry) => self.named(service, entry, &keys),
                 None => keys(service),
             })
@@ -138,25 +200,52 @@ impl Snapshot {
         keys(name) || entry.aliases.iter().any(|alias| keys(alias))
     }
 
-    /// The names in which this differs from an earlier one, at most; None when that is too long ago to know.
-    pub fn changed_since(&self, earlier: &Self) -> Option<&[Arc<str>]> {
+    /// The names in which this differs from an earlier one, at most, each once; None when that is too long ago to know.
+    pub fn changed_since(&self, earlier: &Self) -> Option<Vec<Arc<str>>> {
+        Some(match self.steps_since(earlier)? {
+            [step] => step.names.clone(),
+            steps => steps.iter().flat_map(|step| &step.names).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
+        })
+    }
+
+    /// How many names [`Self::changed_since`] looks at.
+    pub fn count_changed_since(&self, earlier: &Self) -> Option<usize> {
+        Some(self.steps_since(earlier)?.iter().map(|step| step.names.len()).sum())
+    }
+
+    fn steps_since(&self, earlier: &Self) -> Option<&[Arc<Step>]> {
         if self.generation == earlier.generation {
             return Some(&[]);
         }
-        (self.since.0 == earlier.generation).then_some(&self.since.1)
+        // The one that is looked for is among the last, nearly always.
+        let first = self.steps.iter().rposition(|step| step.from == earlier.generation)?;
+        self.steps.get(first..)
     }
+}
+
+/// The steps to remember after one more.
+fn steps(before: &[Arc<Step>], last: Step) -> Vec<Arc<Step>> {
+    let mut names = last.names.len();
+    let fits = |step: &&Arc<Step>| {
+        names += step.names.len();
+        names <= STEP_NAMES
+    };
+    let kept = before.iter().rev().take(STEPS - 1).take_while(fits).count();
+    let kept = before.iter().skip(before.len() - kept).cloned();
+    kept.chain([Arc::new(last)]).collect()
 }
 
 /// Everything a control plane says now. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
-    kinds: BTreeMap<Kind, Arc<Snapshot>>,
+    /// In the order of [`Kind::ALL`].
+    kinds: [Option<Arc<Snapshot>>; Kind::ALL.len()],
 }
 
 impl Published {
     /// The resources of a kind; None before anything was published, which is not the same as nothing.
     pub fn of(&self, kind: Kind) -> Option<&Arc<Snapshot>> {
-        self.kinds.get(&kind)
+        Kind::ALL.iter().zip(&self.kinds).find(|(known, _)| **known == kind)?.1.as_ref()
     }
 }
 
@@ -192,43 +281,49 @@ impl Publisher {
         self.sender.subscribe()
     }
 
-    /// Replaces everything by `resources`. What is the same as before is not sent again; nothing is, when all is the
-    /// same. Of several resources with one name the last counts.
+    /// Replaces everything by `resources`. Of several resources with one name the last counts.
     pub fn publish(&mut self, resources: impl IntoIterator<Item = Resource>) -> Difference {
         let before = self.sender.borrow().clone();
-        let mut entries: BTreeMap<Kind, BTreeMap<Arc<str>, Arc<Entry>>> =
-            Kind::ALL.into_iter().map(|kind| (kind, BTreeMap::new())).collect();
-        for resource in resources {
-            let (kind, name) = (resource.kind(), resource.name());
-            let entry = Entry::new(&resource);
-            let old = before.of(kind).and_then(|snapshot| snapshot.entries.get_key_value(name.as_str()));
-            let (name, entry) = match old {
-                // Everything in an entry follows from its bytes.
-                Some((name, old)) if old.version == entry.version => (name.clone(), old.clone()),
-                _ => (name.into(), Arc::new(entry)),
-            };
-            entries.entry(kind).or_default().insert(name, entry);
+        let names = |kind| before.of(kind).map(|snapshot| snapshot.entries.keys().map(ToString::to_string));
+        let all = Kind::ALL.into_iter().flat_map(|kind| names(kind).into_iter().flatten().map(move |n| (kind, n)));
+        self.update(resources, all)
+    }
+
+    /// Removes what is named and adds or replaces `resources`; one that is both is there. What is the same as before is
+    /// not sent again; nothing is, when all is the same. Of several resources with one name the last counts. After the
+    /// first call everything is published that there is: nothing, where nothing was said.
+    pub fn update(
+        &mut self,
+        resources: impl IntoIterator<Item = Resource>,
+        removed: impl IntoIterator<Item = (Kind, String)>,
+    ) -> Difference {
+        let mut changes = Kind::ALL.map(|_| Changes::new());
+        let mut change = |kind: Kind, name: String, entry: Option<Arc<Entry>>| {
+            let of_kind = Kind::ALL.iter().zip(&mut changes).find(|(known, _)| **known == kind);
+            if let Some((_, changes)) = of_kind {
+                changes.insert(name.into(), entry);
+            }
+        };
+        for (kind, name) in removed {
+            change(kind, name, None);
         }
-        let nothing = Arc::new(Snapshot::default());
-        let mut difference = Difference::default();
-        let mut now = before.clone();
-        for (kind, entries) in entries {
-            let previous = before.of(kind).unwrap_or(&nothing);
-            if let Some(snapshot) = Snapshot::next(previous, entries) {
-                let removed = snapshot.since.1.iter().filter(|name| !snapshot.entries.contains_key(*name)).count();
-                difference.removed += removed;
-                difference.changed += snapshot.since.1.len() - removed;
-                now.kinds.insert(kind, Arc::new(snapshot));
+        for resource in resources {
+            change(resource.kind(), resource.name(), Some(Arc::new(Entry::new(&resource))));
+        }
+        let mut now = self.sender.borrow().clone();
+        let (mut difference, mut news) = (Difference::default(), false);
+        let nothing = Snapshot::default();
+        for (snapshot, changes) in now.kinds.iter_mut().zip(changes) {
+            if let Some((next, differs)) = Snapshot::next(snapshot.as_deref().unwrap_or(&nothing), changes) {
+                difference.changed += differs.changed;
+                difference.removed += differs.removed;
+                *snapshot = Some(Arc::new(next));
+                news = true;
             }
         }
-        self.sender.send_if_modified(|published| {
-            let same = Kind::ALL.iter().all(|kind| match (published.of(*kind), now.of(*kind)) {
-                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-                (old, new) => old.is_none() && new.is_none(),
-            });
-            *published = now;
-            !same
-        });
+        if news {
+            self.sender.send_replace(now);
+        }
         difference
     }
 }
@@ -279,15 +374,82 @@ mod tests {
         let difference = publisher.publish([resource(workload("a", "10.0.0.1")), resource(workload("c", "10.0.0.3"))]);
         assert_eq!(difference, Difference { changed: 1, removed: 1 });
         let second = address(&publisher);
-        let changed: Vec<_> = second.changed_since(&first).unwrap().iter().map(|n| &**n).collect();
-        assert_eq!(changed, ["c", "b"]);
+        let changed = |now: &Snapshot, before: &Snapshot| {
+            now.changed_since(before).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(changed(&second, &first), ["c", "b"]);
         assert!(Arc::ptr_eq(&first.entries()["a"], &second.entries()["a"]));
         assert_eq!(publisher.subscribe().borrow().of(Kind::Authorization).unwrap().generation(), policies);
 
         publisher.publish([resource(workload("a", "10.0.0.9"))]);
         let third = address(&publisher);
-        assert!(third.changed_since(&first).is_none(), "two steps are too far");
+        assert_eq!(changed(&third, &second), ["a", "c"]);
+        assert_eq!(changed(&third, &first), ["a", "b", "c"], "each once");
         assert_ne!(first.entries()["a"].version, third.entries()["a"].version);
+    }
+
+    #[test]
+    fn what_changed_is_remembered_for_so_many_steps_and_names() {
+        let mut publisher = Publisher::new();
+        publisher.publish([]);
+        let mut seen = vec![address(&publisher)];
+        for n in 0..STEPS + 10 {
+            publisher.update([resource(workload("a", &format!("10.0.{}.{}", n >> 8, n & 255)))], []);
+            seen.push(address(&publisher));
+        }
+        let now = address(&publisher);
+        let known = seen.iter().filter(|seen| now.changed_since(seen).is_some()).count();
+        assert_eq!(known, STEPS + 1, "the last, and itself");
+        assert_eq!(now.changed_since(&seen[20]), Some(vec!["a".into()]));
+        let many = |names: usize| Step { from: 0, names: vec!["x".into(); names] };
+        let half = steps(&[], many(STEP_NAMES / 2));
+        let both = steps(&half, many(STEP_NAMES / 2));
+        assert_eq!(both.len(), 2);
+        assert_eq!(steps(&both, many(1)).len(), 2, "the oldest is forgotten");
+        assert_eq!(steps(&both, many(2 * STEP_NAMES)).len(), 1, "the newest never is");
+    }
+
+    /// Difference by difference it becomes what it would be if all were published at once.
+    #[test]
+    fn updates_add_up_to_what_there_is() {
+        let mut random = 3_u64;
+        let mut below = move |n: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % n
+        };
+        let mut publisher = Publisher::new();
+        publisher.publish([]);
+        let mut there: BTreeMap<String, Workload> = BTreeMap::new();
+        for step in 0..500 {
+            let (mut upserts, mut removed) = (Vec::new(), Vec::new());
+            for _ in 0..1 + below(3) {
+                let uid = format!("w{}", below(6));
+                if below(3) == 0 {
+                    removed.push((Kind::Address, uid.clone()));
+                    there.remove(&uid);
+                } else {
+                    let mut one = workload(&uid, &format!("10.0.0.{}", below(4)));
+                    one.services.insert(NamespacedName::new("shop", format!("s{}", below(2))), Vec::new());
+                    removed.retain(|(_, name)| *name != uid);
+                    upserts.push(resource(one.clone()));
+                    there.insert(uid, one);
+                }
+            }
+            upserts.retain(|r| there.contains_key(&r.name()));
+            let before = address(&publisher);
+            publisher.update(upserts, removed);
+            let now = address(&publisher);
+            let mut whole = Publisher::new();
+            whole.publish(there.values().cloned().map(resource));
+            let whole = address(&whole);
+            assert!(now.entries().iter().eq(whole.entries().iter()), "step {step}");
+            assert!(now.index.keys().eq(whole.index.keys()), "step {step}");
+            let differ = |name: &&str| before.entries().get(*name) != now.entries().get(*name);
+            let all: BTreeSet<&str> = before.entries().keys().chain(now.entries().keys()).map(|n| &**n).collect();
+            let differ: BTreeSet<String> = all.into_iter().filter(differ).map(str::to_owned).collect();
+            let said = now.changed_since(&before).unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(differ, said, "step {step}");
+        }
     }
 
     #[test]

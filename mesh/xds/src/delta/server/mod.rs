@@ -297,7 +297,7 @@ impl Watch {
     }
 
     /// The names that changed since the last look; None when that is too long ago to know.
-    fn changed<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a [Arc<str>]> {
+    fn changed(&self, snapshot: &Snapshot) -> Option<Vec<Arc<str>>> {
         self.seen.as_ref().and_then(|seen| snapshot.changed_since(seen))
     }
 
@@ -305,8 +305,9 @@ impl Watch {
         if !self.due(snapshot) {
             return 0;
         }
-        let look = match (self.changed(snapshot), &self.has) {
-            (Some(changed), _) => changed.len(),
+        let changed = self.seen.as_ref().and_then(|seen| snapshot.count_changed_since(seen));
+        let look = match (changed, &self.has) {
+            (Some(changed), _) => changed,
             (None, Has::All(before)) => before.entries().len() + snapshot.entries().len(),
             (None, Has::Names(names)) if self.wildcard => names.len() + snapshot.entries().len(),
             (None, Has::Names(names)) => names.len() + self.keys.len(),
@@ -316,7 +317,7 @@ impl Watch {
             if work >= enough {
                 break;
             }
-            work += snapshot.weight(key);
+            work += snapshot.weight(key, enough);
         }
         work
     }
@@ -354,10 +355,15 @@ impl Watch {
                     before.entries().get(name).is_none_or(|old| old.version != entry.version)
                 };
                 match now.changed_since(before) {
-                    Some(names) => (
-                        names.iter().filter_map(|name| entries.get(name)).cloned().collect(),
-                        names.iter().filter(|name| gone(name)).map(ToString::to_string).collect(),
-                    ),
+                    Some(names) => {
+                        // What went back to what it was, or came and went, is no difference.
+                        let now = names.iter().filter_map(|name| Some((name, entries.get(name)?)));
+                        let went = |name: &&Arc<str>| gone(name) && before.entries().contains_key(*name);
+                        (
+                            now.filter(|(name, entry)| differs(name, entry)).map(|(_, entry)| entry.clone()).collect(),
+                            names.iter().filter(went).map(ToString::to_string).collect(),
+                        )
+                    }
                     None => (
                         entries
                             .iter()
@@ -383,7 +389,7 @@ impl Watch {
         let mut differs: BTreeMap<&Arc<str>, &Arc<Entry>> = BTreeMap::new();
         match changed {
             Some(changed) => {
-                for name in changed {
+                for name in &changed {
                     let Some((name, entry)) = now.entries().get_key_value(name) else {
                         if names.remove(name).is_some() {
                             self.bytes -= name.len();

@@ -93,7 +93,7 @@ fn field_len(length: usize) -> usize {
 }
 
 fn body_len(entry: &Entry, aliases: bool) -> usize {
-    let said = if aliases { entry.aliases.as_slice() } else { &[] };
+    let said = if aliases { &*entry.aliases } else { &[] };
     entry.wire.len() + said.iter().map(|alias| field_len(alias.len())).sum::<usize>()
 }
 
@@ -103,7 +103,7 @@ fn resource_len(entry: &Entry, aliases: bool) -> usize {
 
 fn put_resource(to: &mut BytesMut, entry: &Entry, aliases: bool) {
     put_field(to, RESOURCE, body_len(entry, aliases), &entry.wire);
-    for alias in if aliases { entry.aliases.as_slice() } else { &[] } {
+    for alias in if aliases { &*entry.aliases } else { &[] } {
         put_field(to, ALIAS, alias.len(), alias.as_bytes());
     }
 }
