@@ -3,6 +3,7 @@
 use istiod_lite::folder::Folder as Source;
 use istiod_lite::resources::Object;
 use istiod_lite::resources::unread::Unread;
+use istiod_lite::source::Origin;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
@@ -134,11 +135,14 @@ impl Folder {
 
     fn rejected(&self) -> Vec<Rejected> {
         let relative = |file: &Path| file.strip_prefix(&self.directory).unwrap_or(file).to_owned();
-        let errors = self.source.errors().iter().map(|e| Rejected {
-            place: Place::new(&relative(&e.file), e.line, e.column),
-            reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
-            refused: true,
-            last_good_kept: e.last_good_kept,
+        let errors = self.source.errors().iter().map(|e| {
+            let Origin::File { file, line, column } = &e.origin;
+            Rejected {
+                place: Place::new(&relative(file), *line, *column),
+                reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
+                refused: true,
+                last_good_kept: e.last_good_kept,
+            }
         });
         let workloads = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
         let skipped = self.source.skipped().iter().filter_map(|s| {

@@ -14,10 +14,11 @@ use mesh_runtime::memory;
 use mesh_runtime::readiness::{Part, Readiness};
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain, usage};
+use mesh_xds::published::Published;
 use mesh_xds::server::Discovery;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::transport::Server;
 
 use crate::ca::material::Material;
@@ -26,14 +27,15 @@ use crate::ca::token::Tokens;
 use crate::config::{self, Config};
 use crate::debug;
 use crate::folder::Folder;
+use crate::folder::follow::Follow;
 use crate::folder::store::Store;
-use crate::folder::watch::Watch;
 use crate::held;
 use crate::publish::Publication;
 use crate::serve::door::{Connections, Door, accept};
 use crate::serve::gate::{Gate, Subscribers};
 use crate::serve::{ServerCertificate, listen};
 use crate::services::Services;
+use crate::source::{Batch, Findings, Source};
 use crate::status::Status;
 use crate::translate::condition::PolicyStatus;
 
@@ -121,6 +123,8 @@ pub struct Running {
     pub debug: Vec<SocketAddr>,
     /// Tells when it is ready.
     pub readiness: Readiness,
+    /// What subscribers are told, now and later.
+    pub published: watch::Receiver<Published>,
     drain: drain::Trigger,
     server: JoinHandle<()>,
 }
@@ -142,9 +146,30 @@ impl Running {
 /// # Errors
 /// When something it needs at start is not there; the message says which setting to change.
 pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let folders = |config: &Config, first_start: bool| {
+        let store = Store::open(config.state.join(LAST_GOOD), first_start).context("STATE_DIR")?;
+        let folder = Folder::new(config.folders.clone(), config.overlay.clone());
+        let folder = folder.with_store(store, &config.mesh.root_namespace);
+        Ok(Follow::new(folder, &config.folders, config.overlay.as_deref()))
+    };
+    start_from("folders", folders, config, log, shutdown).await
+}
+
+/// [`start`], from another source of objects; ready once that has said what there is. `name` is the source's in what is
+/// said of readiness. `source` is told whether nothing that this control plane could have said before is in force.
+///
+/// # Errors
+/// When something it needs at start is not there; the message says which setting to change.
+pub async fn start_from<S: Source>(
+    name: &'static str,
+    source: impl FnOnce(&Config, bool) -> anyhow::Result<S>,
+    config: Config,
+    log: Option<LogControl>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Running> {
     let (trigger, drain) = drain::new();
     let readiness = Readiness::new();
-    let part = readiness.register("folders");
+    let part = readiness.register(name);
 
     // A root that is made now was never trusted by anybody: nothing that we could have said is in force.
     let first_start = config.plugged_ca.is_none() && !Material::is_kept_in(&config.state);
@@ -157,7 +182,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
         None => Material::kept_in(&config.state, &config.mesh.trust_domain).context("STATE_DIR")?,
     };
     let material = Arc::new(material);
-    let store = Store::open(config.state.join(LAST_GOOD), first_start).context("STATE_DIR")?;
+    let source = source(&config, first_start)?;
     let tokens = Tokens::new(config.token_keys.clone(), config.token_audiences.clone(), config.token_issuer.clone());
     let tokens = Arc::new(tokens.context("TOKEN_PUBLIC_KEY")?);
 
@@ -165,6 +190,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
     let (cluster, published) = (publication.cluster(), publication.published());
     let status = watch::Sender::new(Arc::new(Status::default()));
     let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
+    let told = published.clone();
 
     let listener = listen(config.listen).await.context("LISTEN_ADDRESS")?;
     let address = listener.local_addr()?;
@@ -192,9 +218,9 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
 
     let health = serve_health(&config, &readiness, drain.clone())?;
     let debug = serve_debug(&config, debug_routes, log, shutdown, drain.clone())?;
-    tokio::spawn(until_drained(drain, follow_folders(config, store, publication, status, part)));
+    tokio::spawn(until_drained(drain, follow(source, publication, status, config.status_file, part)));
     tracing::info!(%address, "serving discovery and certificates");
-    Ok(Running { address, health, debug, readiness, drain: trigger, server })
+    Ok(Running { address, health, debug, readiness, published: told, drain: trigger, server })
 }
 
 async fn serve_grpc(services: Services, connections: Connections, drain: drain::Watch) {
@@ -245,70 +271,59 @@ async fn until_drained(drain: drain::Watch, work: impl Future<Output = ()>) {
     }
 }
 
-/// Reads the folders now and whenever they change, and publishes what follows.
-async fn follow_folders(
-    config: Config,
-    store: Store,
+/// Publishes what a source says now, and whatever it says later.
+async fn follow(
+    mut source: impl Source,
     mut publication: Publication,
     status: watch::Sender<Arc<Status>>,
+    status_file: Option<PathBuf>,
     ready: Part,
 ) {
-    let folder = Folder::new(config.folders.clone(), config.overlay.clone());
-    let mut folder = folder.with_store(store, &config.mesh.root_namespace);
-    // Watching begins before the first look, or a change between the two would be missed.
-    let (edited, overlaid) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    // The watches end with this function.
-    let mut watches = JoinSet::new();
-    watches.spawn(tell_of(Watch::edits(config.folders.iter().map(PathBuf::as_path)), edited.clone()));
-    watches.spawn(tell_of(Watch::machinery(config.overlay.as_deref()), overlaid.clone()));
-    let (status_file, mut policies, mut first, mut all) = (config.status_file, Vec::new(), true, true);
-    loop {
-        let (status, status_file) = (status.clone(), status_file.clone());
-        // Files and large tables take as long as they take: those who ask for certificates meanwhile do not wait for it.
-        let step = spawn_blocking(move || {
-            let report = if all { folder.rescan() } else { folder.rescan_overlay() };
-            if first || !report.changes.is_empty() {
-                let (difference, statuses) = publication.apply(report.changes);
+    let mut first = true;
+    while let Some(Batch { changes, mut findings }) = source.next().await {
+        let mut policies = None;
+        if first || !changes.is_empty() {
+            // Large tables take as long as they take: those who ask for certificates meanwhile do not wait for it.
+            let step = spawn_blocking(move || {
+                let (difference, statuses) = publication.apply(changes);
                 tracing::info!(changed = difference.changed, removed = difference.removed, "published");
-                policies = statuses;
-            }
-            // Proxies do not wait for the disk.
-            folder.keep();
-            tell(&folder, &policies, &status, status_file.as_deref());
-            (folder, publication, policies)
-        });
-        // A panic in there leaves nothing to go on with; what was published keeps serving.
-        let Ok(stepped) = step.await else { return };
-        (folder, publication, policies) = stepped;
+                (publication, statuses)
+            });
+            // A panic in there leaves nothing to go on with; what was published keeps serving.
+            let Ok(stepped) = step.await else { return };
+            (publication, policies) = stepped;
+        }
+        findings = source.published().await.or(findings);
+        let (sender, file) = (status.clone(), status_file.clone());
+        let told = spawn_blocking(move || tell(findings, policies, &sender, file.as_deref()));
+        if told.await.is_err() {
+            return;
+        }
         ready.ready();
         first = false;
-        all = tokio::select! {
-            () = edited.notified() => true,
-            () = overlaid.notified() => false,
-        };
-    }
-}
-
-/// Notifies whenever it is time to look.
-async fn tell_of(mut watch: Watch, changed: Arc<Notify>) {
-    loop {
-        watch.changed().await;
-        changed.notify_one();
     }
 }
 
 /// Tells the user what is new.
-fn tell(folder: &Folder, policies: &[PolicyStatus], status: &watch::Sender<Arc<Status>>, file: Option<&Path>) {
-    let now =
-        Status { rejected: folder.errors().to_vec(), policies: policies.to_vec(), skipped: folder.skipped().to_vec() };
+fn tell(
+    findings: Option<Findings>,
+    policies: Option<Vec<PolicyStatus>>,
+    status: &watch::Sender<Arc<Status>>,
+    file: Option<&Path>,
+) {
     let before = status.borrow().clone();
-    if now != *before {
+    let mut now = before.clone();
+    if findings.is_some() || policies.is_some() {
+        let Status { rejected, policies: known, skipped } = (*before).clone();
+        let Findings { rejected, skipped } = findings.unwrap_or(Findings { rejected, skipped });
+        now = Arc::new(Status { rejected, policies: policies.unwrap_or(known), skipped });
         now.log_news(&before);
     }
-    if let Some(file) = file.filter(|file| now != *before || !file.exists())
+    let news = !Arc::ptr_eq(&now, &before) && now != before;
+    if let Some(file) = file.filter(|file| news || !file.exists())
         && let Err(error) = now.write(file)
     {
         tracing::warn!(file = %file.display(), %error, "STATUS_FILE cannot be written");
     }
-    status.send_replace(Arc::new(now));
+    status.send_replace(now);
 }

@@ -4,13 +4,15 @@
 //! acknowledgements ([`mesh_xds::acknowledged`]) say which generation all of them have. Where the second has reached the
 //! first, everybody holds it. The decisions are pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use k8s_openapi::api::core::v1::Pod;
 use mesh_model::address::NamespacedName;
+use mesh_model::persistent::PersistentMap;
 use mesh_model::resource::Resource;
 use mesh_model::workload::{Tunnel, Workload};
 use mesh_xds::acknowledged::{Acknowledged, Floor};
@@ -18,23 +20,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
+use crate::translate::delta::Delta;
 use crate::translate::{pod_namespace, pod_service_account};
 
-/// What is published of each pod and service, and since when.
-#[derive(Debug, Default)]
+/// What is published of each pod and service, and since when. Cheap to clone.
+#[derive(Clone, Debug, Default)]
 pub struct Sent {
-    /// By uid.
-    pods: BTreeMap<String, SentPod>,
-    /// By `namespace/name`.
-    services: BTreeMap<String, SentService>,
+    pods: PersistentMap<NamespacedName, Arc<SentPod>>,
+    services: PersistentMap<NamespacedName, Arc<SentService>>,
     /// The newest generation.
     generation: u64,
-    /// The pods of proxies, `namespace/name`.
-    proxies: BTreeSet<String>,
+    /// The pods of proxies.
+    proxies: PersistentMap<NamespacedName, ()>,
 }
 
 #[derive(Debug)]
 struct SentPod {
+    uid: String,
     resource_version: String,
     workload: Arc<Workload>,
     /// Since when it takes connections as it does now, at the addresses that it has now.
@@ -97,13 +99,13 @@ pub enum Protocol {
 }
 
 impl Sent {
-    /// What is published now: `resources`, as generation `generation`, of `cluster`. `trusted` are the service accounts of
-    /// proxies.
+    /// What is published now, `delta` later than before, as generation `generation`, of `cluster`. `trusted` are the service
+    /// accounts of proxies.
     #[must_use]
-    pub fn next(&self, cluster: &Cluster, resources: &[Resource], generation: u64, trusted: &[NamespacedName]) -> Self {
-        let mut workloads = BTreeMap::new();
-        let mut addresses = BTreeMap::new();
-        for resource in resources {
+    pub fn next(&self, cluster: &Cluster, delta: &Delta, generation: u64, trusted: &[NamespacedName]) -> Self {
+        let mut workloads = HashMap::new();
+        let mut addresses = HashMap::new();
+        for resource in &delta.resources {
             match resource {
                 // An endpoint that is no pod may have a pod's name.
                 Resource::Workload(workload) if workload.uid.contains("//Pod/") => {
@@ -111,49 +113,63 @@ impl Sent {
                 }
                 Resource::Service(service) => {
                     let vips = service.vips.iter().map(|vip| vip.address.ip).collect::<Vec<_>>();
-                    addresses.insert(format!("{}/{}", service.namespace, service.name), vips);
+                    addresses.insert((&*service.namespace, &*service.name), vips);
                 }
                 Resource::Workload(_) | Resource::Policy(_) => {}
             }
         }
-        let pods = cluster.pods().filter_map(|(key, pod)| {
-            let uid = pod.metadata.uid.clone()?;
-            let workload = workloads.get(&(&*key.namespace, &*key.name))?;
-            let before = self.pods.get(&uid);
-            let since = |same: fn(&Workload, &Workload) -> bool, before: Option<(&SentPod, u64)>| {
-                before.filter(|(pod, _)| same(&pod.workload, workload)).map_or(generation, |(_, since)| since)
-            };
-            let sent = SentPod {
-                resource_version: pod.metadata.resource_version.clone().unwrap_or_default(),
-                workload: Arc::clone(workload),
-                protocol_since: since(takes_the_same, before.map(|b| (b, b.protocol_since))),
-                ready_since: since(is_as_ready, before.map(|b| (b, b.ready_since))),
-            };
-            Some((uid, sent))
-        });
-        let services = cluster.services().map(|(key, service)| {
-            let resource_version = service.metadata.resource_version.clone().unwrap_or_default();
-            let name = format!("{}/{}", key.namespace, key.name);
-            let addresses = addresses.remove(&name);
-            let before = self.services.get(&name).filter(|before| before.addresses == addresses);
-            let since = before.map_or(generation, |before| before.since);
-            (name, SentService { resource_version, addresses, since })
-        });
-        let proxies = cluster.pods().filter(|(_, pod)| {
-            let account = NamespacedName::new(pod_namespace(pod), pod_service_account(pod));
-            trusted.contains(&account)
-        });
-        Self {
-            pods: pods.collect(),
-            services: services.collect(),
-            generation,
-            proxies: proxies.map(|(key, _)| format!("{}/{}", key.namespace, key.name)).collect(),
+        let mut next = Self { generation, ..self.clone() };
+        for key in &delta.pods {
+            let pod = cluster.pod(key);
+            let workload = workloads.get(&(&*key.namespace, &*key.name)).copied();
+            let sent = pod.zip(workload).and_then(|(pod, workload)| self.sent_pod(key, pod, workload, generation));
+            set(&mut next.pods, key, sent);
+            let is_proxy = pod.is_some_and(|pod| {
+                trusted.contains(&NamespacedName::new(pod_namespace(pod), pod_service_account(pod)))
+            });
+            match is_proxy {
+                true => drop(next.proxies.insert(key.clone(), ())),
+                false => drop(next.proxies.remove(key)),
+            }
         }
+        for key in &delta.services {
+            let sent = cluster.service(key).map(|service| {
+                let resource_version = service.metadata.resource_version.clone().unwrap_or_default();
+                let addresses = addresses.get(&(&*key.namespace, &*key.name)).cloned();
+                let before = self.services.get(key).filter(|before| before.addresses == addresses);
+                let since = before.map_or(generation, |before| before.since);
+                SentService { resource_version, addresses, since }
+            });
+            set(&mut next.services, key, sent);
+        }
+        next
+    }
+
+    /// One pod as it is published now. None for one that nothing can be told by.
+    fn sent_pod(&self, key: &NamespacedName, pod: &Pod, workload: &Arc<Workload>, generation: u64) -> Option<SentPod> {
+        let uid = pod.metadata.uid.clone()?;
+        // Another pod of the name is another pod.
+        let before = self.pods.get(key).filter(|before| before.uid == uid);
+        let since = |same: fn(&Workload, &Workload) -> bool, since: fn(&SentPod) -> u64| {
+            before.filter(|before| same(&before.workload, workload)).map_or(generation, |before| since(before))
+        };
+        Some(SentPod {
+            uid,
+            resource_version: pod.metadata.resource_version.clone().unwrap_or_default(),
+            workload: Arc::clone(workload),
+            protocol_since: since(takes_the_same, |before| before.protocol_since),
+            ready_since: since(is_as_ready, |before| before.ready_since),
+        })
+    }
+
+    /// The pods of proxies, `namespace/name`.
+    fn proxies(&self) -> BTreeSet<String> {
+        self.proxies.keys().map(ToString::to_string).collect()
     }
 
     /// What of it everybody holds.
     pub fn held(&self, floor: &Floor) -> Held {
-        let pods = self.pods.iter().map(|(uid, pod)| {
+        let pods = self.pods.values().map(|pod| {
             let protocol = match pod.workload.tunnel {
                 Tunnel::Hbone => Protocol::Hbone,
                 Tunnel::None => Protocol::Tcp,
@@ -163,14 +179,21 @@ impl Sent {
                 protocol: (pod.protocol_since <= floor.generation).then_some(protocol),
                 ready: pod.workload.healthy && pod.ready_since <= floor.generation,
             };
-            (uid.clone(), held)
+            (pod.uid.clone(), held)
         });
         let services = self.services.iter().filter(|(_, service)| service.since <= floor.generation);
         let services = services.map(|(name, service)| {
             let (resource_version, addresses) = (service.resource_version.clone(), service.addresses.clone());
-            (name.clone(), HeldService { resource_version, addresses })
+            (name.to_string(), HeldService { resource_version, addresses })
         });
         Held { pods: pods.collect(), services: services.collect(), waits_for: floor.waits_for.clone() }
+    }
+}
+
+fn set<T>(all: &mut PersistentMap<NamespacedName, Arc<T>>, key: &NamespacedName, value: Option<T>) {
+    match value {
+        Some(value) => drop(all.insert(key.clone(), Arc::new(value))),
+        None => drop(all.remove(key)),
     }
 }
 
@@ -190,12 +213,12 @@ pub(crate) async fn tell(mut sent: watch::Receiver<Arc<Sent>>, acknowledged: Ack
     let (mut told, mut given_up) = (None, Vec::new());
     // Proxies may serve by what a predecessor of ours told them.
     if sent.wait_for(|sent| sent.generation > 0).await.is_ok() {
-        acknowledged.expect(sent.borrow().proxies.iter().map(String::as_str));
+        acknowledged.expect(sent.borrow().proxies().iter().map(String::as_str));
     }
     loop {
         answers.mark_unchanged();
         let now = sent.borrow_and_update().clone();
-        let floor = acknowledged.floor(now.generation, &now.proxies);
+        let floor = acknowledged.floor(now.generation, &now.proxies());
         for proxy in floor.given_up.iter().filter(|proxy| !given_up.contains(*proxy)) {
             tracing::warn!(
                 proxy,
@@ -236,8 +259,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::Change;
     use crate::resources::{Kind, Object};
-    use crate::translate::{Mesh, translate};
+    use crate::translate::Mesh;
+    use crate::translate::delta::Translator;
 
     fn pod(uid: &str, version: &str, ip: &str, redirection: &str, ready: &str) -> Object {
         let ips = if ip.is_empty() { json!([]) } else { json!([{"ip": ip}]) };
@@ -287,10 +312,11 @@ mod tests {
             ("no address yet", vec![pod("u", "1", "", "enabled", "True")], 1, None),
         ];
         for (name, publications, floor, expected) in rows {
-            let (mut cluster, mut sent) = (Cluster::default(), Sent::default());
+            let (mut translator, mut sent) = (Translator::new(Mesh::default()), Sent::default());
             for (object, generation) in publications.into_iter().zip(1..) {
-                cluster.apply(object);
-                sent = sent.next(&cluster, &translate(&cluster, &Mesh::default()).resources, generation, &[]);
+                translator.take([Change::Apply(object)]);
+                let delta = translator.translate();
+                sent = sent.next(translator.cluster(), &delta, generation, &[]);
             }
             let held = sent.held(&Floor { generation: floor, ..Floor::default() });
             assert_eq!(held.pods.get("u"), expected.as_ref(), "{name}");
@@ -299,12 +325,12 @@ mod tests {
 
     #[test]
     fn services_and_proxies() {
-        let mut cluster = Cluster::default();
+        let mut translator = Translator::new(Mesh::default());
         let mut sent = Sent::default();
         let mut publish = |object: Object, sent: &Sent, generation| {
-            cluster.apply(object);
-            let resources = translate(&cluster, &Mesh::default()).resources;
-            sent.next(&cluster, &resources, generation, &[NamespacedName::new("shop", "default")])
+            translator.take([Change::Apply(object)]);
+            let delta = translator.translate();
+            sent.next(translator.cluster(), &delta, generation, &[NamespacedName::new("shop", "default")])
         };
         let held = |sent: &Sent, generation| {
             let floor = Floor { generation, ..Floor::default() };
@@ -318,7 +344,7 @@ mod tests {
         assert_eq!((held(&sent, 1), held(&sent, 2)), (None, Some(vec![address])));
         sent = publish(pod("u", "1", "10.0.0.1", "", "True"), &sent, 3);
         assert_eq!(held(&sent, 2), Some(vec![address]), "it has not changed");
-        assert_eq!(sent.proxies, BTreeSet::from(["shop/web".to_owned()]));
+        assert_eq!(sent.proxies(), BTreeSet::from(["shop/web".to_owned()]));
     }
 
     /// Others read it.

@@ -4,14 +4,16 @@
 //! folder ──▶ cluster ──▶ translate ──▶ publish ──▶ proxies (discovery)
 //! (YAML)     (objects)   (model)          │
 //!                          └──▶ status    └──▶ ca: who may ask for which identity
+//!    changes ─────────────▶ what differs ─▶ what differs
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
-//! | [`folder`] | objects from a folder of YAML, kept up to date; errors with file, line and field |
-//! | [`cluster`] | what Kubernetes says now, by kind |
-//! | [`translate`] | cluster → model, one file per kind (pure) |
+//! | [`cluster`] | what Kubernetes says now, by kind; who names whom, and what depends on what (pure) |
+//! | [`source`] | what a source of objects is: changes, and what is rejected |
+//! | [`folder`] | the source that is a folder of YAML, kept up to date; errors with file, line and field |
+//! | [`translate`] | cluster → model, one file per kind, and what differs of it after a change (pure) |
 //! | [`publish`] | what changed since last time, as resources |
 //! | [`held`] | what of it the tables of every proxy hold |
 //! | [`status`] | tells the user what was accepted, and why not |
@@ -20,8 +22,8 @@
 //! | `debug` | what can be asked on localhost |
 //! | [`config`], [`app`] | what was set; the wiring |
 //!
-//! Each line uses only the lines above it (`folder` is the exception in name only: it makes `resources`). Begin with
-//! [`translate::translate`] to see what it is all for, and with [`folder`] to see where it comes from.
+//! Each line uses only the lines above it. Begin with [`translate::translate()`] to see what it is all for, and with
+//! [`folder`] to see where it comes from.
 
 pub mod app;
 pub mod ca;
@@ -34,6 +36,7 @@ pub mod publish;
 pub mod resources;
 pub mod serve;
 mod services;
+pub mod source;
 pub mod status;
 pub mod translate;
 

@@ -1,4 +1,4 @@
-//! From what Kubernetes says to what subscribers hear: translate, and publish what is different.
+//! From what Kubernetes says to what subscribers hear: translate what changed, and publish what is different.
 
 use std::sync::Arc;
 
@@ -7,16 +7,15 @@ use mesh_model::resource::Kind;
 use mesh_xds::published::{Difference, Published, Publisher};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
-use crate::folder::Change;
+use crate::cluster::{Change, Cluster};
 use crate::held::Sent;
+use crate::translate::Mesh;
 use crate::translate::condition::PolicyStatus;
-use crate::translate::{Mesh, translate};
+use crate::translate::delta::Translator;
 
 /// Owns what Kubernetes says and what was last published; nobody else writes either.
 pub struct Publication {
-    mesh: Mesh,
-    cluster: Cluster,
+    translator: Translator,
     shared: watch::Sender<Option<Arc<Cluster>>>,
     publisher: Publisher,
     /// Since when each pod is published as it is, if somebody asks; and whose pods are proxies.
@@ -27,8 +26,7 @@ impl Publication {
     /// Nothing is published yet: subscribers wait.
     pub fn new(mesh: Mesh) -> Self {
         Self {
-            mesh,
-            cluster: Cluster::default(),
+            translator: Translator::new(mesh),
             shared: watch::Sender::new(None),
             publisher: Publisher::new(),
             sent: None,
@@ -52,26 +50,23 @@ impl Publication {
         receiver
     }
 
-    /// Takes changes in and publishes what follows from them.
-    pub fn apply(&mut self, changes: Vec<Change>) -> (Difference, Vec<PolicyStatus>) {
-        for change in changes {
-            match change {
-                Change::Apply(object) => self.cluster.apply(object),
-                Change::Delete(key) => self.cluster.delete(&key),
-            }
-        }
+    /// Takes changes in and publishes what follows from them. Gives what users are told now, if that is something else.
+    pub fn apply(&mut self, changes: Vec<Change>) -> (Difference, Option<Vec<PolicyStatus>>) {
+        self.translator.take(changes);
         // First who may ask, then what to ask for: a proxy that hears of a pod asks for its certificate at once, and no
         // certificate waits for a table.
-        self.shared.send_replace(Some(Arc::new(self.cluster.clone())));
-        let translation = translate(&self.cluster, &self.mesh);
+        self.shared.send_replace(Some(Arc::new(self.translator.cluster().clone())));
+        let mut delta = self.translator.translate();
+        let statuses = delta.statuses_changed.then(|| self.translator.statuses());
+        let removed = std::mem::take(&mut delta.removed);
         let Some((sent, proxies)) = &self.sent else {
-            return (self.publisher.publish(translation.resources), translation.statuses);
+            return (self.publisher.update(delta.resources, removed), statuses);
         };
-        let difference = self.publisher.publish(translation.resources.iter().cloned());
+        let difference = self.publisher.update(delta.resources.iter().cloned(), removed);
         let published = self.publisher.subscribe();
         let generation = published.borrow().of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
-        let next = sent.borrow().next(&self.cluster, &translation.resources, generation, proxies);
+        let next = sent.borrow().next(self.translator.cluster(), &delta, generation, proxies);
         sent.send_replace(Arc::new(next));
-        (difference, translation.statuses)
+        (difference, statuses)
     }
 }

@@ -1,15 +1,15 @@
 //! Tells the user what was accepted, and why not: in the log once per change, in a file, and on the debug page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::folder::ParseError;
-use crate::folder::parse::Skipped;
+use crate::resources::Key;
 use crate::resources::unread::Unread;
+use crate::source::{Rejected, Skipped};
 use crate::translate::condition::PolicyStatus;
 
 /// All there is to say.
@@ -17,7 +17,7 @@ use crate::translate::condition::PolicyStatus;
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// Objects that were refused; where one was good before, that version still serves.
-    pub rejected: Vec<ParseError>,
+    pub rejected: Vec<Rejected>,
     /// What becomes of each policy.
     pub policies: Vec<PolicyStatus>,
     /// Objects of kinds that are not read.
@@ -36,7 +36,14 @@ impl Status {
         for error in old.difference(&new) {
             tracing::info!("no longer rejected: {error}");
         }
-        for policy in self.policies.iter().filter(|policy| !before.policies.contains(policy)) {
+        // A mesh may have thousands.
+        let known: HashMap<&Key, Vec<&PolicyStatus>> =
+            before.policies.iter().fold(HashMap::new(), |mut all, policy| {
+                all.entry(&policy.key).or_insert_with(Vec::new).push(policy);
+                all
+            });
+        let is_new = |policy: &&PolicyStatus| known.get(&policy.key).is_none_or(|known| !known.contains(policy));
+        for policy in self.policies.iter().filter(is_new) {
             for c in &policy.conditions {
                 match (c.status, c.reason) {
                     (true, "Accepted") => tracing::info!(policy = %policy.key, "{}", c.message),

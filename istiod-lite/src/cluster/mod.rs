@@ -1,36 +1,62 @@
-//! What Kubernetes says now, by kind. A plain struct: whoever watches puts objects in with [`Cluster::apply`] and
-//! [`Cluster::delete`]; whoever translates reads. Cheap to clone next to what it holds: the objects are shared.
+//! What Kubernetes says now, by kind. Whoever watches gives each [`Change`]; whoever translates reads.
+//!
+//! | file | question |
+//! |---|---|
+//! | this one | which objects are there? |
+//! | `relations` | whom does an object name, choose or point at? |
+//! | [`index`] | and who names, chooses or points at it? |
+//! | [`affected`] | so what has to be said anew when it changes? |
+//!
+//! All of it is pure. A [`Cluster`] is cheap to clone: the objects, and the maps that hold them, are shared.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod affected;
+pub mod index;
+pub(crate) mod relations;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mesh_model::address::NamespacedName;
+use mesh_model::persistent::PersistentMap;
+use mesh_model::shared;
 
 use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthentication};
+
+/// One step from what was there to what is there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is new, or different.
+    Apply(Object),
+    /// It is gone.
+    Delete(Key),
+    /// These are all that there are of this kind: others are gone. What a watch begins with, and begins again with when
+    /// it has missed something.
+    Replace(Kind, Vec<Object>),
+}
 
 /// Everything we know of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
-    nodes: BTreeMap<Arc<str>, Arc<Node>>,
-    service_accounts: BTreeMap<NamespacedName, Arc<ServiceAccount>>,
-    pods: BTreeMap<NamespacedName, Arc<Pod>>,
-    services: BTreeMap<NamespacedName, Arc<Service>>,
-    endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
-    endpoints: BTreeMap<NamespacedName, Arc<Endpoints>>,
-    authorization_policies: BTreeMap<NamespacedName, Arc<AuthorizationPolicy>>,
-    peer_authentications: BTreeMap<NamespacedName, Arc<PeerAuthentication>>,
-    /// From node name to its pods: asked at every certificate request.
-    pods_by_node: BTreeMap<Arc<str>, BTreeSet<NamespacedName>>,
+    namespaces: PersistentMap<Arc<str>, Arc<Namespace>>,
+    nodes: PersistentMap<Arc<str>, Arc<Node>>,
+    service_accounts: PersistentMap<NamespacedName, Arc<ServiceAccount>>,
+    pods: PersistentMap<NamespacedName, Arc<Pod>>,
+    services: PersistentMap<NamespacedName, Arc<Service>>,
+    endpoint_slices: PersistentMap<NamespacedName, Arc<EndpointSlice>>,
+    endpoints: PersistentMap<NamespacedName, Arc<Endpoints>>,
+    authorization_policies: PersistentMap<NamespacedName, Arc<AuthorizationPolicy>>,
+    peer_authentications: PersistentMap<NamespacedName, Arc<PeerAuthentication>>,
+    /// Each node's name with each of its pods: asked at every certificate request.
+    pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
 
 impl Cluster {
     /// Takes an object as it is now.
     pub fn apply(&mut self, object: Object) {
         let Key { namespace, name, .. } = object.key();
-        let key = NamespacedName::new(namespace, name);
+        let key = NamespacedName::new(shared::text(&namespace), name);
         match object {
             Object::Namespace(o) => drop(self.namespaces.insert(key.name, o)),
             Object::Node(o) => drop(self.nodes.insert(key.name, o)),
@@ -71,20 +97,67 @@ impl Cluster {
     fn apply_pod(&mut self, key: NamespacedName, pod: Arc<Pod>) {
         self.delete_pod(&key);
         if let Some(node) = node_name(&pod) {
-            self.pods_by_node.entry(node.into()).or_default().insert(key.clone());
+            self.pods_by_node.insert((shared::text(node), key.clone()), ());
         }
         self.pods.insert(key, pod);
     }
 
     fn delete_pod(&mut self, key: &NamespacedName) {
         let Some(pod) = self.pods.remove(key) else { return };
-        if let Some(node) = node_name(&pod)
-            && let Some(pods) = self.pods_by_node.get_mut(node)
-        {
-            pods.remove(key);
-            if pods.is_empty() {
-                self.pods_by_node.remove(node);
+        if let Some(node) = node_name(&pod) {
+            self.pods_by_node.remove(&(node.into(), key.clone()));
+        }
+    }
+
+    /// The changes of single objects that a change comes to: what goes, goes first.
+    pub fn steps(&self, change: Change) -> Vec<(Key, Option<Object>)> {
+        match change {
+            Change::Apply(object) => vec![(object.key(), Some(object))],
+            Change::Delete(key) => vec![(key, None)],
+            Change::Replace(kind, objects) => {
+                let stays: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+                let gone = self.keys(kind).into_iter().filter(|key| !stays.contains(key)).map(|key| (key, None));
+                gone.chain(objects.into_iter().map(|object| (object.key(), Some(object)))).collect()
             }
+        }
+    }
+
+    /// An object.
+    pub fn get(&self, key: &Key) -> Option<Object> {
+        let name = key.object();
+        Some(match key.kind {
+            Kind::Namespace => Object::Namespace(self.namespaces.get(&key.name)?.clone()),
+            Kind::Node => Object::Node(self.nodes.get(&key.name)?.clone()),
+            Kind::ServiceAccount => Object::ServiceAccount(self.service_accounts.get(&name)?.clone()),
+            Kind::Pod => Object::Pod(self.pods.get(&name)?.clone()),
+            Kind::Service => Object::Service(self.services.get(&name)?.clone()),
+            Kind::EndpointSlice => Object::EndpointSlice(self.endpoint_slices.get(&name)?.clone()),
+            Kind::Endpoints => Object::Endpoints(self.endpoints.get(&name)?.clone()),
+            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(self.authorization_policies.get(&name)?.clone()),
+            Kind::PeerAuthentication => Object::PeerAuthentication(self.peer_authentications.get(&name)?.clone()),
+        })
+    }
+
+    /// The keys of all objects, kind by kind, in order.
+    pub fn all_keys(&self) -> impl Iterator<Item = Key> {
+        self.counts().into_iter().flat_map(|(kind, _)| self.keys(kind))
+    }
+
+    /// The keys of all objects of a kind, in order.
+    fn keys(&self, kind: Kind) -> Vec<Key> {
+        fn names<V>(kind: Kind, objects: &PersistentMap<NamespacedName, V>) -> Vec<Key> {
+            objects.keys().map(|key| Key::new(kind, Some(&key.namespace), &key.name)).collect()
+        }
+        match kind {
+            Kind::Namespace => self.namespaces.keys().map(|name| Key::new(kind, None, name)).collect(),
+            Kind::Node => self.nodes.keys().map(|name| Key::new(kind, None, name)).collect(),
+            Kind::ServiceAccount => names(kind, &self.service_accounts),
+            Kind::Pod => names(kind, &self.pods),
+            Kind::Service => names(kind, &self.services),
+            Kind::EndpointSlice => names(kind, &self.endpoint_slices),
+            Kind::Endpoints => names(kind, &self.endpoints),
+            Kind::AuthorizationPolicy => names(kind, &self.authorization_policies),
+            Kind::PeerAuthentication => names(kind, &self.peer_authentications),
         }
     }
 
@@ -118,9 +191,19 @@ impl Cluster {
         self.pods.iter()
     }
 
+    /// The pods of a namespace.
+    pub fn pods_in(&self, namespace: &str) -> impl Iterator<Item = (&NamespacedName, &Arc<Pod>)> {
+        self.pods.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
     /// The pods that were put on a node.
     pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        self.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.pods.get(key))
+        self.keys_on_node(node).filter_map(|key| self.pods.get(key))
+    }
+
+    /// The names of the pods that were put on a node.
+    pub fn keys_on_node(&self, node: &str) -> impl Iterator<Item = &NamespacedName> {
+        self.pods_by_node.equal_range(|(known, _)| (**known).cmp(node)).map(|((_, key), ())| key)
     }
 
     /// A service.
@@ -131,6 +214,26 @@ impl Cluster {
     /// All services.
     pub fn services(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Service>)> {
         self.services.iter()
+    }
+
+    /// The services of a namespace.
+    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = (&NamespacedName, &Arc<Service>)> {
+        self.services.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
+    /// A slice of endpoints.
+    pub fn endpoint_slice(&self, key: &NamespacedName) -> Option<&Arc<EndpointSlice>> {
+        self.endpoint_slices.get(key)
+    }
+
+    /// The Endpoints of a name.
+    pub fn endpoints_named(&self, key: &NamespacedName) -> Option<&Arc<Endpoints>> {
+        self.endpoints.get(key)
+    }
+
+    /// An authorization policy.
+    pub fn authorization_policy(&self, key: &NamespacedName) -> Option<&Arc<AuthorizationPolicy>> {
+        self.authorization_policies.get(key)
     }
 
     /// All slices of endpoints.
@@ -182,6 +285,16 @@ mod tests {
             "metadata": {"name": name, "namespace": "a"}, "spec": {"containers": [], "nodeName": node}
         });
         Object::from_value(Kind::Pod, &value).unwrap()
+    }
+
+    #[test]
+    fn what_replaces_a_kind_removes_the_others_of_the_kind_first() {
+        let mut cluster = Cluster::default();
+        let node = Object::from_value(Kind::Node, &serde_json::json!({"metadata": {"name": "x"}})).unwrap();
+        cluster.reset([pod("x", "n1"), pod("y", "n1"), node]);
+        let steps = cluster.steps(Change::Replace(Kind::Pod, vec![pod("y", "n2"), pod("z", "n2")]));
+        let steps: Vec<_> = steps.iter().map(|(key, new)| (key.to_string(), new.is_some())).collect();
+        assert_eq!(steps, [("Pod a/x".into(), false), ("Pod a/y".into(), true), ("Pod a/z".into(), true)]);
     }
 
     #[test]

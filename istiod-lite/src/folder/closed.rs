@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::parse::ParseError;
 use crate::resources::{Kind, Object};
+use crate::source::Rejected;
 
 /// Name of the policies that are made here.
 const NAME: &str = "istiod-lite-closed";
@@ -21,7 +21,7 @@ const HARMLESS: [&str; 8] =
 /// One policy for each namespace that the errors may be about, which denies everything. The one of the root namespace
 /// is for the whole mesh, and so is text of which not even the namespace can be told.
 pub(super) fn policies<'a>(
-    errors: impl Iterator<Item = &'a ParseError>,
+    errors: impl Iterator<Item = &'a Rejected>,
     root_namespace: &str,
 ) -> impl Iterator<Item = Object> {
     let namespaces: BTreeSet<String> = errors.filter_map(|error| scope(error, root_namespace)).collect();
@@ -35,13 +35,13 @@ pub(super) fn policies<'a>(
 }
 
 /// Says so in an error.
-pub(super) fn tell(error: &mut ParseError) {
+pub(super) fn tell(error: &mut Rejected) {
     if scope(error, "").is_some() {
         error.message.push_str(CONSEQUENCE);
     }
 }
 
-fn scope(error: &ParseError, root_namespace: &str) -> Option<String> {
+fn scope(error: &Rejected, root_namespace: &str) -> Option<String> {
     match (error.kind.as_deref(), &error.name, &error.namespace) {
         (Some(kind), ..) if HARMLESS.contains(&kind) => None,
         // Neither kind nor name: no text that can be read.

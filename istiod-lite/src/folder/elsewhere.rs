@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use super::parse::ParseError;
 use super::scan::{self, Found, Stamp};
+use crate::source::Rejected;
 
 /// How long a file of at most [`scan::MAX_FILE_BYTES`] may take.
 const READ: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ enum Job {
 #[derive(Debug)]
 enum Done {
     Walked(Found),
-    Read(Result<(Stamp, String), Box<ParseError>>),
+    Read(Result<(Stamp, String), Box<Rejected>>),
 }
 
 impl Elsewhere {
@@ -49,18 +49,18 @@ impl Elsewhere {
             Ok(Done::Read(_)) => Found::default(),
             Err(message) => Found {
                 unreadable: vec![root.to_owned()],
-                errors: vec![ParseError::file(root, message)],
+                errors: vec![Rejected::file(root, message)],
                 ..Found::default()
             },
         }
     }
 
     /// What a file says, and the stamp of what was read.
-    pub(super) fn read(&mut self, path: &Path) -> Result<(Stamp, String), Box<ParseError>> {
+    pub(super) fn read(&mut self, path: &Path) -> Result<(Stamp, String), Box<Rejected>> {
         match self.run(Job::Read(path.to_owned()), READ) {
             Ok(Done::Read(read)) => read,
-            Ok(Done::Walked(_)) => Err(Box::new(ParseError::file(path, "cannot be read"))),
-            Err(message) => Err(Box::new(ParseError::file(path, message))),
+            Ok(Done::Walked(_)) => Err(Box::new(Rejected::file(path, "cannot be read"))),
+            Err(message) => Err(Box::new(Rejected::file(path, message))),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `closed` | what is refused where nobody knows what was in force? (pure) |
 //! | [`overlay`] | what has the cluster added to the user's objects? (pure) |
 //! | [`watch`] | when to look again |
+//! | [`follow`] | all of it, as a source of objects |
 //!
 //! [`Folder::rescan`] puts them together. One promise runs through it: **a document that does not parse is left out
 //! alone, and the last good version of that object keeps serving**, also in the next life of this program
@@ -19,6 +20,7 @@
 mod closed;
 mod documents;
 mod elsewhere;
+pub mod follow;
 mod locate;
 pub mod overlay;
 pub mod parse;
@@ -29,13 +31,15 @@ pub mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::cluster::Change;
 use crate::resources::{Key, Kind, Object};
+use crate::source::{Rejected, Skipped};
 use elsewhere::Elsewhere;
-use parse::{Claim, ParsedObject, Skipped};
+use parse::{Claim, ParsedObject};
 use scan::Stamp;
 use store::Store;
 
-pub use parse::{ParseError, ParsedFile, parse_file};
+pub use parse::{ParsedFile, parse_file};
 pub use scan::MAX_FILE_BYTES;
 
 /// Most objects kept, over all files.
@@ -48,24 +52,15 @@ pub struct Folder {
     overlay: Layer,
     /// What `rescan` last reported as being there.
     objects: BTreeMap<Key, Object>,
-    errors: Vec<ParseError>,
+    errors: Vec<Rejected>,
     /// Those of the user's files, as of the last look at them.
-    base_errors: Vec<ParseError>,
+    base_errors: Vec<Rejected>,
     skipped: Vec<Skipped>,
     store: Option<Store>,
     /// Why what is last good now will not outlive this program.
-    not_kept: Option<ParseError>,
+    not_kept: Option<Rejected>,
     /// Policies in it are for the whole mesh.
     root_namespace: String,
-}
-
-/// One step from what was there to what is there.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Change {
-    /// It is new, or different.
-    Apply(Object),
-    /// It is gone.
-    Delete(Key),
 }
 
 /// What a rescan found.
@@ -92,7 +87,7 @@ struct Layer {
 struct FileState {
     stamp: Option<Stamp>,
     objects: Vec<ParsedObject>,
-    errors: Vec<ParseError>,
+    errors: Vec<Rejected>,
     skipped: Vec<Skipped>,
     /// It may have held something that is in force, and nobody knows what: until it is mended.
     unsure: bool,
@@ -178,7 +173,7 @@ impl Folder {
                 "what is good of it now cannot be kept in {directory} ({error}): it will not outlive a restart of the \
                  control plane"
             );
-            ParseError::file(&path, message)
+            Rejected::file(&path, message)
         });
         if told != self.not_kept {
             self.errors.retain(|error| Some(error) != self.not_kept.as_ref());
@@ -193,7 +188,7 @@ impl Folder {
     }
 
     /// What is wrong now.
-    pub fn errors(&self) -> &[ParseError] {
+    pub fn errors(&self) -> &[Rejected] {
         &self.errors
     }
 
@@ -204,7 +199,7 @@ impl Folder {
 }
 
 impl Layer {
-    fn rescan(&mut self, store: Option<&Store>, errors: &mut Vec<ParseError>) {
+    fn rescan(&mut self, store: Option<&Store>, errors: &mut Vec<Rejected>) {
         let mut found = scan::Found::default();
         for root in &self.roots {
             let below = self.reader.walk(root);
@@ -287,7 +282,7 @@ impl Layer {
     }
 
     /// One object per key: the first by path and line. The others are errors.
-    fn objects(&self, errors: &mut Vec<ParseError>) -> BTreeMap<Key, Object> {
+    fn objects(&self, errors: &mut Vec<Rejected>) -> BTreeMap<Key, Object> {
         let mut objects = BTreeMap::new();
         let mut origins: BTreeMap<Key, (&Path, usize)> = BTreeMap::new();
         for (path, state) in &self.files {
@@ -295,9 +290,9 @@ impl Layer {
                 let key = object.key();
                 if let Some((file, first)) = origins.get(&key) {
                     let message = format!("already defined at {}:{first}; this one is left out", file.display());
-                    errors.push(ParseError::object(path, *line, &key, message));
+                    errors.push(Rejected::object(path, *line, &key, message));
                 } else if objects.len() >= MAX_OBJECTS {
-                    errors.push(ParseError::object(path, *line, &key, format!("more than {MAX_OBJECTS} objects")));
+                    errors.push(Rejected::object(path, *line, &key, format!("more than {MAX_OBJECTS} objects")));
                     return objects;
                 } else {
                     origins.insert(key.clone(), (path, *line));

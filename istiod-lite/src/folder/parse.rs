@@ -1,9 +1,7 @@
 //! One file's text → the objects in it, and what is wrong with the rest. Pure.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::documents::{self, Document};
@@ -11,6 +9,7 @@ use super::locate::{Locations, Position};
 use crate::resources::field::FieldPath;
 use crate::resources::unread::Unread;
 use crate::resources::{Key, Kind, Object, Recognized};
+use crate::source::{Origin, Rejected, Skipped};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -18,7 +17,7 @@ pub struct ParsedFile {
     /// The objects that are good.
     pub objects: Vec<ParsedObject>,
     /// What was refused, in the order of the file.
-    pub errors: Vec<ParseError>,
+    pub errors: Vec<Rejected>,
     /// Objects of kinds that are not read.
     pub skipped: Vec<Skipped>,
     /// Which objects the refused text may have been.
@@ -32,55 +31,6 @@ pub struct ParsedObject {
     pub object: Object,
     /// Line in its file, from 1.
     pub line: usize,
-}
-
-/// Something that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ParseError {
-    /// The file.
-    pub file: PathBuf,
-    /// From 1; 0 when it is the file as a whole.
-    pub line: usize,
-    /// From 1; 0 when it is the file as a whole.
-    pub column: usize,
-    /// The object's kind, when it could be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The object's namespace, when it could be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// The object's name, when it could be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The field, for example `spec.rules[0].from[0].source.ipBlocks[1]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// What is wrong, and what to write instead.
-    pub message: String,
-    /// True: an earlier version of the object is still served.
-    pub last_good_kept: bool,
-}
-
-/// An object that is not read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Skipped {
-    /// The file.
-    pub file: PathBuf,
-    /// From 1.
-    pub line: usize,
-    /// Its `apiVersion` and `kind`.
-    pub kind: String,
-    /// Its name, when it has one.
-    pub name: Option<String>,
-    /// Why not.
-    pub what: Unread,
-}
-
-impl Skipped {
-    /// What it means for who wrote it.
-    pub fn meaning(&self) -> String {
-        self.what.meaning(&self.kind)
-    }
 }
 
 /// Which objects a refused text may have been: these keep their last good version.
@@ -103,60 +53,6 @@ impl Claim {
         }
     }
 }
-
-impl ParseError {
-    /// An error about a file as a whole.
-    pub fn file(file: &Path, message: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: 0,
-            column: 0,
-            kind: None,
-            namespace: None,
-            name: None,
-            field: None,
-            message: message.into(),
-            last_good_kept: false,
-        }
-    }
-
-    /// An error about an object that itself is well formed.
-    pub(super) fn object(file: &Path, line: usize, key: &Key, message: impl Into<String>) -> Self {
-        Self {
-            line,
-            column: 1,
-            kind: Some(key.kind.as_str().to_owned()),
-            namespace: (!key.namespace.is_empty()).then(|| key.namespace.to_string()),
-            name: Some(key.name.to_string()),
-            ..Self::file(file, message)
-        }
-    }
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        write!(f, ":")?;
-        if let Some(kind) = &self.kind {
-            write!(f, " {kind}")?;
-        }
-        match (&self.namespace, &self.name) {
-            (Some(namespace), Some(name)) => write!(f, " {namespace}/{name}:")?,
-            (None, Some(name)) => write!(f, " {name}:")?,
-            _ if self.kind.is_some() => write!(f, ":")?,
-            _ => {}
-        }
-        if let Some(field) = self.field.as_deref().filter(|field| !field.is_empty()) {
-            write!(f, " {field}:")?;
-        }
-        write!(f, " {}", self.message)
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 /// Reads a file: documents separated by `---`, `kind: List`, YAML or JSON. `path` is only used to say where.
 pub fn parse_file(path: &Path, text: &str) -> ParsedFile {
@@ -292,14 +188,14 @@ impl Reader<'_> {
     }
 
     fn reject(&mut self, at: Position, header: &Header, field: Option<&FieldPath>, message: String, claim: Claim) {
-        self.parsed.errors.push(ParseError {
-            line: at.line + self.document.lines_before,
-            column: at.column,
+        let line = at.line + self.document.lines_before;
+        self.parsed.errors.push(Rejected {
+            origin: Origin::File { file: self.path.to_owned(), line, column: at.column },
             kind: header.kind.clone(),
             namespace: header.namespace.clone(),
             name: header.name.clone(),
             field: field.map(ToString::to_string).filter(|f| !f.is_empty()),
-            ..ParseError::file(self.path, message)
+            ..Rejected::file(self.path, message)
         });
         self.parsed.claims.push(claim);
     }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::parse::ParseError;
+use crate::source::Rejected;
 
 /// Largest file read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -32,7 +32,7 @@ pub(super) struct Found {
     pub(super) files: BTreeMap<PathBuf, Stamp>,
     /// What could not be visited; what was known below it is still so.
     pub(super) unreadable: Vec<PathBuf>,
-    pub(super) errors: Vec<ParseError>,
+    pub(super) errors: Vec<Rejected>,
 }
 
 /// Walks a root (a directory, or one file), following symbolic links, each directory once.
@@ -51,7 +51,7 @@ pub(super) fn walk(root: &Path) -> Found {
             Ok((true, entries)) => entries,
             Ok((false, _)) => continue,
             Err(error) => {
-                found.errors.push(ParseError::file(&directory, format!("cannot be read: {error}")));
+                found.errors.push(Rejected::file(&directory, format!("cannot be read: {error}")));
                 found.unreadable.push(directory);
                 continue;
             }
@@ -65,7 +65,7 @@ pub(super) fn walk(root: &Path) -> Found {
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() && depth < MAX_DEPTH => directories.push((path, depth + 1)),
                 Ok(metadata) if metadata.is_dir() => {
-                    found.errors.push(ParseError::file(&path, "not visited: too deep below the folder"));
+                    found.errors.push(Rejected::file(&path, "not visited: too deep below the folder"));
                     found.unreadable.push(path);
                 }
                 Ok(metadata) if metadata.is_file() && is_manifest(&path) => file(path, &mut found),
@@ -83,7 +83,7 @@ fn is_manifest(path: &Path) -> bool {
 
 fn file(path: PathBuf, found: &mut Found) {
     if found.files.len() >= MAX_FILES {
-        found.errors.push(ParseError::file(&path, format!("not read: more than {MAX_FILES} files")));
+        found.errors.push(Rejected::file(&path, format!("not read: more than {MAX_FILES} files")));
         found.unreadable.push(path);
         return;
     }
@@ -92,7 +92,7 @@ fn file(path: PathBuf, found: &mut Found) {
             found.files.insert(path, stamp(&metadata));
         }
         Err(error) => {
-            found.errors.push(ParseError::file(&path, format!("cannot be read: {error}")));
+            found.errors.push(Rejected::file(&path, format!("cannot be read: {error}")));
             found.unreadable.push(path);
         }
     }
@@ -108,19 +108,19 @@ fn stamp(metadata: &fs::Metadata) -> Stamp {
 }
 
 /// Reads a file, with the stamp of what was read.
-pub(super) fn read(path: &Path) -> Result<(Stamp, String), Box<ParseError>> {
-    let failed = |error: io::Error| Box::new(ParseError::file(path, format!("cannot be read: {error}")));
+pub(super) fn read(path: &Path) -> Result<(Stamp, String), Box<Rejected>> {
+    let failed = |error: io::Error| Box::new(Rejected::file(path, format!("cannot be read: {error}")));
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = format!("not read: larger than {} MiB; split it", MAX_FILE_BYTES >> 20);
-        return Err(Box::new(ParseError::file(path, message)));
+        return Err(Box::new(Rejected::file(path, message)));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         let message = format!("not UTF-8 at byte {}: save it as UTF-8", e.utf8_error().valid_up_to());
-        Box::new(ParseError::file(path, message))
+        Box::new(Rejected::file(path, message))
     })?;
     Ok((stamp(&metadata), text))
 }

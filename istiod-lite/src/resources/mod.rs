@@ -1,11 +1,13 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s, Istio's two policy kinds are our own. All are read by `strict`, which refuses a field
-//! that the kind does not have: a typing mistake must never make an object say less than its author wrote.
+//! that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says
+//! where a pod is in its life.
 
 pub mod authorization_policy;
 mod defaults;
 pub mod field;
+pub(crate) mod life;
 pub mod peer_authentication;
 mod strict;
 pub mod unread;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_model::address::NamespacedName;
 use serde::{Deserialize, Serialize};
 
 pub use authorization_policy::AuthorizationPolicy;
@@ -132,6 +135,11 @@ impl Key {
             Some(namespace) => namespace,
         };
         Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The same without its kind.
+    pub fn object(&self) -> NamespacedName {
+        NamespacedName::new(self.namespace.clone(), self.name.clone())
     }
 }
 

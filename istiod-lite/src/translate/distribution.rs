@@ -6,9 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::labels;
 use mesh_model::service::{BalanceMode, Scope};
 
-use super::Context;
-use super::condition::{Condition, PolicyStatus};
-use crate::resources::{Key, Kind};
+use super::condition::Condition;
 
 /// Which endpoints are preferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,25 +59,21 @@ fn annotation(metadata: &ObjectMeta) -> Option<&str> {
     metadata.annotations.as_ref()?.get(labels::TRAFFIC_DISTRIBUTION).map(String::as_str)
 }
 
-/// The words that nobody knows, for their writers.
-pub(super) fn unknown(context: &Context<'_>) -> Vec<PolicyStatus> {
-    let mut statuses = Vec::new();
-    for (key, object) in context.cluster.services() {
-        let field = object.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref());
-        let field = field.filter(|word| from_field(word).is_none()).map(|word| {
-            format!(
-                "spec.trafficDistribution: {word:?} is not known, and decides nothing: write PreferSameZone, PreferSameNode \
-                 or PreferClose"
-            )
-        });
-        let key = Key::new(Kind::Service, Some(&key.namespace), &key.name);
-        statuses.extend(field.or_else(|| complaint(&object.metadata)).map(|message| status(key, message)));
-    }
-    for (name, object) in context.cluster.namespaces() {
-        let key = Key::new(Kind::Namespace, None, name);
-        statuses.extend(complaint(&object.metadata).map(|message| status(key, message)));
-    }
-    statuses
+/// The word in a service that nobody knows, for its writer.
+pub(super) fn unknown_in_service(object: &Service) -> Option<Condition> {
+    let field = object.spec.as_ref().and_then(|s| s.traffic_distribution.as_deref());
+    let field = field.filter(|word| from_field(word).is_none()).map(|word| {
+        format!(
+            "spec.trafficDistribution: {word:?} is not known, and decides nothing: write PreferSameZone, PreferSameNode \
+             or PreferClose"
+        )
+    });
+    field.or_else(|| complaint(&object.metadata)).map(|message| Condition::unsupported(true, message))
+}
+
+/// The word on a namespace that nobody knows, for its writer.
+pub(super) fn unknown_on_namespace(object: &Namespace) -> Option<Condition> {
+    complaint(&object.metadata).map(|message| Condition::unsupported(true, message))
 }
 
 fn complaint(metadata: &ObjectMeta) -> Option<String> {
@@ -89,10 +83,6 @@ fn complaint(metadata: &ObjectMeta) -> Option<String> {
          PreferClose",
         labels::TRAFFIC_DISTRIBUTION
     ))
-}
-
-fn status(key: Key, message: String) -> PolicyStatus {
-    PolicyStatus { key, conditions: vec![Condition::unsupported(true, message)] }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! | file | from | to |
 //! |---|---|---|
-//! | `life` | Pod | where it is in its life |
 //! | `workload` | Pod | Workload |
 //! | `outsider` | endpoints that are no pods | Workload |
 //! | `service`, `distribution` | Service | Service |
@@ -12,35 +11,35 @@
 //! | `ports` | names and numbers of ports, as all of them need | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint` | the waypoint in the way to a service or workload |
-//! | [`condition`] | | what users are told |
+//! | [`condition`], `told` | | what users are told |
+//! | [`delta`] | changes of objects | what of all this differs now |
 //!
-//! Begin with [`translate`].
+//! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
 pub mod condition;
+pub mod delta;
 mod distribution;
 pub mod endpoints;
-mod life;
 mod outsider;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
 pub mod revision;
 mod service;
+mod told;
 mod waypoint;
 mod workload;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;
 use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
-use crate::resources::{Key, Kind};
-use condition::{Condition, PolicyStatus};
-use endpoints::{Endpoint, Inputs, Owner, ServiceEndpoints};
-pub(crate) use life::{Stage, stage as pod_stage};
+pub(crate) use crate::resources::life::{Stage, stage as pod_stage};
+use condition::PolicyStatus;
+use endpoints::{Inputs, Owner};
 pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.
@@ -85,98 +84,61 @@ pub struct Translation {
     pub statuses: Vec<PolicyStatus>,
 }
 
-/// Translates everything.
+/// Translates everything, from nothing. What [`delta`] comes to, change by change, is this: it is what that is tested
+/// with, and what says in one place what a cluster means.
 pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let mut translation = Translation::default();
+    let statuses = &mut translation.statuses;
     let revisions = revision::Revisions::new(cluster, mesh);
-    let policies = policy::Policies::new(cluster, mesh, &revisions, &mut translation.statuses);
-    let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, &mut translation.statuses);
-    waypoint::tell(cluster, mesh, &mut translation.statuses);
+    let mut policies = policy::Policies::new(mesh);
+    for (key, object) in cluster.authorization_policies() {
+        let updated = policies.update(key, Some(object), mesh, &revisions);
+        statuses.extend(updated.condition.map(|condition| told::of_policy(key, condition)));
+    }
+    let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, statuses);
+    let mut about: Vec<_> = cluster.all_keys().flat_map(|key| told::of(&key, cluster, mesh)).collect();
+    about.sort_by(|(a, _), (b, _)| a.cmp(b));
+    statuses.extend(about.into_iter().map(|(_, status)| status));
+
     let network = network(cluster, mesh);
     let inputs = Inputs::of(cluster);
     let resolved = inputs.resolve();
-    let by_pod = by_pod(&inputs, &resolved);
-    let services = inputs.services.iter().copied().zip(&resolved).collect();
-    let inputs = &inputs;
-    let context = Context { cluster, mesh, network, inputs, services, by_pod, policies: &policies, modes: &modes };
-    translation.statuses.extend(distribution::unknown(&context));
-    translation.statuses.extend(unused(&context));
+    let context = Context { cluster, mesh, network, policies: &policies, modes: &modes };
+    let mut by_pod: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    let mut outside: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (object, found) in inputs.services.iter().copied().zip(&resolved) {
+        for endpoint in &found.endpoints {
+            let by_uid = match endpoint.owner {
+                Owner::Pod(_) => &mut by_pod,
+                Owner::Outside(_) => &mut outside,
+            };
+            let uid = endpoints::uid(&inputs, object, endpoint, &mesh.cluster_id);
+            by_uid.entry(uid).or_default().push((object, endpoint));
+        }
+    }
 
     let resources = &mut translation.resources;
-    resources.extend(policies.sent().chain(modes.sent()).map(Resource::Policy));
+    resources.extend(policies.sent().values().cloned().chain(modes.sent()).map(Resource::Policy));
     for (_, object) in cluster.services() {
         resources.push(Resource::Service(Arc::new(service::translate(object, &context))));
     }
+    let mut workloads = Vec::new();
     for (_, pod) in cluster.pods() {
-        resources.extend(workload::translate(pod, &context).map(|w| Resource::Workload(Arc::new(w))));
+        let said = by_pod.get(&workload::uid(pod, &mesh.cluster_id));
+        workloads.extend(workload::translate(pod, said.map_or(&[], Vec::as_slice), &context));
     }
-    resources.extend(outsider::translate(&context).into_iter().map(|w| Resource::Workload(Arc::new(w))));
+    workloads.extend(outside.iter().filter_map(|(uid, said)| outsider::translate(uid, said, &context)));
+    resources.extend(workloads.into_iter().map(|workload| Resource::Workload(Arc::new(workload))));
     translation
 }
 
-/// What one object's translation may look at.
+/// What one object's translation may look at, besides what services say of it.
 struct Context<'a> {
     cluster: &'a Cluster,
     mesh: &'a Mesh,
     network: Arc<str>,
-    inputs: &'a Inputs<'a>,
-    /// Each with its endpoints.
-    services: Vec<(&'a Service, &'a ServiceEndpoints)>,
-    by_pod: ByPod<'a>,
     policies: &'a policy::Policies,
-    modes: &'a peer_authentication::Modes<'a>,
-}
-
-/// By namespace and name: the services that a pod is an endpoint of.
-type ByPod<'a> = HashMap<(&'a str, &'a str), Vec<(&'a Service, &'a Endpoint)>>;
-
-impl<'a> Context<'a> {
-    /// Services, each with its endpoints.
-    fn resolved(&self) -> impl Iterator<Item = (&'a Service, &'a ServiceEndpoints)> {
-        self.services.iter().copied()
-    }
-
-    /// The services that a pod is an endpoint of.
-    fn endpoints_of(&self, pod: &'a Pod) -> &[(&'a Service, &'a Endpoint)] {
-        self.by_pod.get(&pod_key(pod)).map_or(&[], Vec::as_slice)
-    }
-}
-
-fn pod_key(pod: &Pod) -> (&str, &str) {
-    (workload::namespace(pod), pod.metadata.name.as_deref().unwrap_or(""))
-}
-
-fn by_pod<'a>(inputs: &Inputs<'a>, resolved: &'a [ServiceEndpoints]) -> ByPod<'a> {
-    let mut by_pod = ByPod::new();
-    for (object, found) in inputs.services.iter().zip(resolved) {
-        for endpoint in &found.endpoints {
-            let Owner::Pod(place) = endpoint.owner else { continue };
-            by_pod.entry(pod_key(inputs.pods[place].pod)).or_default().push((object, endpoint));
-        }
-    }
-    by_pod
-}
-
-/// Endpoints and slices that say nothing although somebody wrote them, and why.
-fn unused(context: &Context<'_>) -> Vec<PolicyStatus> {
-    let mut statuses = Vec::new();
-    let mut say = |key: Key, message: &str| {
-        statuses.push(PolicyStatus { key, conditions: vec![Condition::unsupported(false, message)] });
-    };
-    for (key, object) in context.cluster.endpoints() {
-        let of = context.cluster.service(key).map(|s| &**s);
-        if let Some(why) = endpoints::ignored_endpoints(object, of) {
-            say(Key::new(Kind::Endpoints, Some(&key.namespace), &key.name), why);
-        }
-    }
-    for (key, object) in context.cluster.endpoint_slices() {
-        if object.address_type == "FQDN" {
-            let why = "addressType FQDN: nobody follows such a slice, in Kubernetes neither: write addresses, or a Service \
-                       of type ExternalName";
-            say(Key::new(Kind::EndpointSlice, Some(&key.namespace), &key.name), why);
-        }
-    }
-    statuses
+    modes: &'a peer_authentication::Modes,
 }
 
 /// The network of this cluster: a label on its root namespace; empty without.

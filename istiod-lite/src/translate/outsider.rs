@@ -1,36 +1,32 @@
 //! Endpoints that are no pods → Workload.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Service;
 use mesh_model::workload::{Locality, Workload};
 
-use super::endpoints::{self, Endpoint, Outside, Owner, publishes_not_ready};
+use super::endpoints::{Endpoint, Outside, Owner, publishes_not_ready};
 use super::{Context, service, workload};
 
-/// The endpoints that are no pods. They are on no network of pods, take no tunnel, no policy covers them, and nobody
-/// knows what runs there: names of applications stay empty, as istiod leaves them.
-pub(super) fn translate(context: &Context<'_>) -> Vec<Workload> {
-    let mut workloads: BTreeMap<String, Workload> = BTreeMap::new();
-    for (object, found) in context.resolved() {
-        for endpoint in &found.endpoints {
-            let Owner::Outside(outside) = &endpoint.owner else { continue };
-            // Proxies take all endpoints of such a service; what a slice says about others than the service's own pods
-            // counts all the same.
-            if publishes_not_ready(object) && !endpoint.in_use {
-                continue;
-            }
-            let namespace = service::namespace(object);
-            let address = endpoint.addresses[0];
-            let uid = endpoints::uid(context.inputs, object, endpoint, &context.mesh.cluster_id);
-            let workload = workloads
-                .entry(uid.clone())
-                .or_insert_with(|| outsider(uid, namespace, outside, address, endpoint, context));
-            workload.services.insert(service::key(object, context), workload::mappings(object, endpoint));
+/// An endpoint that is no pod, by what services say of it, in their order. It is on no network of pods, takes no tunnel,
+/// no policy covers it, and nobody knows what runs there: names of applications stay empty, as istiod leaves them.
+pub(super) fn translate(uid: &str, said: &[(&Service, &Endpoint)], context: &Context<'_>) -> Option<Workload> {
+    let mut found: Option<Workload> = None;
+    for (object, endpoint) in said {
+        let Owner::Outside(outside) = &endpoint.owner else { continue };
+        // Proxies take all endpoints of such a service; what a slice says about others than the service's own pods
+        // counts all the same.
+        if publishes_not_ready(object) && !endpoint.in_use {
+            continue;
         }
+        let namespace = service::namespace(object);
+        let address = endpoint.addresses[0];
+        let workload =
+            found.get_or_insert_with(|| outsider(uid.to_owned(), namespace, outside, address, endpoint, context));
+        workload.services.insert(service::key(object, context.mesh), workload::mappings(object, endpoint));
     }
-    workloads.into_values().collect()
+    found
 }
 
 fn outsider(

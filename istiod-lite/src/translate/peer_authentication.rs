@@ -6,7 +6,7 @@
 //! A selector in the root namespace selects workloads of that namespace, as the API says. (Istio's own control plane
 //! leaves such a policy out.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
@@ -25,14 +25,14 @@ const STRICT_NAME: &str = mesh_model::policy::converted::STATIC_STRICT;
 const CONVERTED_PREFIX: &str = mesh_model::policy::converted::FOR_PORTS;
 
 /// All peer authentications of the cluster.
-pub struct Modes<'a> {
+pub struct Modes {
     root_namespace: Arc<str>,
     exists: bool,
     mesh_strict: bool,
     /// Namespaces that say something of their own.
-    namespace_strict: HashMap<&'a str, bool>,
+    namespace_strict: HashMap<Arc<str>, bool>,
     /// Policies with selectors, by namespace, oldest first.
-    selectors: HashMap<&'a str, Vec<(&'a NamespacedName, &'a PeerAuthentication)>>,
+    selectors: HashMap<Arc<str>, Vec<(NamespacedName, Arc<PeerAuthentication>)>>,
 }
 
 /// What a policy with a selector decides, among the pods that it selects.
@@ -83,14 +83,10 @@ enum Plan {
     Ports(Vec<Rule>),
 }
 
-impl<'a> Modes<'a> {
-    pub(super) fn new(
-        cluster: &'a Cluster,
-        mesh: &Mesh,
-        revisions: &Revisions,
-        statuses: &mut Vec<PolicyStatus>,
-    ) -> Self {
-        let mut all: Vec<_> = cluster.peer_authentications().map(|(key, object)| (key, &**object)).collect();
+impl Modes {
+    /// Decides on all of them, and says of each what becomes of it.
+    pub(super) fn new(cluster: &Cluster, mesh: &Mesh, revisions: &Revisions, statuses: &mut Vec<PolicyStatus>) -> Self {
+        let mut all: Vec<_> = cluster.peer_authentications().collect();
         // Without a creation time, as in a folder, the name decides; objects with a time are older.
         let age = |object: &PeerAuthentication| object.metadata.creation_timestamp.clone().map(|t| t.0);
         all.sort_by_key(|(key, object)| (age(object).is_none(), age(object), *key));
@@ -114,10 +110,10 @@ impl<'a> Modes<'a> {
             selectors: HashMap::new(),
         };
         let mut whole: HashMap<&str, &NamespacedName> = HashMap::new();
-        for (key, object) in &all {
+        for (key, object) in all.iter().copied() {
             let in_root = key.namespace == mesh.root_namespace;
             if is_selective(object) {
-                modes.selectors.entry(&key.namespace).or_default().push((key, object));
+                modes.selectors.entry(key.namespace.clone()).or_default().push((key.clone(), object.clone()));
             } else if let Some(older) = whole.get(&*key.namespace) {
                 let message = format!("{older} is older and decides for the same workloads: keep one of them");
                 tell(key, Condition::ignored("Ignored", message));
@@ -127,7 +123,7 @@ impl<'a> Modes<'a> {
                     if in_root {
                         modes.mesh_strict = strict;
                     } else {
-                        modes.namespace_strict.insert(&key.namespace, strict);
+                        modes.namespace_strict.insert(key.namespace.clone(), strict);
                     }
                 }
                 tell(key, Condition::accepted());
@@ -135,7 +131,7 @@ impl<'a> Modes<'a> {
         }
         let deciding = modes.deciding(cluster);
         for (key, _) in all.iter().filter(|(_, object)| is_selective(object)) {
-            let mut condition = deciding.get(key).map_or_else(Condition::accepted, |decided| decided.condition());
+            let mut condition = deciding.get(*key).map_or_else(Condition::accepted, |decided| decided.condition());
             if condition.status && key.namespace == mesh.root_namespace {
                 condition.message = format!(
                     "{}; it selects workloads of the namespace {} only, where Istio's control plane leaves out a selector \
@@ -149,26 +145,48 @@ impl<'a> Modes<'a> {
     }
 
     /// For how many pods each policy with a selector decides, and who decides for the others that it selects.
-    fn deciding(&self, cluster: &'a Cluster) -> HashMap<&'a NamespacedName, Decided<'a>> {
-        let mut all: HashMap<_, Decided<'a>> = HashMap::new();
-        for (pod, object) in cluster.pods() {
-            let Some(candidates) = self.selectors.get(&*pod.namespace).filter(|all| all.len() > 1) else { continue };
-            let labels = object.metadata.labels.as_ref();
-            let mut matching = candidates.iter().filter(|(_, policy)| selects(policy, labels)).map(|(key, _)| *key);
-            let Some(oldest) = matching.next() else { continue };
-            all.entry(oldest).or_default().own += 1;
-            for other in matching {
-                all.entry(other).or_default().older = Some(oldest);
+    fn deciding(&self, cluster: &Cluster) -> HashMap<&NamespacedName, Decided<'_>> {
+        let mut all: HashMap<_, Decided<'_>> = HashMap::new();
+        let several = self.selectors.iter().filter(|(namespace, _)| self.is_contested(namespace));
+        for (namespace, candidates) in several {
+            for (_, object) in cluster.pods_in(namespace) {
+                let labels = object.metadata.labels.as_ref();
+                let mut matching = candidates.iter().filter(|(_, policy)| selects(policy, labels)).map(|(key, _)| key);
+                let Some(oldest) = matching.next() else { continue };
+                all.entry(oldest).or_default().own += 1;
+                for other in matching {
+                    all.entry(other).or_default().older = Some(oldest);
+                }
             }
         }
         all
+    }
+
+    /// Whether several policies may select one pod of a namespace: then what is said of them depends on its pods.
+    pub(super) fn is_contested(&self, namespace: &str) -> bool {
+        self.selectors.get(namespace).is_some_and(|all| all.len() > 1)
+    }
+
+    /// The namespaces in which pods may have another mode than by `other`; None when it may be any.
+    pub(super) fn differing<'a>(&'a self, other: &'a Self) -> Option<BTreeSet<&'a Arc<str>>> {
+        if self.mesh_strict != other.mesh_strict {
+            return None;
+        }
+        let strict = |modes: &Self, namespace: &Arc<str>| modes.namespace_strict.get(namespace).copied();
+        let both = [self, other].into_iter();
+        let named = both.flat_map(|modes| modes.namespace_strict.keys().chain(modes.selectors.keys()));
+        let differs = |namespace: &&Arc<str>| {
+            strict(self, namespace) != strict(other, namespace)
+                || self.selectors.get(*namespace) != other.selectors.get(*namespace)
+        };
+        Some(named.filter(differs).collect())
     }
 
     /// What proxies are told: one policy that refuses all plaintext, and one for each set of exceptions by port.
     pub(super) fn sent(&self) -> impl Iterator<Item = Arc<Policy>> {
         let strict = self.exists.then(|| deny(self.strict_key(), vec![rule([no_identity()])]));
         let mut namespaces: Vec<_> = self.selectors.values().flatten().collect();
-        namespaces.sort_by_key(|(key, _)| *key);
+        namespaces.sort_by(|(a, _), (b, _)| a.cmp(b));
         let converted = namespaces.into_iter().filter_map(|(key, object)| match self.plan(object, &key.namespace) {
             Plan::Ports(rules) => Some(deny(converted_key(key), rules)),
             Plan::Open | Plan::Strict => None,

@@ -13,49 +13,69 @@ use mesh_model::labels;
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
 
 use super::Mesh;
-use super::condition::{Condition, PolicyStatus, WAYPOINT_ACCEPTED};
+use super::condition::{Condition, WAYPOINT_ACCEPTED};
 use super::revision::Revisions;
-use crate::cluster::Cluster;
 use crate::resources::authorization_policy::{
     self as written, Attribute, AuthorizationPolicy, Operation, Source, WorkloadSelector, parse_ip_block, parse_port,
 };
-use crate::resources::{Key, Kind};
 
 /// All policies of the cluster, translated.
 pub struct Policies {
-    sent: Vec<Arc<Policy>>,
+    sent: BTreeMap<NamespacedName, Arc<Policy>>,
     /// Policies with selectors, by namespace.
-    selectors: HashMap<Arc<str>, Vec<(WorkloadSelector, NamespacedName)>>,
+    selectors: HashMap<Arc<str>, BTreeMap<NamespacedName, WorkloadSelector>>,
     root_namespace: Arc<str>,
 }
 
+/// What becomes of one policy.
+pub(super) struct Updated {
+    /// For its author; None of one that is gone.
+    pub(super) condition: Option<Condition>,
+    /// The selectors by which it meant pods before and means them now, where they differ.
+    pub(super) reselected: Vec<WorkloadSelector>,
+}
+
 impl Policies {
-    /// Translates all, and says of each what becomes of it.
-    pub(super) fn new(cluster: &Cluster, mesh: &Mesh, revisions: &Revisions, statuses: &mut Vec<PolicyStatus>) -> Self {
-        let mut policies =
-            Self { sent: Vec::new(), selectors: HashMap::new(), root_namespace: mesh.root_namespace.clone() };
-        for (key, object) in cluster.authorization_policies() {
-            let (policy, condition) = match revisions.left_to_another(&object.metadata) {
-                Some(condition) => (None, condition),
-                None => translate(key, object, mesh),
-            };
-            statuses.push(PolicyStatus {
-                key: Key::new(Kind::AuthorizationPolicy, Some(&key.namespace), &key.name),
-                conditions: vec![condition],
-            });
-            let Some(policy) = policy else { continue };
-            if let (Scope::WorkloadSelector, Some(selector)) = (policy.scope, &object.spec.selector) {
-                let in_namespace = policies.selectors.entry(key.namespace.clone()).or_default();
-                in_namespace.push((selector.clone(), key.clone()));
-            }
-            policies.sent.push(Arc::new(policy));
-        }
-        policies
+    /// None yet.
+    pub(super) fn new(mesh: &Mesh) -> Self {
+        Self { sent: BTreeMap::new(), selectors: HashMap::new(), root_namespace: mesh.root_namespace.clone() }
     }
 
-    /// What proxies are told.
-    pub(super) fn sent(&self) -> impl Iterator<Item = Arc<Policy>> {
-        self.sent.iter().cloned()
+    /// Translates one as it is now; None is gone.
+    pub(super) fn update(
+        &mut self,
+        key: &NamespacedName,
+        object: Option<&AuthorizationPolicy>,
+        mesh: &Mesh,
+        revisions: &Revisions,
+    ) -> Updated {
+        let translated = object.map(|object| match revisions.left_to_another(&object.metadata) {
+            Some(condition) => (None, condition),
+            None => translate(key, object, mesh),
+        });
+        let (policy, condition) = translated.map_or((None, None), |(policy, condition)| (policy, Some(condition)));
+        let selective = policy.as_ref().is_some_and(|policy| policy.scope == Scope::WorkloadSelector);
+        let selector = object.and_then(|object| object.spec.selector.as_ref()).filter(|_| selective);
+        let in_namespace = self.selectors.entry(key.namespace.clone()).or_default();
+        let before = match selector {
+            Some(selector) => in_namespace.insert(key.clone(), selector.clone()),
+            None => in_namespace.remove(key),
+        };
+        if in_namespace.is_empty() {
+            self.selectors.remove(&key.namespace);
+        }
+        match policy {
+            Some(policy) => drop(self.sent.insert(key.clone(), Arc::new(policy))),
+            None => drop(self.sent.remove(key)),
+        }
+        let same = before.as_ref() == selector;
+        let reselected = before.into_iter().chain(selector.cloned()).filter(|_| !same).collect();
+        Updated { condition, reselected }
+    }
+
+    /// What proxies are told, by name.
+    pub(super) fn sent(&self) -> &BTreeMap<NamespacedName, Arc<Policy>> {
+        &self.sent
     }
 
     /// The policies whose selector means a pod. Those of the root namespace mean pods everywhere.
@@ -67,7 +87,7 @@ impl Policies {
         let root = (*namespace != *self.root_namespace).then(|| self.selectors.get(&self.root_namespace)).flatten();
         let own = self.selectors.get(namespace);
         let all = own.into_iter().chain(root).flatten();
-        all.filter(move |(selector, _)| selector.matches(labels)).map(|(_, key)| key.clone())
+        all.filter(move |(_, selector)| selector.matches(labels)).map(|(key, _)| key.clone())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 pub const DEFAULT: &str = "default";
 
 /// The names that mean this control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revisions {
     own: String,
     names: BTreeSet<String>,

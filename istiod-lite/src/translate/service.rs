@@ -8,8 +8,9 @@ use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
 use mesh_model::workload::PortMapping;
 
-use super::endpoints::{has_selector, publishes_not_ready, service_ports};
-use super::{Context, distribution, ports, waypoint};
+use super::endpoints::{publishes_not_ready, service_ports};
+use super::{Context, Mesh, distribution, ports, waypoint};
+use crate::cluster::relations::{self, has_selector};
 
 /// A name for something outside: it has no endpoints of ours.
 pub(super) fn is_external_name(service: &KubernetesService) -> bool {
@@ -17,16 +18,31 @@ pub(super) fn is_external_name(service: &KubernetesService) -> bool {
 }
 
 /// `namespace/hostname`.
-pub(super) fn key(service: &KubernetesService, context: &Context<'_>) -> NamespacedName {
-    let metadata = &service.metadata;
-    let namespace = namespace(service);
-    let name = metadata.name.as_deref().unwrap_or("");
-    NamespacedName::new(namespace, format!("{name}.{namespace}.svc.{}", context.mesh.domain))
+pub(super) fn key(service: &KubernetesService, mesh: &Mesh) -> NamespacedName {
+    let name = service.metadata.name.as_deref().unwrap_or("");
+    hostname(&NamespacedName::new(namespace(service), name), mesh)
+}
+
+/// The same, of a service that may be gone.
+fn hostname(object: &NamespacedName, mesh: &Mesh) -> NamespacedName {
+    let NamespacedName { namespace, name } = object;
+    NamespacedName::new(namespace.clone(), format!("{name}.{namespace}.svc.{}", mesh.domain))
+}
+
+/// Every name under which a service may be published.
+pub(super) fn names(object: &NamespacedName, mesh: &Mesh) -> [NamespacedName; 2] {
+    let plain = hostname(object, mesh);
+    [external(&plain), plain]
+}
+
+/// An ExternalName's: the last dot hides it from DNS proxies that do not know what is special about it.
+fn external(NamespacedName { namespace, name }: &NamespacedName) -> NamespacedName {
+    NamespacedName::new(namespace.clone(), format!("{name}."))
 }
 
 /// Its namespace, `default` when it says none.
 pub(super) fn namespace(service: &KubernetesService) -> &str {
-    service.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
+    relations::namespace(&service.metadata)
 }
 
 /// Its TCP ports, each with its place among all of them.
@@ -38,18 +54,19 @@ pub(super) fn tcp_ports(service: &KubernetesService) -> impl Iterator<Item = (us
 pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> Service {
     let default = ServiceSpec::default();
     let spec = service.spec.as_ref().unwrap_or(&default);
-    let NamespacedName { namespace, name: hostname } = key(service, context);
+    let key = key(service, context.mesh);
     if is_external_name(service) {
+        let NamespacedName { namespace, name: hostname } = external(&key);
         let external_name = spec.external_name.as_deref().unwrap_or("").trim_end_matches('.').to_ascii_lowercase();
         let extension = ServiceExtension { external_name: external_name.into(), ..ServiceExtension::default() };
         return Service {
             name: service.metadata.name.as_deref().unwrap_or("").into(),
             canonical: true,
             extension: Some(extension.into()),
-            // The last dot hides it from DNS proxies that do not know what is special about it.
-            ..Service::empty(namespace, format!("{hostname}."))
+            ..Service::empty(namespace, hostname)
         };
     }
+    let NamespacedName { namespace, name: hostname } = key;
     Service {
         name: service.metadata.name.as_deref().unwrap_or("").into(),
         vips: vips(spec, &context.network),

@@ -4,7 +4,6 @@
 //! the hostname its Service would have: where there is none they refuse, and never go around it. (Istio's control plane
 //! leaves the name out then, so that connections go straight.)
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,22 +11,13 @@ use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName};
 use mesh_model::labels;
 
 use super::Mesh;
-use super::condition::{Condition, PolicyStatus, WAYPOINT_BOUND};
+use super::condition::{Condition, WAYPOINT_BOUND};
 use crate::cluster::Cluster;
+use crate::cluster::relations::{Asked, label, waypoint as asked};
 use crate::resources::{Key, Kind};
 
 /// Where waypoints speak HBONE.
 const HBONE_PORT: u16 = 15008;
-
-/// What a label says.
-enum Asked {
-    /// Nothing: the namespace is asked.
-    Nothing,
-    /// None, whatever the namespace says.
-    None,
-    /// Namespace and name.
-    Waypoint(NamespacedName),
-}
 
 /// The waypoint of a Service: its own, else its namespace's.
 pub(super) fn of_service(
@@ -55,21 +45,6 @@ pub(super) fn of_pod(metadata: &ObjectMeta, namespace: &str, mesh: &Mesh) -> Opt
     address(asked(metadata, namespace), mesh)
 }
 
-fn asked(metadata: &ObjectMeta, namespace: &str) -> Asked {
-    let label = |name| label(metadata, name);
-    match label(labels::USE_WAYPOINT) {
-        None => Asked::Nothing,
-        Some(labels::USE_WAYPOINT_NONE) => Asked::None,
-        Some(name) => {
-            Asked::Waypoint(NamespacedName::new(label(labels::USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name))
-        }
-    }
-}
-
-fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str).filter(|value| !value.is_empty())
-}
-
 fn is_gateway(metadata: &ObjectMeta) -> bool {
     label(metadata, labels::GATEWAY_NAME).is_some()
 }
@@ -81,34 +56,23 @@ fn address(asked: Asked, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
     Some(GatewayAddress { destination, hbone_mtls_port: HBONE_PORT }.shared())
 }
 
-/// Says which waypoints that are named nobody knows, and which other labels about the way to a pod are not followed.
-pub(super) fn tell(cluster: &Cluster, mesh: &Mesh, statuses: &mut Vec<PolicyStatus>) {
-    let services: BTreeMap<_, _> = cluster.services().collect();
-    let namespaces =
-        cluster.namespaces().map(|(name, object)| (Key::new(Kind::Namespace, None, name), &object.metadata));
-    let pods =
-        cluster.pods().map(|(key, object)| (Key::new(Kind::Pod, Some(&key.namespace), &key.name), &object.metadata));
-    let objects = services
-        .iter()
-        .map(|(key, object)| (Key::new(Kind::Service, Some(&key.namespace), &key.name), &object.metadata));
-    for (key, metadata) in namespaces.chain(objects).chain(pods).filter(|(_, metadata)| metadata.labels.is_some()) {
-        let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
-        let mut conditions = Vec::new();
-        if let Asked::Waypoint(waypoint) = asked(metadata, namespace)
-            && !is_gateway(metadata)
-            && !services.contains_key(&waypoint)
-        {
-            conditions.push(not_there(&waypoint, key.kind));
-        }
-        if let Some(network) = label(metadata, labels::TOPOLOGY_NETWORK)
-            && (key.kind, &*key.name) != (Kind::Namespace, &*mesh.root_namespace)
-        {
-            conditions.push(network_is_not_read(network, &mesh.root_namespace));
-        }
-        if !conditions.is_empty() {
-            statuses.push(PolicyStatus { key, conditions });
-        }
+/// Says of a namespace, service or pod which waypoint that it names nobody knows, and which other labels about the way to
+/// it are not followed.
+pub(super) fn unfollowed(key: &Key, metadata: &ObjectMeta, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
+    let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
+    let mut conditions = Vec::new();
+    if let Asked::Waypoint(waypoint) = asked(metadata, namespace)
+        && !is_gateway(metadata)
+        && cluster.service(&waypoint).is_none()
+    {
+        conditions.push(not_there(&waypoint, key.kind));
     }
+    if let Some(network) = label(metadata, labels::TOPOLOGY_NETWORK)
+        && (key.kind, &*key.name) != (Kind::Namespace, &*mesh.root_namespace)
+    {
+        conditions.push(network_is_not_read(network, &mesh.root_namespace));
+    }
+    conditions
 }
 
 fn not_there(waypoint: &NamespacedName, kind: Kind) -> Condition {

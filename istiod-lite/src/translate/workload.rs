@@ -10,11 +10,16 @@ use mesh_model::labels;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::endpoints::{Endpoint, publishes_not_ready};
-use super::life::{self, Stage};
 use super::{Context, ports, service, waypoint};
+use crate::cluster::relations;
+use crate::resources::life::{self, Stage};
 
-/// `None` for a pod that has ended or has no address yet.
-pub(super) fn translate<'a>(pod: &'a Pod, context: &Context<'a>) -> Option<Workload> {
+/// `None` for a pod that has ended or has no address yet. `endpoints` are what it is of services, in the services' order.
+pub(super) fn translate(
+    pod: &Pod,
+    endpoints: &[(&KubernetesService, &Endpoint)],
+    context: &Context<'_>,
+) -> Option<Workload> {
     let stage = life::stage(pod);
     if matches!(stage, Stage::Pending | Stage::Ended) {
         return None;
@@ -27,7 +32,7 @@ pub(super) fn translate<'a>(pod: &'a Pod, context: &Context<'a>) -> Option<Workl
     let native_tunnel = label(metadata, labels::TUNNEL) == Some("http");
     let node = spec.node_name.as_deref().unwrap_or("");
     let ready = stage == Stage::Ready;
-    let Serving { healthy, services, hostname } = serving(context.endpoints_of(pod), ready, context);
+    let Serving { healthy, services, hostname } = serving(endpoints, ready, context);
     Some(Workload {
         name: name.into(),
         namespace: namespace.into(),
@@ -61,12 +66,17 @@ pub(super) fn translate<'a>(pod: &'a Pod, context: &Context<'a>) -> Option<Workl
 
 /// What a pod is known by in proxies' tables.
 pub(super) fn uid(pod: &Pod, cluster_id: &str) -> String {
-    format!("{cluster_id}//Pod/{}/{}", namespace(pod), pod.metadata.name.as_deref().unwrap_or(""))
+    uid_of(namespace(pod), pod.metadata.name.as_deref().unwrap_or(""), cluster_id)
+}
+
+/// The same, of a pod that may be gone.
+pub(super) fn uid_of(namespace: &str, name: &str, cluster_id: &str) -> String {
+    format!("{cluster_id}//Pod/{namespace}/{name}")
 }
 
 /// Its namespace, `default` when it says none.
 pub(crate) fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
+    relations::namespace(&pod.metadata)
 }
 
 /// Its service account, `default` when it says none.
@@ -131,10 +141,10 @@ fn serving(endpoints: &[(&KubernetesService, &Endpoint)], ready: bool, context: 
     // what it is, as istiod has it.
     let counts = |e: &Endpoint| e.in_use || !healthy && e.selected;
     let counted = || endpoints.iter().filter(|(_, e)| counts(e));
-    let services = counted().map(|(object, e)| (service::key(object, context), mappings(object, e))).collect();
+    let services = counted().map(|(object, e)| (service::key(object, context.mesh), mappings(object, e))).collect();
     let named = counted().find_map(|(object, e)| Some((object, e.hostname.as_ref()?)));
     let hostname =
-        named.map_or_else(String::new, |(object, name)| format!("{name}.{}", service::key(object, context).name));
+        named.map_or_else(String::new, |(object, name)| format!("{name}.{}", service::key(object, context.mesh).name));
     Serving { healthy, services, hostname }
 }
 

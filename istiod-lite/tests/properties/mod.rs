@@ -4,6 +4,7 @@ use std::path::Path;
 
 use istiod_lite::folder::parse_file;
 use istiod_lite::resources::Object;
+use istiod_lite::source::Origin;
 
 /// Any text is read without harm; what is good survives being kept, and what is not is somewhere in the text.
 #[allow(unreachable_pub, reason = "the fuzz target calls it, too")]
@@ -11,7 +12,8 @@ pub fn manifest(text: &str) {
     let parsed = parse_file(Path::new("f.yaml"), text);
     let lines = text.split('\n').count();
     for error in &parsed.errors {
-        assert!(error.line <= lines, "line {} of {lines}: {error}", error.line);
+        let Origin::File { line, .. } = &error.origin;
+        assert!(*line <= lines, "line {line} of {lines}: {error}");
         assert!(!error.message.is_empty());
     }
     for parsed in parsed.objects {

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Ser
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Inputs, has_selector, slices};
+use super::Inputs;
+use crate::cluster::relations::{SERVICE_NAME, has_selector, namespace};
 use crate::translate::service;
 
 /// Label on Endpoints that are not to be mirrored.
@@ -44,12 +45,9 @@ pub fn ignored(object: &Endpoints, of: Option<&Service>) -> Option<&'static str>
 }
 
 fn of<'a>(object: &Endpoints, services: &[&'a Service]) -> Option<&'a Service> {
-    let same = |s: &&Service| s.metadata.name == object.metadata.name && service::namespace(s) == namespace(object);
+    let same =
+        |s: &&Service| s.metadata.name == object.metadata.name && service::namespace(s) == namespace(&object.metadata);
     services.iter().copied().find(same)
-}
-
-fn namespace(object: &Endpoints) -> &str {
-    object.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
 }
 
 /// One slice for each subset and family.
@@ -67,8 +65,8 @@ fn slice(object: &Endpoints, subset: &EndpointSubset, family: &str) -> EndpointS
     EndpointSlice {
         metadata: ObjectMeta {
             name: Some(name.clone()),
-            namespace: Some(namespace(object).to_owned()),
-            labels: Some([(slices::SERVICE_NAME.to_owned(), name)].into()),
+            namespace: Some(namespace(&object.metadata).to_owned()),
+            labels: Some([(SERVICE_NAME.to_owned(), name)].into()),
             ..ObjectMeta::default()
         },
         address_type: family.to_owned(),

@@ -20,14 +20,18 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use mesh_model::address::NamespacedName;
 use mesh_model::service::LoadBalancing;
 use mesh_model::workload::Locality;
 
-use super::life::{self, Stage};
 use super::{ports, service, workload};
 use crate::cluster::Cluster;
+use crate::cluster::index::Index;
+use crate::cluster::relations::{on_host_network, selects};
+use crate::resources::life::{self, Stage};
 use slices::Slices;
 
+pub use crate::cluster::relations::has_selector;
 pub use mirror::ignored as ignored_endpoints;
 
 /// What decides which endpoints services have.
@@ -144,7 +148,7 @@ impl<'a> PodState<'a> {
     }
 
     fn host_network(&self) -> bool {
-        self.pod.spec.as_ref().is_some_and(|s| s.host_network == Some(true))
+        on_host_network(self.pod)
     }
 
     fn name(&self) -> &'a str {
@@ -160,6 +164,16 @@ impl<'a> Inputs<'a> {
             pods: cluster.pods().filter_map(|(_, pod)| PodState::of(pod)).collect(),
             slices: cluster.endpoint_slices().map(|(_, object)| &**object).collect(),
             endpoints: cluster.endpoints().map(|(_, object)| &**object).collect(),
+        }
+    }
+
+    /// What the cluster says of one service: as much of it as decides on its endpoints.
+    pub(crate) fn of_service(cluster: &'a Cluster, index: &Index, key: &NamespacedName) -> Self {
+        Self {
+            services: cluster.service(key).map(|object| &**object).into_iter().collect(),
+            pods: index.pods_of(key).into_iter().filter_map(|pod| PodState::of(cluster.pod(pod)?)).collect(),
+            slices: index.slices_of(key).filter_map(|slice| Some(&**cluster.endpoint_slice(slice)?)).collect(),
+            endpoints: cluster.endpoints_named(key).map(|object| &**object).into_iter().collect(),
         }
     }
 
@@ -305,22 +319,10 @@ pub fn publishes_not_ready(object: &Service) -> bool {
     object.spec.as_ref().is_some_and(|s| s.publish_not_ready_addresses == Some(true))
 }
 
-/// Whether a service has a selector; one without has the endpoints that are given for it.
-pub fn has_selector(object: &Service) -> bool {
-    object.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|selector| !selector.is_empty())
-}
-
 /// The addresses that a service's families allow. Families that nobody knows allow all.
 fn of_families(object: &Service, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     let families = object.spec.as_ref().map(service::ip_families).unwrap_or_default();
     addresses.filter(|ip| families.allow(*ip)).collect()
-}
-
-/// Whether a service's selector chooses a pod of its namespace.
-fn selects(object: &Service, pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    let selector = object.spec.as_ref().and_then(|s| s.selector.as_ref());
-    has_selector(object) && selector.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
 }
 
 #[cfg(test)]

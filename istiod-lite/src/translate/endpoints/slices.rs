@@ -7,19 +7,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 use mesh_model::address::canonical_ip;
 
-use super::{Inputs, Outside, Owner, Said, has_selector, mirror, of_families, ports, service_ports};
+use super::{Inputs, Outside, Owner, Said, mirror, of_families, ports, service_ports};
+use crate::cluster::relations::{SERVICE_NAME, counts_for, namespace, pod_named};
 use crate::translate::{service, workload};
-
-/// The label that says whose endpoints a slice holds.
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that says who writes a slice.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// Who writes the slices of services with a selector. What it says follows from the pods, which are read themselves.
-const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
 /// All slices, by what is asked of them.
 pub(super) struct Slices<'a> {
@@ -38,7 +32,7 @@ impl<'a> Slices<'a> {
         for slice in inputs.slices.iter().map(|slice| Cow::Borrowed(*slice)).chain(mirrored) {
             let label = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME));
             let Some(name) = label.filter(|_| matches!(&*slice.address_type, "IPv4" | "IPv6")) else { continue };
-            let key = (namespace(&slice).to_owned(), name.clone());
+            let key = (namespace(&slice.metadata).to_owned(), name.clone());
             all.by_service.entry(key).or_default().push(slice);
         }
         if all.by_service.is_empty() {
@@ -57,7 +51,7 @@ impl<'a> Slices<'a> {
     pub(super) fn said(&self, inputs: &Inputs<'_>, object: &Service) -> Vec<Said> {
         let key = (service::namespace(object).to_owned(), object.metadata.name.clone().unwrap_or_default());
         let slices = self.by_service.get(&key).into_iter().flatten();
-        let own = slices.filter(|slice| !(has_selector(object) && managed_by(slice) == Some(CONTROLLER)));
+        let own = slices.filter(|slice| counts_for(slice, object));
         let endpoints = own.flat_map(|slice| slice.endpoints.iter().flatten().map(move |e| (&**slice, e)));
         endpoints.filter_map(|(slice, endpoint)| self.endpoint(inputs, object, slice, endpoint)).collect()
     }
@@ -100,7 +94,7 @@ impl<'a> Slices<'a> {
     /// `None` for an address of a pod that is not there: it has ended, or never was.
     fn owner(&self, slice: &EndpointSlice, endpoint: &discovery::Endpoint, address: IpAddr) -> Option<Owner> {
         let named = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-        let place = named.and_then(|target| self.pods.get(&pod_key(target, slice)?));
+        let place = named.and_then(|target| self.pods.get(&pod_named(target, &slice.metadata)?));
         match (place.or_else(|| self.by_address.get(&address)), named) {
             (Some(place), _) => Some(Owner::Pod(*place)),
             (None, Some(_)) => None,
@@ -111,19 +105,6 @@ impl<'a> Slices<'a> {
             })),
         }
     }
-}
-
-fn namespace(slice: &EndpointSlice) -> &str {
-    slice.metadata.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
-}
-
-fn managed_by(slice: &EndpointSlice) -> Option<&str> {
-    slice.metadata.labels.as_ref()?.get(MANAGED_BY).map(String::as_str)
-}
-
-fn pod_key<'k>(target: &'k ObjectReference, slice: &'k EndpointSlice) -> Option<(&'k str, &'k str)> {
-    let own = target.namespace.as_deref().filter(|n| !n.is_empty());
-    Some((own.unwrap_or_else(|| namespace(slice)), target.name.as_deref()?))
 }
 
 /// Ports meet by name and protocol; the only port of a service may have no name. A port without a number is none.

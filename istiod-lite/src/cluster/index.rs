@@ -1,0 +1,279 @@
+//! Who names, chooses or points at an object: what [`relations`] says of each object, the other way round. Pure.
+//!
+//! It is kept beside a [`Cluster`] and told of each change of it ([`Index::update`]), which costs as much as the one
+//! object has relations. Only a service with another selector looks at all pods of its namespace.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use mesh_model::address::NamespacedName;
+
+use super::Cluster;
+use super::relations::{self, Asked, Mention};
+use crate::resources::life::{self, Stage};
+use crate::resources::{Key, Kind, Object};
+
+/// Who points at whom.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// Services by namespace, and by the first label of their selector.
+    selectors: HashMap<Arc<str>, BTreeMap<(String, String), BTreeSet<NamespacedName>>>,
+    /// Services, each with the pods that it selects.
+    selected: Pairs<NamespacedName, NamespacedName>,
+    /// Addresses of pods that have them to themselves.
+    addresses: Pairs<IpAddr, NamespacedName>,
+    /// Services, each with the slices about it.
+    slices: Pairs<NamespacedName, NamespacedName>,
+    /// What slices and Endpoints of a service point at.
+    mentions: HashMap<NamespacedName, BTreeSet<Mention>>,
+    /// The same the other way round.
+    mentioned: Pairs<Mention, NamespacedName>,
+    /// Waypoints, each with who asks for it.
+    waypoints: Pairs<NamespacedName, Key>,
+}
+
+impl Index {
+    /// Takes a change in that `cluster` has taken in: of one object, from `old` to `new`.
+    pub fn update(&mut self, cluster: &Cluster, key: &Key, old: Option<&Object>, new: Option<&Object>) {
+        let name = key.object();
+        if let Some(object) = old {
+            if let Some(waypoint) = waypoint(object) {
+                self.waypoints.remove(&(waypoint, key.clone()));
+            }
+            match object {
+                Object::Pod(pod) => self.remove_pod(cluster, &name, pod),
+                Object::Service(object) => self.remove_selector(&name, object, new),
+                Object::EndpointSlice(slice) => {
+                    if let Some(service) = relations::service_of(slice) {
+                        self.slices.remove(&(service.clone(), name.clone()));
+                        self.mention(cluster, &service);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(object) = new {
+            if let Some(waypoint) = waypoint(object) {
+                self.waypoints.insert((waypoint, key.clone()));
+            }
+            match object {
+                Object::Pod(pod) => self.add_pod(cluster, name.clone(), pod),
+                Object::Service(object) => self.add_selector(cluster, &name, object, old),
+                Object::EndpointSlice(slice) => {
+                    if let Some(service) = relations::service_of(slice) {
+                        self.slices.insert((service.clone(), name.clone()));
+                        self.mention(cluster, &service);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if matches!(key.kind, Kind::Service | Kind::Endpoints) {
+            self.mention(cluster, &name);
+        }
+    }
+
+    fn remove_pod(&mut self, cluster: &Cluster, name: &NamespacedName, pod: &Pod) {
+        for service in self.selecting(cluster, &name.namespace, pod) {
+            self.selected.remove(&(service, name.clone()));
+        }
+        for address in addresses(pod) {
+            self.addresses.remove(&(address, name.clone()));
+        }
+    }
+
+    fn add_pod(&mut self, cluster: &Cluster, name: NamespacedName, pod: &Pod) {
+        for service in self.selecting(cluster, &name.namespace, pod) {
+            self.selected.insert((service, name.clone()));
+        }
+        for address in addresses(pod) {
+            self.addresses.insert((address, name.clone()));
+        }
+    }
+
+    fn remove_selector(&mut self, name: &NamespacedName, object: &Service, new: Option<&Object>) {
+        let Some(first) = first_label(object).filter(|_| !has_selector_of(new, object)) else { return };
+        if let Some(by_label) = self.selectors.get_mut(&name.namespace) {
+            if let Some(services) = by_label.get_mut(&first) {
+                services.remove(name);
+                if services.is_empty() {
+                    by_label.remove(&first);
+                }
+            }
+            if by_label.is_empty() {
+                self.selectors.remove(&name.namespace);
+            }
+        }
+        let pods: Vec<_> = self.selected.of(name).cloned().collect();
+        for pod in pods {
+            self.selected.remove(&(name.clone(), pod));
+        }
+    }
+
+    fn add_selector(&mut self, cluster: &Cluster, name: &NamespacedName, object: &Service, old: Option<&Object>) {
+        let Some(first) = first_label(object).filter(|_| !has_selector_of(old, object)) else { return };
+        self.selectors.entry(name.namespace.clone()).or_default().entry(first).or_default().insert(name.clone());
+        for (pod, _) in cluster.pods_in(&name.namespace).filter(|(_, pod)| relations::selects(object, pod)) {
+            self.selected.insert((name.clone(), pod.clone()));
+        }
+    }
+
+    /// Says anew what the slices and Endpoints of a service point at.
+    fn mention(&mut self, cluster: &Cluster, service: &NamespacedName) {
+        let mut now = BTreeSet::new();
+        if let Some(object) = cluster.service(service) {
+            let slices = self.slices.of(service).filter_map(|key| cluster.endpoint_slice(key));
+            for slice in slices.filter(|slice| relations::counts_for(slice, object)) {
+                now.append(&mut relations::mentions_of_slice(slice));
+            }
+            if let Some(endpoints) = cluster.endpoints_named(service).filter(|_| !relations::has_selector(object)) {
+                now.append(&mut relations::mentions_of_endpoints(endpoints));
+            }
+        }
+        let before = match now.is_empty() {
+            true => self.mentions.remove(service),
+            false => self.mentions.insert(service.clone(), now.clone()),
+        };
+        let before = before.unwrap_or_default();
+        for gone in before.difference(&now) {
+            self.mentioned.remove(&(gone.clone(), service.clone()));
+        }
+        for new in now.difference(&before) {
+            self.mentioned.insert((new.clone(), service.clone()));
+        }
+    }
+
+    /// The services whose selector chooses a pod.
+    fn selecting(&self, cluster: &Cluster, namespace: &str, pod: &Pod) -> Vec<NamespacedName> {
+        let Some(by_label) = self.selectors.get(namespace) else { return Vec::new() };
+        let labels = pod.metadata.labels.iter().flatten();
+        let some = labels.filter_map(|(key, value)| by_label.get(&(key.clone(), value.clone()))).flatten();
+        let all = some.filter(|service| cluster.service(service).is_some_and(|object| relations::selects(object, pod)));
+        all.cloned().collect()
+    }
+
+    /// The services that a pod may be an endpoint of.
+    pub(super) fn services_of(&self, cluster: &Cluster, name: &NamespacedName, pod: &Pod) -> BTreeSet<NamespacedName> {
+        let mut services: BTreeSet<_> = self.selecting(cluster, &name.namespace, pod).into_iter().collect();
+        services.extend(self.mentioned.of(&Mention::Pod(name.clone())).cloned());
+        for address in addresses(pod) {
+            services.extend(self.mentioned.of(&Mention::Address(address)).cloned());
+        }
+        services
+    }
+
+    /// The pods that may be endpoints of a service.
+    pub(crate) fn pods_of(&self, service: &NamespacedName) -> BTreeSet<&NamespacedName> {
+        let mut pods: BTreeSet<_> = self.selected.of(service).collect();
+        for mention in self.mentions.get(service).into_iter().flatten() {
+            match mention {
+                Mention::Pod(pod) => drop(pods.insert(pod)),
+                Mention::Address(address) => pods.extend(self.addresses.of(address)),
+            }
+        }
+        pods
+    }
+
+    /// The slices about a service, in order.
+    pub(crate) fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &NamespacedName> {
+        self.slices.of(service)
+    }
+
+    /// Who asks for a waypoint.
+    pub(super) fn asking_for(&self, waypoint: &NamespacedName) -> impl Iterator<Item = &Key> {
+        self.waypoints.of(waypoint)
+    }
+}
+
+/// The addresses at which a pod is found; none that it shares with its node, and none before or after its life.
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    match life::stage(pod) {
+        Stage::Pending | Stage::Ended => Vec::new(),
+        _ if relations::on_host_network(pod) => Vec::new(),
+        _ => life::addresses(pod),
+    }
+}
+
+fn waypoint(object: &Object) -> Option<NamespacedName> {
+    let key = object.key();
+    let namespace = match key.kind {
+        Kind::Namespace => &key.name,
+        Kind::Pod | Kind::Service => &key.namespace,
+        _ => return None,
+    };
+    match relations::waypoint(object.metadata(), namespace) {
+        Asked::Waypoint(waypoint) => Some(waypoint),
+        Asked::Nothing | Asked::None => None,
+    }
+}
+
+fn first_label(object: &Service) -> Option<(String, String)> {
+    let (key, value) = relations::selector(object)?.iter().next()?;
+    Some((key.clone(), value.clone()))
+}
+
+/// Whether another form of a service has the same selector.
+fn has_selector_of(other: Option<&Object>, object: &Service) -> bool {
+    matches!(other, Some(Object::Service(other)) if relations::selector(other) == relations::selector(object))
+}
+
+/// Some things, each with some others: one sorted set, which takes little memory for things with few others.
+#[derive(Debug)]
+pub(crate) struct Pairs<A, B>(BTreeSet<(A, B)>);
+
+impl<A, B> Default for Pairs<A, B> {
+    fn default() -> Self {
+        Self(BTreeSet::new())
+    }
+}
+
+/// What sorts before, or with, everything else of its type.
+pub(crate) trait Least {
+    /// It.
+    fn least() -> Self;
+}
+
+impl Least for NamespacedName {
+    fn least() -> Self {
+        Self::new("", "")
+    }
+}
+
+impl Least for Key {
+    fn least() -> Self {
+        Self { kind: Kind::Namespace, namespace: "".into(), name: "".into() }
+    }
+}
+
+impl<A: Ord + Clone, B: Ord + Least> Pairs<A, B> {
+    /// Adds a pair.
+    pub(crate) fn insert(&mut self, pair: (A, B)) {
+        self.0.insert(pair);
+    }
+
+    /// Removes a pair.
+    pub(crate) fn remove(&mut self, pair: &(A, B)) {
+        self.0.remove(pair);
+    }
+
+    /// The others of one, in order.
+    pub(crate) fn of(&self, one: &A) -> impl Iterator<Item = &B> {
+        let from = (one.clone(), B::least());
+        let end = one.clone();
+        let all = self.0.range((Bound::Included(from), Bound::Unbounded));
+        all.take_while(move |(first, _)| *first == end).map(|(_, other)| other)
+    }
+
+    /// Those that have others, each once, in order.
+    pub(crate) fn firsts(&self) -> BTreeSet<&A> {
+        self.0.iter().map(|(first, _)| first).collect()
+    }
+
+    /// The others, each once, in order.
+    pub(crate) fn seconds(&self) -> BTreeSet<&B> {
+        self.0.iter().map(|(_, second)| second).collect()
+    }
+}

@@ -1,0 +1,368 @@
+//! Changes of objects → what differs of what they mean: [`translate`](super::translate()), kept up to date.
+//!
+//! ```text
+//! changes ──▶ cluster, index ──▶ affected ──▶ endpoints of the services among it ──▶ pods of which they say something else
+//!                                    └───────────────────────────────────────────────────────┴──▶ each translated alone
+//! ```
+//!
+//! A change costs as much as there is that depends on it, not as much as there is. What is the same as before may be
+//! among what this gives: whoever publishes compares.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use mesh_model::address::NamespacedName;
+use mesh_model::resource::{Kind, Resource};
+use mesh_model::workload::Workload;
+
+use super::condition::PolicyStatus;
+use super::endpoints::{self, Endpoint, Inputs, Owner};
+use super::peer_authentication::Modes;
+use super::policy::Policies;
+use super::revision::Revisions;
+use super::{Context, Mesh, network, outsider, service, told, workload};
+use crate::cluster::affected::Affected;
+use crate::cluster::index::{Index, Pairs};
+use crate::cluster::{Change, Cluster};
+
+/// What differs.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// New or different, or the same as before.
+    pub resources: Vec<Resource>,
+    /// Gone, or never there.
+    pub removed: Vec<(Kind, String)>,
+    /// Something else is told to users.
+    pub statuses_changed: bool,
+    /// The pods that this is about: of each that proxies know there is a resource.
+    pub pods: BTreeSet<NamespacedName>,
+    /// The services that this is about.
+    pub services: BTreeSet<NamespacedName>,
+}
+
+/// A cluster and what it means.
+pub struct Translator {
+    mesh: Mesh,
+    cluster: Cluster,
+    index: Index,
+    network: Arc<str>,
+    revisions: Revisions,
+    policies: Policies,
+    modes: Modes,
+    members: Members,
+    policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
+    mode_statuses: Vec<PolicyStatus>,
+    told: BTreeMap<told::Place, PolicyStatus>,
+    /// Of changes that were taken in and not yet translated.
+    affected: Affected,
+}
+
+impl Translator {
+    /// Of a cluster without objects.
+    pub fn new(mesh: Mesh) -> Self {
+        let cluster = Cluster::default();
+        let revisions = Revisions::new(&cluster, &mesh);
+        Self {
+            network: network(&cluster, &mesh),
+            policies: Policies::new(&mesh),
+            modes: Modes::new(&cluster, &mesh, &revisions, &mut Vec::new()),
+            revisions,
+            mesh,
+            cluster,
+            index: Index::default(),
+            members: Members::default(),
+            policy_statuses: BTreeMap::new(),
+            mode_statuses: Vec::new(),
+            told: BTreeMap::new(),
+            affected: Affected::default(),
+        }
+    }
+
+    /// What Kubernetes says, with the changes that were taken in.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// For the users: what becomes of every policy, and what is not followed.
+    pub fn statuses(&self) -> Vec<PolicyStatus> {
+        self.policy_statuses.values().chain(&self.mode_statuses).chain(self.told.values()).cloned().collect()
+    }
+
+    /// Takes changes in. What follows from them is said by the next [`Self::translate`].
+    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            for (key, new) in self.cluster.steps(change) {
+                let old = self.cluster.get(&key);
+                if old == new {
+                    continue;
+                }
+                let (old, affected) = (old.as_ref(), &mut self.affected);
+                affected.by_difference(&key, old, new.as_ref());
+                if let Some(old) = old {
+                    affected.by_object(&self.cluster, &self.index, &key, old);
+                }
+                match &new {
+                    Some(object) => self.cluster.apply(object.clone()),
+                    None => self.cluster.delete(&key),
+                }
+                self.index.update(&self.cluster, &key, old, new.as_ref());
+                if let Some(new) = &new {
+                    affected.by_object(&self.cluster, &self.index, &key, new);
+                }
+            }
+        }
+    }
+
+    /// What the changes come to that were taken in since the last time.
+    pub fn translate(&mut self) -> Delta {
+        let mut affected = std::mem::take(&mut self.affected);
+        let mut delta = Delta::default();
+        let mut outside = BTreeSet::new();
+        self.look_at_the_whole(&mut affected, &mut outside);
+        self.policies(&mut affected, &mut delta);
+        self.modes(&mut affected, &mut delta);
+        let Affected { services, endpoints, members, mut pods, nodes, told, .. } = affected;
+        for key in &endpoints {
+            let inputs = Inputs::of_service(&self.cluster, &self.index, key);
+            let differ = self.members.replace(key, &inputs, &self.mesh.cluster_id, members.contains(key));
+            pods.extend(differ.pods);
+            outside.extend(differ.outside);
+        }
+        for node in &nodes {
+            outside.extend(self.members.on_node(node));
+        }
+        for key in told {
+            self.tell(&key, &mut delta);
+        }
+        let context = Context {
+            cluster: &self.cluster,
+            mesh: &self.mesh,
+            network: self.network.clone(),
+            policies: &self.policies,
+            modes: &self.modes,
+        };
+        for key in &services {
+            let found = self.cluster.service(key).map(|object| service::translate(object, &context));
+            let other = |name: &NamespacedName| found.as_ref().is_none_or(|found| found.key() != *name);
+            let gone = service::names(key, &self.mesh).into_iter().filter(other);
+            delta.removed.extend(gone.map(|name| (Kind::Address, name.to_string())));
+            delta.resources.extend(found.map(|found| Resource::Service(Arc::new(found))));
+        }
+        for key in &pods {
+            let said = self.members.of_pod(key, &self.cluster);
+            let found = self.cluster.pod(key).and_then(|pod| workload::translate(pod, &said, &context));
+            let uid = || workload::uid_of(&key.namespace, &key.name, &self.mesh.cluster_id);
+            delta.workload(found, uid);
+        }
+        for uid in outside {
+            let said = self.members.of_outside(&uid, &self.cluster);
+            delta.workload(outsider::translate(&uid, &said, &context), || uid.to_string());
+        }
+        (delta.pods, delta.services) = (pods, services);
+        delta
+    }
+
+    /// What all objects say in common, and who depends on it.
+    fn look_at_the_whole(&mut self, affected: &mut Affected, outside: &mut BTreeSet<Arc<str>>) {
+        let network = network(&self.cluster, &self.mesh);
+        if network != self.network {
+            self.network = network;
+            affected.services.extend(self.cluster.services().map(|(key, _)| key.clone()));
+            affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone()));
+            outside.extend(self.members.all_outside());
+        }
+        if affected.revisions {
+            let revisions = Revisions::new(&self.cluster, &self.mesh);
+            if revisions != self.revisions {
+                self.revisions = revisions;
+                affected.policies.extend(self.cluster.authorization_policies().map(|(key, _)| key.clone()));
+                affected.peer_authentications = true;
+            }
+        }
+    }
+
+    fn policies(&mut self, affected: &mut Affected, delta: &mut Delta) {
+        for key in &affected.policies {
+            let object = self.cluster.authorization_policy(key).map(|object| &**object);
+            let updated = self.policies.update(key, object, &self.mesh, &self.revisions);
+            let status = updated.condition.map(|condition| told::of_policy(key, condition));
+            delta.statuses_changed |= set(&mut self.policy_statuses, key.clone(), status);
+            match self.policies.sent().get(key) {
+                Some(policy) => delta.resources.push(Resource::Policy(policy.clone())),
+                None => delta.removed.push((Kind::Authorization, key.to_string())),
+            }
+            if updated.reselected.is_empty() {
+                continue;
+            }
+            // Those of the root namespace mean pods everywhere.
+            let everywhere = key.namespace == self.mesh.root_namespace;
+            let all = self.cluster.pods().filter(|_| everywhere);
+            let own = self.cluster.pods_in(&key.namespace).filter(|_| !everywhere);
+            let meant = all.chain(own).filter(|(_, pod)| {
+                updated.reselected.iter().any(|selector| selector.matches(pod.metadata.labels.as_ref()))
+            });
+            affected.pods.extend(meant.map(|(key, _)| key.clone()));
+        }
+    }
+
+    fn modes(&mut self, affected: &mut Affected, delta: &mut Delta) {
+        let contested = || affected.relabelled.iter().any(|namespace| self.modes.is_contested(namespace));
+        if !affected.peer_authentications && !contested() {
+            return;
+        }
+        let mut statuses = Vec::new();
+        let modes = Modes::new(&self.cluster, &self.mesh, &self.revisions, &mut statuses);
+        delta.statuses_changed |= statuses != self.mode_statuses;
+        self.mode_statuses = statuses;
+        let before = std::mem::replace(&mut self.modes, modes);
+        let sent: Vec<_> = self.modes.sent().collect();
+        let gone = before.sent().filter(|old| !sent.iter().any(|new| new.key() == old.key()));
+        delta.removed.extend(gone.map(|policy| (Kind::Authorization, policy.key().to_string())));
+        delta.resources.extend(sent.into_iter().map(Resource::Policy));
+        match self.modes.differing(&before) {
+            None => affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone())),
+            Some(namespaces) => {
+                let pods = namespaces.into_iter().flat_map(|namespace| self.cluster.pods_in(namespace));
+                affected.pods.extend(pods.map(|(key, _)| key.clone()));
+            }
+        }
+    }
+
+    fn tell(&mut self, key: &crate::resources::Key, delta: &mut Delta) {
+        let mut now: BTreeMap<_, _> = told::of(key, &self.cluster, &self.mesh).into_iter().collect();
+        for part in told::parts(key.kind) {
+            let place = (*part, key.object());
+            let status = now.remove(&place);
+            delta.statuses_changed |= set(&mut self.told, place, status);
+        }
+    }
+}
+
+impl Delta {
+    fn workload(&mut self, found: Option<Workload>, uid: impl FnOnce() -> String) {
+        match found {
+            Some(workload) => self.resources.push(Resource::Workload(Arc::new(workload))),
+            None => self.removed.push((Kind::Address, uid())),
+        }
+    }
+}
+
+/// Sets or removes; whether that made a difference.
+fn set<K: Ord, V: PartialEq>(all: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    let same = all.get(&key) == value.as_ref();
+    match value {
+        Some(value) => drop(all.insert(key, value)),
+        None => drop(all.remove(&key)),
+    }
+    !same
+}
+
+/// Which endpoints each service has, and of which services each endpoint is one.
+#[derive(Default)]
+struct Members {
+    found: HashMap<NamespacedName, Found>,
+    /// Pods, each with the services that it is an endpoint of.
+    services_of: Pairs<NamespacedName, NamespacedName>,
+    /// The same of endpoints that are no pods, by uid.
+    outside: Pairs<Arc<str>, NamespacedName>,
+}
+
+/// The endpoints of one service.
+#[derive(Default)]
+struct Found {
+    pods: BTreeMap<NamespacedName, Endpoint>,
+    /// Each with its uid, in the order in which slices say them.
+    outside: Vec<(Arc<str>, Endpoint)>,
+}
+
+/// Of which endpoints a service says something else.
+struct Differ {
+    pods: Vec<NamespacedName>,
+    outside: Vec<Arc<str>>,
+}
+
+/// What services say of an endpoint, in their order.
+type Sayings<'a> = Vec<(&'a Service, &'a Endpoint)>;
+
+impl Members {
+    /// Looks for the endpoints of a service anew. `all`: whatever it says of them counts as different, because what it
+    /// says of itself is.
+    fn replace(&mut self, key: &NamespacedName, inputs: &Inputs<'_>, cluster_id: &str, all: bool) -> Differ {
+        let mut now = Found::default();
+        for (object, found) in inputs.services.iter().zip(inputs.resolve()) {
+            for endpoint in found.endpoints {
+                if let Owner::Pod(place) = endpoint.owner {
+                    let pod = inputs.pods[place].pod;
+                    let name = pod.metadata.name.as_deref().unwrap_or("");
+                    // Its place means something among these inputs only.
+                    let endpoint = Endpoint { owner: Owner::Pod(0), ..endpoint };
+                    now.pods.insert(NamespacedName::new(workload::namespace(pod), name), endpoint);
+                } else {
+                    now.outside.push((endpoints::uid(inputs, object, &endpoint, cluster_id).into(), endpoint));
+                }
+            }
+        }
+        let before = self.found.remove(key).unwrap_or_default();
+        let mut pods = Vec::new();
+        for pod in before.pods.keys().filter(|pod| !now.pods.contains_key(*pod)) {
+            self.services_of.remove(&(pod.clone(), key.clone()));
+            pods.push(pod.clone());
+        }
+        for (pod, endpoint) in &now.pods {
+            let known = before.pods.get(pod);
+            if known.is_none() {
+                self.services_of.insert((pod.clone(), key.clone()));
+            }
+            if all || known != Some(endpoint) {
+                pods.push(pod.clone());
+            }
+        }
+        let mut outside = Vec::new();
+        if all || before.outside != now.outside {
+            for (uid, _) in &before.outside {
+                self.outside.remove(&(uid.clone(), key.clone()));
+                outside.push(uid.clone());
+            }
+            for (uid, _) in &now.outside {
+                self.outside.insert((uid.clone(), key.clone()));
+                outside.push(uid.clone());
+            }
+        }
+        if !now.pods.is_empty() || !now.outside.is_empty() {
+            self.found.insert(key.clone(), now);
+        }
+        Differ { pods, outside }
+    }
+
+    fn of_pod<'a>(&'a self, pod: &NamespacedName, cluster: &'a Cluster) -> Sayings<'a> {
+        let services = self.services_of.of(pod);
+        let said = |key| Some((&**cluster.service(key)?, self.found.get(key)?.pods.get(pod)?));
+        services.filter_map(said).collect()
+    }
+
+    fn of_outside<'a>(&'a self, uid: &Arc<str>, cluster: &'a Cluster) -> Sayings<'a> {
+        let mut said = Vec::new();
+        for key in self.outside.of(uid) {
+            let (Some(object), Some(found)) = (cluster.service(key), self.found.get(key)) else { continue };
+            let own = found.outside.iter().filter(|(known, _)| known == uid);
+            said.extend(own.map(|(_, endpoint)| (&**object, endpoint)));
+        }
+        said
+    }
+
+    fn all_outside(&self) -> impl Iterator<Item = Arc<str>> {
+        self.outside.firsts().into_iter().cloned()
+    }
+
+    /// Endpoints that are no pods, and on a node.
+    fn on_node(&self, node: &str) -> Vec<Arc<str>> {
+        let is_there = |uid: &Arc<str>, endpoint: &Endpoint| match &endpoint.owner {
+            Owner::Outside(outside) if outside.node.as_deref() == Some(node) => Some(uid.clone()),
+            _ => None,
+        };
+        let keys: BTreeSet<_> = self.outside.seconds();
+        let found = keys.into_iter().filter_map(|key| self.found.get(key));
+        found.flat_map(|found| found.outside.iter().filter_map(|(uid, e)| is_there(uid, e))).collect()
+    }
+}

@@ -1,0 +1,81 @@
+//! What users are told of an object that is no policy: labels and words in it that are not followed. Pure.
+
+use mesh_model::address::NamespacedName;
+
+use super::condition::{Condition, PolicyStatus};
+use super::{Mesh, distribution, endpoints, waypoint};
+use crate::cluster::Cluster;
+use crate::resources::{Key, Kind, Object};
+
+/// The order in which users are told: all of one part, by the objects' names, then the next. (Policies come before.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// The way to a namespace's services.
+    NamespaceWaypoint,
+    /// The way to a service.
+    ServiceWaypoint,
+    /// The way to a pod.
+    PodWaypoint,
+    /// Which endpoints a service prefers.
+    ServiceDistribution,
+    /// Which endpoints a namespace's services prefer.
+    NamespaceDistribution,
+    /// Endpoints that say nothing.
+    Endpoints,
+    /// Slices that say nothing.
+    EndpointSlice,
+}
+
+/// Where something stands among all that is told.
+pub(super) type Place = (Part, NamespacedName);
+
+/// Every part in which something may be told of objects of a kind.
+pub(super) fn parts(kind: Kind) -> &'static [Part] {
+    match kind {
+        Kind::Namespace => &[Part::NamespaceWaypoint, Part::NamespaceDistribution],
+        Kind::Service => &[Part::ServiceWaypoint, Part::ServiceDistribution],
+        Kind::Pod => &[Part::PodWaypoint],
+        Kind::Endpoints => &[Part::Endpoints],
+        Kind::EndpointSlice => &[Part::EndpointSlice],
+        Kind::Node | Kind::ServiceAccount | Kind::AuthorizationPolicy | Kind::PeerAuthentication => &[],
+    }
+}
+
+/// What is told of one object.
+pub(super) fn of(key: &Key, cluster: &Cluster, mesh: &Mesh) -> Vec<(Place, PolicyStatus)> {
+    let parts = parts(key.kind);
+    let Some(object) = cluster.get(key).filter(|_| !parts.is_empty()) else { return Vec::new() };
+    let of_part = |part: &Part| {
+        let conditions = conditions(*part, key, &object, cluster, mesh);
+        let status = PolicyStatus { key: key.clone(), conditions };
+        (!status.conditions.is_empty()).then(|| ((*part, key.object()), status))
+    };
+    parts.iter().filter_map(of_part).collect()
+}
+
+fn conditions(part: Part, key: &Key, object: &Object, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
+    let one = match (part, object) {
+        (Part::NamespaceWaypoint | Part::ServiceWaypoint | Part::PodWaypoint, object) => {
+            return waypoint::unfollowed(key, object.metadata(), cluster, mesh);
+        }
+        (Part::ServiceDistribution, Object::Service(object)) => distribution::unknown_in_service(object),
+        (Part::NamespaceDistribution, Object::Namespace(object)) => distribution::unknown_on_namespace(object),
+        (Part::Endpoints, Object::Endpoints(object)) => {
+            let of = cluster.service(&key.object()).map(|object| &**object);
+            endpoints::ignored_endpoints(object, of).map(|why| Condition::unsupported(false, why))
+        }
+        (Part::EndpointSlice, Object::EndpointSlice(object)) => (object.address_type == "FQDN").then(|| {
+            let why = "addressType FQDN: nobody follows such a slice, in Kubernetes neither: write addresses, or a Service \
+                       of type ExternalName";
+            Condition::unsupported(false, why)
+        }),
+        _ => None,
+    };
+    one.into_iter().collect()
+}
+
+/// What becomes of a policy.
+pub(super) fn of_policy(key: &NamespacedName, condition: Condition) -> PolicyStatus {
+    let key = Key::new(Kind::AuthorizationPolicy, Some(&key.namespace), &key.name);
+    PolicyStatus { key, conditions: vec![condition] }
+}
