@@ -14,7 +14,7 @@ use istiod_lite::translate::{Mesh, translate};
 use serde_json::{Value, json};
 
 /// Sequences, and steps of each. `INCREMENTAL_SEQUENCES` runs more.
-const SEQUENCES: u64 = 150;
+const SEQUENCES: u64 = 400;
 const STEPS: usize = 60;
 
 /// What a step does: which change, to which object, and what the object says.

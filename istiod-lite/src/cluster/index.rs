@@ -277,3 +277,64 @@ impl<A: Ord + Clone, B: Ord + Least> Pairs<A, B> {
         self.0.iter().map(|(_, second)| second).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What stays of an object that is gone shows in no answer, only in memory.
+    #[test]
+    fn nothing_is_left_of_what_is_gone() {
+        let of = |kind, value| Object::from_value(kind, &value).unwrap();
+        let pod = |app: &str, ip: &str| {
+            let metadata = json!({"name": "a", "labels": {"app": app, "istio.io/use-waypoint": app}});
+            let status = json!({"phase": "Running", "podIPs": [{"ip": ip}]});
+            of(Kind::Pod, json!({"metadata": metadata, "spec": {"containers": []}, "status": status}))
+        };
+        let service = |selector| {
+            of(
+                Kind::Service,
+                json!({"metadata": {"name": "web"}, "spec": {"selector": selector, "ports": [{"port": 80}]}}),
+            )
+        };
+        let slice = |name: &str, ip: &str| {
+            let metadata = json!({"name": name, "labels": {"kubernetes.io/service-name": "web"}});
+            let endpoint = json!({"addresses": [ip], "targetRef": {"kind": "Pod", "name": "a"}});
+            of(
+                Kind::EndpointSlice,
+                json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [endpoint], "ports": [{"port": 80}]}),
+            )
+        };
+        let steps = [
+            service(json!({"app": "x"})),
+            pod("x", "10.0.0.1"),
+            slice("s1", "10.0.0.1"),
+            slice("s2", "10.0.0.2"),
+            pod("y", "10.0.0.2"),
+            service(json!({"app": "y"})),
+            slice("s1", "10.0.0.3"),
+            service(json!({})),
+        ];
+        let keys: BTreeSet<Key> = steps.iter().map(Object::key).collect();
+        for first_gone in &keys {
+            let (mut cluster, mut index) = (Cluster::default(), Index::default());
+            let mut set = |key: &Key, new: Option<&Object>| {
+                let old = cluster.get(key);
+                match new {
+                    Some(new) => cluster.apply(new.clone()),
+                    None => cluster.delete(key),
+                }
+                index.update(&cluster, key, old.as_ref(), new);
+                format!("{index:?}")
+            };
+            for step in &steps {
+                assert_ne!(set(&step.key(), Some(step)), format!("{:?}", Index::default()));
+            }
+            let rest = keys.iter().filter(|key| *key != first_gone);
+            let last = std::iter::once(first_gone).chain(rest).map(|key| set(key, None)).last();
+            assert_eq!(last, Some(format!("{:?}", Index::default())), "{first_gone} first");
+        }
+    }
+}

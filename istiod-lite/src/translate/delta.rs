@@ -366,3 +366,39 @@ impl Members {
         found.flat_map(|found| found.outside.iter().filter_map(|(uid, e)| is_there(uid, e))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resources::{self, Object};
+
+    /// What stays of endpoints that are gone shows in no answer, only in memory.
+    #[test]
+    fn nothing_is_left_of_endpoints_that_are_gone() {
+        let of = |kind, value| Object::from_value(kind, &value).unwrap();
+        let metadata = json!({"name": "a", "labels": {"app": "web"}});
+        let status = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]});
+        let pod = of(resources::Kind::Pod, json!({"metadata": metadata, "spec": {"containers": []}, "status": status}));
+        let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
+        let service = of(resources::Kind::Service, json!({"metadata": {"name": "web"}, "spec": spec}));
+        let metadata = json!({"name": "s", "labels": {"kubernetes.io/service-name": "web"}});
+        let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.1"]}]});
+        let slice = of(resources::Kind::EndpointSlice, slice);
+        for first_gone in [&pod, &service, &slice] {
+            let mut translator = Translator::new(Mesh::default());
+            translator.take([&pod, &service, &slice].map(|object| Change::Apply(object.clone())));
+            assert_eq!(translator.translate().resources.len(), 3);
+            let members = &translator.members;
+            assert_eq!((members.services_of.firsts().len(), members.outside.firsts().len()), (1, 1));
+            for gone in [first_gone, &pod, &service, &slice] {
+                translator.take([Change::Delete(gone.key())]);
+                translator.translate();
+            }
+            let members = &translator.members;
+            assert!(members.services_of.firsts().is_empty() && members.outside.firsts().is_empty());
+            assert!(members.found.is_empty() && translator.statuses().is_empty());
+        }
+    }
+}
