@@ -1,6 +1,7 @@
 //! One run: start the worlds, see that they work, measure them in turn, report.
 use crate::cases::{self, Case};
 use crate::cli::Bench;
+use crate::control_plane;
 use crate::machine::{self, Circumstances};
 use crate::measure::{self, Row};
 use crate::report::{self, Report};
@@ -42,7 +43,13 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(file) = &args.write_docs {
-        fs::write(file, report::page(&report)).with_context(|| format!("cannot write {}", file.display()))?;
+        let mut page = report::page(&report);
+        // What another run has written to it stays.
+        let before = fs::read_to_string(file).unwrap_or_default();
+        if let Some(section) = control_plane::kept_section(&before) {
+            page = control_plane::with_section(&page, section);
+        }
+        fs::write(file, page).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// The roles this binary plays inside a run; everything else that is not an option belongs to `ambit`.
-pub(crate) const ROLES: [&str; 6] = ["abuse", "play", "serve", "load", "launch", "help"];
+pub(crate) const ROLES: [&str; 8] = ["abuse", "play", "control-plane", "subscribe", "serve", "load", "launch", "help"];
 
 /// Measures direct, Ambit and Envoy side by side on this machine. Takes about four minutes.
 #[derive(Debug, Parser)]
@@ -64,6 +64,11 @@ pub(crate) enum Role {
     /// A part in an abuse run.
     #[command(hide = true, subcommand)]
     Play(AbuseRole),
+    /// Measures the control plane with a large mesh and many subscribers. Takes some minutes.
+    ControlPlane(ControlPlane),
+    /// The subscribers of a control-plane run.
+    #[command(hide = true)]
+    Subscribe(Subscribe),
     /// The servers of one pod.
     #[command(hide = true)]
     Serve(Serve),
@@ -89,6 +94,41 @@ pub(crate) struct Abuse {
     /// Write the page of results for readers.
     #[arg(long, value_name = "FILE.md", num_args = 0..=1, default_missing_value = "docs/under-attack.md")]
     pub(crate) write_docs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControlPlane {
+    /// Pods in the mesh.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) pods: u32,
+    /// Services; each pod is an endpoint of one.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) services: u32,
+    /// Subscribers, each with a TLS connection of its own.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) subscribers: u32,
+    /// Pods that change, each second.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: u32,
+    /// Seconds of changes.
+    #[arg(long, default_value_t = 30.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Write the table to the page of results for readers.
+    #[arg(long, value_name = "FILE.md", num_args = 0..=1, default_missing_value = "docs/benchmarks.md")]
+    pub(crate) write_docs: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Subscribe {
+    /// The control plane.
+    #[arg(long)]
+    pub(crate) to: SocketAddr,
+    /// A token of each subscriber, one a line.
+    #[arg(long)]
+    pub(crate) tokens: PathBuf,
+    /// What the control plane's certificate is checked with.
+    #[arg(long)]
+    pub(crate) root: PathBuf,
 }
 
 /// A part in an abuse run.

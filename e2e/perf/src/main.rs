@@ -18,6 +18,7 @@
 //! | `statistics` | medians, spreads, ratios within a round (pure) |
 //! | `report` | the tables, the JSON, the page in `docs` |
 //! | `abuse` | another run: attackers beside good callers |
+//! | `control_plane` | another run: a large mesh and many subscribers |
 //!
 //! Begin with `bench::run`. A first word that is none of ours is a command of `ambit`, which is how the worlds start
 //! their programs.
@@ -25,6 +26,7 @@ mod abuse;
 mod bench;
 mod cases;
 mod cli;
+mod control_plane;
 mod interrupt;
 mod launch;
 mod load;
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         None => bench::run(&cli.bench),
         Some(cli::Role::Abuse(args)) => abuse::run(args),
         Some(cli::Role::Play(role)) => abuse::play(role),
+        Some(cli::Role::ControlPlane(args)) => control_plane::run(args),
+        Some(cli::Role::Subscribe(args)) => control_plane::subscribe(args),
         Some(cli::Role::Serve(args)) => serve::run(args),
         Some(cli::Role::Load(args)) => load::run(args),
         Some(cli::Role::Launch(args)) => launch::run(args),
