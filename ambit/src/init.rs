@@ -5,10 +5,9 @@ use crate::machine::{self, MachineArgs};
 use crate::run_dir::RunDir;
 use crate::sys::children::Children;
 use anyhow::{Context, Result};
-use notify::Watcher as _;
+use mesh_runtime::watch::Watch;
 use std::io::Read as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,24 +52,9 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     let cluster = Cluster::start(args, run, children).await?;
 
     let edits = Arc::new(Notify::new());
-    let edited = Arc::clone(&edits);
-    let mut folder = istiod_lite::folder::watch::Watch::edits([args.folder.as_path()]);
-    tokio::spawn(async move {
-        loop {
-            folder.changed().await;
-            edited.notify_one();
-        }
-    });
+    tokio::spawn(tell_of(Watch::edits([args.folder.as_path()]), Arc::clone(&edits)));
     // Node agents and the control plane replace these files when something changed.
-    let answers =
-        |path: &std::path::Path| path.file_name().is_some_and(|n| n == "enrolled.json" || n == "acknowledged.json");
-    let agents = watch(&cluster.watched(), answers, cluster.changed());
-    if let Err(e) = &agents {
-        tracing::warn!(
-            "cannot watch the answers of node agents and control plane ({e:#}); looking every {LOOK_ANYWAY:?} instead"
-        );
-    }
-    tokio::spawn(look_anyway(cluster.changed()));
+    tokio::spawn(tell_of(Watch::replaced(cluster.answers(), LOOK_ANYWAY), cluster.changed()));
 
     let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
     std::thread::Builder::new().name("control".into()).spawn(move || listen(&listener, &asker))?;
@@ -89,32 +73,10 @@ fn cut_lifeline_ends(ender: oneshot::Sender<()>) {
     });
 }
 
-/// Notifies `changed` when a file that matters changed in one of the directories.
-fn watch(
-    directories: &[PathBuf],
-    matters: impl Fn(&std::path::Path) -> bool + Send + 'static,
-    changed: Arc<Notify>,
-) -> Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let ours = match &event {
-            // Reading is not changing; reacting to our own reads would never end.
-            Ok(event) => !event.kind.is_access() && event.paths.iter().any(|p| matters(p)),
-            Err(_) => true,
-        };
-        if ours {
-            changed.notify_one();
-        }
-    })?;
-    for directory in directories {
-        watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
-    }
-    Ok(watcher)
-}
-
-/// Notices what notifications missed.
-async fn look_anyway(changed: Arc<Notify>) {
+/// Notifies `changed` whenever it is time to look.
+async fn tell_of(mut watch: Watch, changed: Arc<Notify>) {
     loop {
-        tokio::time::sleep(LOOK_ANYWAY).await;
+        watch.changed().await;
         changed.notify_one();
     }
 }

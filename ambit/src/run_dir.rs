@@ -1,5 +1,6 @@
 //! The directory of one running mesh: where everything is, whether it is alive, and cleaning up after a dead one.
 use anyhow::{Context, Result, bail};
+use mesh_runtime::files::Replace;
 use rustix::fs::FlockOperation;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -283,15 +284,9 @@ fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file so that readers see the old content or the new, never a part.
+/// Replaces a file of ours, which is its owner's alone, in one step.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    // Unseen by readers of `*.yaml` and `*.json`; on the same file system, so that rename is atomic.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(true).write(true).mode(0o600);
-    std::io::Write::write_all(&mut options.open(&temporary)?, content)?;
-    std::fs::rename(&temporary, path)
+    Replace::new().mode(0o600).write(path, content)
 }
 
 #[cfg(test)]

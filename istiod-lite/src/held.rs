@@ -5,16 +5,17 @@
 //! first, everybody holds it. The decisions are pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fs, io};
 
 use k8s_openapi::api::core::v1::Pod;
 use mesh_model::address::NamespacedName;
 use mesh_model::persistent::PersistentMap;
 use mesh_model::resource::Resource;
 use mesh_model::workload::{Tunnel, Workload};
+use mesh_runtime::files;
 use mesh_xds::acknowledged::{Acknowledged, Floor};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -229,7 +230,7 @@ pub(crate) async fn tell(mut sent: watch::Receiver<Arc<Sent>>, acknowledged: Ack
         given_up.clone_from(&floor.given_up);
         let held = now.held(&floor);
         if told.as_ref() != Some(&held) {
-            match write(file, &held) {
+            match serde_json::to_vec(&held).map_err(io::Error::from).and_then(|json| files::replace(file, json)) {
                 Ok(()) => told = Some(held),
                 Err(error) => tracing::warn!(file = %file.display(), %error, "ACKNOWLEDGED_FILE cannot be written"),
             }
@@ -246,12 +247,6 @@ pub(crate) async fn tell(mut sent: watch::Receiver<Arc<Sent>>, acknowledged: Ack
             () = look_again => {}
         }
     }
-}
-
-fn write(path: &Path, held: &Held) -> io::Result<()> {
-    let temporary = path.with_extension("new-json");
-    fs::write(&temporary, serde_json::to_vec(held)?)?;
-    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Tells the user what was accepted, and why not: in the log once per change, in a file, and on the debug page.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use mesh_runtime::files;
 use serde::Serialize;
 
 use crate::resources::Key;
@@ -69,8 +69,6 @@ impl Status {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        fs::write(&temporary, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(&temporary, path)
+        files::replace(path, serde_json::to_vec_pretty(self)?)
     }
 }

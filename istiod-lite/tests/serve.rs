@@ -283,7 +283,7 @@ async fn who_shows_no_token_is_refused_before_anything_is_read() {
 #[tokio::test]
 async fn a_certificate_waits_for_no_table() {
     let world = World::new().await;
-    let stalled = Command::new("mkfifo").arg(world.at("status.new")).status().unwrap();
+    let stalled = Command::new("mkfifo").arg(world.at(".status.json.new")).status().unwrap();
     assert!(stalled.success());
     let other = POD.split("---").next().unwrap();
     let other =
@@ -302,6 +302,6 @@ async fn a_certificate_waits_for_no_table() {
         tokio::time::timeout(Duration::from_secs(20), signed).await.expect("an answer").unwrap();
     }
     // Lets it end.
-    fs::read(world.at("status.new")).unwrap();
+    fs::read(world.at(".status.json.new")).unwrap();
     world.running.stop().await;
 }

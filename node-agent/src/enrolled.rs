@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mesh_model::labels;
+use mesh_runtime::files;
 use serde::{Deserialize, Serialize};
 
 /// How far a pod's enrolment got. `enabled` and `pending` are words of the annotation [`labels::REDIRECTION`].
@@ -52,10 +53,7 @@ pub fn write(path: &Path, states: &States) -> std::io::Result<()> {
         pods: &'a States,
     }
     let json = serde_json::to_vec(&Written { pods: states })?;
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    std::fs::write(&new, json)?;
-    std::fs::rename(&new, path)
+    files::replace(path, json)
 }
 
 /// Reads what a predecessor wrote; nothing if there is no file.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::Watcher as _;
+use mesh_runtime::watch::Watch;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 
@@ -163,8 +163,7 @@ pub fn read(path: &Path) -> Result<Vec<Pod>, PodsError> {
 /// rename, so that it is never seen half written. A list that cannot be taken is logged and the last good one stays;
 /// before the first good one there is `None`.
 pub async fn follow(path: PathBuf, refresh: Arc<Notify>, pods: watch::Sender<Option<Vec<Pod>>>) {
-    // Held for as long as we follow.
-    let _watcher = watch_directory(&path, refresh.clone());
+    let mut replaced = Watch::replaced([path.clone()], REREAD);
     let mut last_error = String::new();
     while !pods.is_closed() {
         match read(&path) {
@@ -186,7 +185,7 @@ pub async fn follow(path: PathBuf, refresh: Arc<Notify>, pods: watch::Sender<Opt
         }
         tokio::select! {
             () = refresh.notified() => {}
-            () = tokio::time::sleep(REREAD) => {}
+            () = replaced.changed() => {}
         }
     }
 }
@@ -202,28 +201,6 @@ pub async fn known(pods: &mut watch::Receiver<Option<Vec<Pod>>>) -> Vec<Pod> {
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// Watches the directory: a rename into place is seen there, not on the file it replaces.
-fn watch_directory(path: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    let directory = path.parent()?.to_owned();
-    let name = path.file_name()?.to_owned();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event too; answering it by reading again would never end.
-        let ours = event.map_or(true, |event| {
-            !event.kind.is_access() && event.paths.iter().any(|path| path.file_name() == Some(&name))
-        });
-        if ours {
-            changed.notify_one();
-        }
-    });
-    let watching = watcher.and_then(|mut watcher| {
-        watcher.watch(&directory, notify::RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watching
-        .inspect_err(|error| tracing::warn!(%error, "no notice of changes in {}: reading it every {REREAD:?}", directory.display()))
-        .ok()
 }
 
 #[cfg(test)]
@@ -275,13 +252,6 @@ mod tests {
         tokio::spawn(follow(path.clone(), Arc::default(), sender));
         write(r#"{"pods":[{"uid":"u","name":"a","namespace":"n"}]}"#);
         assert_eq!(known(&mut pods).await[0].uid, "u");
-        // Reading is no change: nothing more is seen until something is written.
-        let looked = Arc::new(Notify::new());
-        let watcher = watch_directory(&path, looked.clone());
-        read(&path).unwrap();
-        std::fs::write(dir.path().join("other"), "").unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(200), looked.notified()).await.is_err());
-        drop(watcher);
         // A broken list changes nothing; the next good one does.
         write("{");
         write(r#"{"pods":[]}"#);

@@ -149,9 +149,9 @@ impl Cluster {
         Arc::clone(&self.changed)
     }
 
-    /// Directories whose files are answers of the node agents and of the control plane.
-    pub(crate) fn watched(&self) -> Vec<PathBuf> {
-        self.nodes.iter().map(|n| self.run.node(&n.name)).chain([self.run.istiod()]).collect()
+    /// The files by which node agents and the control plane answer.
+    pub(crate) fn answers(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|n| self.run.enrolled_file(&n.name)).chain([self.run.acknowledged()]).collect()
     }
 
     /// Runs until told to end; then stops everything in order.

@@ -1,11 +1,12 @@
 //! The CA's own key and certificates: made at first start and kept, or plugged in.
 
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use mesh_runtime::files::Replace;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -19,6 +20,11 @@ pub const CA_KEY: &str = "ca-key.pem";
 pub const CERT_CHAIN: &str = "cert-chain.pem";
 /// What proxies trust; may hold several roots.
 pub const ROOT_CERT: &str = "root-cert.pem";
+
+/// How keys are written: a root is made once, and trusted for years.
+const KEY_FILE: Replace = Replace::new().mode(0o600).to_disk();
+/// How certificates are written.
+const CERT_FILE: Replace = Replace::new().mode(0o644).to_disk();
 
 /// How long a root made here is good for.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -79,8 +85,8 @@ impl Material {
         if !cert.exists() {
             // The key goes first: one without a certificate was never used, and is made anew.
             let (cert_pem, key_pem) = make_root(trust_domain)?;
-            write_new(&key, &key_pem, 0o600).map_err(failed(&key))?;
-            write_new(&cert, &cert_pem, 0o644).map_err(failed(&cert))?;
+            KEY_FILE.write(&key, &key_pem).map_err(failed(&key))?;
+            CERT_FILE.write(&cert, &cert_pem).map_err(failed(&cert))?;
             tracing::info!(directory = %directory.display(), "made a new root certificate, good for ten years");
         }
         let mode = fs::metadata(&key).map_err(failed(&key))?.permissions().mode();
@@ -115,7 +121,7 @@ impl Material {
     /// When the file cannot be written.
     pub fn publish_roots(&self, directory: &Path) -> Result<(), MaterialError> {
         let path = directory.join(ROOT_CERT);
-        let written = fs::create_dir_all(directory).and_then(|()| write_new(&path, &self.roots, 0o644));
+        let written = fs::create_dir_all(directory).and_then(|()| CERT_FILE.write(&path, &self.roots));
         written.map_err(|source| MaterialError::File { path, source })
     }
 
@@ -207,17 +213,4 @@ fn to_pem(der: &[u8]) -> String {
         &pem::Pem::new("CERTIFICATE", der),
         pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
     )
-}
-
-/// Replaces a file in one step, so that nobody reads half of it.
-fn write_new(path: &Path, content: &str, mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }

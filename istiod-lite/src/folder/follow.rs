@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_runtime::watch::Watch;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::watch::Watch;
 use super::{Folder, Report};
 use crate::source::{Batch, Findings, Source};
 

@@ -10,7 +10,6 @@
 //! | [`store`] | what was last good, before this program started? |
 //! | `closed` | what is refused where nobody knows what was in force? (pure) |
 //! | [`overlay`] | what has the cluster added to the user's objects? (pure) |
-//! | [`watch`] | when to look again |
 //! | [`follow`] | all of it, as a source of objects |
 //!
 //! [`Folder::rescan`] puts them together. One promise runs through it: **a document that does not parse is left out
@@ -26,7 +25,6 @@ pub mod overlay;
 pub mod parse;
 mod scan;
 pub mod store;
-pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use mesh_runtime::files;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -176,9 +177,7 @@ impl Store {
         }
         // Somebody may have taken it away since it was opened.
         fs::create_dir_all(&self.directory)?;
-        let temporary = self.directory.join(format!(".{name}.new"));
-        fs::write(&temporary, text)?;
-        fs::rename(&temporary, &path)
+        files::replace(&path, text)
     }
 
     /// Where it is.

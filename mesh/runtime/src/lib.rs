@@ -15,6 +15,8 @@
 //! | | [`readiness`] | ready when every named part has said so |
 //! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
 //! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |
+//! | share files | [`files`] | a file that others read, replaced in one step |
+//! | | [`watch`] | when to look at a file, or at a folder, again |
 //! | be small | [`memory`] | what is not used any more is the machine's again |
 //! | stop | [`shutdown`] | SIGTERM, SIGINT or `/quitquitquit`: when the process should end |
 //! | | [`drain`] | stop accepting, finish what is open, then force |
@@ -26,6 +28,7 @@ pub mod access_log;
 pub mod admin;
 pub mod config;
 pub mod drain;
+pub mod files;
 pub mod http_server;
 pub mod log;
 pub mod memory;
@@ -36,6 +39,7 @@ pub mod readiness;
 pub mod shutdown;
 pub mod trace;
 pub mod usage;
+pub mod watch;
 
 mod text;
 pub mod timestamp;
