@@ -16,6 +16,7 @@ mod reach;
 mod reasons;
 mod revocation;
 mod services;
+mod settings;
 mod soak;
 mod streams;
 mod town;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         programs::trials(suite);
+        settings::trials(suite);
         networks::trials(suite);
         reasons::trials(suite);
         examples::trials(suite);

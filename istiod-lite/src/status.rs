@@ -1,11 +1,12 @@
-//! Tells the user what was accepted, and why not: in the log once per change, in a file, and on the debug page.
+//! Tells the user what was accepted, and why not: in the log once per change, in a file that `ambit` reads, and on the
+//! debug page.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 
 use mesh_runtime::files;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::resources::Key;
 use crate::resources::unread::Unread;
@@ -13,8 +14,8 @@ use crate::source::{Rejected, Skipped};
 use crate::translate::condition::PolicyStatus;
 
 /// All there is to say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// Objects that were refused; where one was good before, that version still serves.
     pub rejected: Vec<Rejected>,
@@ -45,9 +46,10 @@ impl Status {
         let is_new = |policy: &&PolicyStatus| known.get(&policy.key).is_none_or(|known| !known.contains(policy));
         for policy in self.policies.iter().filter(is_new) {
             for c in &policy.conditions {
-                match (c.status, c.reason) {
-                    (true, "Accepted") => tracing::info!(policy = %policy.key, "{}", c.message),
-                    _ => tracing::warn!(policy = %policy.key, status = c.status, reason = c.reason, "{}", c.message),
+                if c.is_accepted() {
+                    tracing::info!(policy = %policy.key, "{}", c.message);
+                } else {
+                    tracing::warn!(policy = %policy.key, status = c.status, reason = &*c.reason, "{}", c.message);
                 }
             }
         }

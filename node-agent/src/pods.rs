@@ -1,6 +1,7 @@
 //! This node's pods, as a source says they should be: always the whole list, never a change.
 //!
-//! Today the source is a file; one that watches Kubernetes says the same in the same shape.
+//! Today the source is a file, which `ambit` writes as it is declared here; one that watches Kubernetes says the same in
+//! the same shape.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_runtime::watch::Watch;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 /// The largest file that is read, in bytes: some 100,000 pods, far more than a node has.
@@ -18,7 +19,7 @@ const MAX_FILE: u64 = 64 << 20;
 const REREAD: Duration = Duration::from_secs(2);
 
 /// One pod of this node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pod {
     /// The Kubernetes UID. Another pod of the same name has another.
@@ -44,12 +45,13 @@ pub struct Pod {
     /// How far its life has come.
     pub phase: Phase,
     /// What everybody's tables hold of it; [`KnownAs::NotTold`] where the source cannot tell.
+    #[serde(skip_serializing_if = "KnownAs::is_not_told")]
     pub known_as: KnownAs,
 }
 
 /// How the pod takes connections, as the tables of every ztunnel of the mesh have it. The words are those of ztunnel's
 /// own state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KnownAs {
     /// The source does not know what the tables hold: nobody waits for them.
     #[default]
@@ -65,8 +67,14 @@ pub enum KnownAs {
     Hbone,
 }
 
+impl KnownAs {
+    fn is_not_told(&self) -> bool {
+        *self == Self::NotTold
+    }
+}
+
 /// A pod's phase, in Kubernetes' words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Not all its containers run yet.
     #[default]
@@ -125,15 +133,17 @@ pub enum PodsError {
     },
 }
 
-#[derive(Deserialize)]
+/// The whole file: every pod of the node.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    pods: Vec<Pod>,
+pub struct Pods {
+    /// In any order.
+    pub pods: Vec<Pod>,
 }
 
 /// Reads a list of pods.
 pub fn parse(path: &Path, json: &[u8]) -> Result<Vec<Pod>, PodsError> {
-    let File { pods } =
+    let Pods { pods } =
         serde_json::from_slice(json).map_err(|source| PodsError::Parse { path: path.to_owned(), source })?;
     let mut seen = HashSet::new();
     for pod in &pods {
@@ -223,6 +233,36 @@ mod tests {
             [KnownAs::NotTold, KnownAs::Hbone, KnownAs::Unsettled]
         );
         assert_eq!((pods[0].phase, pods[1].phase, pods[2].phase), (Phase::Running, Phase::Pending, Phase::Unknown));
+    }
+
+    /// Whoever writes the file (`ambit`) and we who read it share one declaration; the words stay Kubernetes'.
+    #[test]
+    fn what_is_written_is_read() {
+        let pod = Pod {
+            uid: "u".to_owned(),
+            name: "a".to_owned(),
+            namespace: "ns".to_owned(),
+            service_account: "sa".to_owned(),
+            labels: [("app".to_owned(), "a".to_owned())].into(),
+            namespace_labels: [("l".to_owned(), "v".to_owned())].into(),
+            ips: vec!["10.244.1.2".parse().unwrap()],
+            netns: Some("/run/netns/u".into()),
+            phase: Phase::Running,
+            known_as: KnownAs::Unsettled,
+            ..Pod::default()
+        };
+        let json = serde_json::to_string(&Pods { pods: vec![pod.clone()] }).unwrap();
+        assert_eq!(
+            json,
+            r#"{"pods":[{"uid":"u","name":"a","namespace":"ns","serviceAccount":"sa","labels":{"app":"a"},"annotations":{},"namespaceLabels":{"l":"v"},"hostNetwork":false,"ips":["10.244.1.2"],"netns":"/run/netns/u","phase":"Running","knownAs":"unsettled"}]}"#
+        );
+        let others = [
+            Pod { uid: "v".to_owned(), known_as: KnownAs::Hbone, phase: Phase::Failed, ..pod.clone() },
+            Pod { uid: "w".to_owned(), known_as: KnownAs::NotTold, phase: Phase::Unknown, netns: None, ..pod.clone() },
+        ];
+        let all: Vec<Pod> = std::iter::once(pod).chain(others).collect();
+        let json = serde_json::to_vec(&Pods { pods: all.clone() }).unwrap();
+        assert_eq!(parse(Path::new("pods.json"), &json).unwrap(), all);
     }
 
     #[test]

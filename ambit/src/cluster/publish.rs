@@ -4,7 +4,7 @@ use super::pod::RunningPod;
 use super::reconcile::families;
 use crate::manifest::Key;
 use crate::mesh::held::{self, ToldService};
-use crate::mesh::node_files::{self, NodePod, NodePods};
+use crate::mesh::node_files;
 use crate::mesh::overlay::{self, PodFacts};
 use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
@@ -16,9 +16,9 @@ use anyhow::{Context, Result};
 use istiod_lite::held::Protocol;
 use istiod_lite::translate::endpoints::{self, Inputs, PodState};
 use k8s_openapi::api::core::v1::Service;
+use node_agent::config::Config;
 use node_agent::enrolled::{Redirection, States};
-use node_agent::redirect::Settings;
-use node_agent::redirect::settings::Defaults;
+use node_agent::pods::{self, KnownAs};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -114,7 +114,7 @@ impl Cluster {
     fn tell_agents(&mut self) -> Result<()> {
         for (index, node) in self.nodes.iter().enumerate() {
             let pods = self.pods.values().filter(|p| p.node == index).map(|p| self.node_pod(p)).collect();
-            let text = serde_json::to_vec_pretty(&NodePods { pods })?;
+            let text = serde_json::to_vec_pretty(&pods::Pods { pods })?;
             write_if_changed(&self.run.pods_file(&node.name), &text)?;
         }
         for pod in self.pods.values() {
@@ -167,12 +167,12 @@ impl Cluster {
     }
 
     /// A pod as its node's agent sees it.
-    pub(super) fn node_pod(&self, pod: &RunningPod) -> NodePod {
+    pub(super) fn node_pod(&self, pod: &RunningPod) -> pods::Pod {
         let meta = &pod.pod.metadata;
         let spec = pod.pod.spec.as_ref();
         let host_network = pod.pair.is_none();
         let node = &self.nodes[pod.node].name;
-        NodePod {
+        pods::Pod {
             uid: pod.uid.clone(),
             name: pod.key.1.clone(),
             namespace: pod.key.0.clone(),
@@ -183,11 +183,16 @@ impl Cluster {
             host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
             ips: pod.ips.clone(),
             netns: (!host_network).then(|| self.run.pod_netns(node, &pod.uid)),
-            phase: pod.state().phase.name(),
+            phase: match pod.state().phase {
+                Phase::Pending => pods::Phase::Pending,
+                Phase::Running => pods::Phase::Running,
+                Phase::Succeeded => pods::Phase::Succeeded,
+                Phase::Failed => pods::Phase::Failed,
+            },
             known_as: match pod.told.known_as(&self.held, &pod.uid) {
-                Some(Protocol::Hbone) => "HBONE",
-                Some(Protocol::Tcp) => "TCP",
-                None => "unsettled",
+                Some(Protocol::Hbone) => KnownAs::Hbone,
+                Some(Protocol::Tcp) => KnownAs::Tcp,
+                None => KnownAs::Unsettled,
             },
         }
     }
@@ -195,8 +200,8 @@ impl Cluster {
     /// Whether a pod must be taken into the mesh before it starts.
     fn admission(&self, pod: &RunningPod) -> Admission {
         let facts = self.node_pod(pod);
-        let (Some(netns), true) = (facts.netns.clone(), self.programs.take_part()) else { return Admission::Free };
-        if facts.belongs().is_err() {
+        let (Some(netns), Some(agent)) = (facts.netns.clone(), self.agent(pod)) else { return Admission::Free };
+        if node_files::belongs(&facts, agent).is_err() {
             return Admission::Free;
         }
         Admission::Ask {
@@ -205,14 +210,14 @@ impl Cluster {
         }
     }
 
-    /// Whether a pod's DNS goes to ztunnel: it is to be in the mesh, and does not say otherwise.
+    /// Whether a pod's DNS goes to ztunnel.
     fn dns_is_captured(&self, pod: &RunningPod) -> bool {
-        let facts = self.node_pod(pod);
-        let defaults = Defaults { ipv6: true, dns_capture: true };
-        facts.netns.is_some()
-            && self.programs.take_part()
-            && facts.belongs().is_ok()
-            && Settings::of(&facts.annotations, defaults).0.dns_capture
+        self.agent(pod).is_some_and(|agent| node_files::dns_is_captured(&self.node_pod(pod), agent))
+    }
+
+    /// The settings of the agent of a pod's node; None without a mesh.
+    pub(super) fn agent(&self, pod: &RunningPod) -> Option<&Config> {
+        self.programs.agent(&self.nodes[pod.node].name)
     }
 
     /// Services as an API server would keep them, in the order of the user's: with addresses and families.

@@ -2,7 +2,7 @@
 use super::Cluster;
 use super::publish::external_name;
 use crate::manifest::{Key, Place, Rejected};
-use crate::mesh::policies;
+use crate::mesh::{node_files, policies};
 use crate::net::services;
 use crate::pods::life::Phase;
 use crate::pods::plan;
@@ -93,10 +93,10 @@ impl Cluster {
 
     fn mesh_status(&self, pod: &super::RunningPod, enrolled: &States) -> MeshStatus {
         let say = |state: &str, reason: String| MeshStatus { state: state.into(), reason };
-        if !self.programs.take_part() {
+        let Some(agent) = self.agent(pod) else {
             return say("no", "started without a mesh (--no-mesh)".into());
-        }
-        let wanted = self.node_pod(pod).belongs();
+        };
+        let wanted = node_files::belongs(&self.node_pod(pod), agent);
         match (wanted, enrolled.get(&pod.uid)) {
             (Ok(_), Some(e)) if e.redirection == Redirection::Enabled => say("yes", e.reason.clone()),
             (Ok(_), Some(e)) if e.redirection == Redirection::Joining && !self.held.waits_for.is_empty() => {

@@ -1,15 +1,10 @@
 //! What the control plane says about the user's policies.
 use crate::manifest::{self, Place, Rejected};
 use crate::status::PolicyStatus;
-use serde::Deserialize;
-use std::path::{Path, PathBuf};
-
-#[derive(Deserialize)]
-struct Said {
-    policies: Vec<Policy>,
-    #[serde(default)]
-    rejected: Vec<Refused>,
-}
+use istiod_lite::source::{Origin, Rejected as Refused};
+use istiod_lite::status::Status;
+use istiod_lite::translate::condition::PolicyStatus as Said;
+use std::path::Path;
 
 /// What the control plane says.
 #[derive(Debug, Default)]
@@ -19,40 +14,11 @@ pub(crate) struct Told {
     rejected: Vec<Refused>,
 }
 
-/// An object that it refused.
-#[derive(Debug, Deserialize)]
-struct Refused {
-    file: PathBuf,
-    line: usize,
-    column: usize,
-    kind: Option<String>,
-    name: Option<String>,
-    field: Option<String>,
-    message: String,
-    last_good_kept: bool,
-}
-
-#[derive(Deserialize)]
-struct Policy {
-    kind: String,
-    #[serde(default)]
-    namespace: String,
-    name: String,
-    conditions: Vec<Condition>,
-}
-
-#[derive(Deserialize)]
-struct Condition {
-    status: bool,
-    reason: String,
-    message: String,
-}
-
 /// Reads istiod-lite's status file; nothing before it has written one.
 pub(crate) fn read(path: &Path) -> Told {
     let Ok(text) = std::fs::read(path) else { return Told::default() };
-    match serde_json::from_slice::<Said>(&text) {
-        Ok(said) => Told { policies: said.policies.into_iter().map(Policy::told).collect(), rejected: said.rejected },
+    match serde_json::from_slice::<Status>(&text) {
+        Ok(said) => said.into(),
         Err(e) => {
             tracing::warn!("{} is not what istiod-lite writes: {e}", path.display());
             Told::default()
@@ -64,8 +30,8 @@ impl Told {
     /// Lets what the control plane says of the same place in the same folder count.
     pub(crate) fn correct(&self, ours: &mut Rejected, folder: &Path) {
         let place = |theirs: &Refused| {
-            let file = theirs.file.strip_prefix(folder).unwrap_or(&theirs.file);
-            Place::new(file, theirs.line, theirs.column)
+            let Origin::File { file, line, column } = &theirs.origin;
+            Place::new(file.strip_prefix(folder).unwrap_or(file), *line, *column)
         };
         if let Some(theirs) = self.rejected.iter().find(|theirs| place(theirs) == ours.place) {
             ours.reason = manifest::reason(
@@ -79,18 +45,22 @@ impl Told {
     }
 }
 
-impl Policy {
-    fn told(self) -> PolicyStatus {
-        // The first that is not simply accepted is the one to act on.
-        let told = self.conditions.iter().find(|c| !c.status || c.reason != "Accepted").or(self.conditions.first());
-        PolicyStatus {
-            accepted: self.conditions.iter().all(|c| c.status),
-            reason: told.map(|c| c.reason.clone()).unwrap_or_default(),
-            message: told.map(|c| c.message.clone()).unwrap_or_default(),
-            kind: self.kind,
-            namespace: self.namespace,
-            name: self.name,
-        }
+impl From<Status> for Told {
+    fn from(said: Status) -> Self {
+        Told { policies: said.policies.into_iter().map(told).collect(), rejected: said.rejected }
+    }
+}
+
+fn told(policy: Said) -> PolicyStatus {
+    // The first that is not simply accepted is the one to act on.
+    let told = policy.conditions.iter().find(|c| !c.is_accepted()).or(policy.conditions.first());
+    PolicyStatus {
+        accepted: policy.conditions.iter().all(|c| c.status),
+        reason: told.map(|c| c.reason.to_string()).unwrap_or_default(),
+        message: told.map(|c| c.message.clone()).unwrap_or_default(),
+        kind: policy.key.kind.to_string(),
+        namespace: policy.key.namespace.to_string(),
+        name: policy.key.name.to_string(),
     }
 }
 
@@ -104,8 +74,8 @@ mod tests {
             {"kind": "AuthorizationPolicy", "namespace": "a", "name": "p", "conditions": [
                 {"type": "ZtunnelAccepted", "status": true, "reason": "Accepted", "message": "attached"},
                 {"type": "WaypointAccepted", "status": false, "reason": "Unsupported", "message": "no paths here"}]}]}"#;
-        let said: Said = serde_json::from_str(text).unwrap();
-        let told = said.policies.into_iter().map(Policy::told).next().unwrap();
+        let said: Status = serde_json::from_str(text).unwrap();
+        let told = Told::from(said).policies.remove(0);
         assert_eq!(
             (told.accepted, told.reason.as_str(), told.message.as_str()),
             (false, "Unsupported", "no paths here")
@@ -118,8 +88,8 @@ mod tests {
         let text = r#"{"policies": [], "rejected": [
             {"file": "/f/p.yaml", "line": 4, "column": 3, "kind": "AuthorizationPolicy", "name": "deny", "field": "spec.x",
              "message": "unknown field. All is refused", "last_good_kept": false}]}"#;
-        let said: Said = serde_json::from_str(text).unwrap();
-        let told = Told { policies: Vec::new(), rejected: said.rejected };
+        let said: Status = serde_json::from_str(text).unwrap();
+        let told = Told::from(said);
         let ours = |line| {
             let place = Place::new(Path::new("p.yaml"), line, 3);
             let mut ours = Rejected { place, reason: "ours".into(), refused: true, last_good_kept: true };

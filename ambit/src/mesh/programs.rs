@@ -1,5 +1,4 @@
 //! Which of the mesh's programs run, where, and with which settings.
-use super::node_files::NodePods;
 use super::supervise::{GRACE, Instance, Program, Readiness, Supervised};
 use super::token::{self, Bearer, Issuer};
 use super::{overlay, setting};
@@ -14,7 +13,10 @@ use crate::status::ProgramStatus;
 use crate::sys::children::Children;
 use anyhow::{Context, Result, bail};
 use mesh_runtime::config::Env;
+use node_agent::config::Config;
+use node_agent::pods::Pods;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
@@ -39,6 +41,8 @@ const PAST_DRAIN: Duration = Duration::from_secs(5);
 pub(crate) struct Programs {
     supervised: Vec<Supervised>,
     ztunnels: Vec<Ztunnel>,
+    /// What each node's agent was told, by the node's name.
+    agents: BTreeMap<String, Config>,
     stop: watch::Sender<Option<Duration>>,
     renewal: Option<tokio::task::JoinHandle<()>>,
 }
@@ -64,7 +68,8 @@ impl Programs {
     ) -> Result<Self> {
         let (stop, stopped) = watch::channel(None);
         if args.no_mesh {
-            return Ok(Programs { supervised: Vec::new(), ztunnels: Vec::new(), stop, renewal: None });
+            let (supervised, ztunnels, agents) = Default::default();
+            return Ok(Programs { supervised, ztunnels, agents, stop, renewal: None });
         }
         let issuer = Issuer::new()?;
         std::fs::write(run.token_issuer(), issuer.public_pem()?)
@@ -91,17 +96,24 @@ impl Programs {
             let names: Vec<&str> = programs.iter().map(|program| program.name.as_str()).collect();
             bail!("--set {stray}: there is no such program; there are: {}", names.join(", "));
         }
+        let agents = nodes.iter().map(|node| Ok((node.name.clone(), agent(&programs, node)?)));
+        let agents = agents.collect::<Result<_>>()?;
         let supervised = programs
             .into_iter()
             .map(|p| Supervised::start(p, Arc::clone(children), Arc::clone(changed), stopped.clone()))
             .collect();
         let renewal = tokio::spawn(renew_tokens(issuer, run.clone(), ztunnels.clone()));
-        Ok(Programs { supervised, ztunnels, stop, renewal: Some(renewal) })
+        Ok(Programs { supervised, ztunnels, agents, stop, renewal: Some(renewal) })
     }
 
     /// Whether there is a mesh at all.
     pub(crate) fn take_part(&self) -> bool {
         !self.ztunnels.is_empty()
+    }
+
+    /// The settings that the agent of a node was started with; None without a mesh.
+    pub(crate) fn agent(&self, node: &str) -> Option<&Config> {
+        self.agents.get(node)
     }
 
     /// The programs as pods, and the service account that their tokens are of, for the control plane.
@@ -230,10 +242,22 @@ fn istiod(args: &MachineArgs, run: &RunDir, fabric: &Fabric) -> Result<Program> 
     })
 }
 
+fn agent_name(node: &Node) -> String {
+    format!("node-agent-{}", node.name)
+}
+
+/// What the agent of a node makes of the settings that it is started with.
+fn agent(programs: &[Program], node: &Node) -> Result<Config> {
+    let name = agent_name(node);
+    let program = programs.iter().find(|program| program.name == name).context("every node has an agent")?;
+    let settings: Env = program.env.iter().cloned().collect();
+    Config::from_env(&settings).with_context(|| format!("the settings of {name}"))
+}
+
 fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
-    let name = format!("node-agent-{}", node.name);
+    let name = agent_name(node);
     // No pods yet; better said than left to be missed.
-    let nobody = serde_json::to_vec(&NodePods::default())?;
+    let nobody = serde_json::to_vec(&Pods::default())?;
     write_atomically(&run.pods_file(&node.name), &nobody).context("cannot write a node's list of pods")?;
     let mut env = common_env(run);
     env.extend(

@@ -110,20 +110,24 @@ impl fmt::Display for Kind {
 }
 
 /// What an object is known by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// Its kind.
     pub kind: Kind,
     /// Empty for kinds without a namespace.
-    #[serde(serialize_with = "text", skip_serializing_if = "str::is_empty")]
+    #[serde(serialize_with = "text", deserialize_with = "from_text", skip_serializing_if = "str::is_empty", default)]
     pub namespace: Arc<str>,
     /// Its name.
-    #[serde(serialize_with = "text")]
+    #[serde(serialize_with = "text", deserialize_with = "from_text")]
     pub name: Arc<str>,
 }
 
 fn text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(text)
+}
+
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
 }
 
 impl Key {

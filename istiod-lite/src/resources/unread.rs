@@ -1,12 +1,12 @@
 //! Kinds that are not read, and what that means for who wrote them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Recognized;
 use mesh_runtime::nearest::nearest;
 
 /// What a kind that is not read is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unread {
     /// One people keep in the same folder, which says nothing to a mesh: Deployment, ConfigMap.
     SaysNothing,

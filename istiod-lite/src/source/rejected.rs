@@ -3,13 +3,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::resources::Key;
 use crate::resources::unread::Unread;
 
 /// An object that is wrong, and where; wherever it came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
     /// Where it was said.
     #[serde(flatten)]
@@ -33,7 +33,7 @@ pub struct Rejected {
 }
 
 /// Where an object was said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Origin {
     /// In a file.
@@ -48,7 +48,7 @@ pub enum Origin {
 }
 
 /// An object that is not read. Only in files: a watch asks for kinds that are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// The file.
     pub file: PathBuf,

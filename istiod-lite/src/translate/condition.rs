@@ -1,12 +1,14 @@
 //! What users are told about their policies, and about labels that cannot be followed, in the shape of Kubernetes
 //! conditions.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::resources::Key;
 
 /// One object and its conditions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
     /// Which object.
     #[serde(flatten)]
@@ -16,19 +18,21 @@ pub struct PolicyStatus {
 }
 
 /// One condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// For example `ZtunnelAccepted`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Whether it is enforced, in full or in part.
     pub status: bool,
     /// One word.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// What it means, and what to do.
     pub message: String,
 }
 
+/// The reason of what is enforced as written.
+const ACCEPTED: &str = "Accepted";
 /// Type of the condition about ztunnel.
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Type of the condition about a policy for a waypoint.
@@ -39,16 +43,25 @@ pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 impl Condition {
     /// Enforced as written.
     pub(super) fn accepted() -> Self {
-        Self { kind: ZTUNNEL_ACCEPTED, status: true, reason: "Accepted", message: "attached to ztunnel".to_owned() }
+        Self::ztunnel(true, ACCEPTED, "attached to ztunnel")
     }
 
     /// Not enforced here, and another decides.
     pub(super) fn ignored(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { kind: ZTUNNEL_ACCEPTED, status: false, reason, message: message.into() }
+        Self::ztunnel(false, reason, message)
     }
 
     /// Something in it cannot be enforced; `status` says whether the rest is.
     pub(super) fn unsupported(status: bool, message: impl Into<String>) -> Self {
-        Self { kind: ZTUNNEL_ACCEPTED, status, reason: "UnsupportedValue", message: message.into() }
+        Self::ztunnel(status, "UnsupportedValue", message)
+    }
+
+    fn ztunnel(status: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: ZTUNNEL_ACCEPTED.into(), status, reason: reason.into(), message: message.into() }
+    }
+
+    /// Nothing is to be done about it.
+    pub fn is_accepted(&self) -> bool {
+        self.status && self.reason == ACCEPTED
     }
 }

@@ -98,9 +98,9 @@ pub fn translate(key: &NamespacedName, object: &AuthorizationPolicy, mesh: &Mesh
         let message = "it targets a waypoint, and this control plane runs none: the policy is NOT enforced. Use a \
                        selector for what ztunnel can decide (identities, namespaces, addresses, ports)";
         let condition = Condition {
-            kind: WAYPOINT_ACCEPTED,
+            kind: WAYPOINT_ACCEPTED.into(),
             status: false,
-            reason: "AncestorNotBound",
+            reason: "AncestorNotBound".into(),
             message: message.to_owned(),
         };
         return (None, condition);

@@ -85,7 +85,7 @@ fn not_there(waypoint: &NamespacedName, kind: Kind) -> Condition {
          refused (UNKNOWN_WAYPOINT), so that what the waypoint is to decide is not gone around. Start the waypoint, or \
          take the label off"
     );
-    Condition { kind: WAYPOINT_BOUND, status: false, reason: "WaypointIsNotReady", message }
+    Condition { kind: WAYPOINT_BOUND.into(), status: false, reason: "WaypointIsNotReady".into(), message }
 }
 
 fn network_is_not_read(network: &str, root_namespace: &str) -> Condition {
@@ -93,5 +93,5 @@ fn network_is_not_read(network: &str, root_namespace: &str) -> Condition {
         "the label topology.istio.io/network: {network} is not followed here: it is taken for a part of this network, and \
          reached straight. As in Istio, a cluster's network is the label of the namespace {root_namespace}"
     );
-    Condition { kind: "istio.io/NetworkApplied", status: false, reason: "NotRead", message }
+    Condition { kind: "istio.io/NetworkApplied".into(), status: false, reason: "NotRead".into(), message }
 }
