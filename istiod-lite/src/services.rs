@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mesh_identity::ca_client::service::istio_certificate_service_server::IstioCertificateServiceServer;
+use mesh_control::ca_client::service::istio_certificate_service_server::IstioCertificateServiceServer;
 use mesh_xds::budget::{Budget, Full};
 use mesh_xds::server::Discovery;
 use tonic::Status;

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use istiod_lite::app::{Running, start};
 use istiod_lite::config::Config;
-use mesh_identity::ca_client::CaClient;
+use mesh_control::ca_client::CaClient;
+use mesh_control::channel::{ChannelConfig, ControlChannel, ServerRoots, Token, connect};
 use mesh_identity::certificate::SigningRequest;
-use mesh_identity::channel::{ChannelConfig, ControlChannel, ServerRoots, Token, connect};
 use mesh_identity::store::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_runtime::config::Env;

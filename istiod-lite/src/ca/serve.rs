@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use mesh_identity::ca_client::service::istio_certificate_service_server::{
+use mesh_control::ca_client::service::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
-use mesh_identity::ca_client::{IstioCertificateRequest, IstioCertificateResponse, requested_identity};
+use mesh_control::ca_client::{IstioCertificateRequest, IstioCertificateResponse, requested_identity};
 use mesh_model::address::NamespacedName;
 use tonic::{Request, Response, Status};
 

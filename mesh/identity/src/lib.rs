@@ -10,19 +10,15 @@
 //! | [`revocation`] | certificates taken back before their time |
 //! | [`renewal`] | when to renew, how to back off (pure) |
 //! | `schedule` | who is fetched next (pure) |
-//! | [`channel`] | the authenticated gRPC channel to the control plane |
-//! | [`authority`] | whoever signs, as a trait |
-//! | [`ca_client`] | asks the control plane to sign; the service definition both ends use |
+//! | [`authority`] | whoever signs, as a trait: over gRPC it is `mesh-control`, which this crate builds without |
 //! | [`store`] | one fresh certificate per identity, fetched once, shared by many connections |
 //!
 //! Begin with [`store::Store::get`]: it is what a connection calls. Keys are made here, stay in memory and are never
 //! printed.
 
 pub mod authority;
-pub mod ca_client;
 pub mod certificate;
 mod chain;
-pub mod channel;
 pub mod describe;
 pub mod renewal;
 pub mod revocation;

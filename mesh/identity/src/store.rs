@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use mesh_model::identity::SpiffeId;
+use rand::random;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -395,12 +395,6 @@ async fn fetch(authority: Arc<dyn Authority>, id: SpiffeId, options: StoreOption
         return Err(FetchError::ExpiredOnArrival);
     }
     Credentials::new(certificate, &options.tls).map_err(FetchError::Tls)
-}
-
-/// Between 0 and 1. Good enough to spread load, which is all it is for: the keys of the standard library's hash maps.
-fn random() -> f64 {
-    let bits = std::hash::RandomState::new().build_hasher().finish();
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_identity::channel::ControlChannel;
+use mesh_control::channel::ControlChannel;
 use mesh_model::resource::Kind;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tokio::sync::mpsc;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mesh_identity::channel::{self, ChannelConfig, ServerRoots, Token};
+use mesh_control::channel::{self, ChannelConfig, ServerRoots, Token};
 use mesh_model::resource::Resource;
 use mesh_model::workload::Workload;
 use mesh_proto::discovery::Node;

@@ -5,8 +5,8 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use mesh_identity::ca_client::CaClient;
-use mesh_identity::channel::{self, ChannelConfig};
+use mesh_control::ca_client::CaClient;
+use mesh_control::channel::{self, ChannelConfig};
 use mesh_identity::revocation::{RevocationError, Revocations};
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;

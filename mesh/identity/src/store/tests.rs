@@ -253,5 +253,5 @@ fn connections_may_live_on_other_runtimes() {
 
 #[test]
 fn chance_is_a_fraction() {
-    assert!((0..1000).map(|_| random()).all(|r| (0.0..1.0).contains(&r)));
+    assert!((0..1000).map(|_| random()).all(|r: f64| (0.0..1.0).contains(&r)));
 }

@@ -1,4 +1,4 @@
-//! The authenticated gRPC channel to the control plane, used for certificates here and for xDS elsewhere
+//! The authenticated gRPC channel to the control plane, used for certificates here and for xDS in `mesh-xds`
 //! (Istio ambient contract, section 7.6).
 //!
 //! The server proves itself with its certificate; we prove ourselves with a token, read for every call because it is
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use mesh_identity::shown;
+use mesh_identity::tls::PeerRefused;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -27,9 +29,6 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-
-use crate::shown;
-use crate::tls::PeerRefused;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(30);

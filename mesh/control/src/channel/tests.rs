@@ -2,7 +2,12 @@
 
 use std::sync::Mutex;
 
+use mesh_identity::authority::Authority as _;
+use mesh_identity::certificate::SigningRequest;
+use mesh_model::identity::SpiffeId;
 use mesh_proto::certificate::{IstioCertificateRequest, IstioCertificateResponse};
+use mesh_testkit::ca::TestCa;
+use mesh_testkit::maze::maze;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt;
@@ -13,11 +18,13 @@ use crate::ca_client::CaClient;
 use crate::ca_client::service::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
-use crate::store::Authority;
-use crate::test_ca::{TestCa, id};
 
 const CART: &str = "spiffe://td/ns/shop/sa/cart";
 const NAME: &str = "istiod.istio-system.svc";
+
+fn id(text: &str) -> SpiffeId {
+    text.parse().unwrap()
+}
 
 /// Signs for whoever has the right token, and remembers what it was told.
 struct Signer {
@@ -42,10 +49,9 @@ impl IstioCertificateService for Signer {
         else {
             return Err(Status::invalid_argument("no identity"));
         };
-        let (from, _) = TestCa::hour_around_now();
-        let until = std::time::SystemTime::now() + Duration::from_secs(request.validity_duration.unsigned_abs());
+        let lifetime = Duration::from_secs(request.validity_duration.unsigned_abs());
         Ok(Response::new(IstioCertificateResponse {
-            cert_chain: self.ca.sign(&request.csr, &[&identity], from, until),
+            cert_chain: TestCa::sign(&self.ca, &id(&identity), &request.csr, lifetime),
         }))
     }
 }
@@ -106,7 +112,7 @@ impl Server {
 
 async fn ask(config: &ChannelConfig) -> Result<Vec<String>, String> {
     let client = CaClient::new(connect(config).unwrap(), None);
-    let request = crate::certificate::SigningRequest::new(&id(CART)).unwrap();
+    let request = SigningRequest::new(&id(CART)).unwrap();
     let answer = client.sign(&id(CART), request.csr_pem(), Duration::from_secs(60)).await.map_err(|e| e.to_string())?;
     request.complete(&answer).map_err(|e| e.to_string())?;
     Ok(answer)
@@ -131,10 +137,10 @@ async fn the_token_is_read_for_every_call() {
     std::fs::write(file.path(), "bad\n").unwrap();
     let config = ChannelConfig { token: Token::File(file.path().into()), ..server.config("https") };
     let channel = connect(&config).unwrap();
-    let request = crate::certificate::SigningRequest::new(&id(CART)).unwrap();
+    let request = SigningRequest::new(&id(CART)).unwrap();
     let client = CaClient::new(channel, None);
     let ask = || client.sign(&CART_ID, request.csr_pem(), Duration::from_secs(60));
-    static CART_ID: std::sync::LazyLock<mesh_model::identity::SpiffeId> = std::sync::LazyLock::new(|| id(CART));
+    static CART_ID: std::sync::LazyLock<SpiffeId> = std::sync::LazyLock::new(|| id(CART));
     assert!(ask().await.unwrap_err().to_string().contains("token is not accepted"));
     std::fs::write(file.path(), "good\n").unwrap();
     ask().await.unwrap();
@@ -150,7 +156,7 @@ async fn roots_are_read_for_every_connection() {
     std::fs::write(file.path(), serve(true).await.root).unwrap();
     let config = ChannelConfig { roots: ServerRoots::File(file.path().into()), ..server.config("https") };
     let client = CaClient::new(connect(&config).unwrap(), None);
-    let request = crate::certificate::SigningRequest::new(&id(CART)).unwrap();
+    let request = SigningRequest::new(&id(CART)).unwrap();
     let cart = id(CART);
     let ask = || client.sign(&cart, request.csr_pem(), Duration::from_secs(60));
     let error = ask().await.unwrap_err().to_string();
@@ -198,7 +204,7 @@ fn roots_as_operators_write_them() {
 /// Whoever answers at the control plane's address may show what he likes.
 #[test]
 fn an_impostor_is_not_given_much_to_show() {
-    let (shown, _) = crate::shown::tests::maze::maze("spiffe://td/ns/istio-system/sa/istiod", "name", 60);
+    let (shown, _) = maze("spiffe://td/ns/istio-system/sa/istiod", "name", 60);
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(TestCa::new().root_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

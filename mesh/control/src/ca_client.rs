@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mesh_identity::authority::{Authority, AuthorityError, Signing};
 use mesh_model::identity::SpiffeId;
 pub use mesh_proto::certificate::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::{Struct, Value, value::Kind};
 use tonic::{Code, Status};
 
-use crate::authority::{Authority, AuthorityError, Signing};
 use crate::channel::ControlChannel;
 
 /// The service, both ends: the client used here, and the server that a control plane implements.
@@ -104,7 +104,10 @@ fn explain(status: &Status, id: &SpiffeId) -> AuthorityError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_ca::id;
+
+    fn id(text: &str) -> SpiffeId {
+        text.parse().unwrap()
+    }
 
     /// Trap 50: in a Struct in field 4; the lifetime is field 3.
     #[test]
