@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::{Metrics, PodsInTrouble, Reporter, XdsEnd, XdsMetrics};
-use mesh_xds::observe::{End, Observer};
+use mesh_runtime::metrics::{Metrics, PodsInTrouble, Reporter};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -238,24 +237,6 @@ impl DrainMetrics {
     /// The drain has begun.
     pub(crate) fn began(&self, deadline: SystemTime) {
         self.deadline.set(deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-    }
-}
-
-/// Counts what the stream to the control plane does.
-pub(crate) struct XdsCounters(pub(crate) XdsMetrics);
-
-impl Observer for XdsCounters {
-    fn message(&self, type_url: &str, bytes: u64) {
-        self.0.message(type_url, bytes);
-    }
-
-    fn ended(&self, end: End) {
-        self.0.ended(match end {
-            End::ConnectionError => XdsEnd::ConnectionError,
-            End::Error => XdsEnd::Error,
-            End::Reconnect => XdsEnd::Reconnect,
-            End::Complete => XdsEnd::Complete,
-        });
     }
 }
 

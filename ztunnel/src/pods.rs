@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mesh_handoff::backoff::{Backoff, LONGEST};
 use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
+use mesh_runtime::backoff::{Backoff, LONGEST};
 use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;
 use tokio::sync::watch;

@@ -3,10 +3,11 @@ use crate::pods::life::Phase;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;
+use mesh_runtime::timestamp::Timestamp;
 use node_agent::enrolled::Redirection;
 use serde_json::{Value, json};
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// A pod that runs, as its node knows it.
 pub(crate) struct PodFacts<'a> {
@@ -135,42 +136,15 @@ pub(crate) fn yaml(objects: &[Value]) -> Result<String> {
     Ok(text)
 }
 
-/// RFC 3339, in UTC, to the second.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil date from days since 1970, by eras of 400 years beginning in March.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!(
-        "{:04}-{month:02}-{day_of_month:02}T{:02}:{:02}:{:02}Z",
-        era * 400 + year + carry,
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+/// To the second, as an API server writes it.
+fn timestamp(time: SystemTime) -> String {
+    format!("{:.0}", Timestamp::from(time))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn timestamps() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_795_249_273, "2026-11-21T08:21:13Z"),
-        ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
-    }
+    use std::time::{Duration, UNIX_EPOCH};
 
     /// What happens to a pod, and the object that the control plane reads of it.
     #[test]

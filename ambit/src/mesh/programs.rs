@@ -72,8 +72,7 @@ impl Programs {
             return Ok(Programs { supervised, ztunnels, agents, stop, renewal: None });
         }
         let issuer = Issuer::new()?;
-        std::fs::write(run.token_issuer(), issuer.public_pem()?)
-            .context("cannot write the key that verifies tokens")?;
+        std::fs::write(run.token_issuer(), issuer.public_pem()).context("cannot write the key that verifies tokens")?;
         let ztunnels: Vec<Ztunnel> = nodes
             .iter()
             .map(|n| Ztunnel {

@@ -17,14 +17,12 @@
 //! | module | holds |
 //! |---|---|
 //! | [`message`] | what is said, to and from bytes (pure) |
-//! | [`backoff`] | how long to wait before dialling again (pure) |
 //! | [`ztunnel_end`] | [`ZtunnelEnd`]: connect, take requests, acknowledge |
 //! | [`agent_end`] | [`AgentEnd`]: the pods of the node, told to every ztunnel that connects |
 //!
 //! Not here: what ztunnel does with a pod, and how the agent finds one. Begin with [`message`].
 
 pub mod agent_end;
-pub mod backoff;
 pub mod message;
 mod socket;
 pub mod ztunnel_end;

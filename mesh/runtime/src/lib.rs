@@ -15,6 +15,7 @@
 //! | | [`readiness`] | ready when every named part has said so |
 //! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
 //! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |
+//! | reconnect | [`backoff`] | how long to wait before connecting again |
 //! | share files | [`files`] | a file that others read, replaced in one step |
 //! | | [`watch`] | when to look at a file, or at a folder, again |
 //! | be small | [`memory`] | what is not used any more is the machine's again |
@@ -26,6 +27,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod backoff;
 pub mod config;
 pub mod drain;
 pub mod files;

@@ -1,7 +1,10 @@
-//! Times as log lines print them: RFC 3339, UTC, microseconds (pure but for `Timestamp::now`).
+//! Times as RFC 3339, in UTC (pure but for `Timestamp::now`): to the microsecond, as log lines print them, or with
+//! `{:.0}` to the second, as Kubernetes objects have them.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
 
 /// A moment between 1970 and 9999, to the microsecond.
 #[derive(Clone, Copy, Debug)]
@@ -24,19 +27,19 @@ impl From<SystemTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.micros / 1_000_000, self.micros % 1_000_000);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = civil(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let nanos = i128::from(self.micros) * 1000;
+        let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second, micros) = time.to_hms_micro();
         // Every line has one, so it is worth more than the formatting macros' machinery.
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         for (end, digits, number) in [
-            (4, 4, year),
-            (7, 2, month),
-            (10, 2, day),
-            (13, 2, hour),
-            (16, 2, minute),
-            (19, 2, second),
+            (4, 4, year.unsigned_abs()),
+            (7, 2, u8::from(month).into()),
+            (10, 2, day.into()),
+            (13, 2, hour.into()),
+            (16, 2, minute.into()),
+            (19, 2, second.into()),
             (26, 6, micros),
         ] {
             let mut rest = number;
@@ -45,23 +48,12 @@ impl fmt::Display for Timestamp {
                 rest /= 10;
             }
         }
+        if f.precision() == Some(0) {
+            text[19] = b'Z';
+            return f.write_str(std::str::from_utf8(&text[..20]).unwrap_or_default());
+        }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
-}
-
-/// Days since 1970-01-01 as (year, month, day). Years are counted from March, so that the leap day is a year's last; an era is the 400
-/// years after which the calendar repeats.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970: u64 = 719_468; // from 0000-03-01
-    const DAYS_PER_ERA: u64 = 146_097;
-    let days = days + DAYS_TO_1970;
-    let (era, day_of_era) = (days / DAYS_PER_ERA, days % DAYS_PER_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -81,6 +73,18 @@ mod tests {
         ];
         for (micros, expected) in cases {
             assert_eq!(Timestamp { micros }.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn to_the_second() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_249_273, "2026-11-21T08:21:13Z"),
+        ] {
+            let time = UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            assert_eq!(format!("{:.0}", Timestamp::from(time)), expected);
         }
     }
 }

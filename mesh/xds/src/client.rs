@@ -10,12 +10,12 @@ use std::time::Duration;
 use mesh_control::channel::ControlChannel;
 use mesh_model::resource::Kind;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use mesh_runtime::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::backoff::Backoff;
 use crate::delta::{Client, Unsubscribed};
 use crate::demand::{Demands, Question};
 use crate::follow::Writer;

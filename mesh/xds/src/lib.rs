@@ -8,7 +8,7 @@
 //! | [`budget`] | an amount that callers share: each may hold as much as is left for the others |
 //! | [`acknowledged`] | what every subscriber has taken in |
 //! | [`follow`] | a proxy's tables: one writer, many readers |
-//! | [`backoff`], [`node`] | when to reconnect; how a proxy introduces itself (pure) |
+//! | [`node`] | how a proxy introduces itself (pure) |
 //! | [`demand`] | asks for what a decision lacks, when addresses come only on demand |
 //! | [`client`] | keeps the tables following the control plane: stream, reconnects, apply, acknowledge |
 //! | [`observe`] | what is counted |
@@ -17,7 +17,6 @@
 //! [`published::Publisher`] and serves [`server::Discovery`].
 
 pub mod acknowledged;
-pub mod backoff;
 pub mod budget;
 pub mod client;
 pub mod delta;

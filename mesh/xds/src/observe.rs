@@ -1,17 +1,7 @@
 //! What is counted about a client's streams, without knowing how.
 
-/// Why a stream to the control plane ended (`istio_xds_connection_terminations_total`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It could not be opened.
-    ConnectionError,
-    /// It failed while open.
-    Error,
-    /// Normal turnover, for example a server that is shutting down.
-    Reconnect,
-    /// The server ended it in order.
-    Complete,
-}
+pub use mesh_runtime::metrics::XdsEnd as End;
+use mesh_runtime::metrics::XdsMetrics;
 
 /// Counts.
 pub trait Observer: Send + Sync + 'static {
@@ -25,4 +15,15 @@ pub trait Observer: Send + Sync + 'static {
 impl Observer for () {
     fn message(&self, _: &str, _: u64) {}
     fn ended(&self, _: End) {}
+}
+
+/// Counts in the process's metrics.
+impl Observer for XdsMetrics {
+    fn message(&self, type_url: &str, bytes: u64) {
+        Self::message(self, type_url, bytes);
+    }
+
+    fn ended(&self, end: End) {
+        Self::ended(self, end);
+    }
 }

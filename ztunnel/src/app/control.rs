@@ -20,7 +20,6 @@ use mesh_xds::follow::Writer;
 
 use crate::config::{Config, ControlPlane, Mode};
 use crate::local_xds::{self, Local};
-use crate::metrics::XdsCounters;
 
 /// Most refused entries of local tables that are logged one by one.
 const MAX_LOGGED: usize = 10;
@@ -53,7 +52,7 @@ pub(super) fn follow_tables(
         Some(xds) => {
             let channel = channel::connect(&control_channel(config, xds)?).context("XDS_ADDRESS")?;
             let node = config.node_info().to_node();
-            tokio::spawn(client::run(channel, node, writer, demands, Arc::new(XdsCounters(metrics))));
+            tokio::spawn(client::run(channel, node, writer, demands, Arc::new(metrics)));
         }
         None => {
             writer.synced();

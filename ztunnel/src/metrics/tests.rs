@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use mesh_model::reason::ReasonCode;
 use mesh_runtime::metrics::{
-    ConnectionSecurity, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics, WorkloadLabels,
+    ConnectionSecurity, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics, WorkloadLabels, XdsEnd, XdsMetrics,
 };
 
 use super::*;

@@ -15,8 +15,6 @@ pub enum Reporter {
     Source,
     /// The server's proxy.
     Destination,
-    /// A waypoint in between.
-    Waypoint,
 }
 
 impl Reporter {
@@ -25,7 +23,6 @@ impl Reporter {
         match self {
             Reporter::Source => "source",
             Reporter::Destination => "destination",
-            Reporter::Waypoint => "waypoint",
         }
     }
 }

@@ -87,7 +87,7 @@ const SWEEP_INTERVAL: u64 = 60;
 const GRACE: u64 = 120;
 
 const FLAGS: usize = ResponseFlags::ALL.len();
-const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
+const REPORTERS: [Reporter; 2] = [Reporter::Source, Reporter::Destination];
 
 impl TrafficMetrics {
     /// Registers the traffic metrics, for at most 10,000 label sets.
@@ -349,11 +349,7 @@ impl Collector for Inner {
             let help = "The number of TCP sockets open now";
             let mut metric = encoder.encode_descriptor("istio_tcp_sockets_open", help, None, MetricType::Gauge)?;
             for (reporter, sockets) in REPORTERS.into_iter().zip(&self.sockets) {
-                // Programs that never were that side do not speak of it.
-                let sockets = sockets.load(Ordering::Relaxed);
-                if sockets != 0 || reporter != Reporter::Waypoint {
-                    metric.encode_family(&ReporterLabel(reporter))?.encode_gauge(&sockets)?;
-                }
+                metric.encode_family(&ReporterLabel(reporter))?.encode_gauge(&sockets.load(Ordering::Relaxed))?;
             }
         }
         let help = "Connections counted under other, because there were too many label sets";
@@ -378,7 +374,6 @@ fn index_of(reporter: Reporter) -> usize {
     match reporter {
         Reporter::Source => 0,
         Reporter::Destination => 1,
-        Reporter::Waypoint => 2,
     }
 }
 

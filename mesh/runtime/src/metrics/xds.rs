@@ -8,16 +8,16 @@ use prometheus_client::metrics::family::Family;
 
 use super::Metrics;
 
-/// Why a stream to the control plane ended.
+/// Why a stream to the control plane ended (`istio_xds_connection_terminations_total`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdsEnd {
     /// It could not be opened.
     ConnectionError,
     /// It failed while open.
     Error,
-    /// The server asked us to come back.
+    /// Normal turnover, for example a server that is shutting down.
     Reconnect,
-    /// It was complete.
+    /// The server ended it in order.
     Complete,
 }
 

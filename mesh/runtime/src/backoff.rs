@@ -1,4 +1,4 @@
-//! How long ztunnel waits before it dials the agent again. Pure.
+//! How long to wait before connecting again, to whoever it is. Pure.
 
 use std::time::Duration;
 
@@ -21,6 +21,14 @@ impl Backoff {
         wait
     }
 
+    /// The wait after a connection has ended. One that was of use begins the doubling anew.
+    pub fn after(&mut self, fruitful: bool) -> Duration {
+        if fruitful {
+            self.reset();
+        }
+        self.next_wait()
+    }
+
     /// Forgets the failures so far.
     pub fn reset(&mut self) {
         self.failures = 0;
@@ -39,5 +47,14 @@ mod tests {
         backoff.reset();
         assert_eq!(backoff.next_wait(), FIRST);
         assert_eq!(Backoff { failures: u32::MAX }.next_wait(), LONGEST);
+    }
+
+    #[test]
+    fn doubles_to_fifteen_seconds_and_begins_anew() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..13).map(|_| backoff.after(false).as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10240, 15000, 15000]);
+        assert_eq!(backoff.after(true).as_millis(), 10);
+        assert_eq!(backoff.after(false).as_millis(), 20);
     }
 }
