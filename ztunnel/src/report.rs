@@ -239,7 +239,7 @@ impl Report {
             error,
             policy: self.policy.as_ref().map(|p| p as &dyn Display),
             reason: reason.map(ReasonCode::as_str),
-            trace: None,
+            trace: t.trace.as_ref().map(|trace| trace as &dyn Display),
         });
     }
 

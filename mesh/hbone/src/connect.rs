@@ -185,6 +185,11 @@ pub fn request(target: &str, context: &Context<'_>) -> Result<Request<()>, http:
     request.body(())
 }
 
+/// The trace context of the caller (W3C Trace Context), as it was sent. **Untrusted**: for telemetry only.
+pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(&TRACEPARENT)?.to_str().ok()
+}
+
 /// The service hostname in a `forwarded` header (RFC 7239), if it names one. **Untrusted**: for telemetry only.
 pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(&FORWARDED)?.to_str().ok()?;
@@ -286,6 +291,7 @@ mod tests {
         assert!(request.uri().scheme().is_none() && request.uri().path_and_query().is_none());
         assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.9:4000\";host=b.c.svc.cluster.local");
         assert_eq!(forwarded_host(request.headers()), Some("b.c.svc.cluster.local"));
+        assert_eq!(traceparent(request.headers()), Some("00-0-0-00"));
         assert_eq!(forwarded_for(request.headers()), Some("10.0.0.9:4000".parse().unwrap()));
         assert!(!request.headers().contains_key("x-forwarded-network"), "trap 15: only on the inner CONNECT");
         // A name that no header can hold is dropped, not sent broken.

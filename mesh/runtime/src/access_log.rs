@@ -86,7 +86,7 @@ pub struct Entry<'a> {
     pub policy: Option<&'a dyn fmt::Display>,
     /// Ours: a reason code that stays the same between versions.
     pub reason: Option<&'a str>,
-    /// Ours: the `traceparent`.
+    /// Ours: the `traceparent` that was sent with the tunnel.
     pub trace: Option<&'a dyn fmt::Display>,
 }
 

@@ -11,7 +11,7 @@
 //! | be observed | [`log`] | structured logs on stdout, their level changed while running |
 //! | | [`access_log`] | one line per finished connection, written by a thread of its own |
 //! | | [`metrics`] | the registry, Istio's traffic metrics and the label words all programs share |
-//! | | [`trace`] | the `traceparent` of a connection: read, continue, make |
+//! | | [`trace`] | the `traceparent` of a connection: made, read |
 //! | | [`readiness`] | ready when every named part has said so |
 //! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
 //! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |

@@ -1,7 +1,7 @@
 //! Trace context: the `traceparent` of a connection, as W3C Trace Context writes it.
 //!
-//! `00-<32 hex trace id>-<16 hex parent id>-<2 hex flags>`, always 55 characters. HBONE carries it with the CONNECT; the receiver
-//! shows it in its access log, and makes a new one if what it was given cannot be read.
+//! `00-<32 hex trace id>-<16 hex parent id>-<2 hex flags>`, always 55 characters. HBONE carries it with the CONNECT, and both
+//! ends show it in their access logs: the one that makes it, and the one that reads it.
 
 use std::fmt;
 
@@ -47,21 +47,6 @@ impl TraceParent {
             parent_id: u64::try_from(parent_id).ok()?,
             flags: u8::try_from(flags).ok()?,
         })
-    }
-
-    /// The trace the caller is in, or a new one if it gave none that can be read.
-    pub fn continue_or_new(header: Option<&str>) -> Self {
-        header.and_then(Self::parse).unwrap_or_else(Self::random)
-    }
-
-    /// The next step of the same trace.
-    pub fn child(self, parent_id: u64) -> Self {
-        Self { parent_id: parent_id.max(1), ..self }
-    }
-
-    /// What joins all steps of one trace.
-    pub fn trace_id(&self) -> u128 {
-        self.trace_id
     }
 }
 
@@ -127,13 +112,5 @@ mod tests {
             TraceParent::from_random(std::array::from_fn(|i| i as u8)).to_string(),
             "00-000102030405060708090a0b0c0d0e0f-1011121314151617-00"
         );
-    }
-
-    #[test]
-    fn continued_or_new() {
-        let continued = TraceParent::continue_or_new(Some(EXAMPLE));
-        assert_eq!(continued.to_string(), EXAMPLE);
-        assert_eq!(continued.child(7).trace_id(), continued.trace_id());
-        assert_ne!(TraceParent::continue_or_new(Some("junk")), TraceParent::continue_or_new(None));
     }
 }

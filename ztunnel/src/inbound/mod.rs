@@ -30,6 +30,7 @@ use mesh_model::share::Source;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
+use mesh_runtime::trace::TraceParent;
 use mesh_xds::demand::InUse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -238,7 +239,8 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
     // The address is the one that was proven; the port is only told, and serves only as one that is probably free.
     let told = connect::forwarded_for(&asked.headers).filter(|client| client.ip() == from.ip());
     let port = told.map(|client| client.port());
-    let visit = Visit { local, from, port, caller: &caller, target: &target, deadline: deadline() };
+    let trace = connect::traceparent(&asked.headers).and_then(TraceParent::parse);
+    let visit = Visit { local, from, port, caller: &caller, target: &target, trace, deadline: deadline() };
     let describe = |workload: &Workload, facts: &Facts| {
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
         let party = match &source {
@@ -292,6 +294,8 @@ pub(crate) struct Visit<'a> {
     pub(crate) port: Option<u16>,
     pub(crate) caller: &'a SpiffeId,
     pub(crate) target: &'a Authority,
+    /// What it says of its trace, if that can be read.
+    pub(crate) trace: Option<TraceParent>,
     /// Until when it may wait for the control plane.
     pub(crate) deadline: Instant,
 }
@@ -328,7 +332,7 @@ pub(crate) async fn enter(
     describe: impl FnOnce(&Workload, &Facts) -> (Party, Option<Arc<Service>>),
 ) -> Result<Entered, TurnedAway> {
     let shared = &worker.shared;
-    let Visit { local, from, port, caller, target, deadline } = *visit;
+    let Visit { local, from, port, caller, target, trace, deadline } = *visit;
     let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
     let share = pod.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
@@ -369,6 +373,7 @@ pub(crate) async fn enter(
             destination: Party::workload(&workload, workload.identity().ok().as_ref()),
             service,
             secured: true,
+            trace,
         },
     );
     match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {

@@ -57,6 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             destination: Party::workload(&workload, workload.identity().ok().as_ref()),
             service: None,
             secured: false,
+            trace: None,
         },
     );
     match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {

@@ -23,7 +23,13 @@ use crate::shared::Shared;
 use crate::sockets;
 
 /// What is told of a tunnel.
-pub(super) fn traffic(client: &Arc<Workload>, from: SocketAddr, key: &Key, to: &TunnelTo) -> Traffic {
+pub(super) fn traffic(
+    client: &Arc<Workload>,
+    from: SocketAddr,
+    key: &Key,
+    to: &TunnelTo,
+    trace: TraceParent,
+) -> Traffic {
     Traffic {
         outbound: true,
         from,
@@ -33,6 +39,7 @@ pub(super) fn traffic(client: &Arc<Workload>, from: SocketAddr, key: &Key, to: &
         destination: Party::workload(&to.workload, to.expected.first()),
         service: to.service.clone(),
         secured: true,
+        trace: Some(trace),
     }
 }
 

@@ -162,6 +162,7 @@ async fn plain(
             destination: Party::known(to.workload.as_ref()),
             service: to.service.clone(),
             secured: false,
+            trace: None,
         },
     );
     let dialling = Box::pin(pod.dialler.dial(None, to.address, &pod.sockets));
@@ -202,8 +203,9 @@ async fn tunnel(
     to: TunnelTo,
 ) {
     let shared = &worker.shared;
-    let report = Report::open(&shared.telemetry, traffic(client, from, key, &to));
-    let request = match request(shared, pod, client, from, &to, &TraceParent::random(), None) {
+    let trace = TraceParent::random();
+    let report = Report::open(&shared.telemetry, traffic(client, from, key, &to, trace));
+    let request = match request(shared, pod, client, from, &to, &trace, None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
     };
@@ -236,8 +238,8 @@ async fn across(
     AcrossTo { outer, expected }: AcrossTo,
 ) {
     let shared = &worker.shared;
+    let trace = TraceParent::random();
     let attempt = async {
-        let trace = TraceParent::random();
         let invalid = |error: http::Error| (ResponseFlags::Connect, ReasonCode::BadRequest, error.to_string());
         let requests = Requests {
             outer: request(shared, pod, client, from, &outer, &trace, None).map_err(invalid)?,
@@ -275,6 +277,7 @@ async fn across(
             destination: Party::workload(&outer.workload, destination),
             service: outer.service.clone(),
             secured: true,
+            trace: Some(trace),
         },
     );
     match attempt {

@@ -20,6 +20,7 @@ use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
 
 use super::dial::{classify, no_certificate, traffic};
@@ -52,8 +53,9 @@ pub(super) async fn serve(
     key: &Key,
     to: TunnelTo,
 ) {
-    let report = Report::open(&worker.shared.telemetry, traffic(client, from, key, &to));
-    let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, &to));
+    let trace = TraceParent::random();
+    let report = Report::open(&worker.shared.telemetry, traffic(client, from, key, &to, trace));
+    let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, (&to, trace)));
     let entered = tokio::select! {
         biased;
         // First: once it dials it tells of a caller that leaves by itself, for its own end.
@@ -105,7 +107,7 @@ async fn enter(
     (client, deadline): (&Arc<Workload>, Instant),
     (from, gone): (SocketAddr, impl Future<Output = ()>),
     key: &Key,
-    to: &TunnelTo,
+    (to, trace): (&TunnelTo, TraceParent),
 ) -> Result<Entered, OpenError> {
     let shared = &worker.shared;
     let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
@@ -115,8 +117,15 @@ async fn enter(
     for id in [&key.source, &identity] {
         shared.certificates.get(id).await.map_err(no_certificate)?;
     }
-    let visit =
-        Visit { local: to.peer, from, port: Some(from.port()), caller: &key.source, target: &to.authority, deadline };
+    let visit = Visit {
+        local: to.peer,
+        from,
+        port: Some(from.port()),
+        caller: &key.source,
+        target: &to.authority,
+        trace: Some(trace),
+        deadline,
+    };
     let describe = |_: &Workload, _: &_| (Party::workload(client, Some(&key.source)), to.service.clone());
     inbound::enter(worker, neighbour, &visit, gone, describe)
         .await

@@ -11,6 +11,7 @@ use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::Peer;
 use mesh_runtime::metrics::WorkloadLabels;
+use mesh_runtime::trace::TraceParent;
 
 /// What a connection is.
 pub(crate) struct Traffic {
@@ -26,6 +27,8 @@ pub(crate) struct Traffic {
     pub(crate) service: Option<Arc<Service>>,
     /// Both identities are proven by mutual TLS.
     pub(crate) secured: bool,
+    /// What the CONNECT of its tunnel says, or would say between nodes.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// One end of a connection, as told.

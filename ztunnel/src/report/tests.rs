@@ -110,6 +110,7 @@ fn traffic(client: &Arc<Workload>, server: &Arc<Workload>, outbound: bool) -> Tr
         destination: Party::workload(server, server.identity().ok().as_ref()),
         service: None,
         secured: true,
+        trace: None,
     }
 }
 

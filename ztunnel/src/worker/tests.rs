@@ -588,3 +588,4 @@ mod pod_gone;
 mod shares;
 mod socks;
 mod taken_back;
+mod traces;
