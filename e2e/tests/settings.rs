@@ -1,7 +1,7 @@
 //! `ambit up --set` and the programs agree: what a node agent is told with `--set` is what `ambit` goes by as well.
 //!
 //! Seen red when `ambit` judged enrolment and DNS capture with the agent's defaults: the mesh never became ready, because
-//! the pod of the excluded namespace was said to be on its way in, and the other pod had a name server that did not answer.
+//! the pod of the excluded namespace was said to be on its way in.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;
