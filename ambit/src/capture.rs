@@ -2,6 +2,7 @@
 //!
 //! [`Capture`] is the outside: it starts a child that enters the mesh's fabric and listens there. A capture that lost
 //! packets proves nothing, so it counts those too.
+use crate::cli::CaptureArgs;
 use crate::control::{self, Answer, Ask};
 use crate::exe;
 use crate::run_dir::RunDir;
@@ -106,16 +107,6 @@ impl Capture {
 const READY: &str = "capturing\n";
 /// How long packets that wait are still looked at after the end.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// What the child is told.
-#[derive(Debug, clap::Args)]
-pub(crate) struct CaptureArgs {
-    #[command(flatten)]
-    pub(crate) which: crate::cli::Which,
-    /// Text to look for; may be repeated.
-    #[arg(long)]
-    needle: Vec<String>,
-}
 
 /// The child: captures until its input ends, then prints what it saw.
 #[allow(clippy::print_stdout, reason = "its parent reads it")]

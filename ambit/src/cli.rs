@@ -108,7 +108,7 @@ Example:
     Machine(MachineArgs),
     /// Count packets on the fabric; used by the demo and tests.
     #[command(hide = true)]
-    Capture(crate::capture::CaptureArgs),
+    Capture(CaptureArgs),
     /// Small clients and servers for pods; used by the demo and tests.
     #[command(hide = true, subcommand)]
     Tool(crate::tool::Tool),
@@ -119,6 +119,16 @@ Example:
 pub(crate) struct ProgramArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<OsString>,
+}
+
+/// What the child that captures packets is told.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Text to look for; may be repeated.
+    #[arg(long)]
+    pub(crate) needle: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, StatusCode};
-use mesh_identity::revocation::PeerWatch;
+use mesh_identity::peer_watch::PeerWatch;
 use mesh_identity::tls;
 use mesh_model::identity::SpiffeId;
 use mesh_model::share::Source;

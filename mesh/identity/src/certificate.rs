@@ -184,7 +184,7 @@ impl WorkloadCertificate {
         let serial = leaf.tbs_certificate.serial.to_string();
         let not_before = time(leaf.validity().not_before)?;
         let not_after = time(leaf.validity().not_after)?;
-        let provider = crate::tls::provider(&crate::tls::TlsOptions::default());
+        let provider = crate::crypto::provider(false);
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(InvalidCertificate::Key)?;
         Ok(Self { id, key: Arc::new(key), roots, serial, not_before, not_after })
     }

@@ -9,10 +9,10 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::certificate::{Roots, WorkloadCertificate};
+use crate::refused::PeerRefused;
 use crate::revocation::list::{Issuer, Link};
 use crate::revocation::{Revocations, list};
 use crate::shown;
-use crate::tls::PeerRefused;
 
 /// Checks chains against the roots that came with a certificate of ours.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`certificate`] | a key, the request to sign it, and the certificate that came back; SPIFFE ids in certificates |
+//! | `crypto` | the cryptography of the mesh |
 //! | [`tls`] | client and server TLS in which both sides prove a SPIFFE id |
 //! | [`shown`] | what of certificates a stranger may show before they are looked at (pure) |
+//! | [`peer_watch`] | one open connection's peer, looked at again when lists change |
 //! | `chain` | whether a certificate is genuine, in its time, for its use, and not revoked |
 //! | [`mod@describe`] | what a certificate says of itself, for who looks |
 //! | [`revocation`] | certificates taken back before their time |
@@ -19,7 +21,10 @@
 pub mod authority;
 pub mod certificate;
 mod chain;
+mod crypto;
 pub mod describe;
+pub mod peer_watch;
+mod refused;
 pub mod renewal;
 pub mod revocation;
 mod schedule;

@@ -13,14 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use mesh_model::identity::SpiffeId;
-use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::watch;
 
 use crate::revocation::list::{Issuer, Link, List};
-use crate::tls::Credentials;
 
 pub(crate) mod list;
 
@@ -82,59 +79,9 @@ impl Proof {
     }
 
     /// Whether it would be refused now because it is revoked; false before the handshake.
-    fn is_revoked(&self, by: &Revocations) -> bool {
+    pub(crate) fn is_revoked(&self, by: &Revocations) -> bool {
         let (Some(links), Ok(Some(lists))) = (self.0.get(), by.lists()) else { return false };
         links.iter().any(|link| matches!(list::check(&lists, link), Err(webpki::Error::CertRevoked)))
-    }
-}
-
-/// Follows, for one connection, whether its peer is revoked while it is there.
-#[derive(Debug)]
-pub struct PeerWatch {
-    credentials: Arc<Credentials>,
-    /// `None` where nothing is checked.
-    seen: Option<Proof>,
-    changed: watch::Receiver<u64>,
-}
-
-impl PeerWatch {
-    /// Before the handshake, so that no change of the lists is missed.
-    pub fn new(credentials: Arc<Credentials>) -> Self {
-        let revocations = credentials.revocations();
-        let seen = revocations.is_on().then(Proof::default);
-        Self { changed: revocations.changed(), seen, credentials }
-    }
-
-    /// What to accept the connection with.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        match &self.seen {
-            Some(seen) => self.credentials.server_config_seeing(seen),
-            None => self.credentials.server_config(),
-        }
-    }
-
-    /// What to dial it with, as [`Credentials::client_config`].
-    pub fn client_config(&self, expected: &[SpiffeId]) -> Arc<ClientConfig> {
-        match &self.seen {
-            Some(seen) => self.credentials.client_config_seeing(expected, seen),
-            None => self.credentials.client_config(expected),
-        }
-    }
-
-    /// Whether anything is checked at all: if not, there is nothing to wait for.
-    pub fn is_on(&self) -> bool {
-        self.seen.is_some()
-    }
-
-    /// Resolves when the peer is revoked. May be dropped and called again.
-    pub async fn revoked(&mut self) {
-        let Some(seen) = &self.seen else { return std::future::pending().await };
-        while self.changed.changed().await.is_ok() {
-            if seen.is_revoked(self.credentials.revocations()) {
-                return;
-            }
-        }
-        std::future::pending().await
     }
 }
 

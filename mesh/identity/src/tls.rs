@@ -5,28 +5,27 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use mesh_model::identity::SpiffeId;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::KeyUsage;
 
-use crate::certificate::{NoIdentity, WorkloadCertificate, spiffe_id_of};
+use crate::certificate::{WorkloadCertificate, spiffe_id_of};
 use crate::chain::Chain;
+use crate::crypto::provider;
+pub use crate::refused::PeerRefused;
 use crate::revocation::{Proof, Revocations};
-use crate::shown::TooMuch;
 
 /// HBONE is HTTP/2 and nothing else.
 const ALPN: &[u8] = b"h2";
@@ -40,63 +39,6 @@ pub struct TlsOptions {
     pub post_quantum: bool,
     /// Whose certificates were taken back (`CRL_PATH`).
     pub revocations: Revocations,
-}
-
-/// Why a peer was refused, other than for a certificate that is not genuine.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerRefused {
-    /// It shows more than a chain has. Nothing of it was looked at, genuine or not.
-    #[error("the peer shows {0}")]
-    TooMuch(TooMuch),
-    /// It names nobody, or several.
-    #[error("the peer's certificate {0}")]
-    Nobody(NoIdentity),
-    /// A client of another trust domain.
-    #[error("the peer is {presented}, which is not of our trust domain {ours}")]
-    TrustDomain {
-        /// Who it says it is.
-        presented: SpiffeId,
-        /// The trust domain of our own certificate.
-        ours: Arc<str>,
-    },
-    /// A server that is none of those expected.
-    #[error("expected {}, but the peer is {presented}", list(expected))]
-    Identity {
-        /// Who may answer.
-        expected: Vec<SpiffeId>,
-        /// Who answered.
-        presented: SpiffeId,
-    },
-}
-
-fn list(ids: &[SpiffeId]) -> String {
-    match ids {
-        [] => "nobody".into(),
-        ids => ids.iter().map(SpiffeId::to_string).collect::<Vec<_>>().join(" or "),
-    }
-}
-
-/// As it is displayed: rustls prints the reasons of refused certificates by their `Debug`.
-impl fmt::Debug for PeerRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl From<PeerRefused> for rustls::Error {
-    fn from(refused: PeerRefused) -> Self {
-        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
-    }
-}
-
-impl PeerRefused {
-    /// Finds it in the error of a handshake, if that is why the handshake failed.
-    pub fn find(error: &rustls::Error) -> Option<&Self> {
-        match error {
-            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
-            _ => None,
-        }
-    }
 }
 
 /// Who a peer is, from the certificates of a finished handshake: the SPIFFE id of the leaf.
@@ -127,7 +69,7 @@ impl Credentials {
     /// # Errors
     /// When rustls cannot use the versions asked for.
     pub fn new(certificate: WorkloadCertificate, options: &TlsOptions) -> Result<Self, rustls::Error> {
-        let provider = provider(options);
+        let provider = provider(options.post_quantum);
         let chain = |usage| Arc::new(Chain::new(&certificate, &provider, &options.revocations, usage));
         let (clients, servers) = (chain(KeyUsage::client_auth()), chain(KeyUsage::server_auth()));
         let server = Arc::new(server_config(&certificate, &clients, options, None)?);
@@ -222,35 +164,6 @@ impl fmt::Debug for Credentials {
 fn versions(options: &TlsOptions) -> &'static [&'static SupportedProtocolVersion] {
     static WITH_TLS12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
     if options.tls12 { &WITH_TLS12 } else { &WITH_TLS12[..1] }
-}
-
-/// AES-GCM only; every machine of a mesh has it in hardware.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-    use aws_lc_rs::cipher_suite as suite;
-    let cipher_suites = vec![
-        suite::TLS13_AES_256_GCM_SHA384,
-        suite::TLS13_AES_128_GCM_SHA256,
-        suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    ];
-    Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
-});
-
-static POST_QUANTUM: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-    let kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768];
-    Arc::new(CryptoProvider { kx_groups, ..(**PROVIDER).clone() })
-});
-
-/// Signatures that are understood, whichever the provider.
-pub(crate) fn signature_algorithms() -> WebPkiSupportedAlgorithms {
-    PROVIDER.signature_verification_algorithms
-}
-
-/// The cryptography of the mesh. Shared: a provider is large.
-pub(crate) fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
-    if options.post_quantum { POST_QUANTUM.clone() } else { PROVIDER.clone() }
 }
 
 /// Whether a handshake failed because the peer's certificate, or one above it, is revoked: the error of rustls, or one

@@ -18,7 +18,7 @@ use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
 use mesh_hbone::server::{AcceptError, Asked, Connection};
 use mesh_hbone::unfinished::is_shed;
-use mesh_identity::revocation::PeerWatch;
+use mesh_identity::peer_watch::PeerWatch;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::address::{Authority, canonical};

@@ -11,7 +11,7 @@ use mesh_hbone::Settings;
 use mesh_hbone::client::{Client, OpenError, Opened};
 use mesh_hbone::duplex::Duplex;
 use mesh_hbone::pool::{Key, Pool};
-use mesh_identity::revocation::PeerWatch;
+use mesh_identity::peer_watch::PeerWatch;
 use mesh_identity::tls::Credentials;
 use mesh_model::identity::SpiffeId;
 

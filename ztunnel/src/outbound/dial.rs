@@ -7,7 +7,7 @@ use http::Request;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
-use mesh_identity::revocation::PeerWatch;
+use mesh_identity::peer_watch::PeerWatch;
 use mesh_identity::store::CertificateError;
 use mesh_identity::tls::is_revoked;
 use mesh_model::destination::TunnelTo;

@@ -96,7 +96,7 @@ impl List {
         if let Some(signed) = known(&self.keys.read().unwrap_or_else(PoisonError::into_inner)) {
             return signed;
         }
-        let signed = verify(&self.der, key, &crate::tls::signature_algorithms()).is_some();
+        let signed = verify(&self.der, key, &crate::crypto::signature_algorithms()).is_some();
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         if known(&keys).is_none() && keys.len() < MAX_KEYS {
             keys.push((key.clone(), signed));

@@ -5,6 +5,7 @@ use std::future::Future;
 use rustls_pki_types::CertificateDer;
 
 use super::*;
+use crate::peer_watch::PeerWatch;
 use crate::test_ca::TestCa;
 use crate::tls::tests::{between, handshake};
 use crate::tls::{Credentials, TlsOptions, is_revoked};

@@ -114,7 +114,7 @@ fn chains_are_looked_at_and_mazes_are_not() {
 fn both_sides_refuse_a_maze_unseen() {
     let real = TestCa::new();
     let (cart, pay) = (real.credentials(CART), real.credentials(PAY));
-    let provider = crate::tls::provider(&crate::tls::TlsOptions::default());
+    let provider = crate::crypto::provider(false);
     let shown = |uri, count| {
         // The root's own name, so that each would be tried under the root's key as well.
         let (certificates, key) = maze(uri, "test", count);
@@ -184,7 +184,7 @@ fn what_the_dearest_costs() {
             for _ in 0..TIMES {
                 let Ok(above) = check(&leaf, &above, &store.roots) else { continue };
                 let parsed = EndEntityCert::try_from(&leaf).unwrap();
-                let algorithms = crate::tls::signature_algorithms().all;
+                let algorithms = crate::crypto::signature_algorithms().all;
                 let (now, usage) = (rustls_pki_types::UnixTime::now(), webpki::KeyUsage::client_auth());
                 let result = parsed.verify_for_usage(algorithms, &store.roots, &above, now, usage, None, None);
                 assert!(result.is_err());
@@ -196,6 +196,7 @@ fn what_the_dearest_costs() {
     let began = std::time::Instant::now();
     let parsed = EndEntityCert::try_from(&shown[0]).unwrap();
     let (now, usage) = (rustls_pki_types::UnixTime::now(), webpki::KeyUsage::client_auth());
-    let _ = parsed.verify_for_usage(crate::tls::signature_algorithms().all, &[], &shown[1..], now, usage, None, None);
+    let _ =
+        parsed.verify_for_usage(crate::crypto::signature_algorithms().all, &[], &shown[1..], now, usage, None, None);
     println!("60 of one name, if it were looked at: {:?}", began.elapsed());
 }

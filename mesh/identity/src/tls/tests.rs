@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConnection, RootCertStore, ServerConnection};
 use rustls_pki_types::pem::PemObject;
 
 use super::*;
+use crate::certificate::NoIdentity;
+use crate::crypto::PROVIDER;
 use crate::test_ca::{TestCa, id};
 
 const CART: &str = "spiffe://td/ns/shop/sa/cart";
@@ -101,7 +104,7 @@ fn a_client_of_another_trust_domain_is_refused() {
 fn a_peer_has_exactly_one_uri_name() {
     let ca = TestCa::new();
     let (cart, pay) = (ca.credentials(CART), ca.credentials(PAY));
-    let provider = provider(&TlsOptions::default());
+    let provider = provider(false);
     let shows = |names: &[&str]| {
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
