@@ -10,33 +10,26 @@ use std::time::Duration;
 
 use mesh_handoff::agent_end::Event;
 use mesh_runtime::readiness::Part;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::enroll::{Enrolment, Selection, WhyNot, enrolment};
 use crate::enrolled::{self, Redirection, States};
+use crate::managed::{Managed, Reached};
 use crate::metrics::AgentMetrics;
 use crate::operations::{Enrolled, OperationError, Tools, Verified, info};
 use crate::outside::{self, Outside, Why};
 use crate::plugin_server::Call;
 use crate::pods::{KnownAs, Pod};
-use crate::reconcile::{Held, Stage, Step, Wanted, step};
+use crate::reconcile::{Stage, Step};
 use crate::redirect::Settings;
 use crate::redirect::settings::Defaults;
 
-/// The wait after a pod's first failure; it doubles up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// How often the rules of enrolled pods are checked.
 const VERIFY: Duration = Duration::from_secs(5);
 /// How long a CNI call waits for its pod to appear in the list: the call may overtake the list.
 const POD_LOOKUP: Duration = Duration::from_secs(2);
-
-/// How long a pod that leaves is served for those whose tables do not say so.
-const LEAVE: Duration = Duration::from_secs(10);
-/// How long a CNI call waits for everybody's tables; its caller gives up after five seconds.
-const CALL: Duration = Duration::from_secs(4);
 
 /// What the loop needs from outside.
 pub(crate) struct Inputs {
@@ -70,35 +63,6 @@ pub(crate) struct Agent {
     published: Option<States>,
     outside: Vec<Outside>,
 }
-
-/// One pod.
-struct Managed {
-    /// As the list has it; the last version of it when it is `gone`.
-    pod: Pod,
-    gone: bool,
-    enrolment: Enrolment,
-    settings: Settings,
-    /// Where a CNI call said its namespace is; comes before the list's.
-    told_netns: Option<PathBuf>,
-    held: Option<Enrolled>,
-    /// How far what is held is.
-    stage: Stage,
-    /// Since when it waits for everybody's tables, if it does.
-    awaits_tables: Option<Instant>,
-    busy: bool,
-    /// Something changed while it was busy: if that fails, try again at once.
-    again: bool,
-    failures: u32,
-    retry_at: Option<Instant>,
-    last_error: Option<(Why, String)>,
-    /// Why, if at the last check the rules were not as they should be and could not be mended.
-    uncaptured: Option<String>,
-    /// Until when each may be kept waiting for tables.
-    callers: Vec<(Instant, oneshot::Sender<Result<(), String>>)>,
-}
-
-/// Why a pod that ztunnel serves is not captured.
-const AWAITS_TABLES: &str = "waits until every ztunnel has acknowledged that the pod takes HBONE";
 
 /// How far a predecessor had brought a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,21 +151,21 @@ impl Agent {
                     {
                         tracing::warn!(pod = managed.pod.display_name(), %error, "probes of this pod may fail");
                     }
-                    managed.held = Some(held);
                     // Its peers use HBONE already; they must not be told otherwise because we restarted.
-                    managed.stage = match was {
+                    let stage = match was {
                         Was::Nothing => Stage::Opened,
                         Was::Serving => Stage::Serving,
                         Was::Captured => Stage::Captured,
                         Was::Leaving => Stage::Leaving,
                     };
+                    managed.reached = Reached::at(stage, Some(held));
                 }
                 Err(error) => {
                     tracing::warn!(pod = managed.pod.display_name(), %error, "not captured at start; will try again");
                     if was != Was::Nothing {
                         self.tools.handoff.hold(&uid, info(&managed.pod), None);
                     }
-                    managed.fail(Why::from(&error), &error);
+                    managed.fail(Why::from(&error), &error, false);
                 }
             }
         }
@@ -254,21 +218,12 @@ impl Agent {
             let enrolment = enrolment(pod, &self.policy.selection);
             let (settings, ignored) = Settings::of(&pod.annotations, self.policy.defaults);
             let known = self.pods.entry(pod.uid.clone()).or_insert_with(|| Managed::new(pod, enrolment, &settings));
-            if known.pod.annotations != pod.annotations || known.held.is_none() {
+            if known.pod.annotations != pod.annotations || known.reached.held().is_none() {
                 for what in ignored {
                     tracing::warn!(pod = pod.display_name(), "ignored: {what}");
                 }
             }
-            known.gone = false;
-            let changed = known.pod != *pod || known.enrolment != enrolment;
-            if changed {
-                known.pod = pod.clone();
-                known.enrolment = enrolment;
-                known.settings = settings;
-                // What was wrong may have been mended.
-                known.failures = 0;
-                known.retry_soon();
-            }
+            known.want(pod, enrolment, settings);
         }
         for (deadline, call) in std::mem::take(&mut self.early) {
             self.admit(call, deadline);
@@ -297,8 +252,7 @@ impl Agent {
         if managed.pod.ips.is_empty() {
             managed.pod.ips = call.request.ips.iter().map(|ip| ip.address.ip).collect();
         }
-        managed.retry_soon();
-        managed.callers.push((Instant::now() + CALL, call.answer));
+        managed.called(call.answer);
     }
 
     /// Takes in what happened on the ZDS socket.
@@ -315,8 +269,9 @@ impl Agent {
                             reason,
                             "ztunnel refused a pod of the snapshot"
                         );
-                        managed.stage = Stage::Opened;
-                        managed.fail(Why::Refused, &format!("ztunnel refused the pod: {reason}"));
+                        managed.reached.come_to(Stage::Opened, None);
+                        let again = managed.take_again();
+                        managed.fail(Why::Refused, &format!("ztunnel refused the pod: {reason}"), again);
                     }
                 }
             }
@@ -329,16 +284,13 @@ impl Agent {
     /// Takes in how an operation ended.
     fn finish(&mut self, uid: &str, done: Done) {
         let Some(managed) = self.pods.get_mut(uid) else { return };
-        managed.busy = false;
+        let again = managed.end();
         let pod = managed.pod.display_name();
         match done {
             Done::Reached { stage, held, result } => {
-                if held.is_some() {
-                    managed.held = held;
-                }
                 match result {
                     Ok(()) => {
-                        managed.stage = stage;
+                        managed.reached.come_to(stage, held);
                         let because = &managed.enrolment;
                         match stage {
                             Stage::Captured => tracing::info!(pod, uid, %because, "enrolled"),
@@ -353,44 +305,43 @@ impl Agent {
                         tracing::warn!(pod, uid, %error, "not enrolled; will try again");
                         self.metrics.failure(error.step());
                         // A step that failed is tried again from where the pod is; a way in that failed begins anew.
-                        managed.stage = match (managed.stage, stage) {
+                        let back = match (managed.reached.stage(), stage) {
                             (reached, Stage::Leaving) | (reached @ Stage::Serving, Stage::Captured) => reached,
                             _ => Stage::Opened,
                         };
+                        managed.reached.come_to(back, held);
                         // Who asked meanwhile wants to know of an attempt that began after that.
-                        if !managed.again {
+                        if !again {
                             managed.answer(&Err(error.to_string()));
                         }
-                        managed.fail(Why::from(&error), &error);
+                        managed.fail(Why::from(&error), &error, again);
                     }
                 }
             }
             Done::Released(Ok(())) => {
                 tracing::info!(pod, uid, because = %managed.enrolment, gone = managed.gone, "let go");
-                managed.held = None;
-                managed.stage = Stage::Opened;
-                managed.uncaptured = None;
+                managed.reached = Reached::Nothing;
                 managed.succeed();
             }
             Done::Released(Err(error)) => {
                 tracing::warn!(pod, uid, %error, "not let go; will try again");
                 self.metrics.failure(error.step());
-                managed.fail(Why::from(&error), &error);
+                managed.fail(Why::from(&error), &error, again);
             }
-            Done::Verified(Ok(Verified::Captured)) => managed.uncaptured = None,
+            Done::Verified(Ok(Verified::Captured)) => managed.reached.checked(None),
             Done::Verified(Ok(Verified::Moved)) => {
                 tracing::info!(pod, uid, "the pod has a new network namespace");
-                managed.stage = Stage::Opened;
+                managed.reached.come_to(Stage::Opened, None);
                 managed.retry_soon();
             }
             Done::Verified(Ok(Verified::Repaired(missing))) => {
                 tracing::warn!(pod, uid, ?missing, "someone changed the pod's redirection; it is restored");
-                managed.uncaptured = None;
+                managed.reached.checked(None);
                 self.metrics.repaired.inc();
             }
             Done::Verified(Err(error)) => {
                 tracing::warn!(pod, uid, %error, "the pod's redirection is not certain");
-                managed.uncaptured = Some(error.to_string());
+                managed.reached.checked(Some(error.to_string()));
                 self.metrics.failure(error.step());
             }
         }
@@ -398,25 +349,14 @@ impl Agent {
 
     /// Starts the next step of every pod that has one.
     fn advance(&mut self, now: Instant) {
-        self.pods.retain(|_, managed| !(managed.gone && managed.held.is_none() && !managed.busy));
+        self.pods.retain(|_, managed| !managed.is_over());
         for (uid, managed) in &mut self.pods {
-            if managed.busy {
+            if managed.is_busy() {
                 continue;
             }
-            let next = managed.step(now);
-            managed.awaits_tables = (next == Step::AwaitTables).then(|| managed.awaits_tables.unwrap_or(now));
-            match next {
-                Step::Rest => managed.answer(&Ok(())),
-                Step::AwaitTables => managed.answer_late(now),
-                _ => {}
-            }
-            if matches!(next, Step::Rest | Step::AwaitTables | Step::AwaitNetns) {
-                continue;
-            }
-            if managed.retry_at.is_some_and(|at| at > now) {
-                continue;
-            }
-            let (tools, uid, pod, held) = (self.tools.clone(), uid.clone(), managed.pod.clone(), managed.held.clone());
+            let Some(next) = managed.next_step(now) else { continue };
+            let (tools, uid, pod) = (self.tools.clone(), uid.clone(), managed.pod.clone());
+            let held = managed.reached.held().cloned();
             match (next, managed.netns_path(), held) {
                 (Step::Enrol | Step::Serve, Some(path), held) => {
                     let settings = managed.settings.clone();
@@ -447,7 +387,7 @@ impl Agent {
                     });
                 }
                 (Step::Release { rules }, _, Some(held)) => {
-                    if managed.stage == Stage::Leaving && managed.pod.known_as == KnownAs::Unsettled {
+                    if managed.reached.stage() == Stage::Leaving && managed.pod.known_as == KnownAs::Unsettled {
                         tracing::warn!(
                             pod = pod.display_name(),
                             "not every ztunnel has acknowledged that the pod left the mesh; it is let go all the same"
@@ -458,7 +398,7 @@ impl Agent {
                 }
                 _ => continue,
             }
-            managed.busy = true;
+            managed.begin();
         }
         for (deadline, call) in std::mem::take(&mut self.early) {
             if deadline > now {
@@ -475,23 +415,22 @@ impl Agent {
     /// Starts a check of every enrolled pod.
     fn verify(&mut self) {
         for (uid, managed) in &mut self.pods {
-            let Some(held) = managed.held.clone().filter(|_| managed.is_complete() && !managed.busy && !managed.gone)
-            else {
+            let Reached::Captured { held, .. } = &managed.reached else { continue };
+            if managed.is_busy() || managed.gone {
                 continue;
-            };
+            }
+            let held = held.clone();
             let (tools, uid) = (self.tools.clone(), uid.clone());
             self.operations.spawn(async move { (uid, Done::Verified(tools.verify(&held).await)) });
-            managed.busy = true;
+            managed.begin();
         }
     }
 
     fn next_deadline(&self, now: Instant) -> Instant {
-        let retries = self.pods.values().filter(|managed| !managed.busy).filter_map(|managed| managed.retry_at);
         let calls = self.early.iter().map(|(deadline, _)| *deadline);
-        let waiting = self.pods.values().filter_map(|managed| managed.awaits_tables.map(|since| since + LEAVE));
-        let callers = self.pods.values().flat_map(|managed| managed.callers.iter().map(|(deadline, _)| *deadline));
+        let pods = self.pods.values().flat_map(Managed::deadlines);
         // Past retries of pods at rest must not spin the loop.
-        retries.chain(calls).chain(waiting).chain(callers).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
+        pods.chain(calls).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
     }
 
     /// Tells others how far each pod got, if that changed.
@@ -561,123 +500,5 @@ async fn enrol(
             Done::Reached { stage, held: Some(held), result }
         }
         Err(error) => Done::Reached { stage, held: None, result: Err(error) },
-    }
-}
-
-impl Managed {
-    fn new(pod: &Pod, enrolment: Enrolment, settings: &Settings) -> Self {
-        Self {
-            pod: pod.clone(),
-            gone: false,
-            enrolment,
-            settings: settings.clone(),
-            told_netns: None,
-            held: None,
-            stage: Stage::Opened,
-            awaits_tables: None,
-            busy: false,
-            again: false,
-            failures: 0,
-            retry_at: None,
-            last_error: None,
-            uncaptured: None,
-            callers: Vec::new(),
-        }
-    }
-
-    fn netns_path(&self) -> Option<PathBuf> {
-        self.told_netns.clone().or_else(|| self.pod.netns.clone())
-    }
-
-    fn step(&self, now: Instant) -> Step {
-        let netns = self.netns_path();
-        let wanted = Wanted {
-            enrolment: self.enrolment,
-            settings: &self.settings,
-            netns: netns.as_deref(),
-            known_as: self.pod.known_as,
-        };
-        let held = self.held.as_ref().map(|held| Held {
-            settings: &held.settings,
-            netns: &held.path,
-            stage: self.stage,
-            waited_out: self.awaits_tables.is_some_and(|since| now >= since + LEAVE),
-        });
-        step((!self.gone).then_some(wanted), held)
-    }
-
-    /// It is captured, as far as we know.
-    fn is_complete(&self) -> bool {
-        self.stage == Stage::Captured
-    }
-
-    /// What it waits for may have come.
-    fn retry_soon(&mut self) {
-        self.retry_at = None;
-        self.again = self.busy;
-    }
-
-    fn succeed(&mut self) {
-        self.again = false;
-        self.failures = 0;
-        self.retry_at = None;
-        self.last_error = None;
-    }
-
-    fn fail(&mut self, why: Why, error: &impl ToString) {
-        let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(self.failures)).min(LONGEST_RETRY);
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = (!std::mem::take(&mut self.again)).then(|| Instant::now() + wait);
-        self.last_error = Some((why, error.to_string()));
-    }
-
-    fn answer(&mut self, outcome: &Result<(), String>) {
-        for (_, caller) in self.callers.drain(..) {
-            let _ = caller.send(outcome.clone());
-        }
-    }
-
-    /// Answers those who have waited for tables for long enough.
-    fn answer_late(&mut self, now: Instant) {
-        let (late, waiting) = std::mem::take(&mut self.callers).into_iter().partition(|(deadline, _)| *deadline <= now);
-        self.callers = waiting;
-        for (_, caller) in late {
-            let _ = caller.send(Err(AWAITS_TABLES.to_owned()));
-        }
-    }
-
-    fn state(&self) -> enrolled::Enrolled {
-        let because = || self.enrolment.to_string();
-        let (redirection, reason) = match (self.enrolment, self.stage) {
-            (_, Stage::Leaving) => (Redirection::Leaving, "it leaves the mesh; its peers are told".to_owned()),
-            (Enrolment::Out(_), _) => (Redirection::Disabled, because()),
-            (Enrolment::In(_), Stage::Captured) => (Redirection::Enabled, because()),
-            (Enrolment::In(_), Stage::Serving) => (Redirection::Joining, self.why_pending().1),
-            (Enrolment::In(_), Stage::Opened) => (Redirection::Pending, self.why_pending().1),
-        };
-        enrolled::Enrolled { redirection, reason }
-    }
-
-    /// Why it is not complete.
-    fn why_pending(&self) -> (Why, String) {
-        let waiting = || match self.step(Instant::now()) {
-            Step::AwaitTables => (Why::Tables, AWAITS_TABLES.to_owned()),
-            Step::AwaitNetns => (Why::NoNetns, "the pod has no network namespace yet".to_owned()),
-            _ => (Why::UnderWay, "being enrolled".to_owned()),
-        };
-        self.last_error.clone().unwrap_or_else(waiting)
-    }
-
-    /// If it should be in the mesh and is not, or not for certain.
-    fn outside(&self) -> Option<Outside> {
-        if self.gone || !matches!(self.enrolment, Enrolment::In(_)) {
-            return None;
-        }
-        let (why, detail) = match &self.uncaptured {
-            _ if !self.is_complete() => self.why_pending(),
-            Some(error) => (Why::RulesLost, error.clone()),
-            None => return None,
-        };
-        Some(Outside { namespace: self.pod.namespace.clone(), name: self.pod.name.clone(), why, detail })
     }
 }

@@ -12,6 +12,7 @@
 //! | [`redirect`] | the rules of a pod's namespace: as data and text (pure), and over netlink |
 //! | [`netns`] | find and enter a network namespace |
 //! | [`probes`] | the node's own rules, for the kubelet's probes |
+//! | `managed` | one pod: what is wanted, what has been done, when to try again |
 //! | `operations`, `agent` | the steps on one pod; the loop over all |
 //! | [`enrolled`] | how far each pod got, for others to read |
 //! | `outside` | pods that should be in the mesh and are not: why, and what to do (pure) |
@@ -32,6 +33,7 @@ pub mod cni;
 pub mod config;
 pub mod enroll;
 pub mod enrolled;
+mod managed;
 mod metrics;
 pub mod netns;
 mod operations;
