@@ -16,11 +16,17 @@ use super::relations::{self, Asked, Mention};
 use crate::resources::life::{self, Stage};
 use crate::resources::{Key, Kind, Object};
 
+/// A label's name and value.
+type Label = (String, String);
+
+/// Services, by the first label of their selector.
+type ByLabel = BTreeMap<Label, BTreeSet<NamespacedName>>;
+
 /// Who points at whom.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Services by namespace, and by the first label of their selector.
-    selectors: HashMap<Arc<str>, BTreeMap<(String, String), BTreeSet<NamespacedName>>>,
+    /// By namespace.
+    selectors: HashMap<Arc<str>, ByLabel>,
     /// Services, each with the pods that it selects.
     selected: Pairs<NamespacedName, NamespacedName>,
     /// Addresses of pods that have them to themselves.
@@ -210,7 +216,7 @@ fn waypoint(object: &Object) -> Option<NamespacedName> {
     }
 }
 
-fn first_label(object: &Service) -> Option<(String, String)> {
+fn first_label(object: &Service) -> Option<Label> {
     let (key, value) = relations::selector(object)?.iter().next()?;
     Some((key.clone(), value.clone()))
 }

@@ -256,7 +256,6 @@ mod tests {
             nonce: nonce.into(),
             removed_resources: vec!["x".repeat(200); removed],
             resources: vec![Resource { name: "y".repeat(300), ..Resource::default() }; resources],
-            ..Default::default()
         };
         let mut bytes = BytesMut::new();
         for (nonce, resources, removed) in [("1", 0, 0), ("2", 10, 0), ("3", 0, 10), ("4", 2, 20)] {
