@@ -1,4 +1,4 @@
-//! Who names, chooses or points at an object: what [`relations`] says of each object, the other way round. Pure.
+//! Who names, chooses or points at an object: what `relations` says of each object, the other way round. Pure.
 //!
 //! It is kept beside a [`Cluster`] and told of each change of it ([`Index::update`]), which costs as much as the one
 //! object has relations. Only a service with another selector looks at all pods of its namespace.
