@@ -1,6 +1,6 @@
 //! Pods that are no longer served: what is open to them ends with them, and says why.
 
-use super::taken_back::{connecting_to, in_a_namespace};
+use super::taken_back::{busy_application, connecting_to, in_a_namespace};
 use super::*;
 
 /// A tunnel ends with its pod from the start, not only once it carries bytes: nobody dials for a pod that is gone.
@@ -10,11 +10,7 @@ fn a_tunnel_whose_application_is_being_dialled_ends_with_its_pod() {
         let mut ztunnel = Ztunnel::new();
         let cart = ("cart", ztunnel.serve("cart").hbone);
         ztunnel.tables.apply_local(vec![Resource::Workload(Arc::new(pod("cart")))]);
-        let application = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        application.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        application.listen(0).unwrap();
-        let at = application.local_addr().unwrap().as_socket().unwrap();
-        let _queued = TcpStream::connect(at).await.unwrap();
+        let (_application, at) = busy_application().await;
         let (mut caller, from) = ztunnel.caller(cart).await;
         let request = connect::request(&at.to_string(), &Context::default()).unwrap();
         let dialled = async {

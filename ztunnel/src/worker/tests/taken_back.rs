@@ -95,6 +95,16 @@ pub(crate) fn connecting_to(port: u16) -> bool {
     })
 }
 
+/// An application that answers nobody, and where it is: its queue is full as long as what is returned is kept.
+pub(crate) async fn busy_application() -> (impl Sized, SocketAddr) {
+    let application = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    application.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    application.listen(0).unwrap();
+    let at = application.local_addr().unwrap().as_socket().unwrap();
+    let queued = TcpStream::connect(at).await.unwrap();
+    ((application, queued), at)
+}
+
 /// An application whose queue is full answers nobody: who no longer waits for it is no longer connected.
 #[test]
 fn a_tunnel_that_is_taken_back_while_its_application_is_dialled_ends_the_dial() {
@@ -102,11 +112,7 @@ fn a_tunnel_that_is_taken_back_while_its_application_is_dialled_ends_the_dial() 
         let mut ztunnel = Ztunnel::new();
         let cart = ("cart", ztunnel.serve("cart").hbone);
         ztunnel.tables.apply_local(vec![Resource::Workload(Arc::new(pod("cart")))]);
-        let application = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        application.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        application.listen(0).unwrap();
-        let at = application.local_addr().unwrap().as_socket().unwrap();
-        let _queued = TcpStream::connect(at).await.unwrap();
+        let (_application, at) = busy_application().await;
         let (mut caller, from) = ztunnel.caller(cart).await;
         let dialled = async {
             while !connecting_to(at.port()) {
