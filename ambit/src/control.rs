@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 const LONGEST: u64 = 16 << 20;
 /// Most descriptors in one answer.
 const MOST_FDS: usize = 5;
+/// How long a mesh may be between two states before whoever asks is told so.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What may be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,18 +53,32 @@ pub(crate) enum Answer {
 
 /// Asks a running mesh.
 pub(crate) fn ask(run: &RunDir, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
-    let path = run.control_socket();
-    let answered = match UnixStream::connect(&path) {
-        Ok(stream) => converse(stream, ask),
-        Err(e) if run.is_running()? => {
-            return Err(e).with_context(|| format!("mesh `{}` is still starting ({})", run.name(), path.display()));
-        }
-        Err(_) => bail!(not_running(run)),
+    let answered = match connect(run)? {
+        Some(stream) => converse(stream, ask),
+        None => bail!(not_running(run)),
     };
     match answered {
         Ok((Answer::Refused { why }, _)) => bail!(why),
         Err(e) if ends(run)? => Err(e.context(not_running(run))),
         other => other,
+    }
+}
+
+/// Connects to the mesh; `None` if none runs here. One whose lock is held and that does not listen is about to listen,
+/// or was killed and its last threads are about to be gone, or somebody looks whether it runs: a moment tells.
+fn connect(run: &RunDir) -> Result<Option<UnixStream>> {
+    let path = run.control_socket();
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => return Ok(Some(stream)),
+            Err(_) if !run.is_running()? => return Ok(None),
+            Err(e) if Instant::now() > deadline => {
+                let what = format!("mesh `{}` does not answer yet; it is starting or ending", run.name());
+                return Err(e).with_context(|| format!("{what} ({})", path.display()));
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
     }
 }
 
@@ -78,12 +96,12 @@ fn converse(mut stream: UnixStream, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)>
 
 /// A mesh that hangs up in the middle of a conversation is usually about to be gone.
 fn ends(run: &RunDir) -> Result<bool> {
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + MOMENT;
     while run.is_running()? {
         if Instant::now() > deadline {
             return Ok(false);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(PAUSE);
     }
     Ok(true)
 }
@@ -150,4 +168,34 @@ pub(crate) fn write_answer(stream: &UnixStream, answer: &Answer, fds: &[OwnedFd]
     let mut stream = stream;
     stream.write_all(rest)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen red when the lock's holder was taken for a mesh that starts at the first look.
+    #[test]
+    fn a_mesh_whose_last_thread_is_about_to_go_is_not_running() {
+        let base = tempfile::tempdir().unwrap();
+        let run = RunDir::at(base.path().join("killed")).unwrap();
+        let dying = run.claim().unwrap().unwrap();
+        // However long this takes below MOMENT, the answer is the same.
+        let goes = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE * 5);
+            drop(dying);
+        });
+        let said = ask(&run, &Ask::Status).unwrap_err();
+        assert!(said.to_string().contains("no mesh `killed` is running"), "{said:#}");
+        goes.join().unwrap();
+    }
+
+    #[test]
+    fn a_mesh_that_does_not_listen_yet_is_told_from_none() {
+        let base = tempfile::tempdir().unwrap();
+        let run = RunDir::at(base.path().join("starts")).unwrap();
+        let _starts = run.claim().unwrap().unwrap();
+        let said = ask(&run, &Ask::Status).unwrap_err();
+        assert!(said.to_string().contains("starting or ending"), "{said:#}");
+    }
 }
