@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mesh_handoff::AgentEnd;
 use mesh_handoff::agent_end::AddError;
-use mesh_handoff::{AgentEnd, PodInfo};
+use mesh_model::pod::PodInfo;
 use tokio::sync::Semaphore;
 
 use crate::netns::{Netns, NetnsError};

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_control::channel::{ServerRoots, Token};
-use mesh_handoff::PodInfo;
 use mesh_hbone::Settings;
+use mesh_model::pod::PodInfo;
 use mesh_runtime::config::{ConfigError, Env, FileOrInline};
 use mesh_runtime::log::LogConfig;
 use mesh_xds::node::NodeInfo;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
 use tokio::sync::oneshot;

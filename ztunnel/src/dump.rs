@@ -6,9 +6,9 @@ mod policies;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
 use mesh_identity::store::Status;
 use mesh_model::address::{GatewayAddress, GatewayDestination};
+use mesh_model::pod::PodInfo;
 use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, Service, Vip};
 use mesh_model::tables::Tables;
 use mesh_model::workload::{PortMapping, Tunnel, Workload};

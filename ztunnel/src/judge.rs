@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Decision, Facts, Reason, decide};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 use mesh_model::workload::Workload;
 use mesh_xds::follow::Reader;
 use tokio::time::{Instant, timeout_at};

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 
 use crate::config::Config;
 use crate::listeners::{self, Door, Wanted};

@@ -8,8 +8,8 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
+use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_runtime::drain;

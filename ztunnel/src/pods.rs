@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mesh_handoff::{PodInfo, Request, ZtunnelEnd, ztunnel_end};
+use mesh_handoff::{Request, ZtunnelEnd, ztunnel_end};
+use mesh_model::pod::PodInfo;
 use mesh_runtime::backoff::{Backoff, LONGEST};
 use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;

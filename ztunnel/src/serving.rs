@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 
 use crate::connections::Connections;
 use crate::pod::Pod;

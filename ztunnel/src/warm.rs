@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use mesh_handoff::PodInfo;
 use mesh_identity::store::Store;
 use mesh_model::identity::SpiffeId;
+use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Tunnel;
 use mesh_xds::follow::Reader;

@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_handoff::PodInfo;
 use mesh_hbone::pool::Pool;
 use mesh_hbone::unfinished;
+use mesh_model::pod::PodInfo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};

@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mesh_model::pod::PodInfo;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::message::{self, EncodeError, Message, PodInfo};
+use crate::message::{self, EncodeError, Message};
 use crate::socket::{PacketListener, PacketSocket, RecvError};
 
 /// How long a ztunnel may take for its hello, to take a message, and to answer it; each.

@@ -28,5 +28,4 @@ mod socket;
 pub mod ztunnel_end;
 
 pub use agent_end::AgentEnd;
-pub use message::PodInfo;
 pub use ztunnel_end::{Request, ZtunnelEnd};

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use mesh_model::pod::PodInfo;
 use mesh_proto::handoff as wire;
 use prost::Message as _;
 
@@ -9,23 +10,6 @@ use crate::ztunnel_end::Request;
 
 /// The largest packet either end reads, in bytes. A longer one is an error on both sides.
 pub const MAX_PACKET: usize = 1024;
-
-/// Which workload a pod is: what joins a pod UID of the node with a workload of the control plane.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PodInfo {
-    /// The pod's name.
-    pub name: String,
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The service account the pod runs as.
-    pub service_account: String,
-}
-
-impl std::fmt::Display for PodInfo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// One message from the agent, without the descriptor that accompanies an [`Message::Add`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::message::{self, DecodeError, Message, PodInfo};
+use mesh_model::pod::PodInfo;
+
+use crate::message::{self, DecodeError, Message};
 use crate::socket::{PacketSocket, RecvError};
 
 /// The longest the agent may take to take a packet from us.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use mesh_handoff::agent_end::{AddError, Event};
 use mesh_handoff::ztunnel_end::Error;
-use mesh_handoff::{AgentEnd, PodInfo, Request, ZtunnelEnd};
+use mesh_handoff::{AgentEnd, Request, ZtunnelEnd};
+use mesh_model::pod::PodInfo;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 struct Node {

@@ -7,6 +7,7 @@
 //! | [`persistent`] | a sorted map whose clones share what they have in common |
 //! | [`identity`] | SPIFFE ids |
 //! | [`address`] | addresses in normal form, hostnames, gateways |
+//! | [`pod`] | which workload a pod is |
 //! | [`reason`] | codes for why a connection did not end well |
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
@@ -24,6 +25,7 @@ pub mod destination;
 pub mod identity;
 pub mod labels;
 pub mod persistent;
+pub mod pod;
 pub mod policy;
 pub mod reason;
 pub mod resource;

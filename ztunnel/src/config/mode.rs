@@ -1,6 +1,6 @@
 //! Whom this ztunnel serves, and with what.
 
-use mesh_handoff::PodInfo;
+use mesh_model::pod::PodInfo;
 use mesh_runtime::config::{ConfigError, Env};
 
 /// `PROXY_MODE`

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_handoff::PodInfo;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::Credentials;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Action, Policy, Scope};
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
