@@ -17,8 +17,6 @@
 //! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
-//! | `local_workload` | the workload of a pod of ours, awaited |
-//! | `judge` | what the policies say: when a connection comes, and when they change |
 //! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
@@ -39,9 +37,7 @@ pub mod dns;
 mod door;
 mod dump;
 mod inbound;
-mod judge;
 mod listeners;
-mod local_workload;
 pub mod local_xds;
 mod metrics;
 mod names;

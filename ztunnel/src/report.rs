@@ -16,12 +16,12 @@ use mesh_hbone::stream::TunnelError;
 use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::reason::ReasonCode;
+use mesh_proxy::judge::Judgement;
 use mesh_runtime::access_log::{AccessLog, Direction, Entry, Event, Peer};
 use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, TrafficMetrics};
 use tracing::field::display;
 
 pub(crate) use self::party::{Party, Traffic};
-use crate::judge::Judgement;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
 /// Where connections are reported. Workers share it.

@@ -9,6 +9,7 @@ use mesh_identity::store::Store;
 use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
 use mesh_runtime::drain;
 use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::dns::Dns;
-use crate::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
 use crate::metrics::{NameMetrics, UnfinishedMetrics};
 use crate::names::Names;
 use crate::quota::Quota;

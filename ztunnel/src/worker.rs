@@ -14,13 +14,13 @@ use std::time::Duration;
 use mesh_hbone::pool::Pool;
 use mesh_hbone::unfinished;
 use mesh_model::pod::PodInfo;
+use mesh_proxy::judge::judge_open;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::connections::{Connections, Listed};
-use crate::judge::judge_open;
 use crate::listeners::{Door, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;

@@ -36,13 +36,13 @@ use mesh_model::pod::PodInfo;
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::local_workload::{deadline, local_workload};
 use mesh_runtime::metrics::Metrics;
 use mesh_xds::follow::Reader;
 use rand::seq::SliceRandom;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::local_workload::{deadline, local_workload};
 use crate::sockets::{Netns, SocketSettings};
 use answer::{Answer, Names};
 use cache::Cache;

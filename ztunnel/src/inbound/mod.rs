@@ -28,6 +28,8 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
+use mesh_proxy::judge::{Judgement, judge};
+use mesh_proxy::local_workload::{UnknownWorkload, deadline};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
@@ -39,8 +41,6 @@ use tokio::time::Instant;
 
 use crate::connections::Place;
 use crate::dialler::Dialled;
-use crate::judge::{Judgement, judge};
-use crate::local_workload::{UnknownWorkload, deadline};
 use crate::pod::Pod;
 use crate::report::{Party, Report, Traffic};
 use crate::serving::Worker;

@@ -7,14 +7,14 @@ use mesh_hbone::carry;
 use mesh_model::policy::Facts;
 use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
+use mesh_proxy::judge::{Judgement, judge};
+use mesh_proxy::local_workload::deadline;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::net::TcpStream;
 
 use super::seen::source_of;
 use super::{admit, until_cut};
-use crate::judge::{Judgement, judge};
-use crate::local_workload::deadline;
 use crate::overload;
 use crate::pod::Pod;
 use crate::report::{Party, Report, Traffic};

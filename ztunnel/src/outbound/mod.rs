@@ -17,6 +17,7 @@ use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::local_workload;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::ResponseFlags;
 use mesh_runtime::trace::TraceParent;
@@ -24,7 +25,6 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::connections::Going;
-use crate::local_workload;
 use crate::overload;
 use crate::pod::Pod;
 use crate::report::{Party, Report, Traffic};

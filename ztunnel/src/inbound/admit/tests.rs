@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use mesh_hbone::connect::parse_authority;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
-use mesh_model::identity::SpiffeId;
-use mesh_model::policy::{Action, Facts, Policy, Reason, Rule, Scope};
 use mesh_model::reason::ReasonCode;
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
@@ -14,7 +12,6 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::{AppProtocol, ApplicationTunnel, PortMapping, Workload};
 
 use super::*;
-use crate::judge::{Verdict, verdict};
 
 const LOCAL: &str = "10.0.0.1:15008";
 
@@ -190,38 +187,4 @@ fn plaintext_to_ourselves_is_refused() {
     for (to, allowed) in [("10.0.0.1:80", true), ("10.0.0.1:15008", false), ("[fd00::1]:15006", false)] {
         assert_eq!(plaintext(to.parse().unwrap()).is_ok(), allowed, "P1: {to}");
     }
-}
-
-#[test]
-fn policies_judge_what_is_known_and_say_what_is_missing() {
-    let (mut tables, us) = world(None);
-    let source: SpiffeId = "spiffe://cluster.local/ns/b/sa/caller".parse().unwrap();
-    let facts = Facts {
-        source_ip: "10.0.0.7".parse().unwrap(),
-        source: Some(source),
-        destination: "10.0.0.1:8080".parse().unwrap(),
-    };
-    let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
-    assert_eq!((decision.allowed, decision.reason), (true, Reason::NoPolicy), "I12");
-
-    let deny_all = Policy {
-        name: "deny".into(),
-        namespace: "a".into(),
-        scope: Scope::Namespace,
-        action: Action::Deny,
-        rules: vec![Rule::default()],
-        dry_run: false,
-    };
-    tables.apply(Resource::Policy(Arc::new(deny_all)));
-    let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
-    assert_eq!(
-        (decision.allowed, decision.reason),
-        (false, Reason::DeniedBy(NamespacedName::new("a", "deny"), 0)),
-        "I10"
-    );
-
-    // Trap 38: a policy that the workload names may come later; until then nothing is decided.
-    let mut named = (*us).clone();
-    named.authorization_policies.push(NamespacedName::new("a", "later"));
-    assert_eq!(verdict(&tables, &named, &facts), Verdict::Missing("a/later".into()));
 }

@@ -1,10 +1,10 @@
 //! How long a connection waits for a control plane that says nothing.
 
+use mesh_proxy::local_workload;
 use mesh_xds::demand::{Unanswered, demand};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::local_workload;
 
 /// All that a connection waits for it waits for together: not as long again for each thing that it lacks.
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What the policies say about a connection to a pod of ours: when it comes, and again when they change.
+//! What the policies say about a connection to a pod that is served: when it comes, and again when they change.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// What the policies say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+enum Verdict {
     /// Decided.
     Decided(Decision),
     /// The workload names a policy that nobody has sent (yet).
@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
 }
 
 /// Asks the policies that cover `workload`.
-pub(crate) fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
+fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
     let covering = tables.policies_covering(workload);
     match covering.missing.first() {
         Some(missing) => Verdict::Missing(missing.to_string().into()),
@@ -30,7 +30,7 @@ pub(crate) fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Ve
 
 /// What the policies said, and for an undecidable question why.
 #[derive(Clone, Debug)]
-pub(crate) enum Judgement {
+pub enum Judgement {
     /// The policies decided.
     Decided(Decision),
     /// The workload names a policy that did not come: it cannot be decided, so it is denied.
@@ -39,7 +39,7 @@ pub(crate) enum Judgement {
 
 impl Judgement {
     /// The stable code of a denial; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> ReasonCode {
+    pub fn code(&self) -> ReasonCode {
         match self {
             Self::Decided(_) => ReasonCode::PolicyDenied,
             Self::MissingPolicy(_) => ReasonCode::PolicyUnknown,
@@ -47,9 +47,10 @@ impl Judgement {
     }
 }
 
-/// Asks the policies about a connection to a local workload. A policy that the workload names and that has not come yet
-/// is awaited: policies and workloads may arrive in any order.
-pub(crate) async fn judge(
+/// Asks the policies about a connection to `pod`, whose workload was `workload` when the connection came; the tables may
+/// know a newer one by now. Waits until `deadline` for a policy that the workload names and that the control plane has
+/// not sent yet: policies and workloads may arrive in any order.
+pub async fn judge(
     tables: &Reader,
     pod: &PodInfo,
     workload: &Arc<Workload>,
@@ -79,7 +80,7 @@ pub(crate) async fn judge(
 
 /// Why an open connection must be cut now, if it must. A policy that is missing does not cut what was let in: it is about
 /// to come.
-pub(crate) fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
+pub fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
     let verdict = tables.read(|tables| {
         let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account)?;
         Some(verdict(tables, workload, facts))
@@ -87,5 +88,51 @@ pub(crate) fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Optio
     match verdict {
         Some(Verdict::Decided(decision)) if !decision.allowed => Some(decision.reason),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_model::address::NamespacedName;
+    use mesh_model::identity::SpiffeId;
+    use mesh_model::policy::{Action, Policy, Rule, Scope};
+    use mesh_model::resource::Resource;
+
+    use super::*;
+
+    #[test]
+    fn policies_judge_what_is_known_and_say_what_is_missing() {
+        let mut tables = Tables::default();
+        let us = Arc::new(Workload { namespace: "a".into(), name: "us".into(), ..Workload::empty("us") });
+        tables.apply(Resource::Workload(us.clone()));
+        let source: SpiffeId = "spiffe://cluster.local/ns/b/sa/caller".parse().unwrap();
+        let facts = Facts {
+            source_ip: "10.0.0.7".parse().unwrap(),
+            source: Some(source),
+            destination: "10.0.0.1:8080".parse().unwrap(),
+        };
+        let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
+        assert_eq!((decision.allowed, decision.reason), (true, Reason::NoPolicy), "I12");
+
+        let deny_all = Policy {
+            name: "deny".into(),
+            namespace: "a".into(),
+            scope: Scope::Namespace,
+            action: Action::Deny,
+            rules: vec![Rule::default()],
+            dry_run: false,
+        };
+        tables.apply(Resource::Policy(Arc::new(deny_all)));
+        let Verdict::Decided(decision) = verdict(&tables, &us, &facts) else { panic!("nothing is missing") };
+        assert_eq!(
+            (decision.allowed, decision.reason),
+            (false, Reason::DeniedBy(NamespacedName::new("a", "deny"), 0)),
+            "I10"
+        );
+
+        // Trap 38: a policy that the workload names may come later; until then nothing is decided.
+        let mut named = (*us).clone();
+        named.authorization_policies.push(NamespacedName::new("a", "later"));
+        assert_eq!(verdict(&tables, &named, &facts), Verdict::Missing("a/later".into()));
     }
 }

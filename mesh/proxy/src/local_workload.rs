@@ -1,4 +1,4 @@
-//! The workload of a pod of ours. A pod may start before the control plane has told of it, so it is awaited.
+//! The workload of a pod that is served. A pod may start before the control plane has told of it, so it is awaited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long a connection may wait for the control plane: for a new pod's workload, for what comes on demand, for a policy
 /// that a workload names; for all of them together.
-pub(crate) const AWAIT_TABLES: Duration = Duration::from_secs(5);
+pub const AWAIT_TABLES: Duration = Duration::from_secs(5);
 
 /// Until when a connection that begins now may wait for the control plane.
-pub(crate) fn deadline() -> Instant {
+pub fn deadline() -> Instant {
     Instant::now() + AWAIT_TABLES
 }
 
@@ -23,14 +23,17 @@ pub(crate) fn deadline() -> Instant {
     "timed out waiting for workload {namespace}/{name} (service account {account}) from xds: is the pod known to the \
      control plane, and is it connected?"
 )]
-pub(crate) struct UnknownWorkload {
+pub struct UnknownWorkload {
     namespace: String,
     name: String,
     account: String,
 }
 
 /// The workload of `pod`, once the tables hold it.
-pub(crate) async fn local_workload(
+///
+/// # Errors
+/// When they do not hold it at `deadline`.
+pub async fn local_workload(
     tables: &Reader,
     pod: &PodInfo,
     deadline: Instant,
