@@ -28,10 +28,9 @@ use mesh_runtime::{drain, open_files, usage};
 use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, Mode};
-use crate::dns::Dns;
-use crate::metrics::{
-    DrainMetrics, NameMetrics, PodMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics, UnfinishedMetrics,
-};
+use crate::dns::{self, Dns};
+use crate::metrics::connections::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
+use crate::metrics::{NameMetrics, PodMetrics};
 use crate::names::Names;
 use crate::pods::Pods;
 use crate::quota::Quota;
@@ -122,7 +121,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
     let names_asked = NameMetrics::register(&mut metrics);
-    let unfinished = UnfinishedMetrics::register(&mut metrics);
+    let hbone_metrics = HboneMetrics::register(&mut metrics);
     let quota = Quota::new(&config.limits, open_files::raise(), held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
     let pod_metrics = PodMetrics::register(&mut metrics);
@@ -159,9 +158,8 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         names_asked,
         telemetry,
         quota,
-        unfinished,
+        hbone_metrics,
         drain: draining.clone(),
-        pooled: pod_metrics.pooled.clone(),
         config,
     });
     let config = &shared.config;
@@ -182,8 +180,10 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let admin = Admin { log, shutdown: shutdown.clone(), list: list.clone() };
     admin::serve(&shared, &workers, admin, metrics, &readiness)?;
     tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
-    let dns_metrics = shared.dns.as_ref().map(|dns| dns.metrics().clone());
-    tokio::spawn(report::gone::follow(shared.telemetry.traffic.clone(), dns_metrics, tables));
+    if let Some(dns) = &shared.dns {
+        tokio::spawn(dns::gone::follow(dns.metrics().clone(), tables.clone()));
+    }
+    tokio::spawn(report::gone::follow(shared.telemetry.traffic.clone(), tables));
     control::follow_tables(config, writer, demands, xds_metrics)?;
     let process = Process { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables: tables_ready };
     process.run(shutdown, drain).await

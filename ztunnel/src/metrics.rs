@@ -1,13 +1,13 @@
-//! ztunnel's own metrics, beside the traffic metrics that all programs share. Names are upstream's.
+//! ztunnel's own metrics: of its pods, and of names that it looks up. Names are upstream's. Those of its connections are
+//! in `connections`.
+
+pub(crate) mod connections;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
-use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::{Metrics, PodsInTrouble, Reporter};
+use mesh_runtime::metrics::{Metrics, PodsInTrouble};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,7 +19,6 @@ pub(crate) struct PodMetrics {
     pub(crate) active: Gauge,
     pub(crate) pending: Gauge,
     pub(crate) not_served: PodsInTrouble,
-    pub(crate) pooled: Gauge,
     pub(crate) started: Counter,
     pub(crate) stopped: Counter,
 }
@@ -33,111 +32,9 @@ impl PodMetrics {
         let prefix = |name: &str| format!("workload_manager_{name}");
         registry.register(prefix("active_proxy_count"), "Pods served now", this.active.clone());
         registry.register(prefix("pending_proxy_count"), "Pods handed over and not served", this.pending.clone());
-        let help = "HBONE connections kept for reuse, as of the last few seconds";
-        registry.register("ambit_hbone_pooled_connections", help, this.pooled.clone());
         registry.register(prefix("proxies_started"), "Pods whose serving began", this.started.clone());
         registry.register(prefix("proxies_stopped"), "Pods whose serving ended", this.stopped.clone());
         this
-    }
-}
-
-/// How much is held of what is bounded ([`crate::quota`]).
-#[derive(Clone, Debug, Default)]
-pub(crate) struct QuotaMetrics {
-    pub(crate) connections: Gauge,
-    pub(crate) handshakes: Gauge,
-}
-
-impl QuotaMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        let registry = metrics.registry_mut();
-        let help = "Connections and tunnels open now, of those that ZTUNNEL_MAX_CONNECTIONS allows";
-        registry.register("ambit_connections_held", help, this.connections.clone());
-        let help = "TLS handshakes of callers under way, of those that ZTUNNEL_MAX_HANDSHAKES allows";
-        registry.register("ambit_handshakes_held", help, this.handshakes.clone());
-        this
-    }
-}
-
-/// What is kept of messages that are not whole ([`mesh_hbone::unfinished`]).
-#[derive(Clone, Debug, Default)]
-pub(crate) struct UnfinishedMetrics {
-    pub(crate) held: Gauge,
-    pub(crate) shed: Counter,
-}
-
-impl UnfinishedMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        let registry = metrics.registry_mut();
-        let help = "Bytes kept of handshake messages and header blocks that are not whole, as of the last few seconds";
-        registry.register("ambit_unfinished_bytes_held", help, this.held.clone());
-        let help = "Connections ended because others needed the memory of what they left unfinished";
-        registry.register("ambit_unfinished_shed", help, this.shed.clone());
-        this
-    }
-}
-
-/// The reason codes of connections.
-fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
-    ReasonCode::ALL.iter().copied().filter(|code| !code.is_of_dns())
-}
-
-/// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);
-
-impl ReasonMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        let help = "Connections refused, failed or cut, by reason code";
-        metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
-        for direction in ["inbound", "outbound"] {
-            for reason in connection_reasons() {
-                // To be seen as 0, by who writes alerts.
-                drop(this.0.get_or_create(&[("direction", direction), ("reason", reason.as_str())]));
-            }
-        }
-        this
-    }
-
-    /// One more.
-    pub(crate) fn count(&self, direction: Direction, reason: ReasonCode) {
-        let direction = match direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
-        self.0.get_or_create(&[("direction", direction), ("reason", reason.as_str())]).inc();
-    }
-}
-
-/// What certificate revocation lists did. The label is the reporter's, as Istio's traffic metrics have it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RevocationMetrics {
-    rejections: Family<[(&'static str, &'static str); 1], Counter>,
-    untracked: Family<[(&'static str, &'static str); 1], Counter>,
-}
-
-impl RevocationMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        let registry = metrics.registry_mut();
-        let help = "Connections refused or cut because the peer's certificate is revoked";
-        registry.register("istio_crl_policy_rejections", help, this.rejections.clone());
-        let help = "Connections that stay when the peer's certificate is revoked later: none";
-        registry.register("istio_crl_untracked_connections", help, this.untracked.clone());
-        for reporter in [Reporter::Source, Reporter::Destination] {
-            // To be seen as 0.
-            drop(this.untracked.get_or_create(&[("reporter", reporter.as_str())]));
-            drop(this.rejections.get_or_create(&[("reporter", reporter.as_str())]));
-        }
-        this
-    }
-
-    /// A revoked peer was refused, or cut.
-    pub(crate) fn rejected(&self, reporter: Reporter) {
-        self.rejections.get_or_create(&[("reporter", reporter.as_str())]).inc();
     }
 }
 
@@ -214,29 +111,6 @@ impl NameMetrics {
             hostname: other(),
         };
         self.asked.get_or_create(&other).inc();
-    }
-}
-
-/// Until when connections may go on.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DrainMetrics {
-    deadline: Gauge<f64, AtomicU64>,
-}
-
-impl DrainMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        metrics.registry_mut().register(
-            "ambit_drain_deadline_timestamp_seconds",
-            "When the connections of a ztunnel that drains are cut, in seconds since 1970; 0 while it serves",
-            this.deadline.clone(),
-        );
-        this
-    }
-
-    /// The drain has begun.
-    pub(crate) fn began(&self, deadline: SystemTime) {
-        self.deadline.set(deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 }
 

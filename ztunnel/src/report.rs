@@ -22,7 +22,7 @@ use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, Traffi
 use tracing::field::display;
 
 pub(crate) use self::party::{Party, Traffic};
-use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
 
 /// Where connections are reported. Workers share it.
 pub(crate) struct Telemetry {
@@ -95,7 +95,7 @@ impl Report {
                 from_server: Cell::new(false),
                 metrics: RefCell::new(Some(counters::open(&telemetry.traffic, &traffic))),
             }),
-            _socket: telemetry.traffic.socket(counters::reporter(&traffic)),
+            _socket: telemetry.traffic.socket(traffic.reporter),
             telemetry: telemetry.clone(),
             traffic,
             started: Instant::now(),
@@ -160,7 +160,10 @@ impl Report {
 
     /// It was open and the certificate at its other end was taken back.
     pub(crate) fn revoked(self) {
-        let whose = if self.traffic.outbound { "server" } else { "caller" };
+        let whose = match self.traffic.direction {
+            Direction::Outbound => "server",
+            Direction::Inbound => "caller",
+        };
         let error = format!("connection closed because the {whose}'s certificate has been revoked");
         self.failed(ResponseFlags::CertRevoked, ReasonCode::CertRevoked, &error);
     }
@@ -175,7 +178,7 @@ impl Report {
     /// It could not be opened.
     pub(crate) fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {
-            self.telemetry.revocation.rejected(counters::reporter(&self.traffic));
+            self.telemetry.revocation.rejected(self.traffic.reporter);
         }
         self.end(flags, Some(code), Some(error));
     }
@@ -209,22 +212,18 @@ impl Report {
         if let Some(metrics) = metrics {
             metrics.closed(flags);
             if let Some(code) = code {
-                self.telemetry.reasons.count(self.direction(), code);
+                self.telemetry.reasons.count(self.traffic.direction, code);
             }
             self.line(Event::Complete, code, error);
         }
     }
 
-    fn direction(&self) -> Direction {
-        if self.traffic.outbound { Direction::Outbound } else { Direction::Inbound }
-    }
-
     fn line(&self, event: Event, reason: Option<ReasonCode>, error: Option<&dyn Display>) {
         let t = &self.traffic;
         // The log speaks from the client's side, the counters from the server's.
-        let (bytes_sent, bytes_recv) = match t.outbound {
-            true => (self.moved.received.get(), self.moved.sent.get()),
-            false => (self.moved.sent.get(), self.moved.received.get()),
+        let (bytes_sent, bytes_recv) = match t.direction {
+            Direction::Outbound => (self.moved.received.get(), self.moved.sent.get()),
+            Direction::Inbound => (self.moved.sent.get(), self.moved.received.get()),
         };
         self.telemetry.access_log.record(&Entry {
             event,
@@ -232,7 +231,7 @@ impl Report {
             dst: t.destination.peer(t.to, t.secured),
             hbone_addr: t.hbone_to.as_ref().map(|a| a as &dyn Display),
             service: t.service.as_ref().map(|s| &*s.hostname),
-            direction: Some(self.direction()),
+            direction: Some(t.direction),
             bytes_sent: (event == Event::Complete).then_some(bytes_sent),
             bytes_recv: (event == Event::Complete).then_some(bytes_recv),
             duration: (event == Event::Complete).then(|| self.started.elapsed()),

@@ -13,12 +13,12 @@ use mesh_proxy::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
 use mesh_runtime::drain;
 use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::dns::Dns;
-use crate::metrics::{NameMetrics, UnfinishedMetrics};
+use crate::metrics::NameMetrics;
+use crate::metrics::connections::HboneMetrics;
 use crate::names::Names;
 use crate::quota::Quota;
 use crate::report::Telemetry;
@@ -36,13 +36,10 @@ pub(crate) struct Shared {
     /// Where connections are reported.
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) quota: Quota,
-    /// Of all workers.
-    pub(crate) unfinished: UnfinishedMetrics,
+    pub(crate) hbone_metrics: HboneMetrics,
     /// None when it is turned off.
     pub(crate) dns: Option<Arc<Dns>>,
     pub(crate) drain: drain::Watch,
-    /// HBONE connections that all workers keep for reuse.
-    pub(crate) pooled: Gauge,
 }
 
 fn left(deadline: Instant) -> Duration {

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_hbone::pool::Pool;
-use mesh_hbone::unfinished;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::judge::judge_open;
 use tokio::net::{TcpListener, TcpStream};
@@ -224,22 +223,16 @@ async fn watch_policies(worker: Rc<Worker>) {
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
-    let (mut before, mut kept, mut shed) = (0, 0, 0);
+    let mut hbone = worker.shared.hbone_metrics.of_thread();
     loop {
         ticks.tick().await;
         let mut pooled = 0;
         for pod in worker.pods.borrow().iter() {
             pod.pool.sweep();
             pod.dialler.sweep(&pod.sockets);
-            pooled += pod.pool.connections() as i64;
+            pooled += pod.pool.connections();
         }
-        // The gauges are the sums of all workers'.
-        worker.shared.pooled.inc_by(pooled - std::mem::replace(&mut before, pooled));
-        let metrics = &worker.shared.unfinished;
-        let now = unfinished::held() as i64;
-        metrics.held.inc_by(now - std::mem::replace(&mut kept, now));
-        let now = unfinished::shed();
-        metrics.shed.inc_by(now - std::mem::replace(&mut shed, now));
+        hbone.update(pooled);
     }
 }
 

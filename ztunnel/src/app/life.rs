@@ -10,7 +10,8 @@ use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::timestamp::Timestamp;
 
 use crate::config::Mode;
-use crate::metrics::{DrainMetrics, PodMetrics};
+use crate::metrics::PodMetrics;
+use crate::metrics::connections::DrainMetrics;
 use crate::own;
 use crate::pods::{self, List, Pods};
 use crate::shared::Shared;

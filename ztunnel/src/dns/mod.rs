@@ -10,7 +10,7 @@
 //! | `nameservers` | whom to ask |
 //! | `follow` | names that are nothing but other names |
 //! | `resolve` | names that ztunnel itself needs for a pod |
-//! | `metrics` | what is counted |
+//! | `metrics`, `gone` | what is counted; of clients that are gone no more |
 //! | `serve` | a pod's sockets |
 //!
 //! One worker serves a pod's DNS. This file is the order of things: `Dns::at_once` says all that needs no waiting,
@@ -20,6 +20,7 @@ pub mod answer;
 mod cache;
 mod follow;
 mod forward;
+pub(crate) mod gone;
 pub mod message;
 pub(crate) mod metrics;
 mod nameservers;

@@ -365,7 +365,8 @@ pub(crate) async fn enter(
     let mut report = Report::open(
         &shared.telemetry,
         Traffic {
-            outbound: false,
+            direction: Direction::Inbound,
+            reporter: Reporter::Destination,
             from,
             to: local,
             hbone_to: Some(Authority::Address(admitted.application)),

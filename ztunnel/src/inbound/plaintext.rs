@@ -10,7 +10,7 @@ use mesh_model::share::Source;
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use tokio::net::TcpStream;
 
 use super::seen::source_of;
@@ -49,7 +49,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let mut report = Report::open(
         &shared.telemetry,
         Traffic {
-            outbound: false,
+            direction: Direction::Inbound,
+            reporter: Reporter::Destination,
             from,
             to: admitted.application,
             hbone_to: None,

@@ -13,7 +13,8 @@ use mesh_identity::tls::is_revoked;
 use mesh_model::destination::TunnelTo;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 
 use crate::pod::Pod;
@@ -31,7 +32,8 @@ pub(super) fn traffic(
     trace: TraceParent,
 ) -> Traffic {
     Traffic {
-        outbound: true,
+        direction: Direction::Outbound,
+        reporter: Reporter::Source,
         from,
         to: to.peer,
         hbone_to: Some(to.authority.clone()),

@@ -19,7 +19,7 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_proxy::local_workload;
 use mesh_runtime::access_log::Direction;
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -154,7 +154,8 @@ async fn plain(
     let report = Report::open(
         &worker.shared.telemetry,
         Traffic {
-            outbound: true,
+            direction: Direction::Outbound,
+            reporter: Reporter::Source,
             from,
             to: to.address,
             hbone_to: None,
@@ -269,7 +270,8 @@ async fn across(
     let report = Report::open(
         &shared.telemetry,
         Traffic {
-            outbound: true,
+            direction: Direction::Outbound,
+            reporter: Reporter::Source,
             from,
             to: outer.peer,
             hbone_to: Some(outer.authority.clone()),

@@ -28,7 +28,7 @@ struct Seen {
     source: (Option<Arc<Workload>>, Option<SpiffeId>),
     destination: (Option<Arc<Workload>>, Option<SpiffeId>),
     service: Option<Arc<Service>>,
-    outbound: bool,
+    reporter: Reporter,
     secured: bool,
     known: KnownLabels,
 }
@@ -53,7 +53,7 @@ pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMet
             source: (source.cloned(), traffic.source.identity.clone()),
             destination: (destination.cloned(), traffic.destination.identity.clone()),
             service: traffic.service.clone(),
-            outbound: traffic.outbound,
+            reporter: traffic.reporter,
             secured: traffic.secured,
             known: metrics.remember(&connection),
         });
@@ -66,12 +66,12 @@ impl Seen {
         &self,
         source: Option<&Arc<Workload>>,
         destination: Option<&Arc<Workload>>,
-        Traffic { source: from, destination: to, service, outbound, secured, .. }: &Traffic,
+        Traffic { source: from, destination: to, service, reporter, secured, .. }: &Traffic,
     ) -> bool {
         address(self.source.0.as_ref()) == address(source)
             && address(self.destination.0.as_ref()) == address(destination)
             && address(self.service.as_ref()) == address(service.as_ref())
-            && (self.outbound, self.secured) == (*outbound, *secured)
+            && (self.reporter, self.secured) == (*reporter, *secured)
             && self.source.1 == from.identity
             && self.destination.1 == to.identity
     }
@@ -96,7 +96,7 @@ fn place(source: Option<&Arc<Workload>>, destination: Option<&Arc<Workload>>, tr
     // Fibonacci hashing: addresses differ in their middle bits, the place is taken from the upper ones.
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let parts = [address(source), address(destination), address(traffic.service.as_ref())];
-    let flags = u64::from(traffic.outbound) << 1 | u64::from(traffic.secured);
+    let flags = (traffic.reporter as u64) << 1 | u64::from(traffic.secured);
     let hash = parts.iter().fold(flags, |hash, part| (hash.rotate_left(23) ^ *part as u64).wrapping_mul(MIX));
     (hash >> (u64::BITS - PLACES.ilog2())) as usize
 }
@@ -110,7 +110,7 @@ fn labels(traffic: &Traffic) -> TrafficLabels {
     });
     let principal = |id: Option<&SpiffeId>| id.map_or_else(|| "".into(), |id| Arc::from(id.to_string()));
     TrafficLabels {
-        reporter: reporter(traffic),
+        reporter: traffic.reporter,
         source: traffic.source.labels(),
         source_principal: principal(traffic.source.identity.as_ref().filter(|_| traffic.secured)),
         service: Arc::new(service),
@@ -121,9 +121,4 @@ fn labels(traffic: &Traffic) -> TrafficLabels {
             false => ConnectionSecurity::Unknown,
         },
     }
-}
-
-/// Which side tells.
-pub(super) fn reporter(traffic: &Traffic) -> Reporter {
-    if traffic.outbound { Reporter::Source } else { Reporter::Destination }
 }

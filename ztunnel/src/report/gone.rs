@@ -1,5 +1,5 @@
-//! Label sets of workloads that are gone are forgotten, those of connections and those of DNS. Where pods come and go
-//! under names of their own, as those of jobs do, each would leave some behind, until there is room for no more.
+//! The label sets of connections of workloads that are gone are forgotten. Where pods come and go under names of their
+//! own, as those of jobs do, each would leave some behind, until there is room for no more.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -10,30 +10,26 @@ use mesh_model::workload::Workload;
 use mesh_runtime::metrics::{TrafficLabels, TrafficMetrics, WorkloadLabels};
 use mesh_xds::follow::Reader;
 
-use crate::dns::metrics::{DnsMetrics, UNKNOWN};
-
-/// How often they are looked for.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often metrics look for label sets to forget.
+pub(crate) const LOOK: Duration = Duration::from_secs(60);
 /// Workloads that are looked at in one go: whoever writes to the tables waits meanwhile.
 const AT_ONCE: usize = 1024;
 
 /// Forgets them for as long as the process lives.
-pub(crate) async fn follow(traffic: TrafficMetrics, dns: Option<DnsMetrics>, tables: Reader) {
+pub(crate) async fn follow(traffic: TrafficMetrics, tables: Reader) {
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
         traffic.forget(&gone(traffic.idle(), &tables));
-        if let Some(dns) = &dns {
-            let named = |w: &Workload| (w.canonical_name.clone(), w.canonical_revision.clone());
-            let gone = missing(dns.clients().into_iter().collect(), &tables, named);
-            // What is not known at all is not known to be gone.
-            dns.forget(|client| gone.contains(client) && *client.0 != *UNKNOWN);
-        }
     }
 }
 
-/// Those of `wanted` that no workload of the tables is.
-fn missing<T: Hash + Eq>(mut wanted: HashSet<T>, tables: &Reader, is: impl Fn(&Workload) -> T) -> HashSet<T> {
+/// Those of `wanted` that no workload of the tables is, where `is` says what a workload is.
+pub(crate) fn missing<T: Hash + Eq>(
+    mut wanted: HashSet<T>,
+    tables: &Reader,
+    is: impl Fn(&Workload) -> T,
+) -> HashSet<T> {
     let mut seen = 0;
     while !wanted.is_empty() {
         let more = tables.read(|tables| {

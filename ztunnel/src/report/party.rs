@@ -9,14 +9,16 @@ use mesh_model::address::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_model::service::Service;
 use mesh_model::workload::Workload;
-use mesh_runtime::access_log::Peer;
-use mesh_runtime::metrics::WorkloadLabels;
+use mesh_runtime::access_log::{Direction, Peer};
+use mesh_runtime::metrics::{Reporter, WorkloadLabels};
 use mesh_runtime::trace::TraceParent;
 
 /// What a connection is.
 pub(crate) struct Traffic {
-    /// Opened by a pod of ours; else opened to one.
-    pub(crate) outbound: bool,
+    /// Seen from whom the proxy serves.
+    pub(crate) direction: Direction,
+    /// Whose report it is in metrics.
+    pub(crate) reporter: Reporter,
     pub(crate) from: SocketAddr,
     /// The other end of the hop.
     pub(crate) to: SocketAddr,

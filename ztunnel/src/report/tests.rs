@@ -7,10 +7,10 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{AccessLog, MemoryLines};
 use mesh_runtime::log::LogFormat;
-use mesh_runtime::metrics::{Metrics, TextFormat, TrafficMetrics};
+use mesh_runtime::metrics::{Metrics, Reporter, TextFormat, TrafficMetrics};
 
 use super::*;
-use crate::metrics::{ReasonMetrics, RevocationMetrics};
+use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
 
 mod counting {
     //! Counts what this thread allocates.
@@ -101,8 +101,13 @@ fn workload(name: &str) -> Arc<Workload> {
 }
 
 fn traffic(client: &Arc<Workload>, server: &Arc<Workload>, outbound: bool) -> Traffic {
+    let (direction, reporter) = match outbound {
+        true => (Direction::Outbound, Reporter::Source),
+        false => (Direction::Inbound, Reporter::Destination),
+    };
     Traffic {
-        outbound,
+        direction,
+        reporter,
         from: "10.244.1.2:41190".parse().unwrap(),
         to: "10.244.2.2:15008".parse().unwrap(),
         hbone_to: Some(mesh_model::address::Authority::Address("10.244.2.2:8080".parse().unwrap())),

@@ -34,7 +34,8 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{Door, Listeners};
-use crate::metrics::{NameMetrics, ReasonMetrics, RevocationMetrics};
+use crate::metrics::NameMetrics;
+use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
 use crate::report::Telemetry;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
@@ -86,7 +87,7 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
     });
     let shared = Shared {
         quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
-        unfinished: Default::default(),
+        hbone_metrics: Default::default(),
         config,
         tables: reader,
         demand,
@@ -96,7 +97,6 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         telemetry,
         dns,
         drain: draining,
-        pooled: Default::default(),
     };
     Parts { shared, tables, metrics, log, drain }
 }
