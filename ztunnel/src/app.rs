@@ -17,6 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mesh_proxy::metrics::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
+use mesh_proxy::quota::Quota;
+use mesh_proxy::report::{self, Telemetry};
 use mesh_runtime::access_log::AccessLog;
 use mesh_runtime::config::Env;
 use mesh_runtime::log::{self, LogConfig, LogControl};
@@ -29,12 +32,9 @@ use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, Mode};
 use crate::dns::{self, Dns};
-use crate::metrics::connections::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
 use crate::metrics::{NameMetrics, PodMetrics};
 use crate::names::Names;
 use crate::pods::Pods;
-use crate::quota::Quota;
-use crate::report::{self, Telemetry};
 use crate::shared::Shared;
 use crate::warm;
 use crate::worker::{self, Handle};

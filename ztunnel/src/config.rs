@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_control::channel::{ServerRoots, Token};
 use mesh_hbone::Settings;
 use mesh_model::pod::PodInfo;
+use mesh_proxy::quota::Limits;
 use mesh_runtime::config::{ConfigError, Env, FileOrInline};
 use mesh_runtime::log::LogConfig;
 use mesh_xds::node::NodeInfo;
@@ -21,7 +22,6 @@ pub use self::mode::Mode;
 pub use self::unsupported::ignored;
 use crate::dns::answer::Names;
 use crate::dns::{DnsConfig, ProxyAddress};
-use crate::quota::Limits;
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
 /// Bytes of handshake messages and header blocks that are not whole, of all data threads together.

@@ -20,9 +20,6 @@
 //! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
-//! | [`quota`] | how much each pod may hold |
-//! | `overload` | what becomes of a connection for which there is no room |
-//! | `report` | metrics and access log of each connection |
 //! | [`local_xds`] | tables from a file |
 //! | `dump`, `pages` | what the admin port shows |
 //! | `warm`, `metrics`, `shared` | certificates ahead of need, counters, what workers read |
@@ -42,13 +39,10 @@ pub mod local_xds;
 mod metrics;
 mod names;
 mod outbound;
-mod overload;
 mod own;
 mod pages;
 mod pod;
 mod pods;
-pub mod quota;
-mod report;
 mod serving;
 mod shared;
 pub mod sockets;

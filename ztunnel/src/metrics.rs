@@ -1,7 +1,5 @@
-//! ztunnel's own metrics: of its pods, and of names that it looks up. Names are upstream's. Those of its connections are
-//! in `connections`.
-
-pub(crate) mod connections;
+//! ztunnel's own metrics: of its pods, and of names that it looks up. Names are upstream's. Those of connections are in
+//! [`mesh_proxy::metrics`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

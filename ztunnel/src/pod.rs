@@ -12,12 +12,12 @@ use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::quota::PodQuota;
 use mesh_runtime::drain;
 use tokio::sync::watch;
 
 use crate::dialler::Dialler;
 use crate::dns::PodDns;
-use crate::quota::PodQuota;
 use crate::sockets::{Netns, SocketSettings};
 use described::Described;
 use tasks::Tasks;

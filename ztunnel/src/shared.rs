@@ -10,6 +10,9 @@ use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_proxy::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
+use mesh_proxy::metrics::HboneMetrics;
+use mesh_proxy::quota::Quota;
+use mesh_proxy::report::Telemetry;
 use mesh_runtime::drain;
 use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
@@ -18,10 +21,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::metrics::NameMetrics;
-use crate::metrics::connections::HboneMetrics;
 use crate::names::Names;
-use crate::quota::Quota;
-use crate::report::Telemetry;
 
 /// What every worker reads.
 pub(crate) struct Shared {

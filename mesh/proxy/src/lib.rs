@@ -5,6 +5,14 @@
 //! |---|---|
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
 //! | [`judge`] | what the policies say: when a connection comes, and when they change |
+//! | [`quota`] | how much each pod may hold, and each source of it |
+//! | [`overload`] | what becomes of a connection for which there is no room |
+//! | [`report`] | metrics and access log of each connection |
+//! | [`metrics`] | counters beside those |
 
 pub mod judge;
 pub mod local_workload;
+pub mod metrics;
+pub mod overload;
+pub mod quota;
+pub mod report;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use mesh_proxy::metrics::DrainMetrics;
 use mesh_runtime::drain;
 use mesh_runtime::readiness::Part;
 use mesh_runtime::shutdown::Shutdown;
@@ -11,7 +12,6 @@ use mesh_runtime::timestamp::Timestamp;
 
 use crate::config::Mode;
 use crate::metrics::PodMetrics;
-use crate::metrics::connections::DrainMetrics;
 use crate::own;
 use crate::pods::{self, List, Pods};
 use crate::shared::Shared;

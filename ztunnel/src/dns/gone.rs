@@ -1,10 +1,10 @@
 //! The label sets of DNS clients that are gone are forgotten, as those of connections are.
 
 use mesh_model::workload::Workload;
+use mesh_proxy::report::gone::{LOOK, missing};
 use mesh_xds::follow::Reader;
 
 use super::metrics::{DnsMetrics, UNKNOWN};
-use crate::report::gone::{LOOK, missing};
 
 /// Forgets them for as long as the process lives.
 pub(crate) async fn follow(metrics: DnsMetrics, tables: Reader) {

@@ -9,15 +9,15 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
+use mesh_proxy::overload;
+use mesh_proxy::report::{Party, Report, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use tokio::net::TcpStream;
 
 use super::seen::source_of;
 use super::{admit, until_cut};
-use crate::overload;
 use crate::pod::Pod;
-use crate::report::{Party, Report, Traffic};
 use crate::serving::Worker;
 use crate::sockets;
 

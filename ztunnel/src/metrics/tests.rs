@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 
 use mesh_model::reason::ReasonCode;
+use mesh_proxy::metrics::{ReasonMetrics, RevocationMetrics, connection_reasons};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{
     ConnectionSecurity, Reporter, ResponseFlags, TextFormat, TrafficLabels, TrafficMetrics, WorkloadLabels, XdsEnd,
     XdsMetrics,
 };
 
-use super::connections::{ReasonMetrics, RevocationMetrics, connection_reasons};
 use super::*;
 use crate::dns::metrics::{DnsMetrics, Labels};
 

@@ -13,12 +13,12 @@ use mesh_identity::tls::is_revoked;
 use mesh_model::destination::TunnelTo;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
+use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 
 use crate::pod::Pod;
-use crate::report::{Party, Traffic};
 use crate::serving::Worker;
 use crate::shared::Shared;
 use crate::sockets;

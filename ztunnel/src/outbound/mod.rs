@@ -18,6 +18,8 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_proxy::local_workload;
+use mesh_proxy::overload;
+use mesh_proxy::report::{Party, Report, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
@@ -25,9 +27,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::connections::Going;
-use crate::overload;
 use crate::pod::Pod;
-use crate::report::{Party, Report, Traffic};
 use crate::serving::Worker;
 use crate::sockets;
 use across::Requests;

@@ -19,6 +19,7 @@ use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
+use mesh_proxy::report::{Party, Report};
 use mesh_runtime::metrics::ResponseFlags;
 use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
@@ -27,7 +28,6 @@ use super::dial::{classify, no_certificate, traffic};
 use super::near::{self, Near};
 use crate::inbound::{self, Entered, Visit};
 use crate::pod::Pod;
-use crate::report::{Party, Report};
 use crate::serving::Worker;
 
 /// HTTP/2's CANCEL (RFC 9113, section 7): what a caller on another node would see of a cut.

@@ -9,15 +9,15 @@ use std::time::Duration;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_proxy::local_workload;
+use mesh_proxy::overload;
+use mesh_proxy::report::Report;
 use mesh_runtime::access_log::Direction;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Near, go};
-use crate::overload;
 use crate::pod::Pod;
-use crate::report::Report;
 use crate::serving::Worker;
 use crate::socks::{self, LONGEST, Read, Refused, Reply, Target};
 

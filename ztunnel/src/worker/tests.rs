@@ -16,6 +16,8 @@ use mesh_model::policy::{Action, Policy, Scope};
 use mesh_model::resource::Resource;
 use mesh_model::service::{Service, Vip};
 use mesh_model::workload::{AppProtocol, ApplicationTunnel, PortMapping, Tunnel, Workload};
+use mesh_proxy::metrics::{ReasonMetrics, RevocationMetrics};
+use mesh_proxy::report::Telemetry;
 use mesh_runtime::access_log::{AccessLog, MemoryLines};
 use mesh_runtime::config::Env;
 use mesh_runtime::drain;
@@ -35,8 +37,6 @@ use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{Door, Listeners};
 use crate::metrics::NameMetrics;
-use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
-use crate::report::Telemetry;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
@@ -86,7 +86,7 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         policy_info_logging: config.policy_info_logging,
     });
     let shared = Shared {
-        quota: crate::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
+        quota: mesh_proxy::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
         hbone_metrics: Default::default(),
         config,
         tables: reader,

@@ -10,7 +10,7 @@ use mesh_runtime::log::LogFormat;
 use mesh_runtime::metrics::{Metrics, Reporter, TextFormat, TrafficMetrics};
 
 use super::*;
-use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
 mod counting {
     //! Counts what this thread allocates.
@@ -227,7 +227,7 @@ async fn reasons_are_counted() {
     assert_eq!(told.count(name, ""), 3);
 }
 
-/// Not a test: prints what telling costs. `cargo test --release -p ztunnel cost_of_telling -- --ignored --nocapture`.
+/// Not a test: prints what telling costs. `cargo test --release -p mesh-proxy cost_of_telling -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "a measurement"]
 #[allow(clippy::print_stdout, reason = "for the person who measures")]

@@ -46,18 +46,21 @@ pub struct Limits {
 
 /// What is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Full {
+pub enum Full {
+    /// The whole proxy; with what it holds.
     #[error("ztunnel holds as many {0}")]
     Node(&'static str),
+    /// The pod's share.
     #[error("this pod holds as much as one may while others may want some: as many {0}")]
     Pod(&'static str),
+    /// The share of the source of the pod's.
     #[error("its source holds as much of this pod as one may while others may want some: of as many {0}")]
     Source(&'static str),
 }
 
 impl Full {
     /// The stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(self) -> ReasonCode {
+    pub fn code(self) -> ReasonCode {
         match self {
             Self::Node(_) => ReasonCode::NodeOverloaded,
             Self::Pod(_) => ReasonCode::PodOverloaded,
@@ -93,7 +96,7 @@ struct Bound {
 }
 
 /// One pod's part of a bound, on all workers.
-pub(crate) struct Part {
+struct Part {
     bound: Arc<Bound>,
     held: AtomicUsize,
     sources: Arc<Shares>,
@@ -149,7 +152,7 @@ impl Part {
 }
 
 /// What is held; given back when dropped.
-pub(crate) struct Place {
+pub struct Place {
     part: Arc<Part>,
     share: Option<Share>,
 }
@@ -162,13 +165,13 @@ impl Drop for Place {
 }
 
 /// A place that is spare: [`PodQuota::spare`].
-pub(crate) type Spared = spare::Spared<Place>;
+pub type Spared = spare::Spared<Place>;
 
 /// Pods that are served, by uid.
 type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
 
 /// The bounds of the node.
-pub(crate) struct Quota {
+pub struct Quota {
     connections: Arc<Bound>,
     handshakes: Arc<Bound>,
     pods: Pods,
@@ -181,7 +184,7 @@ struct Held {
 }
 
 /// One pod's part of the bounds, as one worker has it.
-pub(crate) struct PodQuota {
+pub struct PodQuota {
     held: Arc<Held>,
     pods: Pods,
     leaving: Cell<usize>,
@@ -189,7 +192,7 @@ pub(crate) struct PodQuota {
 
 impl Quota {
     /// With `files` open files allowed; the gauges tell how much is held.
-    pub(crate) fn new(limits: &Limits, files: u64, connections: Gauge, handshakes: Gauge) -> Self {
+    pub fn new(limits: &Limits, files: u64, connections: Gauge, handshakes: Gauge) -> Self {
         let allowed = usize::try_from(files / DESCRIPTORS_EACH).unwrap_or(usize::MAX).max(1);
         Self {
             connections: Arc::new(Bound {
@@ -209,7 +212,7 @@ impl Quota {
     }
 
     /// A pod's part, the same for each of its workers.
-    pub(crate) fn pod(&self, uid: &Arc<str>) -> PodQuota {
+    pub fn pod(&self, uid: &Arc<str>) -> PodQuota {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.retain(|_, held| held.strong_count() > 0);
         let held = pods.get(uid).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -223,12 +226,18 @@ impl Quota {
 
 impl PodQuota {
     /// A place for one more connection or tunnel: of `source`, or of the pod itself.
-    pub(crate) fn connection(&self, source: Option<&Source>) -> Result<Place, Full> {
+    ///
+    /// # Errors
+    /// When there is no room, and none could be made.
+    pub fn connection(&self, source: Option<&Source>) -> Result<Place, Full> {
         self.enter(|held| &held.connections, source)
     }
 
     /// A place for one more TLS handshake of `source`.
-    pub(crate) fn handshake(&self, source: &Source) -> Result<Place, Full> {
+    ///
+    /// # Errors
+    /// When there is no room, and none could be made.
+    pub fn handshake(&self, source: &Source) -> Result<Place, Full> {
         self.enter(|held| &held.handshakes, Some(source))
     }
 
@@ -238,7 +247,10 @@ impl PodQuota {
     }
 
     /// `place`, taken by an address, is from now on that of the identity that it has proven.
-    pub(crate) fn proven(&self, mut place: Place, identity: &Source) -> Result<Place, Full> {
+    ///
+    /// # Errors
+    /// When the identity's share is full; the place is given back.
+    pub fn proven(&self, mut place: Place, identity: &Source) -> Result<Place, Full> {
         let part = place.part.clone();
         // The address holds nothing more, whatever comes of it.
         place.share = None;
@@ -295,13 +307,13 @@ impl PodQuota {
     }
 
     /// Has `place` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
-    pub(crate) fn spare(&self, place: Place, source: &Source, ended: &Arc<Notify>) -> Spared {
+    pub fn spare(&self, place: Place, source: &Source, ended: &Arc<Notify>) -> Spared {
         let spare = place.part.spare.clone();
         spare.add(place, source.clone(), ended.clone())
     }
 
     /// For a connection that takes its time to leave. `None` when too many do.
-    pub(crate) fn leaving(&self) -> Option<Leaving<'_>> {
+    pub fn leaving(&self) -> Option<Leaving<'_>> {
         (self.leaving.get() < LEAVING).then(|| {
             self.leaving.set(self.leaving.get() + 1);
             Leaving(&self.leaving)
@@ -310,7 +322,7 @@ impl PodQuota {
 }
 
 /// One connection that leaves.
-pub(crate) struct Leaving<'a>(&'a Cell<usize>);
+pub struct Leaving<'a>(&'a Cell<usize>);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {

@@ -14,13 +14,16 @@ use prometheus_client::metrics::gauge::Gauge;
 
 /// How much is held of what is bounded ([`crate::quota`]).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct QuotaMetrics {
-    pub(crate) connections: Gauge,
-    pub(crate) handshakes: Gauge,
+pub struct QuotaMetrics {
+    /// Connections and tunnels open now.
+    pub connections: Gauge,
+    /// TLS handshakes of callers under way.
+    pub handshakes: Gauge,
 }
 
 impl QuotaMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+    /// Registers them, with nothing counted yet.
+    pub fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         let registry = metrics.registry_mut();
         let help = "Connections and tunnels open now, of those that ZTUNNEL_MAX_CONNECTIONS allows";
@@ -34,14 +37,15 @@ impl QuotaMetrics {
 /// What data threads hold for HBONE: connections kept for reuse, and messages that are not whole
 /// ([`mesh_hbone::unfinished`]).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HboneMetrics {
+pub struct HboneMetrics {
     pooled: Gauge,
     unfinished_held: Gauge,
     unfinished_shed: Counter,
 }
 
 impl HboneMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+    /// Registers them, with nothing counted yet.
+    pub fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         let registry = metrics.registry_mut();
         let help = "HBONE connections kept for reuse, as of the last few seconds";
@@ -54,13 +58,13 @@ impl HboneMetrics {
     }
 
     /// The part of the thread that calls; it has told nothing yet.
-    pub(crate) fn of_thread(&self) -> ThreadHbone {
+    pub fn of_thread(&self) -> ThreadHbone {
         ThreadHbone { metrics: self.clone(), pooled: 0, held: 0, shed: 0 }
     }
 }
 
 /// One thread's part of [`HboneMetrics`], which are the sums of all threads': what it told last.
-pub(crate) struct ThreadHbone {
+pub struct ThreadHbone {
     metrics: HboneMetrics,
     pooled: i64,
     held: i64,
@@ -69,7 +73,7 @@ pub(crate) struct ThreadHbone {
 
 impl ThreadHbone {
     /// Tells what the thread holds now; `pooled` is how many connections it keeps for reuse.
-    pub(crate) fn update(&mut self, pooled: usize) {
+    pub fn update(&mut self, pooled: usize) {
         let pooled = pooled as i64;
         self.metrics.pooled.inc_by(pooled - std::mem::replace(&mut self.pooled, pooled));
         let held = unfinished::held() as i64;
@@ -80,16 +84,17 @@ impl ThreadHbone {
 }
 
 /// The reason codes that connections may end with.
-pub(crate) fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
+pub fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
     ReasonCode::ALL.iter().copied().filter(|code| !code.is_of_dns())
 }
 
 /// Connections that did not end well, by reason code: those of `docs/reasons.md`, so there are few.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);
+pub struct ReasonMetrics(Family<[(&'static str, &'static str); 2], Counter>);
 
 impl ReasonMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+    /// Registers them, with nothing counted yet.
+    pub fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         let help = "Connections refused, failed or cut, by reason code";
         metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
@@ -103,7 +108,7 @@ impl ReasonMetrics {
     }
 
     /// One more.
-    pub(crate) fn count(&self, direction: Direction, reason: ReasonCode) {
+    pub fn count(&self, direction: Direction, reason: ReasonCode) {
         let direction = match direction {
             Direction::Inbound => "inbound",
             Direction::Outbound => "outbound",
@@ -114,13 +119,14 @@ impl ReasonMetrics {
 
 /// What certificate revocation lists did. The label is the reporter's, as Istio's traffic metrics have it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RevocationMetrics {
+pub struct RevocationMetrics {
     rejections: Family<[(&'static str, &'static str); 1], Counter>,
     untracked: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl RevocationMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+    /// Registers them, with nothing counted yet.
+    pub fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         let registry = metrics.registry_mut();
         let help = "Connections refused or cut because the peer's certificate is revoked";
@@ -136,19 +142,20 @@ impl RevocationMetrics {
     }
 
     /// A revoked peer was refused, or cut.
-    pub(crate) fn rejected(&self, reporter: Reporter) {
+    pub fn rejected(&self, reporter: Reporter) {
         self.rejections.get_or_create(&[("reporter", reporter.as_str())]).inc();
     }
 }
 
 /// Until when connections may go on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct DrainMetrics {
+pub struct DrainMetrics {
     deadline: Gauge<f64, AtomicU64>,
 }
 
 impl DrainMetrics {
-    pub(crate) fn register(metrics: &mut Metrics) -> Self {
+    /// Registers them, with nothing counted yet.
+    pub fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         metrics.registry_mut().register(
             "ambit_drain_deadline_timestamp_seconds",
@@ -159,7 +166,7 @@ impl DrainMetrics {
     }
 
     /// The drain has begun.
-    pub(crate) fn began(&self, deadline: SystemTime) {
+    pub fn began(&self, deadline: SystemTime) {
         self.deadline.set(deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 }

@@ -11,12 +11,12 @@ use mesh_runtime::metrics::{TrafficLabels, TrafficMetrics, WorkloadLabels};
 use mesh_xds::follow::Reader;
 
 /// How often metrics look for label sets to forget.
-pub(crate) const LOOK: Duration = Duration::from_secs(60);
+pub const LOOK: Duration = Duration::from_secs(60);
 /// Workloads that are looked at in one go: whoever writes to the tables waits meanwhile.
 const AT_ONCE: usize = 1024;
 
 /// Forgets them for as long as the process lives.
-pub(crate) async fn follow(traffic: TrafficMetrics, tables: Reader) {
+pub async fn follow(traffic: TrafficMetrics, tables: Reader) {
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
@@ -25,11 +25,7 @@ pub(crate) async fn follow(traffic: TrafficMetrics, tables: Reader) {
 }
 
 /// Those of `wanted` that no workload of the tables is, where `is` says what a workload is.
-pub(crate) fn missing<T: Hash + Eq>(
-    mut wanted: HashSet<T>,
-    tables: &Reader,
-    is: impl Fn(&Workload) -> T,
-) -> HashSet<T> {
+pub fn missing<T: Hash + Eq>(mut wanted: HashSet<T>, tables: &Reader, is: impl Fn(&Workload) -> T) -> HashSet<T> {
     let mut seen = 0;
     while !wanted.is_empty() {
         let more = tables.read(|tables| {

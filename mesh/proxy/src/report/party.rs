@@ -14,27 +14,31 @@ use mesh_runtime::metrics::{Reporter, WorkloadLabels};
 use mesh_runtime::trace::TraceParent;
 
 /// What a connection is.
-pub(crate) struct Traffic {
+pub struct Traffic {
     /// Seen from whom the proxy serves.
-    pub(crate) direction: Direction,
+    pub direction: Direction,
     /// Whose report it is in metrics.
-    pub(crate) reporter: Reporter,
-    pub(crate) from: SocketAddr,
+    pub reporter: Reporter,
+    /// Where it comes from.
+    pub from: SocketAddr,
     /// The other end of the hop.
-    pub(crate) to: SocketAddr,
+    pub to: SocketAddr,
     /// What the tunnel is for.
-    pub(crate) hbone_to: Option<Authority>,
-    pub(crate) source: Party,
-    pub(crate) destination: Party,
-    pub(crate) service: Option<Arc<Service>>,
+    pub hbone_to: Option<Authority>,
+    /// Who opened it.
+    pub source: Party,
+    /// Whom it was opened to.
+    pub destination: Party,
+    /// The service that was meant, if one was.
+    pub service: Option<Arc<Service>>,
     /// Both identities are proven by mutual TLS.
-    pub(crate) secured: bool,
+    pub secured: bool,
     /// What the CONNECT of its tunnel says, or would say between nodes.
-    pub(crate) trace: Option<TraceParent>,
+    pub trace: Option<TraceParent>,
 }
 
 /// One end of a connection, as told.
-pub(crate) struct Party {
+pub struct Party {
     pub(super) who: Who,
     pub(super) identity: Option<SpiffeId>,
 }
@@ -51,12 +55,12 @@ pub(super) enum Who {
 
 impl Party {
     /// A workload of the tables.
-    pub(crate) fn workload(workload: &Arc<Workload>, identity: Option<&SpiffeId>) -> Self {
+    pub fn workload(workload: &Arc<Workload>, identity: Option<&SpiffeId>) -> Self {
         Self { who: Who::Known(workload.clone()), identity: identity.cloned() }
     }
 
     /// A workload of the tables, if the address is one's; its identity is the table's word.
-    pub(crate) fn known(workload: Option<&Arc<Workload>>) -> Self {
+    pub fn known(workload: Option<&Arc<Workload>>) -> Self {
         match workload {
             Some(workload) => Self::workload(workload, workload.identity().ok().as_ref()),
             None => Self { who: Who::Unknown, identity: None },
@@ -64,7 +68,7 @@ impl Party {
     }
 
     /// A proven caller whose address is nobody's: what it tells of itself.
-    pub(crate) fn told(baggage: &Baggage, identity: &SpiffeId) -> Self {
+    pub fn told(baggage: &Baggage, identity: &SpiffeId) -> Self {
         let text = |s: &str| Arc::<str>::from(s);
         let labels = WorkloadLabels {
             workload: text(&baggage.workload),

@@ -13,7 +13,7 @@ use crate::report::{Report, Telemetry};
 
 /// A place for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
 /// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
-pub(crate) fn admit(
+pub fn admit(
     telemetry: &Arc<Telemetry>,
     quota: &PodQuota,
     direction: Direction,
@@ -31,7 +31,7 @@ pub(crate) fn admit(
 }
 
 /// Tells of a connection for which there is no room, and has it end with a reset.
-pub(crate) fn shed(
+pub fn shed(
     telemetry: &Arc<Telemetry>,
     direction: Direction,
     tcp: &TcpStream,

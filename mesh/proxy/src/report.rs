@@ -1,7 +1,7 @@
 //! What is told of each connection: its metrics while it lives, one access log line at its end.
 
 mod counters;
-pub(crate) mod gone;
+pub mod gone;
 mod party;
 
 use std::cell::{Cell, RefCell};
@@ -11,31 +11,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::judge::Judgement;
 use mesh_hbone::carry::{CarryError, Count};
 use mesh_hbone::stream::TunnelError;
 use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::reason::ReasonCode;
-use mesh_proxy::judge::Judgement;
 use mesh_runtime::access_log::{AccessLog, Direction, Entry, Event, Peer};
 use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, TrafficMetrics};
 use tracing::field::display;
 
-pub(crate) use self::party::{Party, Traffic};
-use crate::metrics::connections::{ReasonMetrics, RevocationMetrics};
+pub use self::party::{Party, Traffic};
+use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
 /// Where connections are reported. Workers share it.
-pub(crate) struct Telemetry {
-    pub(crate) traffic: TrafficMetrics,
-    pub(crate) reasons: ReasonMetrics,
-    pub(crate) revocation: RevocationMetrics,
-    pub(crate) access_log: AccessLog,
+pub struct Telemetry {
+    /// Istio's TCP metrics.
+    pub traffic: TrafficMetrics,
+    /// Connections that did not end well, by reason code.
+    pub reasons: ReasonMetrics,
+    /// What revocation lists did.
+    pub revocation: RevocationMetrics,
+    /// One line for the beginning and the end of each connection.
+    pub access_log: AccessLog,
     /// Each decision of the policies is a line of the log.
-    pub(crate) policy_info_logging: bool,
+    pub policy_info_logging: bool,
 }
 
 /// Told while a connection lives. Dropped before its end was told, it tells that it was cut off.
-pub(crate) struct Report {
+pub struct Report {
     telemetry: Arc<Telemetry>,
     traffic: Traffic,
     moved: Rc<Moved>,
@@ -57,7 +61,7 @@ struct Moved {
 }
 
 /// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
-pub(crate) struct Early {
+pub struct Early {
     telemetry: Arc<Telemetry>,
     direction: Direction,
     from: SocketAddr,
@@ -66,7 +70,7 @@ pub(crate) struct Early {
 
 impl Early {
     /// It failed.
-    pub(crate) fn failed(&self, code: ReasonCode, error: &dyn Display) {
+    pub fn failed(&self, code: ReasonCode, error: &dyn Display) {
         self.telemetry.reasons.count(self.direction, code);
         self.telemetry.access_log.record(&Entry {
             event: Event::Failed,
@@ -82,12 +86,12 @@ impl Early {
 
 impl Report {
     /// Before anything is known.
-    pub(crate) fn early(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Early {
+    pub fn early(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Early {
         Early { telemetry: telemetry.clone(), direction, from, to }
     }
 
     /// Once it is known what the connection is; counts it as opened.
-    pub(crate) fn open(telemetry: &Arc<Telemetry>, traffic: Traffic) -> Self {
+    pub fn open(telemetry: &Arc<Telemetry>, traffic: Traffic) -> Self {
         Self {
             moved: Rc::new(Moved {
                 received: Cell::new(0),
@@ -104,12 +108,12 @@ impl Report {
     }
 
     /// Bytes can flow.
-    pub(crate) fn opened(&self) {
+    pub fn opened(&self) {
         self.line(Event::Opened, None, None);
     }
 
     /// The policies let it in.
-    pub(crate) fn decided(&mut self, decision: &Decision) {
+    pub fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
         self.log_decision(decision);
         let Traffic { from, source, destination, .. } = &self.traffic;
@@ -134,7 +138,7 @@ impl Report {
     }
 
     /// The policies did not let it in.
-    pub(crate) fn denied(mut self, judgement: &Judgement) {
+    pub fn denied(mut self, judgement: &Judgement) {
         match judgement {
             Judgement::Decided(decision) => {
                 self.decided(decision);
@@ -152,14 +156,14 @@ impl Report {
     }
 
     /// It was open and the policies have changed.
-    pub(crate) fn cut(mut self, reason: &Reason) {
+    pub fn cut(mut self, reason: &Reason) {
         self.policy = reason.policy().cloned();
         let error = format!("connection closed due to policy change: {reason}");
         self.end(ResponseFlags::Deny, Some(ReasonCode::PolicyChanged), Some(&error));
     }
 
     /// It was open and the certificate at its other end was taken back.
-    pub(crate) fn revoked(self) {
+    pub fn revoked(self) {
         let whose = match self.traffic.direction {
             Direction::Outbound => "server",
             Direction::Inbound => "caller",
@@ -169,14 +173,14 @@ impl Report {
     }
 
     /// It is not what it was taken for, and is reported as what it is.
-    pub(crate) fn forget(self) {
+    pub fn forget(self) {
         if let Some(metrics) = self.moved.metrics.borrow_mut().take() {
             metrics.closed(ResponseFlags::None);
         }
     }
 
     /// It could not be opened.
-    pub(crate) fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
+    pub fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {
             self.telemetry.revocation.rejected(self.traffic.reporter);
         }
@@ -184,12 +188,12 @@ impl Report {
     }
 
     /// It ended well.
-    pub(crate) fn closed(mut self) {
+    pub fn closed(mut self) {
         self.end(ResponseFlags::None, None, None);
     }
 
     /// It was open, and ended like this.
-    pub(crate) fn ended(self, result: Result<(), CarryError>) {
+    pub fn ended(self, result: Result<(), CarryError>) {
         match result {
             Ok(()) => self.closed(),
             Err(CarryError::Tunnel(TunnelError::Revoked)) => self.revoked(),
@@ -198,7 +202,7 @@ impl Report {
     }
 
     /// It broke while bytes flowed. An application that resets its connection is no fault of the mesh's.
-    pub(crate) fn broken(mut self, error: &CarryError) {
+    pub fn broken(mut self, error: &CarryError) {
         let code = match error {
             CarryError::Local(_) | CarryError::Remote(_) => ReasonCode::ConnectionReset,
             CarryError::Tunnel(_) => ReasonCode::TunnelReset,
@@ -243,12 +247,12 @@ impl Report {
     }
 
     /// Counts what is carried forth from the client and back to it.
-    pub(crate) fn count_from_client(&self) -> Rc<dyn Count> {
+    pub fn count_from_client(&self) -> Rc<dyn Count> {
         self.moved.clone()
     }
 
     /// Counts what is carried forth from the server and back to it.
-    pub(crate) fn count_from_server(&self) -> Rc<dyn Count> {
+    pub fn count_from_server(&self) -> Rc<dyn Count> {
         self.moved.from_server.set(true);
         self.moved.clone()
     }

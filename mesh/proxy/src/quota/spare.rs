@@ -60,7 +60,7 @@ struct Entry<P> {
 }
 
 /// A place that is spare; if it is still here, it is given back when this is dropped.
-pub(crate) struct Spared<P> {
+pub struct Spared<P> {
     all: Arc<Spare<P>>,
     source: Source,
     number: u64,
@@ -125,7 +125,7 @@ impl<P> Inner<P> {
 
 impl<P> Spared<P> {
     /// The place, which is spare no more. `None` when it was given to somebody else.
-    pub(crate) fn take(self) -> Option<P> {
+    pub fn take(self) -> Option<P> {
         self.remove().map(|entry| entry.place)
     }
 
