@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mesh_model::tables::Tables;
 use mesh_proxy::metrics::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
 use mesh_proxy::quota::Quota;
 use mesh_proxy::report::{self, Telemetry};
@@ -179,7 +180,12 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
 
     let admin = Admin { log, shutdown: shutdown.clone(), list: list.clone() };
     admin::serve(&shared, &workers, admin, metrics, &readiness)?;
-    tokio::spawn(warm::follow(tables.clone(), config.mode.clone(), config.node.clone(), certificates));
+    let (mode, node) = (config.mode.clone(), config.node.clone());
+    let identities = move |tables: &Tables| match &mode {
+        Mode::Shared => warm::identities_on(tables, &node),
+        Mode::Dedicated(pod) => warm::identity_of(tables, pod),
+    };
+    tokio::spawn(warm::follow(tables.clone(), certificates, identities));
     if let Some(dns) = &shared.dns {
         tokio::spawn(dns::gone::follow(dns.metrics().clone(), tables.clone()));
     }

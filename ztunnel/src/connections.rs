@@ -10,6 +10,8 @@ use std::sync::Arc;
 use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
+use mesh_proxy::judge::judge_open;
+use mesh_xds::follow::Reader;
 use tokio::sync::oneshot;
 
 /// Open connections of one worker thread.
@@ -113,7 +115,7 @@ impl Connections {
 
     /// Asks `judge` about every open connection and cuts those for which it gives a reason. Lets other work of the
     /// thread run in between, so that many connections do not hold up those that move bytes.
-    pub(crate) async fn judge_again(&self, judge: impl Fn(&PodInfo, &Facts) -> Option<Reason>) {
+    async fn judge_again(&self, judge: impl Fn(&PodInfo, &Facts) -> Option<Reason>) {
         const BATCH: usize = 128;
         let numbers: Vec<u64> = self.0.borrow().open.keys().copied().collect();
         for batch in numbers.chunks(BATCH) {
@@ -141,5 +143,13 @@ impl Connections {
             service: open.service.clone(),
         };
         Listed { come: inner.open.values().map(come).collect(), going: inner.going.values().cloned().collect() }
+    }
+}
+
+/// Judges what is open again whenever the policies change, until the tables end.
+pub(crate) async fn follow_policies(connections: Connections, tables: Reader) {
+    let mut changed = tables.policies_changed();
+    while changed.changed().await.is_ok() {
+        connections.judge_again(|pod, facts| judge_open(&tables, pod, facts)).await;
     }
 }

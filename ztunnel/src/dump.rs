@@ -1,4 +1,4 @@
-//! The state of this ztunnel as JSON, in the shape that `istioctl ztunnel-config` reads.
+//! The state of a proxy as JSON, in the shape that `istioctl ztunnel-config` reads.
 
 mod certificates;
 mod policies;
@@ -14,7 +14,6 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::{PortMapping, Tunnel, Workload};
 use serde_json::{Value, json};
 
-use crate::config::{Config, Mode};
 use crate::connections::{Come, Going, Listed};
 
 /// The tables part.
@@ -30,9 +29,8 @@ pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
     ])
 }
 
-/// The rest.
-pub(crate) fn own(
-    config: &Config,
+/// What is held beside the tables: the `pods` that are served, by uid, with what is open of each, and certificates.
+pub(crate) fn held(
     pods: &BTreeMap<Arc<str>, Arc<PodInfo>>,
     open: &Listed,
     certificates: &[Status],
@@ -49,25 +47,6 @@ pub(crate) fn own(
         ("certificates", Value::Array(certificates.iter().map(certificates::held).collect())),
         // Endpoints of services that are not known yet. Here they wait with their workload.
         ("stagedServices", json!({})),
-        (
-            "config",
-            json!({
-                "proxyMode": match config.mode { Mode::Shared => "Shared", Mode::Dedicated(_) => "Dedicated" },
-                "proxy": config.proxy,
-                "dnsProxy": config.dns.is_some(),
-                "socks5": config.socks,
-                "node": config.node,
-                "clusterId": config.cluster,
-                "network": config.network,
-                "xdsAddress": config.xds.as_ref().map(|xds| &xds.address),
-                "caAddress": config.ca.address,
-                "xdsOnDemand": config.on_demand,
-                "workers": config.workers,
-                "secretTtlSeconds": config.certificate_lifetime.as_secs(),
-                "drainSeconds": config.drain.as_secs(),
-            }),
-        ),
-        ("version", json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" })),
     ])
 }
 

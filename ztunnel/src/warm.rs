@@ -1,4 +1,4 @@
-//! Certificates before they are needed: of every identity that runs on this node, and of no other.
+//! Certificates before they are needed: of every identity that the proxy acts for, and of no other.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,20 +10,16 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::Tunnel;
 use mesh_xds::follow::Reader;
 
-use crate::config::Mode;
-
 /// A busy cluster changes all the time; looking once for many changes is enough.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Follows the tables for as long as the process lives.
-pub(crate) async fn follow(tables: Reader, mode: Mode, node: String, store: Store) {
+/// Has `store` hold certificates of the identities that `wanted` reads from the tables, and of no others, for as long as
+/// the process lives.
+pub(crate) async fn follow(tables: Reader, store: Store, wanted: impl Fn(&Tables) -> HashSet<SpiffeId>) {
     let mut changed = tables.changed();
     let mut warm = HashSet::new();
     loop {
-        let wanted = tables.read(|tables| match &mode {
-            Mode::Shared => identities_on(tables, &node),
-            Mode::Dedicated(pod) => identity_of(tables, pod),
-        });
+        let wanted = tables.read(&wanted);
         store.warm(wanted.difference(&warm));
         for gone in warm.difference(&wanted) {
             store.forget(gone);
@@ -36,14 +32,14 @@ pub(crate) async fn follow(tables: Reader, mode: Mode, node: String, store: Stor
     }
 }
 
-/// The identity of one workload.
-fn identity_of(tables: &Tables, pod: &PodInfo) -> HashSet<SpiffeId> {
+/// The identity of the workload of `pod`; none while the tables do not know it.
+pub(crate) fn identity_of(tables: &Tables, pod: &PodInfo) -> HashSet<SpiffeId> {
     let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account);
     workload.and_then(|workload| workload.identity().ok()).into_iter().collect()
 }
 
-/// Identities of the node's workloads that speak HBONE.
-fn identities_on(tables: &Tables, node: &str) -> HashSet<SpiffeId> {
+/// Identities of the workloads of a node that speak HBONE.
+pub(crate) fn identities_on(tables: &Tables, node: &str) -> HashSet<SpiffeId> {
     tables
         .workloads()
         .filter(|w| *w.node == *node && (w.tunnel == Tunnel::Hbone || w.native_tunnel))

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
-use mesh_proxy::judge::judge_open;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use crate::connections::{Connections, Listed};
+use crate::connections::{Connections, Listed, follow_policies};
 use crate::listeners::{Door, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;
@@ -102,7 +101,7 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
 
 async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let worker = Rc::new(Worker { shared, connections: Connections::default(), pods: RefCell::default() });
-    spawn_local(watch_policies(worker.clone()));
+    spawn_local(follow_policies(worker.connections.clone(), worker.shared.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
@@ -210,14 +209,6 @@ async fn give_way(pod: &Pod, error: &io::Error) {
     if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
         tracing::error!(pod = %pod.info, %error, "cannot accept: raise the limit of open files (ulimit -n)");
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Asks the policies again about what is open, whenever they change.
-async fn watch_policies(worker: Rc<Worker>) {
-    let mut changed = worker.shared.tables.policies_changed();
-    while changed.changed().await.is_ok() {
-        worker.connections.judge_again(|pod, facts| judge_open(&worker.shared.tables, pod, facts)).await;
     }
 }
 

@@ -12,8 +12,10 @@ use mesh_runtime::metrics::Metrics;
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
 use mesh_runtime::{admin, drain};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::{Config, Mode};
 use crate::connections::Listed;
 use crate::shared::Shared;
 use crate::worker::{Command, Handle};
@@ -123,6 +125,29 @@ async fn config_dump(
     }
     let pods = pods::lock(&list).clone();
     let mut dump = shared.tables.read(dump::tables);
-    dump.extend(dump::own(&shared.config, &pods, &open, &shared.certificates.list()));
+    dump.extend(dump::held(&pods, &open, &shared.certificates.list()));
+    dump.extend([
+        ("config", shown(&shared.config)),
+        ("version", json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" })),
+    ]);
     serde_json::Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+/// The settings that the dump shows.
+fn shown(config: &Config) -> serde_json::Value {
+    json!({
+        "proxyMode": match config.mode { Mode::Shared => "Shared", Mode::Dedicated(_) => "Dedicated" },
+        "proxy": config.proxy,
+        "dnsProxy": config.dns.is_some(),
+        "socks5": config.socks,
+        "node": config.node,
+        "clusterId": config.cluster,
+        "network": config.network,
+        "xdsAddress": config.xds.as_ref().map(|xds| &xds.address),
+        "caAddress": config.ca.address,
+        "xdsOnDemand": config.on_demand,
+        "workers": config.workers,
+        "secretTtlSeconds": config.certificate_lifetime.as_secs(),
+        "drainSeconds": config.drain.as_secs(),
+    })
 }

@@ -221,9 +221,8 @@ async fn the_dump_is_what_istioctl_reads() {
             tunnel: true,
         }],
     };
-    let config = Config::from_env(&mesh_runtime::config::Env::default()).unwrap();
     let mut dump = super::tables(&tables);
-    dump.extend(own(&config, &[(uid, pod)].into(), &open, &store.list()));
+    dump.extend(held(&[(uid, pod)].into(), &open, &store.list()));
     let dump = Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
     for row in READ.lines().map(str::trim).filter(|row| !row.is_empty()) {
         let (path, kind) = row.split_once(' ').unwrap();

@@ -1,30 +1,36 @@
 //! Opening a tunnel: what is asked of whom, what is told of it, and what a failure means.
 
-use std::net::SocketAddr;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::Request;
+use mesh_hbone::Settings;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
 use mesh_hbone::pool::Key;
 use mesh_identity::peer_watch::PeerWatch;
-use mesh_identity::store::CertificateError;
+use mesh_identity::store::{CertificateError, Store};
 use mesh_identity::tls::is_revoked;
 use mesh_model::destination::TunnelTo;
+use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
+use tokio::net::TcpStream;
 
-use crate::pod::Pod;
-use crate::serving::Worker;
-use crate::shared::Shared;
-use crate::sockets;
+/// What a connection of the pool may be reused for: one that `source` opens from `source_ip` to the peer of `to`.
+pub(super) fn key(source: SpiffeId, source_ip: IpAddr, to: &TunnelTo) -> Key {
+    Key { source, source_ip, expected: to.expected.clone(), peer: to.peer, workload: to.workload.uid.clone() }
+}
 
-/// What is told of a tunnel.
+/// What `reporter` reports of a tunnel that `client`, at `from`, opens.
 pub(super) fn traffic(
+    reporter: Reporter,
     client: &Arc<Workload>,
     from: SocketAddr,
     key: &Key,
@@ -33,7 +39,7 @@ pub(super) fn traffic(
 ) -> Traffic {
     Traffic {
         direction: Direction::Outbound,
-        reporter: Reporter::Source,
+        reporter,
         from,
         to: to.peer,
         hbone_to: Some(to.authority.clone()),
@@ -45,21 +51,22 @@ pub(super) fn traffic(
     }
 }
 
-/// The CONNECT of a tunnel. `network` is ours, for the inner one of two only (trap 15).
+/// The CONNECT of a tunnel for a client at `from`, whom `baggage` describes. `network` is ours, for the inner one of two
+/// only (trap 15).
+///
+/// # Errors
+/// When something of it cannot stand in a request.
 pub(super) fn request(
-    shared: &Shared,
-    pod: &Pod,
-    client: &Arc<Workload>,
+    baggage: &str,
     from: SocketAddr,
     to: &TunnelTo,
     trace: &TraceParent,
     network: Option<&str>,
 ) -> Result<Request<()>, http::Error> {
-    let baggage = shared.config.baggage.then(|| pod.baggage(client));
     connect::request(
         &to.authority.to_string(),
         &Context {
-            baggage: baggage.as_deref().unwrap_or_default(),
+            baggage,
             client: Some(from),
             host: to.service.as_ref().map(|s| &*s.hostname),
             traceparent: &trace.to_string(),
@@ -68,19 +75,26 @@ pub(super) fn request(
     )
 }
 
-/// A new connection for the pool: from inside the pod's namespace, so that the peer sees the pod's address.
-pub(super) async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
-    let shared = &worker.shared;
-    let credentials = shared.certificates.get(&key.source).await.map_err(no_certificate)?;
-    let tcp = pod.dialler.dial(None, key.peer, &pod.sockets).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
+/// A new connection for the pool: gets the certificate, has `dial` connect, and shakes hands with one of whom `key`
+/// expects.
+///
+/// # Errors
+/// Says which of these failed.
+pub(super) async fn connect(
+    certificates: &Store,
+    key: &Key,
+    settings: &Settings,
+    dial: impl Future<Output = io::Result<TcpStream>>,
+) -> Result<Client, OpenError> {
+    let credentials = certificates.get(&key.source).await.map_err(no_certificate)?;
+    let tcp = dial.await.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => OpenError::ConnectTimeout,
         _ => OpenError::Connect { peer: key.peer, error: Arc::new(error) },
     })?;
-    let tcp = tcp.opened();
-    sockets::keep_alive(&tcp, &pod.sockets);
-    Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, &shared.config.hbone).await
+    Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, settings).await
 }
 
+/// The store has no certificate to open a tunnel with.
 pub(super) fn no_certificate(error: CertificateError) -> OpenError {
     OpenError::Certificate(error.to_string())
 }

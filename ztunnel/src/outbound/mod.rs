@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Request;
 use mesh_hbone::carry;
+use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::pool::Key;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::reason::ReasonCode;
@@ -29,9 +31,10 @@ use tokio::time::Instant;
 use crate::connections::Going;
 use crate::pod::Pod;
 use crate::serving::Worker;
+use crate::shared::Shared;
 use crate::sockets;
 use across::Requests;
-use dial::{classify, connect_to, no_certificate, request, traffic};
+use dial::{classify, no_certificate, traffic};
 use near::Near;
 use plan::Plan;
 
@@ -205,7 +208,7 @@ async fn tunnel(
 ) {
     let shared = &worker.shared;
     let trace = TraceParent::random();
-    let report = Report::open(&shared.telemetry, traffic(client, from, key, &to, trace));
+    let report = Report::open(&shared.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
     let request = match request(shared, pod, client, from, &to, &trace, None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
@@ -290,4 +293,28 @@ async fn across(
         }
         Err((flags, code, error)) => report.failed(flags, code, &error),
     }
+}
+
+/// The CONNECT of a tunnel of `client`, a pod of ours.
+fn request(
+    shared: &Shared,
+    pod: &Pod,
+    client: &Arc<Workload>,
+    from: SocketAddr,
+    to: &TunnelTo,
+    trace: &TraceParent,
+    network: Option<&str>,
+) -> Result<Request<()>, http::Error> {
+    let baggage = shared.config.baggage.then(|| pod.baggage(client));
+    dial::request(baggage.as_deref().unwrap_or_default(), from, to, trace, network)
+}
+
+/// A new connection for the pool: from inside the pod's namespace, so that the peer sees the pod's address.
+async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, OpenError> {
+    let dial = async {
+        let tcp = pod.dialler.dial(None, key.peer, &pod.sockets).await?.opened();
+        sockets::keep_alive(&tcp, &pod.sockets);
+        Ok(tcp)
+    };
+    dial::connect(&worker.shared.certificates, key, &worker.shared.config.hbone, dial).await
 }

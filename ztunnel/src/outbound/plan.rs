@@ -8,6 +8,8 @@ use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refu
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 
+use super::dial;
+
 /// What to do about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -52,13 +54,7 @@ pub(crate) fn plan(
 /// What to do about a connection of `client`, seen at address `from`, that should go to `destination`.
 pub(crate) fn of(destination: Destination, client: &Workload, from: SocketAddr) -> Plan {
     let key = |to: &TunnelTo| match client.identity() {
-        Ok(source) => Ok(Box::new(Key {
-            source,
-            source_ip: from.ip(),
-            expected: to.expected.clone(),
-            peer: to.peer,
-            workload: to.workload.uid.clone(),
-        })),
+        Ok(source) => Ok(Box::new(dial::key(source, from.ip(), to))),
         Err(invalid) => Err(Refusal::Identity(client.uid.to_string(), invalid)),
     };
     match destination {

@@ -20,7 +20,7 @@ use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Report};
-use mesh_runtime::metrics::ResponseFlags;
+use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
 
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     to: TunnelTo,
 ) {
     let trace = TraceParent::random();
-    let report = Report::open(&worker.shared.telemetry, traffic(client, from, key, &to, trace));
+    let report = Report::open(&worker.shared.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
     let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, (&to, trace)));
     let entered = tokio::select! {
         biased;
