@@ -14,25 +14,22 @@
 //! | `listeners` | which listeners a pod has |
 //! | `own` | pods that live where ztunnel does |
 //! | `door` | closing a listener without turning anybody away |
-//! | `outbound` | connections that pods open: `plan` (pure), then carry; `across` for those to other networks |
+//! | `outbound` | connections that pods open: `plan` (pure), then carry |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
-//! | `connections` | what is open, asked again when policies change |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
 //! | [`local_xds`] | tables from a file |
-//! | `dump`, `pages` | what the admin port shows |
-//! | `warm`, `metrics`, `shared` | certificates ahead of need, counters, what workers read |
+//! | `pages` | what the admin port shows besides |
+//! | `metrics`, `shared` | counters, what workers read |
 //!
 //! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
 
 pub mod app;
 pub mod config;
-mod connections;
 mod dialler;
 pub mod dns;
 mod door;
-mod dump;
 mod inbound;
 mod listeners;
 pub mod local_xds;
@@ -47,5 +44,4 @@ mod serving;
 mod shared;
 pub mod sockets;
 pub mod socks;
-mod warm;
 mod worker;

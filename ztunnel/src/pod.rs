@@ -1,6 +1,5 @@
 //! A pod as a worker's connections see it: what they dial from, what they may hold, and the tasks that end with it.
 
-mod described;
 mod tasks;
 
 use std::cell::Cell;
@@ -12,6 +11,7 @@ use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::described::Described;
 use mesh_proxy::quota::PodQuota;
 use mesh_runtime::drain;
 use tokio::sync::watch;
@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use crate::dialler::Dialler;
 use crate::dns::PodDns;
 use crate::sockets::{Netns, SocketSettings};
-use described::Described;
 use tasks::Tasks;
 
 /// A pod that a worker serves.

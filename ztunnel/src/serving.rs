@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_model::pod::PodInfo;
+use mesh_proxy::connections::Connections;
 
-use crate::connections::Connections;
 use crate::pod::Pod;
 use crate::shared::Shared;
 

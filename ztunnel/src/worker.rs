@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
+use mesh_proxy::connections::{Connections, Listed, follow_policies};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use crate::connections::{Connections, Listed, follow_policies};
 use crate::listeners::{Door, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;

@@ -5,14 +5,24 @@
 //! |---|---|
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
 //! | [`judge`] | what the policies say: when a connection comes, and when they change |
+//! | [`connections`] | what is open, judged again when policies change |
 //! | [`quota`] | how much each pod may hold, and each source of it |
 //! | [`overload`] | what becomes of a connection for which there is no room |
 //! | [`report`] | metrics and access log of each connection |
 //! | [`metrics`] | counters beside those |
+//! | [`dial`] | opening a tunnel: what may be reused, what is asked, what a failure means; `across` to another network |
+//! | [`described`] | what tunnels tell of a workload |
+//! | [`warm`] | certificates ahead of need |
+//! | [`dump`] | what is held, as `istioctl ztunnel-config` reads it |
 
+pub mod connections;
+pub mod described;
+pub mod dial;
+pub mod dump;
 pub mod judge;
 pub mod local_workload;
 pub mod metrics;
 pub mod overload;
 pub mod quota;
 pub mod report;
+pub mod warm;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mesh_proxy::connections::Listed;
+use mesh_proxy::dump;
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::LogControl;
 use mesh_runtime::metrics::Metrics;
@@ -16,10 +18,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Mode};
-use crate::connections::Listed;
 use crate::shared::Shared;
 use crate::worker::{Command, Handle};
-use crate::{dump, pages, pods};
+use crate::{pages, pods};
 
 /// What the admin port shows and changes.
 pub(super) struct Admin {

@@ -28,6 +28,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
+use mesh_proxy::connections::Place;
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::{UnknownWorkload, deadline};
 use mesh_proxy::report::{Party, Report, Traffic};
@@ -41,7 +42,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::connections::Place;
 use crate::dialler::Dialled;
 use crate::pod::Pod;
 use crate::serving::Worker;

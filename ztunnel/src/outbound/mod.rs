@@ -1,7 +1,5 @@
 //! Connections that pods open: accept → plan → carry.
 
-mod across;
-mod dial;
 mod near;
 mod plan;
 mod same_node;
@@ -19,6 +17,9 @@ use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
+use mesh_proxy::connections::Going;
+use mesh_proxy::dial::across::{self, Requests};
+use mesh_proxy::dial::{self, classify, no_certificate, traffic};
 use mesh_proxy::local_workload;
 use mesh_proxy::overload;
 use mesh_proxy::report::{Party, Report, Traffic};
@@ -28,13 +29,10 @@ use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::connections::Going;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;
 use crate::sockets;
-use across::Requests;
-use dial::{classify, no_certificate, traffic};
 use near::Near;
 use plan::Plan;
 

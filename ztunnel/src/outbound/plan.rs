@@ -7,8 +7,7 @@ use mesh_hbone::pool::Key;
 use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, SOCKS_PORT, TunnelTo};
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
-
-use super::dial;
+use mesh_proxy::dial;
 
 /// What to do about a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

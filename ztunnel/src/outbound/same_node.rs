@@ -19,12 +19,12 @@ use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
+use mesh_proxy::dial::{classify, no_certificate, traffic};
 use mesh_proxy::report::{Party, Report};
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
 
-use super::dial::{classify, no_certificate, traffic};
 use super::near::{self, Near};
 use crate::inbound::{self, Entered, Visit};
 use crate::pod::Pod;

@@ -1,5 +1,6 @@
+use mesh_proxy::connections::Listed;
+
 use super::*;
-use crate::connections::Listed;
 
 impl Ztunnel {
     async fn list(&self) -> Listed {

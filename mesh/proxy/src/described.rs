@@ -1,4 +1,4 @@
-//! What a pod's tunnels tell of its workload, built once for each workload that the tables say it is.
+//! What tunnels tell of a workload, built once for each workload that the tables say it is.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,10 +9,11 @@ use mesh_model::workload::Workload;
 
 /// The baggage of the last workload asked about. It keeps the workload, so that its address is nobody else's.
 #[derive(Default)]
-pub(super) struct Described(RefCell<Option<(Arc<Workload>, Rc<str>)>>);
+pub struct Described(RefCell<Option<(Arc<Workload>, Rc<str>)>>);
 
 impl Described {
-    pub(super) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
+    /// The baggage of `workload`.
+    pub fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
         let mut known = self.0.borrow_mut();
         if let Some((of, baggage)) = &*known
             && Arc::ptr_eq(of, workload)

@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::judge::judge_open;
 use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
-use mesh_proxy::judge::judge_open;
 use mesh_xds::follow::Reader;
 use tokio::sync::oneshot;
 
 /// Open connections of one worker thread.
 #[derive(Clone, Default)]
-pub(crate) struct Connections(Rc<RefCell<Inner>>);
+pub struct Connections(Rc<RefCell<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -36,35 +36,43 @@ struct Open {
 
 /// One that a pod opened.
 #[derive(Clone, Debug)]
-pub(crate) struct Going {
-    pub(crate) pod: Arc<PodInfo>,
-    pub(crate) from: SocketAddr,
-    pub(crate) dialled: SocketAddr,
+pub struct Going {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// Where its end is.
+    pub from: SocketAddr,
+    /// Where it meant to go.
+    pub dialled: SocketAddr,
     /// Where it was sent.
-    pub(crate) to: SocketAddr,
+    pub to: SocketAddr,
     /// Through a tunnel.
-    pub(crate) tunnel: bool,
+    pub tunnel: bool,
 }
 
 /// One that was let in, as it is shown.
 #[derive(Clone, Debug)]
-pub(crate) struct Come {
-    pub(crate) pod: Arc<PodInfo>,
-    pub(crate) from: SocketAddr,
-    pub(crate) facts: Facts,
+pub struct Come {
+    /// The pod that it came to.
+    pub pod: Arc<PodInfo>,
+    /// Where its caller is.
+    pub from: SocketAddr,
+    /// What the policies were asked.
+    pub facts: Facts,
     /// The service that its caller seems to mean.
-    pub(crate) service: Option<Arc<Service>>,
+    pub service: Option<Arc<Service>>,
 }
 
 /// All that is open.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Listed {
-    pub(crate) come: Vec<Come>,
-    pub(crate) going: Vec<Going>,
+pub struct Listed {
+    /// Those that were let in.
+    pub come: Vec<Come>,
+    /// Those that pods opened.
+    pub going: Vec<Going>,
 }
 
 /// A connection's place in the list; dropped with the connection.
-pub(crate) struct Place {
+pub struct Place {
     list: Connections,
     number: u64,
     going: bool,
@@ -84,7 +92,7 @@ impl Drop for Place {
 impl Connections {
     /// Takes a connection in that came from this port. The receiver resolves when it is to be cut, with the reason; or,
     /// without one, when its pod is no longer served.
-    pub(crate) fn enter(
+    pub fn enter(
         &self,
         pod: Arc<PodInfo>,
         facts: Facts,
@@ -100,12 +108,12 @@ impl Connections {
     }
 
     /// The pod is no longer served: the receivers of its connections learn that nobody will cut them.
-    pub(crate) fn pod_stopped(&self, pod: &Arc<PodInfo>) {
+    pub fn pod_stopped(&self, pod: &Arc<PodInfo>) {
         self.0.borrow_mut().open.retain(|_, open| !Arc::ptr_eq(&open.pod, pod));
     }
 
     /// Takes a connection in that a pod opens.
-    pub(crate) fn leave(&self, going: Going) -> Place {
+    pub fn leave(&self, going: Going) -> Place {
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
@@ -134,7 +142,7 @@ impl Connections {
     }
 
     /// What is open: for the admin dump.
-    pub(crate) fn list(&self) -> Listed {
+    pub fn list(&self) -> Listed {
         let inner = self.0.borrow();
         let come = |open: &Open| Come {
             pod: open.pod.clone(),
@@ -147,7 +155,7 @@ impl Connections {
 }
 
 /// Judges what is open again whenever the policies change, until the tables end.
-pub(crate) async fn follow_policies(connections: Connections, tables: Reader) {
+pub async fn follow_policies(connections: Connections, tables: Reader) {
     let mut changed = tables.policies_changed();
     while changed.changed().await.is_ok() {
         connections.judge_again(|pod, facts| judge_open(&tables, pod, facts)).await;

@@ -15,7 +15,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// Has `store` hold certificates of the identities that `wanted` reads from the tables, and of no others, for as long as
 /// the process lives.
-pub(crate) async fn follow(tables: Reader, store: Store, wanted: impl Fn(&Tables) -> HashSet<SpiffeId>) {
+pub async fn follow(tables: Reader, store: Store, wanted: impl Fn(&Tables) -> HashSet<SpiffeId>) {
     let mut changed = tables.changed();
     let mut warm = HashSet::new();
     loop {
@@ -33,13 +33,13 @@ pub(crate) async fn follow(tables: Reader, store: Store, wanted: impl Fn(&Tables
 }
 
 /// The identity of the workload of `pod`; none while the tables do not know it.
-pub(crate) fn identity_of(tables: &Tables, pod: &PodInfo) -> HashSet<SpiffeId> {
+pub fn identity_of(tables: &Tables, pod: &PodInfo) -> HashSet<SpiffeId> {
     let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account);
     workload.and_then(|workload| workload.identity().ok()).into_iter().collect()
 }
 
 /// Identities of the workloads of a node that speak HBONE.
-pub(crate) fn identities_on(tables: &Tables, node: &str) -> HashSet<SpiffeId> {
+pub fn identities_on(tables: &Tables, node: &str) -> HashSet<SpiffeId> {
     tables
         .workloads()
         .filter(|w| *w.node == *node && (w.tunnel == Tunnel::Hbone || w.native_tunnel))

@@ -1,10 +1,13 @@
 //! Opening a tunnel: what is asked of whom, what is told of it, and what a failure means.
 
+pub mod across;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::report::{Party, Traffic};
 use http::Request;
 use mesh_hbone::Settings;
 use mesh_hbone::client::{Client, OpenError};
@@ -17,19 +20,18 @@ use mesh_model::destination::TunnelTo;
 use mesh_model::identity::SpiffeId;
 use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
-use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 
 /// What a connection of the pool may be reused for: one that `source` opens from `source_ip` to the peer of `to`.
-pub(super) fn key(source: SpiffeId, source_ip: IpAddr, to: &TunnelTo) -> Key {
+pub fn key(source: SpiffeId, source_ip: IpAddr, to: &TunnelTo) -> Key {
     Key { source, source_ip, expected: to.expected.clone(), peer: to.peer, workload: to.workload.uid.clone() }
 }
 
 /// What `reporter` reports of a tunnel that `client`, at `from`, opens.
-pub(super) fn traffic(
+pub fn traffic(
     reporter: Reporter,
     client: &Arc<Workload>,
     from: SocketAddr,
@@ -56,7 +58,7 @@ pub(super) fn traffic(
 ///
 /// # Errors
 /// When something of it cannot stand in a request.
-pub(super) fn request(
+pub fn request(
     baggage: &str,
     from: SocketAddr,
     to: &TunnelTo,
@@ -80,7 +82,7 @@ pub(super) fn request(
 ///
 /// # Errors
 /// Says which of these failed.
-pub(super) async fn connect(
+pub async fn connect(
     certificates: &Store,
     key: &Key,
     settings: &Settings,
@@ -95,12 +97,12 @@ pub(super) async fn connect(
 }
 
 /// The store has no certificate to open a tunnel with.
-pub(super) fn no_certificate(error: CertificateError) -> OpenError {
+pub fn no_certificate(error: CertificateError) -> OpenError {
     OpenError::Certificate(error.to_string())
 }
 
 /// The flag that metrics carry and the stable code of a failure to open; documented in `docs/reasons.md`.
-pub(super) fn classify(error: &OpenError) -> (ResponseFlags, ReasonCode) {
+pub fn classify(error: &OpenError) -> (ResponseFlags, ReasonCode) {
     match error {
         OpenError::Certificate(_) => (ResponseFlags::IdentityError, ReasonCode::NoCertificate),
         OpenError::Connect { .. } => (ResponseFlags::Connect, ReasonCode::ConnectFailed),

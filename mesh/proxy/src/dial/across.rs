@@ -17,12 +17,12 @@ use mesh_model::identity::SpiffeId;
 
 /// Why a tunnel to another network could not be opened.
 #[derive(Debug)]
-pub(crate) struct AcrossError {
+pub struct AcrossError {
     gateway: SocketAddr,
     /// The gateway had let us through: whoever is behind it is meant.
     behind: bool,
     /// What failed.
-    pub(crate) error: OpenError,
+    pub error: OpenError,
 }
 
 impl fmt::Display for AcrossError {
@@ -36,14 +36,19 @@ impl fmt::Display for AcrossError {
 }
 
 /// Both CONNECTs of a connection. They ask for the same; the inner one names our network besides.
-pub(crate) struct Requests {
-    pub(crate) outer: Request<()>,
-    pub(crate) inner: Request<()>,
+pub struct Requests {
+    /// To the gateway.
+    pub outer: Request<()>,
+    /// To whoever is behind it.
+    pub inner: Request<()>,
 }
 
 /// Opens an outer tunnel on a connection of `key`, made with `connect` if need be, and an inner one within it, whose far
 /// end proves one of `expected`. Returns the inner one, and who answered.
-pub(crate) async fn open<F>(
+///
+/// # Errors
+/// Says at which of the two it failed, and why.
+pub async fn open<F>(
     pool: &Pool,
     key: &Key,
     expected: &[SpiffeId],

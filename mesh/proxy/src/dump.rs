@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::connections::{Come, Going, Listed};
 
 /// The tables part.
-pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
+pub fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
     let sorted = |mut list: Vec<(String, Value)>| {
         list.sort_by(|a, b| a.0.cmp(&b.0));
         Value::Array(list.into_iter().map(|(_, value)| value).collect())
@@ -30,7 +30,7 @@ pub(crate) fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
 }
 
 /// What is held beside the tables: the `pods` that are served, by uid, with what is open of each, and certificates.
-pub(crate) fn held(
+pub fn held(
     pods: &BTreeMap<Arc<str>, Arc<PodInfo>>,
     open: &Listed,
     certificates: &[Status],
