@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mesh_control::channel::{ServerRoots, Token};
+use mesh_control::channel::Token;
 use mesh_hbone::Settings;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::quota::Limits;
@@ -20,6 +20,7 @@ use mesh_xds::node::NodeInfo;
 pub use self::layers::{MESH_CONFIG, with_mesh_config};
 pub use self::mode::Mode;
 pub use self::unsupported::ignored;
+use crate::control::{self, ControlPlane};
 use crate::dns::answer::Names;
 use crate::dns::{DnsConfig, ProxyAddress};
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
@@ -116,19 +117,6 @@ impl OwnPod {
     }
 }
 
-/// One end of the control plane.
-#[derive(Clone, Debug)]
-pub struct ControlPlane {
-    /// `https://host:port`, or `http://` without TLS.
-    pub address: String,
-    /// Whom to trust.
-    pub roots: ServerRoots,
-    /// The name its certificate must have, where it is not the address's host.
-    pub hostname: Option<String>,
-    /// Extra metadata of each call.
-    pub headers: Vec<(String, String)>,
-}
-
 /// Ports in ztunnel's own namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct AdminPorts {
@@ -139,12 +127,6 @@ pub struct AdminPorts {
     /// `/healthz/ready`
     pub readiness: u16,
 }
-
-const DEFAULT_CONTROL_PLANE: &str = "https://istiod.istio-system.svc:15012";
-/// Outside Kubernetes, which tells each container where its API server is.
-const DEFAULT_CONTROL_PLANE_OUTSIDE: &str = "https://localhost:15012";
-const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
-const DEFAULT_TOKEN: &str = "./var/run/secrets/tokens/istio-token";
 
 impl Config {
     /// Reads the environment.
@@ -192,19 +174,13 @@ impl Config {
             agent_socket: text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock").into(),
             xds: match env.text("XDS_ADDRESS") {
                 Some("") => None,
-                _ => Some(control_plane(env, "XDS")),
+                _ => Some(ControlPlane::from_env(env, "XDS")),
             },
-            ca: control_plane(env, "CA"),
+            ca: ControlPlane::from_env(env, "CA"),
             local_xds: local_xds(env)?,
             on_demand: on_demand(env)?,
             on_demand_unused: duration("XDS_ON_DEMAND_UNUSED_RELEASE_TIMEOUT", secs(600))?,
-            token: match env.file_or_inline("AUTH_TOKEN") {
-                Some(FileOrInline::Inline(token)) => Token::Literal(token),
-                Some(FileOrInline::File(path)) => Token::File(path),
-                // A projected token is there before the process is; where there is none, the CA knows us otherwise.
-                None if Path::new(DEFAULT_TOKEN).exists() => Token::File(DEFAULT_TOKEN.into()),
-                None => Token::None,
-            },
+            token: control::token(env),
             certificate_lifetime: duration("SECRET_TTL", secs(24 * 3600))?,
             tls12: yes("TLS12_ENABLED", false)?,
             post_quantum: env.choice("COMPLIANCE_POLICY", &[("pqc", true)])?.unwrap_or(false),
@@ -292,21 +268,6 @@ fn local_xds(env: &Env) -> Result<Option<FileOrInline>, ConfigError> {
         }),
         (Some(path), None) => Ok(Some(FileOrInline::File(path.into()))),
         (None, text) => Ok(text.map(|text| FileOrInline::Inline(text.into()))),
-    }
-}
-
-/// `XDS_…` or `CA_…`.
-fn control_plane(env: &Env, which: &str) -> ControlPlane {
-    let header_prefix = format!("{which}_HEADER_");
-    let default = match env.non_empty("KUBERNETES_SERVICE_HOST") {
-        Some(_) => DEFAULT_CONTROL_PLANE,
-        None => DEFAULT_CONTROL_PLANE_OUTSIDE,
-    };
-    ControlPlane {
-        address: env.non_empty(&format!("{which}_ADDRESS")).unwrap_or(default).to_owned(),
-        roots: ServerRoots::parse(env.non_empty(&format!("{which}_ROOT_CA")).unwrap_or(DEFAULT_ROOT)),
-        hostname: env.non_empty(&format!("ALT_{which}_HOSTNAME")).map(Into::into),
-        headers: pairs(env, &header_prefix),
     }
 }
 

@@ -7,8 +7,11 @@ use mesh_model::destination::SOCKS_PORT;
 
 use crate::config::Config;
 use crate::dns::{self, ProxyAddress};
-use crate::door;
 use crate::sockets::{self, Netns, SocketSettings};
+
+/// Where the kernel is told to give those who wait at a closing listener to another one (`accept::close`), seen from the
+/// thread's own network namespace.
+const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 /// A way into ztunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +76,7 @@ pub(crate) fn open(
     // Whether it can be entered at all: else each port would have the blame.
     netns.run(|| Ok(()))?;
     // Where we only are a guest, the kernel's settings are not ours to change.
-    let migrate = settings.reuse_port && !netns.is_own() && door::migrates(netns);
+    let migrate = settings.reuse_port && !netns.is_own() && migrates(netns);
     // Without a shared port one worker serves the pod alone.
     let count = if settings.reuse_port { workers } else { 1 };
     let listen = |door: &Door| -> io::Result<_> {
@@ -95,4 +98,16 @@ pub(crate) fn open(
         all[worker % count].dns = Some(dns::serve::listen(netns, address, settings)?);
     }
     Ok(all)
+}
+
+/// Whether connections that wait at a closing listener of this namespace move to another one. Asks the kernel for it
+/// first; where `/proc/sys` is read only, or the kernel too old, the answer is no.
+fn migrates(netns: &Netns) -> bool {
+    let set = netns.run(|| {
+        if std::fs::read_to_string(MIGRATE)?.trim() != "1" {
+            std::fs::write(MIGRATE, "1")?;
+        }
+        Ok(())
+    });
+    set.is_ok()
 }

@@ -18,10 +18,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
+use crate::accept::BACKLOG;
+
 /// Mark of every packet that ztunnel sends from a pod's namespace; redirection leaves it alone (`PACKET_MARK`).
 pub const PACKET_MARK: u32 = 0x539;
-/// Connections that wait to be accepted, per listener.
-pub(crate) const BACKLOG: i32 = 1024;
 /// How long the kernel may take to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,5 +1,4 @@
-//! The threads that move bytes, and do nothing else. Each owns its connections: no task ever changes threads. Here they
-//! begin, hear what they are to serve, and give each connection to who serves it.
+//! What a data thread of ztunnel does: it is told which pods to serve, and gives each connection to what serves it.
 //!
 //! Every pod has listeners on every worker; the kernel spreads connections over them (`SO_REUSEPORT`).
 
@@ -14,23 +13,21 @@ use std::time::Duration;
 use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::connections::{Connections, Listed, follow_policies};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
+use crate::accept::accept;
+use crate::data_thread::DataThread;
 use crate::listeners::{Door, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;
 use crate::sockets::{Netns, SocketSettings};
-use crate::{dns, door, inbound, outbound};
+use crate::{dns, inbound, outbound};
 
 /// How often connections that nobody uses, and those that have just been dialled, are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Tasks that have their turn before the thread looks for events again. A turn takes microseconds, and at most a fraction of a
-/// millisecond; looking takes one.
-const TASKS: u32 = 16;
 /// A busy cluster changes all the time; looking once for many changes is enough.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -42,8 +39,6 @@ pub(crate) enum Command {
     Stop(Arc<str>),
     /// Say what is open.
     List(oneshot::Sender<Listed>),
-    /// End, with whatever is open: the process does.
-    End,
 }
 
 /// A pod to serve.
@@ -60,43 +55,14 @@ pub(crate) struct Served {
 }
 
 /// A running worker.
-pub(crate) struct Handle {
-    pub(crate) commands: mpsc::UnboundedSender<Command>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Handle {
-    /// Ends the worker, with whatever is still open on it, and waits for its thread.
-    pub(crate) fn join(self) {
-        // One that has ended already does not listen.
-        let _ = self.commands.send(Command::End);
-        if self.thread.join().is_err() {
-            tracing::error!("a worker thread had panicked");
-        }
-    }
-}
+pub(crate) type Handle = DataThread<Command>;
 
 /// Starts a worker thread.
 ///
 /// # Errors
 /// When the system has no thread or event queue left.
 pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
-    let (commands, receiver) = mpsc::unbounded_channel();
-    let (made, told) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
-        // It never leaves its thread, so it is made there.
-        let mut builder = Builder::new_current_thread();
-        let runtime = match builder.enable_all().event_interval(TASKS).build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(made.send(error)),
-        };
-        drop(made);
-        runtime.block_on(run(shared, receiver));
-    })?;
-    match told.recv() {
-        Ok(error) => Err(error),
-        Err(_made) => Ok(Handle { commands, thread }),
-    }
+    DataThread::start(number, move |commands| run(shared, commands))
 }
 
 async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -109,7 +75,6 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
             Command::Serve(served) => serve(&worker, served),
             Command::Stop(uid) => stop(&worker, &uid),
             Command::List(answer) => drop(answer.send(worker.connections.list())),
-            Command::End => return,
         }
     }
 }
@@ -168,48 +133,15 @@ fn listen<F>(
     F: Future<Output = ()> + 'static,
 {
     let door = worker.shared.drain.door();
-    pod.spawn(accept(worker.clone(), pod.clone(), listener, migrate, serve), door);
-}
-
-async fn accept<F>(
-    worker: Rc<Worker>,
-    pod: Rc<Pod>,
-    listener: std::net::TcpListener,
-    migrate: bool,
-    serve: impl Fn(Rc<Worker>, Rc<Pod>, TcpStream, SocketAddr) -> F,
-) where
-    F: Future<Output = ()> + 'static,
-{
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(pod = %pod.info, %error, "cannot listen"),
+    let (worker, of) = (worker.clone(), pod.clone());
+    let accepting = async move {
+        let start = |tcp: TcpStream, peer: SocketAddr| {
+            let connection = serve(worker.clone(), of.clone(), tcp, peer);
+            of.spawn(connection, worker.shared.drain.token());
+        };
+        accept(listener, migrate, &worker.shared.drain, &*of.info, start).await;
     };
-    let start = |tcp: TcpStream, peer: SocketAddr| {
-        let peer = mesh_model::address::canonical(peer);
-        let connection = serve(worker.clone(), pod.clone(), tcp, peer);
-        pod.spawn(connection, worker.shared.drain.token());
-    };
-    let closing = worker.shared.drain.closing();
-    tokio::pin!(closing);
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((tcp, peer)) => start(tcp, peer),
-                Err(error) => give_way(&pod, &error).await,
-            },
-            () = &mut closing => break,
-        }
-    }
-    door::close(listener, migrate, start).await;
-}
-
-/// After a failed accept: one connection's fault goes on at once, a shortage of descriptors waits for some to be
-/// given back instead of spinning.
-async fn give_way(pod: &Pod, error: &io::Error) {
-    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
-        tracing::error!(pod = %pod.info, %error, "cannot accept: raise the limit of open files (ulimit -n)");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    pod.spawn(accepting, door);
 }
 
 async fn sweep(worker: Rc<Worker>) {

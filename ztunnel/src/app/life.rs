@@ -1,16 +1,15 @@
 //! The life of the process once its parts are there: it waits for the tables, serves pods, drains, and ends.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use mesh_proxy::metrics::DrainMetrics;
-use mesh_runtime::drain;
+use mesh_runtime::drain::Trigger;
 use mesh_runtime::readiness::Part;
 use mesh_runtime::shutdown::Shutdown;
-use mesh_runtime::timestamp::Timestamp;
 
 use crate::config::Mode;
+use crate::drain;
 use crate::metrics::PodMetrics;
 use crate::own;
 use crate::pods::{self, List, Pods};
@@ -38,7 +37,7 @@ impl Process {
     ///
     /// # Errors
     /// When the pods that live where ztunnel does cannot be served.
-    pub(super) async fn run(self, shutdown: Shutdown, drain: drain::Trigger) -> Result<()> {
+    pub(super) async fn run(self, shutdown: Shutdown, trigger: Trigger) -> Result<()> {
         let Self { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables } = self;
         let config = &shared.config;
         let mut serving = Box::pin(pods::once_complete(shared.tables.synced(), async {
@@ -58,24 +57,15 @@ impl Process {
             reason = shutdown.wait() => reason.context("waiting for signals")?,
             error = &mut serving => return Err(error),
         };
-        let deadline = SystemTime::now() + config.drain;
-        drain_metrics.began(deadline);
-        let until = Timestamp::from(deadline);
-        life.not_ready(format!("draining until {until}"));
-        tracing::info!(%reason, deadline = ?config.drain, %until, open = shared.drain.open(), "draining");
-        let drained = tokio::select! {
-            drained = drain.drain(config.drain) => drained,
+        tokio::select! {
+            () = drain::drain(trigger, &shared.drain, &reason, config.drain, &drain_metrics, &life) => {}
             // Pods that go while their connections end are still heard of.
             never = async {
                 (&mut serving).await;
                 std::future::pending().await
             } => never,
-        };
-        drop(serving);
-        match drained.left {
-            0 => tracing::info!("drained: every connection finished"),
-            left => tracing::warn!(left, "the drain deadline has passed: cutting what is left"),
         }
+        drop(serving);
         for worker in workers {
             worker.join();
         }

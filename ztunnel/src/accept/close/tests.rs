@@ -12,7 +12,7 @@ fn listener(at: SocketAddr) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP)).unwrap();
     socket.set_reuse_port(true).unwrap();
     socket.bind(&at.into()).unwrap();
-    socket.listen(crate::sockets::BACKLOG).unwrap();
+    socket.listen(BACKLOG).unwrap();
     TcpListener::from_std(socket.into()).unwrap()
 }
 

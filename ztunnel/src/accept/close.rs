@@ -15,29 +15,15 @@ use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::sockets::Netns;
-
-/// Where the kernel is told, seen from the thread's own network namespace.
-const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+/// Connections that wait to be accepted, per listener.
+pub(crate) const BACKLOG: i32 = 1024;
 /// How long handshakes under way may take to end on a listener that cannot leave them to another one.
 const HANDSHAKES: Duration = Duration::from_millis(200);
 /// The most that is taken from one listener's queue while it closes: as much as its queue holds.
-const QUEUE: usize = crate::sockets::BACKLOG as usize;
+const QUEUE: usize = BACKLOG as usize;
 
 /// One listener closes at a time: what it leaves behind must not be given to one that closes at the same moment.
 static CLOSING: Mutex<()> = Mutex::new(());
-
-/// Whether connections that wait at a closing listener of this namespace move to another one. Asks the kernel for it
-/// first; where `/proc/sys` is read only, or the kernel too old, the answer is no.
-pub(crate) fn migrates(netns: &Netns) -> bool {
-    let set = netns.run(|| {
-        if std::fs::read_to_string(MIGRATE)?.trim() != "1" {
-            std::fs::write(MIGRATE, "1")?;
-        }
-        Ok(())
-    });
-    set.is_ok()
-}
 
 /// Closes a listener. What the kernel has accepted for it is handed to `start`; later comers find another listener.
 pub(crate) async fn close(listener: TcpListener, migrates: bool, start: impl Fn(TcpStream, SocketAddr)) {
