@@ -7,14 +7,12 @@
 //! | [`config`] | what was set → what it means |
 //! | [`app`] | the parts, wired in order |
 //! | `pods` | this node's pods, handed over by the agent |
-//! | `data_thread`, `worker` | the threads that move bytes, and what they do |
-//! | `control`, `drain` | the ends of the control plane; the end of the process |
+//! | `worker` | what the threads that move bytes do |
 //! | `serving` | what one of them serves |
 //! | `pod` | a pod as its connections see it, and the tasks that end with it |
 //! | `sockets` | sockets in a pod's namespace |
 //! | `listeners` | which listeners a pod has |
 //! | `own` | pods that live where ztunnel does |
-//! | `accept` | accepting connections, and closing a listener without turning anybody away |
 //! | `outbound` | connections that pods open: `plan` (pure), then carry |
 //! | `names` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
@@ -26,14 +24,10 @@
 //!
 //! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
 
-mod accept;
 pub mod app;
 pub mod config;
-pub mod control;
-mod data_thread;
 mod dialler;
 pub mod dns;
-mod drain;
 mod inbound;
 mod listeners;
 pub mod local_xds;

@@ -14,11 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_model::address::canonical;
+use mesh_proxy::accept::BACKLOG;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
-
-use crate::accept::BACKLOG;
 
 /// Mark of every packet that ztunnel sends from a pod's namespace; redirection leaves it alone (`PACKET_MARK`).
 pub const PACKET_MARK: u32 = 0x539;

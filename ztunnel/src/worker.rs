@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
+use mesh_proxy::accept::accept;
 use mesh_proxy::connections::{Connections, Listed, follow_policies};
+use mesh_proxy::data_thread::DataThread;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use crate::accept::accept;
-use crate::data_thread::DataThread;
 use crate::listeners::{Door, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;

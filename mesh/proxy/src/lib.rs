@@ -3,6 +3,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`data_thread`] | the threads that move bytes |
+//! | [`accept`] | accepting connections; closing a listener without turning anybody away |
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
 //! | [`judge`] | what the policies say: when a connection comes, and when they change |
 //! | [`connections`] | what is open, judged again when policies change |
@@ -12,12 +14,18 @@
 //! | [`metrics`] | counters beside those |
 //! | [`dial`] | opening a tunnel: what may be reused, what is asked, what a failure means; `across` to another network |
 //! | [`described`] | what tunnels tell of a workload |
+//! | [`control`] | the ends of the control plane: certificates, revocation lists, tables |
 //! | [`warm`] | certificates ahead of need |
 //! | [`dump`] | what is held, as `istioctl ztunnel-config` reads it |
+//! | [`drain`] | the end of the process |
 
+pub mod accept;
 pub mod connections;
+pub mod control;
+pub mod data_thread;
 pub mod described;
 pub mod dial;
+pub mod drain;
 pub mod dump;
 pub mod judge;
 pub mod local_workload;

@@ -8,6 +8,7 @@ use mesh_control::ca_client::CaClient;
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
 use mesh_model::resource::Resource;
+use mesh_proxy::control;
 use mesh_runtime::config::FileOrInline;
 use mesh_runtime::metrics::XdsMetrics;
 use mesh_runtime::readiness::Readiness;
@@ -15,7 +16,6 @@ use mesh_xds::demand::Demands;
 use mesh_xds::follow::Writer;
 
 use crate::config::{Config, Mode};
-use crate::control;
 use crate::local_xds::{self, Local};
 
 /// Most refused entries of local tables that are logged one by one.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use mesh_proxy::drain;
 use mesh_proxy::metrics::DrainMetrics;
 use mesh_runtime::drain::Trigger;
 use mesh_runtime::readiness::Part;
 use mesh_runtime::shutdown::Shutdown;
 
 use crate::config::Mode;
-use crate::drain;
 use crate::metrics::PodMetrics;
 use crate::own;
 use crate::pods::{self, List, Pods};

@@ -77,12 +77,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When the settings cannot be used.
-    pub(crate) fn channel(
-        &self,
-        setting: &'static str,
-        token: &Token,
-        cluster: &str,
-    ) -> Result<ControlChannel, ControlError> {
+    pub fn channel(&self, setting: &'static str, token: &Token, cluster: &str) -> Result<ControlChannel, ControlError> {
         let address = &self.address;
         let config = ChannelConfig {
             address: address.parse().map_err(|error| ControlError::Address { address: address.clone(), error })?,
@@ -97,7 +92,7 @@ impl ControlPlane {
 }
 
 /// `AUTH_TOKEN`: how the proxy proves itself to the control plane.
-pub(crate) fn token(env: &Env) -> Token {
+pub fn token(env: &Env) -> Token {
     match env.file_or_inline("AUTH_TOKEN") {
         Some(FileOrInline::Inline(token)) => Token::Literal(token),
         Some(FileOrInline::File(path)) => Token::File(path),
@@ -108,13 +103,13 @@ pub(crate) fn token(env: &Env) -> Token {
 }
 
 /// The certificates of the identities that are served here, from the CA.
-pub(crate) fn certificates(ca: CaClient, options: StoreOptions) -> Store {
+pub fn certificates(ca: CaClient, options: StoreOptions) -> Store {
     Store::new(&tokio::runtime::Handle::current(), Arc::new(ca), options)
 }
 
 /// Has the control plane write the tables from now on. `xds` is where it is, and who asks; where there is none, the
 /// tables are complete as they are.
-pub(crate) fn follow_tables(
+pub fn follow_tables(
     xds: Option<(ControlChannel, NodeInfo)>,
     mut writer: Writer,
     demands: Option<Demands>,
@@ -136,7 +131,7 @@ pub(crate) fn follow_tables(
 }
 
 /// The revocation lists of `file`, read as they change. Not ready until they were good once: until then nobody is let in.
-pub(crate) fn revocations(file: Option<&Path>, readiness: &Readiness) -> Revocations {
+pub fn revocations(file: Option<&Path>, readiness: &Readiness) -> Revocations {
     let Some(file) = file else { return Revocations::default() };
     let revocations = Revocations::of_file(file);
     let ready = readiness.register("revocation lists");

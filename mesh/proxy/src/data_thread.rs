@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 const TASKS: u32 = 16;
 
 /// A data thread that runs, and what it is told by commands of type `C`.
-pub(crate) struct DataThread<C> {
+pub struct DataThread<C> {
     /// Its ear. One that has ended hears nothing.
-    pub(crate) commands: mpsc::UnboundedSender<C>,
+    pub commands: mpsc::UnboundedSender<C>,
     end: oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -23,7 +23,7 @@ impl<C: Send + 'static> DataThread<C> {
     ///
     /// # Errors
     /// When the system has no thread or event queue left.
-    pub(crate) fn start<F>(
+    pub fn start<F>(
         number: usize,
         run: impl FnOnce(mpsc::UnboundedReceiver<C>) -> F + Send + 'static,
     ) -> io::Result<Self>
@@ -55,7 +55,7 @@ impl<C: Send + 'static> DataThread<C> {
     }
 
     /// Ends it, with whatever is still open on it, and waits for it.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         // One that has ended already does not listen.
         let _ = self.end.send(());
         if self.thread.join().is_err() {

@@ -11,12 +11,12 @@ use mesh_model::address::canonical;
 use mesh_runtime::drain;
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) use self::close::BACKLOG;
+pub use self::close::BACKLOG;
 
 /// Accepts on `listener`, which is `whose`, until the proxy drains; then closes it without turning anybody away. `migrates`
-/// says whether the kernel gives those who wait there to another listener ([`close`]). Each connection is handed to
+/// says whether the kernel gives those who wait there to another listener (`close`). Each connection is handed to
 /// `start`, with its peer's address in normal form.
-pub(crate) async fn accept(
+pub async fn accept(
     listener: std::net::TcpListener,
     migrates: bool,
     drain: &drain::Watch,

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 /// Connections that wait to be accepted, per listener.
-pub(crate) const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;
 /// How long handshakes under way may take to end on a listener that cannot leave them to another one.
 const HANDSHAKES: Duration = Duration::from_millis(200);
 /// The most that is taken from one listener's queue while it closes: as much as its queue holds.
@@ -26,7 +26,7 @@ const QUEUE: usize = BACKLOG as usize;
 static CLOSING: Mutex<()> = Mutex::new(());
 
 /// Closes a listener. What the kernel has accepted for it is handed to `start`; later comers find another listener.
-pub(crate) async fn close(listener: TcpListener, migrates: bool, start: impl Fn(TcpStream, SocketAddr)) {
+pub(super) async fn close(listener: TcpListener, migrates: bool, start: impl Fn(TcpStream, SocketAddr)) {
     if !migrates && take_no_more(&listener).is_ok() {
         let deadline = Instant::now() + HANDSHAKES;
         while let Ok(accepted) = timeout_at(deadline, listener.accept()).await {
