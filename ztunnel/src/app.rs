@@ -37,6 +37,7 @@ use crate::dns::{self, Dns};
 use crate::metrics::{NameMetrics, PodMetrics};
 use crate::names::Names;
 use crate::pods::Pods;
+use crate::proxy_context::ProxyContext;
 use crate::shared::Shared;
 use crate::worker::{self, Handle};
 use admin::Admin;
@@ -150,19 +151,19 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         .dns
         .as_ref()
         .map(|dns| Dns::new(dns, tables.clone(), config.sockets.clone(), Path::new("/etc/resolv.conf"), &mut metrics));
-    let shared = Arc::new(Shared {
-        dns,
+    let proxy = ProxyContext {
         tables: tables.clone(),
         demand,
         certificates: certificates.clone(),
-        names: Names::default(),
-        names_asked,
         telemetry,
         quota,
+        hbone: config.hbone.clone(),
         hbone_metrics,
         drain: draining.clone(),
-        config,
-    });
+        cluster: config.cluster.clone(),
+        network: config.network.clone(),
+    };
+    let shared = Arc::new(Shared { proxy, config, names: Names::default(), names_asked, dns });
     let config = &shared.config;
     let workers = (0..config.workers)
         .map(|number| worker::start(number, shared.clone()))
@@ -189,7 +190,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     if let Some(dns) = &shared.dns {
         tokio::spawn(dns::gone::follow(dns.metrics().clone(), tables.clone()));
     }
-    tokio::spawn(report::gone::follow(shared.telemetry.traffic.clone(), tables));
+    tokio::spawn(report::gone::follow(shared.proxy.telemetry.traffic.clone(), tables));
     control::follow_tables(config, writer, demands, xds_metrics)?;
     let process = Process { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables: tables_ready };
     process.run(shutdown, drain).await

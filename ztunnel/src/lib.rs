@@ -38,6 +38,7 @@ mod own;
 mod pages;
 mod pod;
 mod pods;
+mod proxy_context;
 mod serving;
 mod shared;
 pub mod sockets;

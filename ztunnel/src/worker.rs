@@ -67,7 +67,7 @@ pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
 
 async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let worker = Rc::new(Worker { shared, connections: Connections::default(), pods: RefCell::default() });
-    spawn_local(follow_policies(worker.connections.clone(), worker.shared.tables.clone()));
+    spawn_local(follow_policies(worker.connections.clone(), worker.shared.proxy.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
@@ -83,9 +83,9 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
 fn serve(worker: &Rc<Worker>, served: Served) {
     stop(worker, &served.uid);
     let Served { uid, info, netns, listeners, sockets, only } = served;
-    let (pool, quota) = (Pool::new(worker.shared.config.hbone.clone()), worker.shared.quota.pod(&uid));
+    let (pool, quota) = (Pool::new(worker.shared.proxy.hbone.clone()), worker.shared.proxy.quota.pod(&uid));
     let pod = Rc::new(Pod::new(info, netns, sockets, only, pool, quota));
-    worker.shared.tables.read(|tables| pod.follow(tables));
+    worker.shared.proxy.tables.read(|tables| pod.follow(tables));
     worker.pods.borrow_mut().insert(uid, pod.clone());
     let Listeners { doors, dns, migrate } = listeners;
     for (door, listener) in doors {
@@ -117,7 +117,7 @@ fn stop(worker: &Worker, uid: &str) {
 /// Serves one connection to the pod's DNS proxy.
 async fn serve_dns(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
     if let Some(proxy) = worker.shared.dns.clone() {
-        dns::serve::tcp(&proxy, &pod.dns, tcp, worker.shared.drain.started()).await;
+        dns::serve::tcp(&proxy, &pod.dns, tcp, worker.shared.proxy.drain.started()).await;
     }
 }
 
@@ -132,21 +132,21 @@ fn listen<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let door = worker.shared.drain.door();
+    let door = worker.shared.proxy.drain.door();
     let (worker, of) = (worker.clone(), pod.clone());
     let accepting = async move {
         let start = |tcp: TcpStream, peer: SocketAddr| {
             let connection = serve(worker.clone(), of.clone(), tcp, peer);
-            of.spawn(connection, worker.shared.drain.token());
+            of.spawn(connection, worker.shared.proxy.drain.token());
         };
-        accept(listener, migrate, &worker.shared.drain, &*of.info, start).await;
+        accept(listener, migrate, &worker.shared.proxy.drain, &*of.info, start).await;
     };
     pod.spawn(accepting, door);
 }
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
-    let mut hbone = worker.shared.hbone_metrics.of_thread();
+    let mut hbone = worker.shared.proxy.hbone_metrics.of_thread();
     loop {
         ticks.tick().await;
         let mut pooled = 0;
@@ -161,10 +161,10 @@ async fn sweep(worker: Rc<Worker>) {
 
 /// Lets go of what the tables tell of no more.
 async fn follow_tables(worker: Rc<Worker>) {
-    let mut changed = worker.shared.tables.changed();
+    let mut changed = worker.shared.proxy.tables.changed();
     while changed.changed().await.is_ok() {
         for pod in worker.pods.borrow().iter() {
-            worker.shared.tables.read(|tables| pod.follow(tables));
+            worker.shared.proxy.tables.read(|tables| pod.follow(tables));
         }
         tokio::time::sleep(SETTLE).await;
     }

@@ -38,7 +38,7 @@ pub(super) fn serve(
     metrics: Metrics,
     readiness: &Readiness,
 ) -> Result<()> {
-    let (ports, draining) = (shared.config.ports, &shared.drain);
+    let (ports, draining) = (shared.config.ports, &shared.proxy.drain);
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
     let dump_shared = shared.clone();
     let dump = move || config_dump(dump_shared.clone(), list.clone(), commands.clone());
@@ -125,8 +125,8 @@ async fn config_dump(
         }
     }
     let pods = pods::lock(&list).clone();
-    let mut dump = shared.tables.read(dump::tables);
-    dump.extend(dump::held(&pods, &open, &shared.certificates.list()));
+    let mut dump = shared.proxy.tables.read(dump::tables);
+    dump.extend(dump::held(&pods, &open, &shared.proxy.certificates.list()));
     dump.extend([
         ("config", shown(&shared.config)),
         ("version", json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" })),

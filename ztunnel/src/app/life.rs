@@ -40,7 +40,7 @@ impl Process {
     pub(super) async fn run(self, shutdown: Shutdown, trigger: Trigger) -> Result<()> {
         let Self { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables } = self;
         let config = &shared.config;
-        let mut serving = Box::pin(pods::once_complete(shared.tables.synced(), async {
+        let mut serving = Box::pin(pods::once_complete(shared.proxy.tables.synced(), async {
             let served = match &config.mode {
                 Mode::Shared => own::serve_own(config, &workers).context("serving ztunnel's own pod (SERVICE_ACCOUNT)"),
                 Mode::Dedicated(pod) => own::serve_dedicated(config, pod, &workers, &pod_metrics, &list)
@@ -58,7 +58,7 @@ impl Process {
             error = &mut serving => return Err(error),
         };
         tokio::select! {
-            () = drain::drain(trigger, &shared.drain, &reason, config.drain, &drain_metrics, &life) => {}
+            () = drain::drain(trigger, &shared.proxy.drain, &reason, config.drain, &drain_metrics, &life) => {}
             // Pods that go while their connections end are still heard of.
             never = async {
                 (&mut serving).await;

@@ -61,18 +61,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let way = (from, local);
     let source = Source::address(from.ip());
-    let Some(place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    let Some(place) =
+        overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
     };
     let handshake = match pod.quota.handshake(&source) {
         Ok(handshake) => handshake,
-        Err(full) => return overload::shed(&shared.telemetry, Direction::Inbound, &tcp, way, full),
+        Err(full) => return overload::shed(&shared.proxy.telemetry, Direction::Inbound, &tcp, way, full),
     };
     // Nobody knows who it is: both are given to others before those are turned away.
     let ended = Arc::new(Notify::new());
     let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
-    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
     let proven = tokio::select! {
         proven = Box::pin(prove(&worker, &pod, tcp, source)) => proven,
         () = ended.notified() => Err(Unproven::Ended),
@@ -81,7 +82,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(proven) => proven,
         Err(unproven) => {
             if unproven.code() == ReasonCode::CertRevoked {
-                shared.telemetry.revocation.rejected(Reporter::Destination);
+                shared.proxy.telemetry.revocation.rejected(Reporter::Destination);
             }
             return early.failed(unproven.code(), &unproven);
         }
@@ -98,7 +99,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         }
     };
     let revocable = client.is_on();
-    let draining = pod.sends_callers_away(&shared.drain);
+    let draining = pod.sends_callers_away(&shared.proxy.drain);
     tokio::pin!(draining);
     let mut going_away = false;
     let (revoked, told_revoked) = watch::channel(false);
@@ -106,7 +107,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Ok(carried) => {
             let revoked = revocable.then(|| told_revoked.clone());
             let here = Here { local, from, caller: caller.clone(), revoked, _carried: carried };
-            pod.spawn(tunnel(worker.clone(), pod.clone(), here, asked), shared.drain.token());
+            pod.spawn(tunnel(worker.clone(), pod.clone(), here, asked), shared.proxy.drain.token());
         }
         Err(full) => {
             asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
@@ -199,11 +200,11 @@ async fn prove(
     source: Source,
 ) -> Result<(Connection, PeerWatch), Unproven> {
     let shared = &worker.shared;
-    let workload = shared.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
+    let workload = shared.proxy.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
     let identity = workload.identity().map_err(Unproven::Identity)?;
-    let credentials = shared.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
+    let credentials = shared.proxy.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
     let client = PeerWatch::new(credentials);
-    let accepting = Connection::accept_from(source, tcp, client.server_config(), &shared.config.hbone);
+    let accepting = Connection::accept_from(source, tcp, client.server_config(), &shared.proxy.hbone);
     let connection = accepting.await.map_err(Unproven::Accept)?;
     Ok((connection, client))
 }
@@ -224,7 +225,7 @@ struct Here {
 async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
     let shared = &worker.shared;
     let Here { local, from, caller, mut revoked, _carried } = here;
-    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
         return early.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
@@ -333,27 +334,27 @@ pub(crate) async fn enter(
 ) -> Result<Entered, TurnedAway> {
     let shared = &worker.shared;
     let Visit { local, from, port, caller, target, trace, deadline } = *visit;
-    let early = Report::early(&shared.telemetry, Direction::Inbound, from, local);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
     let share = pod.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
-    let workload = shared.local_workload(&pod.info, deadline).await.map_err(|error| {
+    let workload = shared.proxy.local_workload(&pod.info, deadline).await.map_err(|error| {
         early.failed(ReasonCode::UnknownWorkload, &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::UnknownWorkload }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
     let in_use = match target {
         Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
-            shared.complete(&workload, address.ip(), deadline).await.map_err(|error| {
+            shared.proxy.complete(&workload, address.ip(), deadline).await.map_err(|error| {
                 early.failed(ReasonCode::NoAnswerOnDemand, &error);
                 TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::NoAnswerOnDemand }
             })?
         }
         _ => InUse::default(),
     };
-    let admitted = shared.tables.read(|t| admit::target(t, &workload, local, target));
+    let admitted = shared.proxy.tables.read(|t| admit::target(t, &workload, local, target));
     let admitted =
         admitted.and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks)).map_err(|error| {
             early.failed(error.code(), &error);
@@ -363,7 +364,7 @@ pub(crate) async fn enter(
     let (source, service) = describe(&workload, &facts);
     let meant = service.clone();
     let mut report = Report::open(
-        &shared.telemetry,
+        &shared.proxy.telemetry,
         Traffic {
             direction: Direction::Inbound,
             reporter: Reporter::Destination,
@@ -377,7 +378,7 @@ pub(crate) async fn enter(
             trace,
         },
     );
-    match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.proxy.tables, &pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
             report.denied(&judgement);
@@ -434,7 +435,7 @@ fn telemetry(
     source_ip: IpAddr,
     facts: &Facts,
 ) -> (Option<Arc<Workload>>, Option<Arc<Service>>) {
-    worker.shared.tables.read(|tables| {
+    worker.shared.proxy.tables.read(|tables| {
         // A waypoint's or gateway's address is its own; a caller whose proven identity differs is somebody else. So is one
         // who comes from another network, where the same address may be in use.
         let elsewhere = connect::from_another_network(&asked.headers, &worker.shared.config.network);

@@ -29,25 +29,26 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
     let (way, source) = ((from, dialled), Source::address(from.ip()));
-    let Some(_place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    let Some(_place) =
+        overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
     };
-    let early = Report::early(&shared.telemetry, Direction::Inbound, from, dialled);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, dialled);
     let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks));
     let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(error) => return early.failed(error.code(), &error),
     };
     let deadline = deadline();
-    let workload = match shared.local_workload(&pod.info, deadline).await {
+    let workload = match shared.proxy.local_workload(&pod.info, deadline).await {
         Ok(workload) => workload,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
     let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
-    let source = shared.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
+    let source = shared.proxy.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
     let mut report = Report::open(
-        &shared.telemetry,
+        &shared.proxy.telemetry,
         Traffic {
             direction: Direction::Inbound,
             reporter: Reporter::Destination,
@@ -61,7 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             trace: None,
         },
     );
-    match judge(&shared.tables, &pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.proxy.tables, &pod.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }

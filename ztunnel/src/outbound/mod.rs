@@ -49,13 +49,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
     };
     let way = (from, dialled);
-    let Some(_place) = overload::admit(&worker.shared.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
+    let Some(_place) =
+        overload::admit(&worker.shared.proxy.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
-    let early = Report::early(&worker.shared.telemetry, Direction::Outbound, from, dialled);
+    let early = Report::early(&worker.shared.proxy.telemetry, Direction::Outbound, from, dialled);
     let deadline = local_workload::deadline();
-    let client = match worker.shared.local_workload(&pod.info, deadline).await {
+    let client = match worker.shared.proxy.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
@@ -74,15 +75,15 @@ async fn go(
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
 ) {
-    let early = Report::early(&worker.shared.telemetry, Direction::Outbound, from, dialled);
-    let _in_use = match worker.shared.complete(&client, dialled.ip(), deadline).await {
+    let early = Report::early(&worker.shared.proxy.telemetry, Direction::Outbound, from, dialled);
+    let _in_use = match worker.shared.proxy.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
         Err(error) => return early.failed(ReasonCode::NoAnswerOnDemand, &error),
     };
     let config = &worker.shared.config;
     let random = rand::random();
     let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), random);
-    let mut plan = worker.shared.tables.read(decide);
+    let mut plan = worker.shared.proxy.tables.read(decide);
     let mut resolved = None;
     let mut changes = 0;
     let seen = |to: SocketAddr, tunnel: bool| {
@@ -107,7 +108,8 @@ async fn go(
                 // The tables may have changed while it was dialled. They are looked at once more when it is open, before it
                 // carries anything: whoever has told the control plane that it knows a pod to take tunnels sends it
                 // nothing in the clear any more.
-                let instead = || plan::instead(worker.shared.tables.read(decide), resolved.as_ref(), &client, from);
+                let instead =
+                    || plan::instead(worker.shared.proxy.tables.read(decide), resolved.as_ref(), &client, from);
                 match Box::pin(plain(&worker, &pod, &client, near, from, to, instead)).await {
                     Some((_, Plan::Resolve(name))) if changes == MOST_CHANGES => {
                         let error = format!(
@@ -153,7 +155,7 @@ async fn plain(
     instead: impl Fn() -> Option<Plan>,
 ) -> Option<(Near, Plan)> {
     let report = Report::open(
-        &worker.shared.telemetry,
+        &worker.shared.proxy.telemetry,
         Traffic {
             direction: Direction::Outbound,
             reporter: Reporter::Source,
@@ -206,7 +208,7 @@ async fn tunnel(
 ) {
     let shared = &worker.shared;
     let trace = TraceParent::random();
-    let report = Report::open(&shared.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
+    let report = Report::open(&shared.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
     let request = match request(shared, pod, client, from, &to, &trace, None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
@@ -247,11 +249,11 @@ async fn across(
             outer: request(shared, pod, client, from, &outer, &trace, None).map_err(invalid)?,
             inner: request(shared, pod, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
         };
-        let credentials = shared.certificates.get(&key.source).await.map_err(|error| {
+        let credentials = shared.proxy.certificates.get(&key.source).await.map_err(|error| {
             let (flags, code) = classify(&no_certificate(error.clone()));
             (flags, code, error.to_string())
         })?;
-        let settings = &shared.config.hbone;
+        let settings = &shared.proxy.hbone;
         let connect = || connect_to(worker, pod, key);
         across::open(&pod.pool, key, &expected, requests, credentials, settings, connect).await.map_err(|error| {
             let (flags, code) = classify(&error.error);
@@ -269,7 +271,7 @@ async fn across(
         Err(_) => outer.expected.first(),
     };
     let report = Report::open(
-        &shared.telemetry,
+        &shared.proxy.telemetry,
         Traffic {
             direction: Direction::Outbound,
             reporter: Reporter::Source,
@@ -314,5 +316,5 @@ async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, Ope
         sockets::keep_alive(&tcp, &pod.sockets);
         Ok(tcp)
     };
-    dial::connect(&worker.shared.certificates, key, &worker.shared.config.hbone, dial).await
+    dial::connect(&worker.shared.proxy.certificates, key, &worker.shared.proxy.hbone, dial).await
 }

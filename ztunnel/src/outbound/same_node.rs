@@ -54,7 +54,7 @@ pub(super) async fn serve(
     to: TunnelTo,
 ) {
     let trace = TraceParent::random();
-    let report = Report::open(&worker.shared.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
+    let report = Report::open(&worker.shared.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
     let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, (&to, trace)));
     let entered = tokio::select! {
         biased;
@@ -111,11 +111,12 @@ async fn enter(
 ) -> Result<Entered, OpenError> {
     let shared = &worker.shared;
     let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
-    let server = shared.local_workload(&neighbour.info, deadline).await.map_err(|error| unknown(error.to_string()))?;
+    let server =
+        shared.proxy.local_workload(&neighbour.info, deadline).await.map_err(|error| unknown(error.to_string()))?;
     let identity = server.identity().map_err(|error| unknown(error.to_string()))?;
     prove(key, &identity)?;
     for id in [&key.source, &identity] {
-        shared.certificates.get(id).await.map_err(no_certificate)?;
+        shared.proxy.certificates.get(id).await.map_err(no_certificate)?;
     }
     let visit = Visit {
         local: to.peer,

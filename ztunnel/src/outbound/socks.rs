@@ -29,10 +29,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let shared = &worker.shared;
     let Ok(door) = tcp.local_addr() else { return };
     let way = (from, door);
-    let Some(_place) = overload::admit(&shared.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None) else {
+    let Some(_place) = overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
+    else {
         return;
     };
-    let early = Report::early(&shared.telemetry, Direction::Outbound, from, door);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Outbound, from, door);
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
@@ -40,7 +41,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
     let deadline = local_workload::deadline();
-    let client = match shared.local_workload(&pod.info, deadline).await {
+    let client = match shared.proxy.local_workload(&pod.info, deadline).await {
         Ok(client) => client,
         Err(error) => return failed(ReasonCode::UnknownWorkload, &error),
     };

@@ -37,6 +37,7 @@ use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{Door, Listeners};
 use crate::metrics::NameMetrics;
+use crate::proxy_context::ProxyContext;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
@@ -85,19 +86,20 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         access_log,
         policy_info_logging: config.policy_info_logging,
     });
-    let shared = Shared {
-        quota: mesh_proxy::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
-        hbone_metrics: Default::default(),
-        config,
+    let proxy = ProxyContext {
         tables: reader,
         demand,
         certificates: Store::new(&runtime, ca.clone(), options),
-        names: crate::names::Names::default(),
-        names_asked: NameMetrics::register(&mut metrics),
         telemetry,
-        dns,
+        quota: mesh_proxy::quota::Quota::new(&config.limits, 1_024, Default::default(), Default::default()),
+        hbone: config.hbone.clone(),
+        hbone_metrics: Default::default(),
         drain: draining,
+        cluster: config.cluster.clone(),
+        network: config.network.clone(),
     };
+    let names_asked = NameMetrics::register(&mut metrics);
+    let shared = Shared { proxy, config, names: crate::names::Names::default(), names_asked, dns };
     Parts { shared, tables, metrics, log, drain }
 }
 
@@ -121,7 +123,7 @@ impl Ztunnel {
     fn with_options(settings: &[(&str, &str)], options: StoreOptions) -> Self {
         let ca = Arc::new(TestCa::new());
         let Parts { shared, tables, metrics, log, drain } = parts(settings, options, &ca, None);
-        let (sockets, certificates) = (shared.config.sockets.clone(), shared.certificates.clone());
+        let (sockets, certificates) = (shared.config.sockets.clone(), shared.proxy.certificates.clone());
         let worker = worker::start(0, Arc::new(shared)).unwrap();
         Self { ca, worker, sockets, tables, certificates, metrics, log, _drain: drain }
     }
