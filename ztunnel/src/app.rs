@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mesh_model::tables::Tables;
+use mesh_proxy::context::ProxyContext;
 use mesh_proxy::metrics::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
 use mesh_proxy::quota::Quota;
 use mesh_proxy::report::{self, Telemetry};
@@ -37,7 +38,6 @@ use crate::dns::{self, Dns};
 use crate::metrics::{NameMetrics, PodMetrics};
 use crate::names::Names;
 use crate::pods::Pods;
-use crate::proxy_context::ProxyContext;
 use crate::shared::Shared;
 use crate::worker::{self, Handle};
 use admin::Admin;

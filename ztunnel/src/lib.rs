@@ -38,7 +38,6 @@ mod own;
 mod pages;
 mod pod;
 mod pods;
-mod proxy_context;
 mod serving;
 mod shared;
 pub mod sockets;

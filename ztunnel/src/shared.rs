@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use mesh_proxy::context::ProxyContext;
+
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::metrics::NameMetrics;
 use crate::names::Names;
-use crate::proxy_context::ProxyContext;
 
 /// What every worker reads.
 pub(crate) struct Shared {

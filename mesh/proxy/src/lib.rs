@@ -3,6 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`context`] | what every data thread reads |
 //! | [`data_thread`] | the threads that move bytes |
 //! | [`accept`] | accepting connections; closing a listener without turning anybody away |
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
@@ -21,6 +22,7 @@
 
 pub mod accept;
 pub mod connections;
+pub mod context;
 pub mod control;
 pub mod data_thread;
 pub mod described;

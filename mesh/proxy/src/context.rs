@@ -5,42 +5,42 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
+use crate::metrics::HboneMetrics;
+use crate::quota::Quota;
+use crate::report::Telemetry;
 use mesh_hbone::Settings;
 use mesh_identity::store::Store;
 use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
-use mesh_proxy::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
-use mesh_proxy::metrics::HboneMetrics;
-use mesh_proxy::quota::Quota;
-use mesh_proxy::report::Telemetry;
 use mesh_runtime::drain;
 use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
 use tokio::time::Instant;
 
 /// What every data thread reads.
-pub(crate) struct ProxyContext {
+pub struct ProxyContext {
     /// What the control plane has told.
-    pub(crate) tables: Reader,
+    pub tables: Reader,
     /// Asks for what the tables lack, when they are filled on demand.
-    pub(crate) demand: Option<Demand>,
+    pub demand: Option<Demand>,
     /// Certificates of the identities that are served.
-    pub(crate) certificates: Store,
+    pub certificates: Store,
     /// Where connections are reported.
-    pub(crate) telemetry: Arc<Telemetry>,
+    pub telemetry: Arc<Telemetry>,
     /// How much may be held at once.
-    pub(crate) quota: Quota,
+    pub quota: Quota,
     /// HTTP/2, at both ends of tunnels.
-    pub(crate) hbone: Settings,
+    pub hbone: Settings,
     /// What data threads hold for it.
-    pub(crate) hbone_metrics: HboneMetrics,
+    pub hbone_metrics: HboneMetrics,
     /// Tells when the proxy ends, and counts what must finish first.
-    pub(crate) drain: drain::Watch,
+    pub drain: drain::Watch,
     /// The cluster's name: control planes name pods by it.
-    pub(crate) cluster: String,
+    pub cluster: String,
     /// The network that the proxy is on; empty is the default network.
-    pub(crate) network: String,
+    pub network: String,
 }
 
 fn left(deadline: Instant) -> Duration {
@@ -52,11 +52,7 @@ impl ProxyContext {
     ///
     /// # Errors
     /// When the tables do not hold it at `deadline`.
-    pub(crate) async fn local_workload(
-        &self,
-        pod: &PodInfo,
-        deadline: Instant,
-    ) -> Result<Arc<Workload>, UnknownWorkload> {
+    pub async fn local_workload(&self, pod: &PodInfo, deadline: Instant) -> Result<Arc<Workload>, UnknownWorkload> {
         let known = |tables: &Tables| tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account).is_some();
         if let Some(demand) = &self.demand
             && !self.tables.read(known)
@@ -73,12 +69,7 @@ impl ProxyContext {
     ///
     /// # Errors
     /// When the control plane has not answered at `deadline`.
-    pub(crate) async fn complete(
-        &self,
-        client: &Workload,
-        dialled: IpAddr,
-        deadline: Instant,
-    ) -> Result<InUse, Unanswered> {
+    pub async fn complete(&self, client: &Workload, dialled: IpAddr, deadline: Instant) -> Result<InUse, Unanswered> {
         match &self.demand {
             Some(demand) => {
                 let network = &self.network;
