@@ -1,66 +1,38 @@
-//! A pod as a worker's connections see it: what they dial from, what they may hold, and the tasks that end with it.
+//! A pod of this node as a worker serves it: what its connections dial from, and the tasks that end with it.
 
 mod tasks;
 
-use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_hbone::pool::Pool;
-use mesh_model::pod::PodInfo;
-use mesh_model::tables::Tables;
-use mesh_model::workload::Workload;
-use mesh_proxy::described::Described;
-use mesh_proxy::quota::PodQuota;
-use mesh_runtime::drain;
-use tokio::sync::watch;
-
 use crate::dialler::Dialler;
 use crate::dns::PodDns;
+use crate::local_pod::LocalPod;
 use crate::sockets::{Netns, SocketSettings};
 use tasks::Tasks;
 
 /// A pod that a worker serves.
 pub(crate) struct Pod {
-    pub(crate) info: Arc<PodInfo>,
+    pub(crate) local: Rc<LocalPod>,
     pub(crate) dialler: Dialler,
     pub(crate) sockets: Arc<SocketSettings>,
     /// The one port that tunnels may ask for; `None` is any.
     pub(crate) only: Option<u16>,
-    pub(crate) pool: Pool,
-    pub(crate) quota: PodQuota,
     pub(crate) dns: Rc<PodDns>,
-    described: Described,
     tasks: Rc<Tasks>,
-    /// The control plane has told of it.
-    known: Cell<bool>,
-    /// The control plane tells of it no more.
-    leaving: watch::Sender<bool>,
 }
 
 impl Pod {
-    /// A pod of which the control plane has not been asked yet.
-    pub(crate) fn new(
-        info: Arc<PodInfo>,
-        netns: Netns,
-        sockets: Arc<SocketSettings>,
-        only: Option<u16>,
-        pool: Pool,
-        quota: PodQuota,
-    ) -> Self {
+    /// The pod `local`, whose sockets are made in `netns` as `sockets` says.
+    pub(crate) fn new(local: LocalPod, netns: Netns, sockets: Arc<SocketSettings>, only: Option<u16>) -> Self {
         Self {
-            dns: Rc::new(PodDns::new(info.clone(), netns.clone())),
-            info,
+            dns: Rc::new(PodDns::new(local.info.clone(), netns.clone())),
+            local: Rc::new(local),
             dialler: Dialler::new(netns),
             sockets,
             only,
-            pool,
-            quota,
-            described: Described::default(),
             tasks: Rc::default(),
-            known: Cell::new(false),
-            leaving: watch::Sender::new(false),
         }
     }
 
@@ -77,32 +49,5 @@ impl Pod {
     /// The pod is no longer served.
     pub(crate) fn has_stopped(&self) -> bool {
         self.tasks.have_stopped()
-    }
-
-    /// Resolves when callers should open no more tunnels to the pod here: it terminates, or ztunnel does.
-    pub(crate) fn sends_callers_away(&self, drain: &drain::Watch) -> impl Future<Output = ()> + use<> {
-        let (drain, mut leaving) = (drain.clone(), self.leaving.subscribe());
-        async move {
-            tokio::select! {
-                () = drain.started() => {}
-                // An error means that the pod is not served any more.
-                _ = leaving.wait_for(|leaving| *leaving) => {}
-            }
-        }
-    }
-
-    /// The baggage of its workload.
-    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
-        self.described.baggage(workload)
-    }
-
-    /// Compares with the tables: connections to workloads that are gone serve no new tunnel, whoever has their
-    /// addresses now; and a pod that is gone from them terminates.
-    pub(crate) fn follow(&self, tables: &Tables) {
-        self.pool.retain(|key| tables.workload(&key.workload).is_some());
-        let info = &self.info;
-        let known = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account).is_some();
-        let leaving = self.known.replace(self.known.get() || known) && !known;
-        self.leaving.send_if_modified(|now| std::mem::replace(now, leaving) != leaving);
     }
 }

@@ -22,7 +22,7 @@ impl Worker {
     /// The pod of that name, if this worker serves it.
     pub(crate) fn pod(&self, name: &str, namespace: &str, account: &str) -> Option<Rc<Pod>> {
         let is = |info: &PodInfo| info.namespace == namespace && info.service_account == account;
-        self.pods.borrow().named(name).iter().find(|pod| is(&pod.info)).cloned()
+        self.pods.borrow().named(name).iter().find(|pod| is(&pod.local.info)).cloned()
     }
 }
 
@@ -36,16 +36,16 @@ pub(crate) struct Pods {
 impl Pods {
     /// The uid must not be there.
     pub(crate) fn insert(&mut self, uid: Arc<str>, pod: Rc<Pod>) {
-        self.by_name.entry(pod.info.name.clone()).or_default().push(pod.clone());
+        self.by_name.entry(pod.local.info.name.clone()).or_default().push(pod.clone());
         self.by_uid.insert(uid, pod);
     }
 
     pub(crate) fn remove(&mut self, uid: &str) -> Option<Rc<Pod>> {
         let pod = self.by_uid.remove(uid)?;
-        if let Some(named) = self.by_name.get_mut(&pod.info.name) {
+        if let Some(named) = self.by_name.get_mut(&pod.local.info.name) {
             named.retain(|other| !Rc::ptr_eq(other, &pod));
             if named.is_empty() {
-                self.by_name.remove(&pod.info.name);
+                self.by_name.remove(&pod.local.info.name);
             }
         }
         Some(pod)

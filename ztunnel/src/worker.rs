@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::listeners::{Door, Listeners};
+use crate::local_pod::LocalPod;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;
@@ -84,8 +85,8 @@ fn serve(worker: &Rc<Worker>, served: Served) {
     stop(worker, &served.uid);
     let Served { uid, info, netns, listeners, sockets, only } = served;
     let (pool, quota) = (Pool::new(worker.shared.proxy.hbone.clone()), worker.shared.proxy.quota.pod(&uid));
-    let pod = Rc::new(Pod::new(info, netns, sockets, only, pool, quota));
-    worker.shared.proxy.tables.read(|tables| pod.follow(tables));
+    let pod = Rc::new(Pod::new(LocalPod::new(info, pool, quota), netns, sockets, only));
+    worker.shared.proxy.tables.read(|tables| pod.local.follow(tables));
     worker.pods.borrow_mut().insert(uid, pod.clone());
     let Listeners { doors, dns, migrate } = listeners;
     for (door, listener) in doors {
@@ -110,7 +111,7 @@ fn serve(worker: &Rc<Worker>, served: Served) {
 fn stop(worker: &Worker, uid: &str) {
     if let Some(pod) = worker.pods.borrow_mut().remove(uid) {
         pod.stop();
-        worker.connections.pod_stopped(&pod.info);
+        worker.connections.pod_stopped(&pod.local.info);
     }
 }
 
@@ -139,7 +140,7 @@ fn listen<F>(
             let connection = serve(worker.clone(), of.clone(), tcp, peer);
             of.spawn(connection, worker.shared.proxy.drain.token());
         };
-        accept(listener, migrate, &worker.shared.proxy.drain, &*of.info, start).await;
+        accept(listener, migrate, &worker.shared.proxy.drain, &*of.local.info, start).await;
     };
     pod.spawn(accepting, door);
 }
@@ -151,9 +152,9 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         let mut pooled = 0;
         for pod in worker.pods.borrow().iter() {
-            pod.pool.sweep();
+            pod.local.pool.sweep();
             pod.dialler.sweep(&pod.sockets);
-            pooled += pod.pool.connections();
+            pooled += pod.local.pool.connections();
         }
         hbone.update(pooled);
     }
@@ -164,7 +165,7 @@ async fn follow_tables(worker: Rc<Worker>) {
     let mut changed = worker.shared.proxy.tables.changed();
     while changed.changed().await.is_ok() {
         for pod in worker.pods.borrow().iter() {
-            worker.shared.proxy.tables.read(|tables| pod.follow(tables));
+            worker.shared.proxy.tables.read(|tables| pod.local.follow(tables));
         }
         tokio::time::sleep(SETTLE).await;
     }

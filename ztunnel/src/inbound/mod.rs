@@ -1,6 +1,7 @@
 //! Tunnels that come to pods: prove the caller, admit, judge, connect to the application, carry.
 
 pub(crate) mod admit;
+mod connection;
 mod occupied;
 pub(crate) mod plaintext;
 pub(crate) mod proxy_protocol;
@@ -11,18 +12,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, StatusCode};
 use mesh_hbone::carry;
 use mesh_hbone::connect::{self, Baggage};
-use mesh_hbone::server::{AcceptError, Asked, Connection};
-use mesh_hbone::unfinished::is_shed;
-use mesh_identity::peer_watch::PeerWatch;
-use mesh_identity::store::CertificateError;
-use mesh_identity::tls::is_revoked;
-use mesh_model::address::{Authority, canonical};
-use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
+use mesh_hbone::server::Asked;
+use mesh_model::address::Authority;
+use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
@@ -30,201 +26,39 @@ use mesh_model::share::Source;
 use mesh_model::workload::Workload;
 use mesh_proxy::connections::Place;
 use mesh_proxy::judge::{Judgement, judge};
-use mesh_proxy::local_workload::{UnknownWorkload, deadline};
+use mesh_proxy::local_workload::deadline;
+use mesh_proxy::quota;
 use mesh_proxy::report::{Party, Report, Traffic};
-use mesh_proxy::{overload, quota};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use mesh_xds::demand::InUse;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::dialler::Dialled;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use admit::Admitted;
-use occupied::{Carried, Occupied};
+use connection::TunnelContext;
 use seen::source_of;
 
-/// How long a connection that is cut may take to say so to its caller.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Serves one HBONE connection from `from`: as many tunnels as its caller opens.
+/// Serves one HBONE connection from `from`: each of its tunnels is a task of the pod.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
-    let shared = &worker.shared;
-    let local = match tcp.local_addr() {
-        Ok(local) => canonical(local),
-        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    let proxy = &worker.shared.proxy;
+    let begin = |asked: Asked, context: TunnelContext| {
+        pod.spawn(tunnel(worker.clone(), pod.clone(), context, asked), proxy.drain.token());
     };
-    let way = (from, local);
-    let source = Source::address(from.ip());
-    let Some(place) =
-        overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
-    else {
-        return;
-    };
-    let handshake = match pod.quota.handshake(&source) {
-        Ok(handshake) => handshake,
-        Err(full) => return overload::shed(&shared.proxy.telemetry, Direction::Inbound, &tcp, way, full),
-    };
-    // Nobody knows who it is: both are given to others before those are turned away.
-    let ended = Arc::new(Notify::new());
-    let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
-    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
-    let proven = tokio::select! {
-        proven = Box::pin(prove(&worker, &pod, tcp, source)) => proven,
-        () = ended.notified() => Err(Unproven::Ended),
-    };
-    let (mut connection, mut client) = match proven {
-        Ok(proven) => proven,
-        Err(unproven) => {
-            if unproven.code() == ReasonCode::CertRevoked {
-                shared.proxy.telemetry.revocation.rejected(Reporter::Destination);
-            }
-            return early.failed(unproven.code(), &unproven);
-        }
-    };
-    drop(handshake);
-    let caller = Rc::new(connection.peer.clone());
-    let source = Source::Identity(connection.peer.clone());
-    let Some(place) = place.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
-    let occupied = match pod.quota.proven(place, &source) {
-        Ok(place) => Occupied::new(pod.clone(), source, place),
-        Err(full) => {
-            connection.go_away();
-            return early.failed(full.code(), &full);
-        }
-    };
-    let revocable = client.is_on();
-    let draining = pod.sends_callers_away(&shared.proxy.drain);
-    tokio::pin!(draining);
-    let mut going_away = false;
-    let (revoked, told_revoked) = watch::channel(false);
-    let begin = |asked: Asked| match occupied.carry() {
-        Ok(carried) => {
-            let revoked = revocable.then(|| told_revoked.clone());
-            let here = Here { local, from, caller: caller.clone(), revoked, _carried: carried };
-            pod.spawn(tunnel(worker.clone(), pod.clone(), here, asked), shared.proxy.drain.token());
-        }
-        Err(full) => {
-            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
-            early.failed(full.code(), &full);
-        }
-    };
-    loop {
-        tokio::select! {
-            asked = connection.next() => match asked {
-                Some(Ok(asked)) => begin(asked),
-                Some(Err(error)) => {
-                    tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
-                    return;
-                }
-                None => return,
-            },
-            () = client.revoked() => {
-                tracing::warn!(pod = %pod.info, %from, caller = %caller, "caller's certificate is revoked: connection cut");
-                revoked.send_replace(true);
-                connection.go_away();
-                // Its tunnels end by themselves now; what it asks meanwhile is answered.
-                let rest = async {
-                    while let Some(Ok(asked)) = connection.next().await {
-                        asked.refuse(StatusCode::UNAUTHORIZED, ReasonCode::CertRevoked);
-                    }
-                };
-                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
-                return;
-            }
-            () = occupied.ended() => {
-                early.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
-                going_away = true;
-                connection.go_away();
-                let Some(_leaving) = pod.quota.leaving() else { return };
-                // What its caller asked for before it knew is served, if there is a place again.
-                let rest = async {
-                    while let Some(Ok(asked)) = connection.next().await {
-                        begin(asked);
-                    }
-                };
-                if tokio::time::timeout(LAST_WORDS, rest).await.is_ok() || occupied.is_at_rest() {
-                    return;
-                }
-            }
-            () = &mut draining, if !going_away => {
-                going_away = true;
-                connection.go_away();
-            }
-        }
-    }
-}
-
-/// Why a caller did not come as far as asking.
-#[derive(Debug, thiserror::Error)]
-enum Unproven {
-    #[error("{0}")]
-    Workload(UnknownWorkload),
-    #[error("{0}")]
-    Identity(InvalidSpiffeId),
-    #[error("{0}")]
-    Certificate(CertificateError),
-    #[error("{0}")]
-    Accept(AcceptError),
-    #[error("its handshake was not done, and somebody else needed its place")]
-    Ended,
-}
-
-impl Unproven {
-    /// The stable code; documented in `docs/reasons.md`.
-    fn code(&self) -> ReasonCode {
-        match self {
-            Self::Workload(_) => ReasonCode::UnknownWorkload,
-            Self::Identity(_) => ReasonCode::InvalidIdentity,
-            Self::Certificate(_) => ReasonCode::NoCertificate,
-            Self::Accept(AcceptError::Tls(error)) if is_revoked(error) => ReasonCode::CertRevoked,
-            Self::Accept(AcceptError::Tls(error)) if is_shed(error) => ReasonCode::SourceOverloaded,
-            Self::Accept(AcceptError::Tls(_) | AcceptError::NoIdentity) => ReasonCode::TlsFailed,
-            Self::Accept(AcceptError::Http2(_)) => ReasonCode::Http2Failed,
-            Self::Accept(AcceptError::Timeout) => ReasonCode::HandshakeTimeout,
-            Self::Ended => ReasonCode::EndedForOthers,
-        }
-    }
-}
-
-/// Has a caller prove itself to the pod, and the pod to the caller.
-async fn prove(
-    worker: &Worker,
-    pod: &Pod,
-    tcp: TcpStream,
-    source: Source,
-) -> Result<(Connection, PeerWatch), Unproven> {
-    let shared = &worker.shared;
-    let workload = shared.proxy.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
-    let identity = workload.identity().map_err(Unproven::Identity)?;
-    let credentials = shared.proxy.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
-    let client = PeerWatch::new(credentials);
-    let accepting = Connection::accept_from(source, tcp, client.server_config(), &shared.proxy.hbone);
-    let connection = accepting.await.map_err(Unproven::Accept)?;
-    Ok((connection, client))
-}
-
-/// The two ends of an HBONE connection.
-struct Here {
-    local: SocketAddr,
-    from: SocketAddr,
-    caller: Rc<SpiffeId>,
-    /// True once the caller's certificate is revoked; none when nobody's can be.
-    revoked: Option<watch::Receiver<bool>>,
-    /// Its connection carries it.
-    _carried: Carried,
+    connection::serve(proxy, &pod.local, Reporter::Destination, tcp, from, begin).await;
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected. If its pod
 /// is no longer served, the task of this ends with it, and its report tells as it is dropped.
-async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
+async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, asked: Asked) {
     let shared = &worker.shared;
-    let Here { local, from, caller, mut revoked, _carried } = here;
+    let TunnelContext { local, from, ref caller, .. } = context;
     let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
@@ -241,13 +75,13 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
     let told = connect::forwarded_for(&asked.headers).filter(|client| client.ip() == from.ip());
     let port = told.map(|client| client.port());
     let trace = connect::traceparent(&asked.headers).and_then(TraceParent::parse);
-    let visit = Visit { local, from, port, caller: &caller, target: &target, trace, deadline: deadline() };
+    let visit = Visit { local, from, port, caller, target: &target, trace, deadline: deadline() };
     let describe = |workload: &Workload, facts: &Facts| {
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
         let party = match &source {
-            Some(source) => Party::workload(source, Some(&caller)),
-            None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), &caller),
-            None => Party::told(&Baggage::default(), &caller),
+            Some(source) => Party::workload(source, Some(caller)),
+            None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), caller),
+            None => Party::told(&Baggage::default(), caller),
         };
         (party, service)
     };
@@ -256,7 +90,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };
-    let baggage = shared.config.baggage.then(|| pod.baggage(&workload));
+    let baggage = shared.config.baggage.then(|| pod.local.baggage(&workload));
     let tunnel = match asked.accept(baggage.as_deref().unwrap_or_default()) {
         Ok(tunnel) => tunnel,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &error),
@@ -264,19 +98,10 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, here: Here, asked: Asked) {
     report.opened();
     let application = pod.dialler.look_after(application);
     let carried = until_cut(carry::tcp_and_tunnel(application, tunnel, report.count_from_server()), cut);
-    let taken_back = async {
-        let told = match &mut revoked {
-            Some(revoked) => revoked.wait_for(|revoked| *revoked).await.is_ok(),
-            None => false,
-        };
-        if !told {
-            std::future::pending::<()>().await;
-        }
-    };
     let carried = tokio::select! {
         biased;
         carried = carried => carried,
-        () = taken_back => return report.revoked(),
+        () = context.revoked() => return report.revoked(),
     };
     match carried {
         Ok(result) => report.ended(result),
@@ -335,12 +160,12 @@ pub(crate) async fn enter(
     let shared = &worker.shared;
     let Visit { local, from, port, caller, target, trace, deadline } = *visit;
     let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
-    let share = pod.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
+    let share = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
-    let workload = shared.proxy.local_workload(&pod.info, deadline).await.map_err(|error| {
+    let workload = shared.proxy.local_workload(&pod.local.info, deadline).await.map_err(|error| {
         early.failed(ReasonCode::UnknownWorkload, &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::UnknownWorkload }
     })?;
@@ -378,14 +203,14 @@ pub(crate) async fn enter(
             trace,
         },
     );
-    match judge(&shared.proxy.tables, &pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
             report.denied(&judgement);
             return Err(TurnedAway { status: StatusCode::UNAUTHORIZED, code: judgement.code() });
         }
     }
-    let (place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), meant);
+    let (place, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), meant);
     let connected = tokio::select! {
         biased;
         () = gone => None,

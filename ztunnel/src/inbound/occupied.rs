@@ -8,11 +8,11 @@ use mesh_model::share::Source;
 use mesh_proxy::quota::{Full, Place, Spared};
 use tokio::sync::Notify;
 
-use crate::pod::Pod;
+use crate::local_pod::LocalPod;
 
 /// One connection's place.
 pub(super) struct Occupied {
-    pod: Rc<Pod>,
+    pod: Rc<LocalPod>,
     source: Source,
     ended: Arc<Notify>,
     inner: RefCell<Inner>,
@@ -35,7 +35,7 @@ pub(super) struct Carried(Rc<Occupied>);
 
 impl Occupied {
     /// Of a connection of `source` that carries nothing yet.
-    pub(super) fn new(pod: Rc<Pod>, source: Source, place: Place) -> Rc<Self> {
+    pub(super) fn new(pod: Rc<LocalPod>, source: Source, place: Place) -> Rc<Self> {
         let ended = Arc::new(Notify::new());
         let place = Held::Spare(pod.quota.spare(place, &source, &ended));
         Rc::new(Self { pod, source, ended, inner: RefCell::new(Inner { tunnels: 0, place }) })

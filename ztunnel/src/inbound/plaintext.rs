@@ -26,11 +26,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let shared = &worker.shared;
     let dialled = match sockets::original_destination(&tcp) {
         Ok(dialled) => dialled,
-        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+        Err(error) => return tracing::debug!(pod = %pod.local.info, %error, "connection gone before it was served"),
     };
     let (way, source) = ((from, dialled), Source::address(from.ip()));
     let Some(_place) =
-        overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+        overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
     };
@@ -41,7 +41,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return early.failed(error.code(), &error),
     };
     let deadline = deadline();
-    let workload = match shared.proxy.local_workload(&pod.info, deadline).await {
+    let workload = match shared.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(workload) => workload,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
@@ -62,11 +62,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             trace: None,
         },
     );
-    match judge(&shared.proxy.tables, &pod.info, &workload, &facts, deadline).await {
+    match judge(&shared.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
-    let (_place, cut) = worker.connections.enter(pod.info.clone(), facts, from.port(), None);
+    let (_place, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), None);
     // Not from its port: the kernel would take that for the connection that was captured, and send it here again.
     let source = source_of(from, None, admitted.application);
     match Box::pin(pod.dialler.dial(source, admitted.application, &pod.sockets)).await {

@@ -46,17 +46,17 @@ const MOST_CHANGES: u32 = 2;
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
     let dialled = match sockets::original_destination(&tcp) {
         Ok(dialled) => dialled,
-        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+        Err(error) => return tracing::debug!(pod = %pod.local.info, %error, "connection gone before it was served"),
     };
     let way = (from, dialled);
     let Some(_place) =
-        overload::admit(&worker.shared.proxy.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
+        overload::admit(&worker.shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
     let early = Report::early(&worker.shared.proxy.telemetry, Direction::Outbound, from, dialled);
     let deadline = local_workload::deadline();
-    let client = match worker.shared.proxy.local_workload(&pod.info, deadline).await {
+    let client = match worker.shared.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(client) => client,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
@@ -87,7 +87,7 @@ async fn go(
     let mut resolved = None;
     let mut changes = 0;
     let seen = |to: SocketAddr, tunnel: bool| {
-        worker.connections.leave(Going { pod: pod.info.clone(), from, dialled, to, tunnel })
+        worker.connections.leave(Going { pod: pod.local.info.clone(), from, dialled, to, tunnel })
     };
     loop {
         plan = match plan {
@@ -216,7 +216,7 @@ async fn tunnel(
     let opened = tokio::select! {
         biased;
         () = near.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE),
-        opened = pod.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
+        opened = pod.local.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
     };
     match opened {
         Ok((opened, _peer)) => {
@@ -255,7 +255,7 @@ async fn across(
         })?;
         let settings = &shared.proxy.hbone;
         let connect = || connect_to(worker, pod, key);
-        across::open(&pod.pool, key, &expected, requests, credentials, settings, connect).await.map_err(|error| {
+        across::open(&pod.local.pool, key, &expected, requests, credentials, settings, connect).await.map_err(|error| {
             let (flags, code) = classify(&error.error);
             (flags, code, error.to_string())
         })
@@ -305,7 +305,7 @@ fn request(
     trace: &TraceParent,
     network: Option<&str>,
 ) -> Result<Request<()>, http::Error> {
-    let baggage = shared.config.baggage.then(|| pod.baggage(client));
+    let baggage = shared.config.baggage.then(|| pod.local.baggage(client));
     dial::request(baggage.as_deref().unwrap_or_default(), from, to, trace, network)
 }
 

@@ -111,8 +111,11 @@ async fn enter(
 ) -> Result<Entered, OpenError> {
     let shared = &worker.shared;
     let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
-    let server =
-        shared.proxy.local_workload(&neighbour.info, deadline).await.map_err(|error| unknown(error.to_string()))?;
+    let server = shared
+        .proxy
+        .local_workload(&neighbour.local.info, deadline)
+        .await
+        .map_err(|error| unknown(error.to_string()))?;
     let identity = server.identity().map_err(|error| unknown(error.to_string()))?;
     prove(key, &identity)?;
     for id in [&key.source, &identity] {

@@ -29,7 +29,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let shared = &worker.shared;
     let Ok(door) = tcp.local_addr() else { return };
     let way = (from, door);
-    let Some(_place) = overload::admit(&shared.proxy.telemetry, &pod.quota, Direction::Outbound, &tcp, way, None)
+    let Some(_place) = overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
@@ -41,7 +41,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
     let deadline = local_workload::deadline();
-    let client = match shared.proxy.local_workload(&pod.info, deadline).await {
+    let client = match shared.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(client) => client,
         Err(error) => return failed(ReasonCode::UnknownWorkload, &error),
     };

@@ -1,0 +1,219 @@
+//! HBONE connections that come to a pod: each caller proves who it is, within its share; then its tunnels are served by
+//! others.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use mesh_hbone::server::{AcceptError, Asked, Connection};
+use mesh_hbone::unfinished::is_shed;
+use mesh_identity::peer_watch::PeerWatch;
+use mesh_identity::store::CertificateError;
+use mesh_identity::tls::is_revoked;
+use mesh_model::address::canonical;
+use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
+use mesh_model::reason::ReasonCode;
+use mesh_model::share::Source;
+use mesh_proxy::context::ProxyContext;
+use mesh_proxy::local_workload::{UnknownWorkload, deadline};
+use mesh_proxy::overload;
+use mesh_proxy::report::Report;
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::Reporter;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+
+use super::occupied::{Carried, Occupied};
+use crate::local_pod::LocalPod;
+
+/// How long a connection that is cut may take to say so to its caller.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A tunnel that a proven caller asks for, and the connection that it comes on, which carries it for as long as this lives.
+pub(crate) struct TunnelContext {
+    /// The address that the connection came to.
+    pub(crate) local: SocketAddr,
+    /// The address that it came from.
+    pub(crate) from: SocketAddr,
+    /// Who the caller has proven to be.
+    pub(crate) caller: Rc<SpiffeId>,
+    /// True once the caller's certificate is revoked; none when nobody's can be.
+    revoked: Option<watch::Receiver<bool>>,
+    _carried: Carried,
+}
+
+impl TunnelContext {
+    /// Resolves when the caller's certificate is revoked.
+    pub(crate) async fn revoked(&mut self) {
+        let told = match &mut self.revoked {
+            Some(revoked) => revoked.wait_for(|revoked| *revoked).await.is_ok(),
+            None => false,
+        };
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Serves one HBONE connection from `from` to `pod`: has its caller prove itself, then hands each tunnel that it asks for
+/// to `begin`, until it ends. Its failures are `reporter`'s in metrics.
+pub(crate) async fn serve(
+    proxy: &ProxyContext,
+    pod: &Rc<LocalPod>,
+    reporter: Reporter,
+    tcp: TcpStream,
+    from: SocketAddr,
+    begin: impl Fn(Asked, TunnelContext),
+) {
+    let local = match tcp.local_addr() {
+        Ok(local) => canonical(local),
+        Err(error) => return tracing::debug!(pod = %pod.info, %error, "connection gone before it was served"),
+    };
+    let way = (from, local);
+    let source = Source::address(from.ip());
+    let Some(place) = overload::admit(&proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    else {
+        return;
+    };
+    let handshake = match pod.quota.handshake(&source) {
+        Ok(handshake) => handshake,
+        Err(full) => return overload::shed(&proxy.telemetry, Direction::Inbound, &tcp, way, full),
+    };
+    // Nobody knows who it is: both are given to others before those are turned away.
+    let ended = Arc::new(Notify::new());
+    let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
+    let early = Report::early(&proxy.telemetry, Direction::Inbound, from, local);
+    let proven = tokio::select! {
+        proven = Box::pin(prove(proxy, pod, tcp, source)) => proven,
+        () = ended.notified() => Err(Unproven::Ended),
+    };
+    let (mut connection, mut client) = match proven {
+        Ok(proven) => proven,
+        Err(unproven) => {
+            if unproven.code() == ReasonCode::CertRevoked {
+                proxy.telemetry.revocation.rejected(reporter);
+            }
+            return early.failed(unproven.code(), &unproven);
+        }
+    };
+    drop(handshake);
+    let caller = Rc::new(connection.peer.clone());
+    let source = Source::Identity(connection.peer.clone());
+    let Some(place) = place.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
+    let occupied = match pod.quota.proven(place, &source) {
+        Ok(place) => Occupied::new(pod.clone(), source, place),
+        Err(full) => {
+            connection.go_away();
+            return early.failed(full.code(), &full);
+        }
+    };
+    let revocable = client.is_on();
+    let draining = pod.sends_callers_away(&proxy.drain);
+    tokio::pin!(draining);
+    let mut going_away = false;
+    let (revoked, told_revoked) = watch::channel(false);
+    let begin = |asked: Asked| match occupied.carry() {
+        Ok(carried) => {
+            let revoked = revocable.then(|| told_revoked.clone());
+            begin(asked, TunnelContext { local, from, caller: caller.clone(), revoked, _carried: carried });
+        }
+        Err(full) => {
+            asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
+            early.failed(full.code(), &full);
+        }
+    };
+    loop {
+        tokio::select! {
+            asked = connection.next() => match asked {
+                Some(Ok(asked)) => begin(asked),
+                Some(Err(error)) => {
+                    tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
+                    return;
+                }
+                None => return,
+            },
+            () = client.revoked() => {
+                tracing::warn!(pod = %pod.info, %from, caller = %caller, "caller's certificate is revoked: connection cut");
+                revoked.send_replace(true);
+                connection.go_away();
+                // Its tunnels end by themselves now; what it asks meanwhile is answered.
+                let rest = async {
+                    while let Some(Ok(asked)) = connection.next().await {
+                        asked.refuse(StatusCode::UNAUTHORIZED, ReasonCode::CertRevoked);
+                    }
+                };
+                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+                return;
+            }
+            () = occupied.ended() => {
+                early.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
+                going_away = true;
+                connection.go_away();
+                let Some(_leaving) = pod.quota.leaving() else { return };
+                // What its caller asked for before it knew is served, if there is a place again.
+                let rest = async {
+                    while let Some(Ok(asked)) = connection.next().await {
+                        begin(asked);
+                    }
+                };
+                if tokio::time::timeout(LAST_WORDS, rest).await.is_ok() || occupied.is_at_rest() {
+                    return;
+                }
+            }
+            () = &mut draining, if !going_away => {
+                going_away = true;
+                connection.go_away();
+            }
+        }
+    }
+}
+
+/// Why a caller did not come as far as asking.
+#[derive(Debug, thiserror::Error)]
+enum Unproven {
+    #[error("{0}")]
+    Workload(UnknownWorkload),
+    #[error("{0}")]
+    Identity(InvalidSpiffeId),
+    #[error("{0}")]
+    Certificate(CertificateError),
+    #[error("{0}")]
+    Accept(AcceptError),
+    #[error("its handshake was not done, and somebody else needed its place")]
+    Ended,
+}
+
+impl Unproven {
+    /// The stable code; documented in `docs/reasons.md`.
+    fn code(&self) -> ReasonCode {
+        match self {
+            Self::Workload(_) => ReasonCode::UnknownWorkload,
+            Self::Identity(_) => ReasonCode::InvalidIdentity,
+            Self::Certificate(_) => ReasonCode::NoCertificate,
+            Self::Accept(AcceptError::Tls(error)) if is_revoked(error) => ReasonCode::CertRevoked,
+            Self::Accept(AcceptError::Tls(error)) if is_shed(error) => ReasonCode::SourceOverloaded,
+            Self::Accept(AcceptError::Tls(_) | AcceptError::NoIdentity) => ReasonCode::TlsFailed,
+            Self::Accept(AcceptError::Http2(_)) => ReasonCode::Http2Failed,
+            Self::Accept(AcceptError::Timeout) => ReasonCode::HandshakeTimeout,
+            Self::Ended => ReasonCode::EndedForOthers,
+        }
+    }
+}
+
+/// Has a caller prove itself to the pod, and the pod to the caller.
+async fn prove(
+    proxy: &ProxyContext,
+    pod: &LocalPod,
+    tcp: TcpStream,
+    source: Source,
+) -> Result<(Connection, PeerWatch), Unproven> {
+    let workload = proxy.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
+    let identity = workload.identity().map_err(Unproven::Identity)?;
+    let credentials = proxy.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
+    let client = PeerWatch::new(credentials);
+    let accepting = Connection::accept_from(source, tcp, client.server_config(), &proxy.hbone);
+    let connection = accepting.await.map_err(Unproven::Accept)?;
+    Ok((connection, client))
+}
