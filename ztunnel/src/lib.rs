@@ -30,7 +30,6 @@ mod dialler;
 pub mod dns;
 mod inbound;
 mod listeners;
-mod local_pod;
 pub mod local_xds;
 mod metrics;
 mod names;

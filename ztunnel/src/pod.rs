@@ -6,9 +6,10 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mesh_proxy::local_pod::LocalPod;
+
 use crate::dialler::Dialler;
 use crate::dns::PodDns;
-use crate::local_pod::LocalPod;
 use crate::sockets::{Netns, SocketSettings};
 use tasks::Tasks;
 

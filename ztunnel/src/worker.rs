@@ -15,12 +15,12 @@ use mesh_model::pod::PodInfo;
 use mesh_proxy::accept::accept;
 use mesh_proxy::connections::{Connections, Listed, follow_policies};
 use mesh_proxy::data_thread::DataThread;
+use mesh_proxy::local_pod::LocalPod;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::listeners::{Door, Listeners};
-use crate::local_pod::LocalPod;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::judge::judge_open;
 use mesh_model::pod::PodInfo;
 use mesh_model::policy::{Facts, Reason};
 use mesh_model::service::Service;
 use mesh_xds::follow::Reader;
 use tokio::sync::oneshot;
+
+use crate::judge::judge_open;
 
 /// Open connections of one worker thread.
 #[derive(Clone, Default)]

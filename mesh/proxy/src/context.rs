@@ -5,10 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
-use crate::metrics::HboneMetrics;
-use crate::quota::Quota;
-use crate::report::Telemetry;
 use mesh_hbone::Settings;
 use mesh_identity::store::Store;
 use mesh_model::pod::PodInfo;
@@ -18,6 +14,11 @@ use mesh_runtime::drain;
 use mesh_xds::demand::{Demand, InUse, Unanswered};
 use mesh_xds::follow::Reader;
 use tokio::time::Instant;
+
+use crate::local_workload::{AWAIT_TABLES, UnknownWorkload, local_workload};
+use crate::metrics::HboneMetrics;
+use crate::quota::Quota;
+use crate::report::Telemetry;
 
 /// What every data thread reads.
 pub struct ProxyContext {

@@ -9,11 +9,11 @@ use mesh_model::workload::Workload;
 
 /// The baggage of the last workload asked about. It keeps the workload, so that its address is nobody else's.
 #[derive(Default)]
-pub struct Described(RefCell<Option<(Arc<Workload>, Rc<str>)>>);
+pub(crate) struct Described(RefCell<Option<(Arc<Workload>, Rc<str>)>>);
 
 impl Described {
     /// The baggage of `workload`.
-    pub fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
+    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
         let mut known = self.0.borrow_mut();
         if let Some((of, baggage)) = &*known
             && Arc::ptr_eq(of, workload)

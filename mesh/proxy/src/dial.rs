@@ -7,7 +7,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::report::{Party, Traffic};
 use http::Request;
 use mesh_hbone::Settings;
 use mesh_hbone::client::{Client, OpenError};
@@ -24,6 +23,8 @@ use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
+
+use crate::report::{Party, Traffic};
 
 /// What a connection of the pool may be reused for: one that `source` opens from `source_ip` to the peer of `to`.
 pub fn key(source: SpiffeId, source_ip: IpAddr, to: &TunnelTo) -> Key {

@@ -3,10 +3,11 @@
 use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
-use crate::metrics::DrainMetrics;
 use mesh_runtime::drain::{Trigger, Watch};
 use mesh_runtime::readiness::Part;
 use mesh_runtime::timestamp::Timestamp;
+
+use crate::metrics::DrainMetrics;
 
 /// Drains, because of `reason`, until what is open has ended by itself or `limit` has passed, and says so in the log, in
 /// metrics, and by `life`, the part of readiness that is ready while the proxy serves. What is left is for the caller to

@@ -7,14 +7,15 @@
 //! | [`data_thread`] | the threads that move bytes |
 //! | [`accept`] | accepting connections; closing a listener without turning anybody away |
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
+//! | [`local_pod`] | a pod that is served, as its connections see it |
 //! | [`judge`] | what the policies say: when a connection comes, and when they change |
 //! | [`connections`] | what is open, judged again when policies change |
 //! | [`quota`] | how much each pod may hold, and each source of it |
 //! | [`overload`] | what becomes of a connection for which there is no room |
 //! | [`report`] | metrics and access log of each connection |
 //! | [`metrics`] | counters beside those |
+//! | [`inbound`] | HBONE connections that come: each caller proves itself, within its share; GOAWAY when its pod ends |
 //! | [`dial`] | opening a tunnel: what may be reused, what is asked, what a failure means; `across` to another network |
-//! | [`described`] | what tunnels tell of a workload |
 //! | [`control`] | the ends of the control plane: certificates, revocation lists, tables |
 //! | [`warm`] | certificates ahead of need |
 //! | [`dump`] | what is held, as `istioctl ztunnel-config` reads it |
@@ -25,11 +26,13 @@ pub mod connections;
 pub mod context;
 pub mod control;
 pub mod data_thread;
-pub mod described;
+mod described;
 pub mod dial;
 pub mod drain;
 pub mod dump;
+pub mod inbound;
 pub mod judge;
+pub mod local_pod;
 pub mod local_workload;
 pub mod metrics;
 pub mod overload;

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::judge::Judgement;
 use mesh_hbone::carry::{CarryError, Count};
 use mesh_hbone::stream::TunnelError;
 use mesh_model::address::NamespacedName;
@@ -22,6 +21,7 @@ use mesh_runtime::metrics::{ConnectionMetrics, OpenSocket, ResponseFlags, Traffi
 use tracing::field::display;
 
 pub use self::party::{Party, Traffic};
+use crate::judge::Judgement;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
 /// Where connections are reported. Workers share it.

@@ -1,8 +1,6 @@
 //! Tunnels that come to pods: prove the caller, admit, judge, connect to the application, carry.
 
 pub(crate) mod admit;
-mod connection;
-mod occupied;
 pub(crate) mod plaintext;
 pub(crate) mod proxy_protocol;
 mod seen;
@@ -25,6 +23,7 @@ use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
 use mesh_proxy::connections::Place;
+use mesh_proxy::inbound::{self, TunnelContext};
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
 use mesh_proxy::quota;
@@ -42,7 +41,6 @@ use crate::dialler::Dialled;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use admit::Admitted;
-use connection::TunnelContext;
 use seen::source_of;
 
 /// Serves one HBONE connection from `from`: each of its tunnels is a task of the pod.
@@ -51,7 +49,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let begin = |asked: Asked, context: TunnelContext| {
         pod.spawn(tunnel(worker.clone(), pod.clone(), context, asked), proxy.drain.token());
     };
-    connection::serve(proxy, &pod.local, Reporter::Destination, tcp, from, begin).await;
+    inbound::serve(proxy, &pod.local, Reporter::Destination, tcp, from, begin).await;
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected. If its pod

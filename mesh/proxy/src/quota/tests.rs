@@ -1,5 +1,6 @@
-use super::*;
 use mesh_model::reason::ReasonCode;
+
+use super::*;
 
 #[test]
 fn a_pod_may_hold_as_much_as_is_left() {

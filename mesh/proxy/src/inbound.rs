@@ -1,6 +1,8 @@
 //! HBONE connections that come to a pod: each caller proves who it is, within its share; then its tunnels are served by
 //! others.
 
+mod occupied;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,29 +18,29 @@ use mesh_model::address::canonical;
 use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
-use mesh_proxy::context::ProxyContext;
-use mesh_proxy::local_workload::{UnknownWorkload, deadline};
-use mesh_proxy::overload;
-use mesh_proxy::report::Report;
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
-use super::occupied::{Carried, Occupied};
+use self::occupied::{Carried, Occupied};
+use crate::context::ProxyContext;
 use crate::local_pod::LocalPod;
+use crate::local_workload::{UnknownWorkload, deadline};
+use crate::overload;
+use crate::report::Report;
 
 /// How long a connection that is cut may take to say so to its caller.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A tunnel that a proven caller asks for, and the connection that it comes on, which carries it for as long as this lives.
-pub(crate) struct TunnelContext {
+pub struct TunnelContext {
     /// The address that the connection came to.
-    pub(crate) local: SocketAddr,
+    pub local: SocketAddr,
     /// The address that it came from.
-    pub(crate) from: SocketAddr,
+    pub from: SocketAddr,
     /// Who the caller has proven to be.
-    pub(crate) caller: Rc<SpiffeId>,
+    pub caller: Rc<SpiffeId>,
     /// True once the caller's certificate is revoked; none when nobody's can be.
     revoked: Option<watch::Receiver<bool>>,
     _carried: Carried,
@@ -46,7 +48,7 @@ pub(crate) struct TunnelContext {
 
 impl TunnelContext {
     /// Resolves when the caller's certificate is revoked.
-    pub(crate) async fn revoked(&mut self) {
+    pub async fn revoked(&mut self) {
         let told = match &mut self.revoked {
             Some(revoked) => revoked.wait_for(|revoked| *revoked).await.is_ok(),
             None => false,
@@ -59,7 +61,7 @@ impl TunnelContext {
 
 /// Serves one HBONE connection from `from` to `pod`: has its caller prove itself, then hands each tunnel that it asks for
 /// to `begin`, until it ends. Its failures are `reporter`'s in metrics.
-pub(crate) async fn serve(
+pub async fn serve(
     proxy: &ProxyContext,
     pod: &Rc<LocalPod>,
     reporter: Reporter,

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_model::share::Source;
-use mesh_proxy::quota::{Full, Place, Spared};
 use tokio::sync::Notify;
 
 use crate::local_pod::LocalPod;
+use crate::quota::{Full, Place, Spared};
 
 /// One connection's place.
 pub(super) struct Occupied {

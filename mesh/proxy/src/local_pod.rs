@@ -10,19 +10,20 @@ use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
-use mesh_proxy::described::Described;
-use mesh_proxy::quota::PodQuota;
 use mesh_runtime::drain;
 use tokio::sync::watch;
 
+use crate::described::Described;
+use crate::quota::PodQuota;
+
 /// A pod that is served.
-pub(crate) struct LocalPod {
+pub struct LocalPod {
     /// Which workload it is.
-    pub(crate) info: Arc<PodInfo>,
+    pub info: Arc<PodInfo>,
     /// HBONE connections that its tunnels may share.
-    pub(crate) pool: Pool,
+    pub pool: Pool,
     /// What it may hold.
-    pub(crate) quota: PodQuota,
+    pub quota: PodQuota,
     described: Described,
     /// The control plane has told of it.
     known: Cell<bool>,
@@ -32,7 +33,7 @@ pub(crate) struct LocalPod {
 
 impl LocalPod {
     /// A pod of which the control plane has not been asked yet.
-    pub(crate) fn new(info: Arc<PodInfo>, pool: Pool, quota: PodQuota) -> Self {
+    pub fn new(info: Arc<PodInfo>, pool: Pool, quota: PodQuota) -> Self {
         Self {
             info,
             pool,
@@ -44,7 +45,7 @@ impl LocalPod {
     }
 
     /// Resolves when callers should open no more tunnels to the pod here: it terminates, or the proxy does.
-    pub(crate) fn sends_callers_away(&self, drain: &drain::Watch) -> impl Future<Output = ()> + use<> {
+    pub fn sends_callers_away(&self, drain: &drain::Watch) -> impl Future<Output = ()> + use<> {
         let (drain, mut leaving) = (drain.clone(), self.leaving.subscribe());
         async move {
             tokio::select! {
@@ -56,13 +57,13 @@ impl LocalPod {
     }
 
     /// The baggage of its workload.
-    pub(crate) fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
+    pub fn baggage(&self, workload: &Arc<Workload>) -> Rc<str> {
         self.described.baggage(workload)
     }
 
     /// Compares with the tables: connections to workloads that are gone serve no new tunnel, whoever has their
     /// addresses now; and a pod that is gone from them terminates.
-    pub(crate) fn follow(&self, tables: &Tables) {
+    pub fn follow(&self, tables: &Tables) {
         self.pool.retain(|key| tables.workload(&key.workload).is_some());
         let info = &self.info;
         let known = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account).is_some();
