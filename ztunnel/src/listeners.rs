@@ -13,9 +13,9 @@ use crate::sockets::{self, Netns, SocketSettings};
 /// thread's own network namespace.
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
-/// A way into ztunnel.
+/// What a listener of a pod is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum ListenerKind {
     /// Captured connections that the pod opens.
     Outbound,
     /// Captured connections to the pod, without a tunnel.
@@ -26,17 +26,17 @@ pub(crate) enum Door {
     Socks,
 }
 
-/// Those of a pod whose traffic is captured.
-pub(crate) fn doors(config: &Config) -> Vec<Door> {
+/// The kinds that a pod has whose traffic is captured.
+pub(crate) fn kinds(config: &Config) -> Vec<ListenerKind> {
     if !config.proxy {
         return Vec::new();
     }
-    let mut doors = vec![Door::Outbound, Door::Plaintext, Door::Hbone];
-    doors.extend(config.socks.then_some(Door::Socks));
-    doors
+    let mut kinds = vec![ListenerKind::Outbound, ListenerKind::Plaintext, ListenerKind::Hbone];
+    kinds.extend(config.socks.then_some(ListenerKind::Socks));
+    kinds
 }
 
-impl Door {
+impl ListenerKind {
     fn port(self) -> u16 {
         match self {
             Self::Outbound => 15001,
@@ -49,7 +49,7 @@ impl Door {
 
 /// A worker's own listeners in a pod.
 pub(crate) struct Listeners {
-    pub(crate) doors: Vec<(Door, std::net::TcpListener)>,
+    pub(crate) tcp: Vec<(ListenerKind, std::net::TcpListener)>,
     /// On one of the pod's workers.
     pub(crate) dns: Option<dns::serve::Listeners>,
     /// Who waits at one of them when it closes is given to another listener of the pod.
@@ -58,7 +58,7 @@ pub(crate) struct Listeners {
 
 /// What to listen on.
 pub(crate) struct Wanted<'a> {
-    pub(crate) doors: &'a [Door],
+    pub(crate) kinds: &'a [ListenerKind],
     /// And where DNS is answered, by which worker (counted round).
     pub(crate) dns: Option<(ProxyAddress, usize)>,
 }
@@ -79,20 +79,20 @@ pub(crate) fn open(
     let migrate = settings.reuse_port && !netns.is_own() && migrates(netns);
     // Without a shared port one worker serves the pod alone.
     let count = if settings.reuse_port { workers } else { 1 };
-    let listen = |door: &Door| -> io::Result<_> {
-        let ip = match door {
+    let listen = |kind: &ListenerKind| -> io::Result<_> {
+        let ip = match kind {
             // Only for the pod itself.
-            Door::Socks => IpAddr::from(Ipv4Addr::LOCALHOST),
+            ListenerKind::Socks => IpAddr::from(Ipv4Addr::LOCALHOST),
             _ => settings.wildcard(),
         };
-        let listener = sockets::listen(netns, SocketAddr::new(ip, door.port()), settings)
-            .map_err(|error| io::Error::new(error.kind(), format!("port {}: {error}", door.port())))?;
-        Ok((*door, listener))
+        let listener = sockets::listen(netns, SocketAddr::new(ip, kind.port()), settings)
+            .map_err(|error| io::Error::new(error.kind(), format!("port {}: {error}", kind.port())))?;
+        Ok((*kind, listener))
     };
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
-        let doors = wanted.doors.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
-        all.push(Listeners { doors, dns: None, migrate });
+        let tcp = wanted.kinds.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+        all.push(Listeners { tcp, dns: None, migrate });
     }
     if let Some((address, worker)) = wanted.dns {
         all[worker % count].dns = Some(dns::serve::listen(netns, address, settings)?);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mesh_model::pod::PodInfo;
 
 use crate::config::Config;
-use crate::listeners::{self, Door, Wanted};
+use crate::listeners::{self, ListenerKind, Wanted};
 use crate::metrics::PodMetrics;
 use crate::pods::{List, lock};
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
@@ -28,7 +28,7 @@ pub(crate) fn serve_own(config: &Config, workers: &[Handle]) -> io::Result<()> {
     let netns = Netns::own()?;
     // Nothing is redirected here, and whoever answers here answers us.
     let settings = SocketSettings { mark: None, original_source: OriginalSource::Off, ..config.sockets.clone() };
-    let wanted = Wanted { doors: &[Door::Hbone], dns: None };
+    let wanted = Wanted { kinds: &[ListenerKind::Hbone], dns: None };
     tracing::info!(pod = %info, port = config.ports.metrics, "serving our own metrics through the mesh");
     start(workers, OWN, Arc::new(info), netns, &wanted, settings, Some(config.ports.metrics))
 }
@@ -44,8 +44,8 @@ pub(crate) fn serve_dedicated(
     metrics: &PodMetrics,
     list: &List,
 ) -> io::Result<()> {
-    let doors = listeners::doors(config);
-    let wanted = Wanted { doors: &doors, dns: config.dns.as_ref().map(|dns| (dns.address, 0)) };
+    let kinds = listeners::kinds(config);
+    let wanted = Wanted { kinds: &kinds, dns: config.dns.as_ref().map(|dns| (dns.address, 0)) };
     let info = Arc::new(info.clone());
     start(workers, DEDICATED, info.clone(), Netns::own()?, &wanted, config.sockets.clone(), None)?;
     tracing::info!(pod = %info, "serving the workload of our own network namespace");

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Config;
-use crate::listeners::{self, Door, Wanted};
+use crate::listeners::{self, ListenerKind, Wanted};
 use crate::metrics::PodMetrics;
 use crate::sockets::{Netns, SocketSettings};
 use crate::worker::{Command, Handle, Served};
@@ -34,7 +34,7 @@ pub(crate) struct Pods {
     workers: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
     config: Config,
     sockets: Arc<SocketSettings>,
-    doors: Vec<Door>,
+    kinds: Vec<ListenerKind>,
     metrics: PodMetrics,
     drain: drain::Watch,
     serving: HashMap<Arc<str>, Serving>,
@@ -68,7 +68,7 @@ impl Pods {
         Self {
             workers: workers.iter().map(|w| w.commands.clone()).collect(),
             sockets: Arc::new(config.sockets.clone()),
-            doors: listeners::doors(&config),
+            kinds: listeners::kinds(&config),
             config,
             metrics,
             drain,
@@ -190,7 +190,7 @@ impl Pods {
 
     fn serve(&mut self, uid: Arc<str>, info: Arc<PodInfo>, netns: Netns) -> io::Result<()> {
         let wanted = Wanted {
-            doors: &self.doors,
+            kinds: &self.kinds,
             // By one worker each, all pods by all of them.
             dns: self.config.dns.as_ref().map(|dns| (dns.address, self.metrics.started.get() as usize)),
         };

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
-use crate::listeners::{Door, Listeners};
+use crate::listeners::{ListenerKind, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::shared::Shared;
@@ -88,13 +88,13 @@ fn serve(worker: &Rc<Worker>, served: Served) {
     let pod = Rc::new(Pod::new(LocalPod::new(info, pool, quota), netns, sockets, only));
     worker.shared.proxy.tables.read(|tables| pod.local.follow(tables));
     worker.pods.borrow_mut().insert(uid, pod.clone());
-    let Listeners { doors, dns, migrate } = listeners;
-    for (door, listener) in doors {
-        match door {
-            Door::Outbound => listen(worker, &pod, listener, migrate, outbound::serve),
-            Door::Plaintext => listen(worker, &pod, listener, migrate, inbound::plaintext::serve),
-            Door::Hbone => listen(worker, &pod, listener, migrate, inbound::serve),
-            Door::Socks => listen(worker, &pod, listener, migrate, outbound::socks::serve),
+    let Listeners { tcp, dns, migrate } = listeners;
+    for (kind, listener) in tcp {
+        match kind {
+            ListenerKind::Outbound => listen(worker, &pod, listener, migrate, outbound::serve),
+            ListenerKind::Plaintext => listen(worker, &pod, listener, migrate, inbound::plaintext::serve),
+            ListenerKind::Hbone => listen(worker, &pod, listener, migrate, inbound::serve),
+            ListenerKind::Socks => listen(worker, &pod, listener, migrate, outbound::socks::serve),
         }
     }
     if let (Some(listeners), Some(proxy)) = (dns, &worker.shared.dns) {
@@ -133,7 +133,7 @@ fn listen<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let door = worker.shared.proxy.drain.door();
+    let counted = worker.shared.proxy.drain.door();
     let (worker, of) = (worker.clone(), pod.clone());
     let accepting = async move {
         let start = |tcp: TcpStream, peer: SocketAddr| {
@@ -142,7 +142,7 @@ fn listen<F>(
         };
         accept(listener, migrate, &worker.shared.proxy.drain, &*of.local.info, start).await;
     };
-    pod.spawn(accepting, door);
+    pod.spawn(accepting, counted);
 }
 
 async fn sweep(worker: Rc<Worker>) {

@@ -190,7 +190,7 @@ impl Drop for Ztunnel {
     }
 }
 
-/// Contract 12.1, `PROXY_MODE=dedicated`: one workload, its doors where ztunnel lives, ready without a node agent.
+/// Contract 12.1, `PROXY_MODE=dedicated`: one workload, its listeners where ztunnel lives, ready without a node agent.
 #[test]
 fn one_workload_is_served_where_ztunnel_lives() {
     let settings = [
@@ -206,7 +206,7 @@ fn one_workload_is_served_where_ztunnel_lives() {
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let states: Vec<_> = dump["workloadState"].as_object().unwrap().values().collect();
     assert_eq!((states.len(), &states[0]["info"]["name"]), (1, &"client".into()), "{states:?}");
-    // By name: its DNS; to a service of the tables; through its outbound door.
+    // By name: its DNS; to a service of the tables; through its outbound listener.
     let page = ztunnel.get(&["--socks5-hostname", "127.0.0.1:15080", "http://page/healthz/ready"]);
     assert_eq!(page.as_deref(), Ok("ready\n"));
     // Pages that send elsewhere, or say what to use.
@@ -215,10 +215,10 @@ fn one_workload_is_served_where_ztunnel_lives() {
     assert!(counted.contains("istio_tcp_connections_opened_total{reporter=\"source\""), "{counted}");
     let profile = ztunnel.get(&["--write-out", "%{http_code}", &admin("/debug/pprof/profile?seconds=1")]).unwrap();
     assert!(profile.contains("perf record") && profile.ends_with("501"), "{profile}");
-    // What is ours is no destination, at whichever door: closed without a word.
-    for door in [15001, 15006] {
-        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
-        assert!(error.contains("(52)") || error.contains("(56)"), "{door}: {error}");
+    // What is ours is no destination, at whichever listener: closed without a word.
+    for port in [15001, 15006] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{port}/")]).unwrap_err();
+        assert!(error.contains("(52)") || error.contains("(56)"), "{port}: {error}");
     }
     let log = ztunnel.end();
     let line = log.lines().find(|line| line.contains("page.shop.svc.cluster.local")).expect(&log);
@@ -233,9 +233,9 @@ fn without_the_proxy_there_is_dns() {
         [("PROXY_MODE", "dedicated"), ("PROXY_WORKLOAD_INFO", "shop/client/client"), ("ENABLE_PROXY", "false")];
     let Some(ztunnel) = Ztunnel::start(&settings) else { return };
     ztunnel.ready();
-    for door in [15001, 15006, 15008] {
-        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
-        assert!(error.contains("(7)"), "nobody listens on {door}: {error}");
+    for port in [15001, 15006, 15008] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{port}/")]).unwrap_err();
+        assert!(error.contains("(7)"), "nobody listens on {port}: {error}");
     }
     // DNS over TCP: what is no DNS is not answered, but it is listened to.
     let error = ztunnel.get(&["http://127.0.0.1:15053/"]).unwrap_err();
@@ -248,9 +248,9 @@ fn its_own_pod_has_one_door() {
     let who = [("POD_NAME", "client"), ("POD_NAMESPACE", "shop"), ("SERVICE_ACCOUNT", "client")];
     let Some(ztunnel) = Ztunnel::start(&who) else { return };
     ztunnel.listens(15008);
-    for door in [15001, 15006] {
-        let error = ztunnel.get(&[&format!("http://127.0.0.1:{door}/")]).unwrap_err();
-        assert!(error.contains("(7)"), "nobody listens on {door}: {error}");
+    for port in [15001, 15006] {
+        let error = ztunnel.get(&[&format!("http://127.0.0.1:{port}/")]).unwrap_err();
+        assert!(error.contains("(7)"), "nobody listens on {port}: {error}");
     }
     let log = ztunnel.end();
     assert!(log.contains("shop/client") && log.contains("our own metrics"), "{log}");

@@ -27,13 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Serves one SOCKS client.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
     let shared = &worker.shared;
-    let Ok(door) = tcp.local_addr() else { return };
-    let way = (from, door);
+    let Ok(local) = tcp.local_addr() else { return };
+    let way = (from, local);
     let Some(_place) = overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
-    let early = Report::early(&shared.proxy.telemetry, Direction::Outbound, from, door);
+    let early = Report::early(&shared.proxy.telemetry, Direction::Outbound, from, local);
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,

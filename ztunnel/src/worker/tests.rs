@@ -36,7 +36,7 @@ use tokio::task::spawn_local;
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
-use crate::listeners::{Door, Listeners};
+use crate::listeners::{ListenerKind, Listeners};
 use crate::metrics::NameMetrics;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
@@ -149,9 +149,13 @@ impl Ztunnel {
         };
         let info = PodInfo { name: name.into(), namespace: "shop".into(), service_account: name.into() };
         let netns = Netns::new(std::fs::File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
-        let doors =
-            vec![(Door::Outbound, outbound), (Door::Plaintext, plaintext), (Door::Hbone, hbone), (Door::Socks, socks)];
-        let listeners = Listeners { doors, dns: None, migrate: false };
+        let tcp = vec![
+            (ListenerKind::Outbound, outbound),
+            (ListenerKind::Plaintext, plaintext),
+            (ListenerKind::Hbone, hbone),
+            (ListenerKind::Socks, socks),
+        ];
+        let listeners = Listeners { tcp, dns: None, migrate: false };
         let sockets = Arc::new(sockets.clone());
         let served = Served { uid: name.into(), info: Arc::new(info), netns, listeners, sockets, only };
         self.worker.commands.send(Command::Serve(served)).ok().unwrap();
