@@ -127,9 +127,9 @@ impl Names {
 
     async fn ask(&self, hostname: &Arc<str>) -> Answer {
         let (questions, question) = (self.questions.clone(), (self.ask)(hostname.clone()));
-        // A task of its own: the place is taken until the resolver has answered, whoever still waits for it.
+        // A task of its own: the permit is held until the resolver has answered, whoever still waits for it.
         let asked = tokio::spawn(async move {
-            let _place = questions.acquire_owned().await;
+            let _permit = questions.acquire_owned().await;
             question.await
         });
         let failed = |error: &str| Unresolved::Failed(hostname.clone(), error.into());
@@ -147,7 +147,7 @@ impl Names {
         }
     }
 
-    /// The place for a name's answer: a good one, one that somebody is asking for, or an empty one.
+    /// The entry for a name's answer: a good one, one that somebody is asking for, or an empty one.
     fn known(&self, hostname: &Arc<str>) -> Known {
         let now = Instant::now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -72,14 +72,14 @@ pub struct Listed {
     pub going: Vec<Going>,
 }
 
-/// A connection's place in the list; dropped with the connection.
-pub struct Place {
+/// A connection that is listed, for as long as this lives.
+pub struct Registration {
     list: Connections,
     number: u64,
     going: bool,
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut list = self.list.0.borrow_mut();
         if self.going {
@@ -99,13 +99,13 @@ impl Connections {
         facts: Facts,
         port: u16,
         service: Option<Arc<Service>>,
-    ) -> (Place, oneshot::Receiver<Reason>) {
+    ) -> (Registration, oneshot::Receiver<Reason>) {
         let (cut, receiver) = oneshot::channel();
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
         inner.open.insert(number, Open { pod, facts, port, service, cut });
-        (Place { list: self.clone(), number, going: false }, receiver)
+        (Registration { list: self.clone(), number, going: false }, receiver)
     }
 
     /// The pod is no longer served: the receivers of its connections learn that nobody will cut them.
@@ -114,12 +114,12 @@ impl Connections {
     }
 
     /// Takes a connection in that a pod opens.
-    pub fn leave(&self, going: Going) -> Place {
+    pub fn leave(&self, going: Going) -> Registration {
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
         inner.going.insert(number, going);
-        Place { list: self.clone(), number, going: true }
+        Registration { list: self.clone(), number, going: true }
     }
 
     /// Asks `judge` about every open connection and cuts those for which it gives a reason. Lets other work of the

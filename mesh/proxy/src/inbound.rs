@@ -75,7 +75,7 @@ pub async fn serve(
     };
     let way = (from, local);
     let source = Source::address(from.ip());
-    let Some(place) = overload::admit(&proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
+    let Some(permit) = overload::admit(&proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
     };
@@ -85,7 +85,7 @@ pub async fn serve(
     };
     // Nobody knows who it is: both are given to others before those are turned away.
     let ended = Arc::new(Notify::new());
-    let [place, handshake] = [place, handshake].map(|place| pod.quota.spare(place, &source, &ended));
+    let [permit, handshake] = [permit, handshake].map(|permit| pod.quota.spare(permit, &source, &ended));
     let early = Report::early(&proxy.telemetry, Direction::Inbound, from, local);
     let proven = tokio::select! {
         proven = Box::pin(prove(proxy, pod, tcp, source)) => proven,
@@ -103,9 +103,9 @@ pub async fn serve(
     drop(handshake);
     let caller = Rc::new(connection.peer.clone());
     let source = Source::Identity(connection.peer.clone());
-    let Some(place) = place.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
-    let occupied = match pod.quota.proven(place, &source) {
-        Ok(place) => Occupied::new(pod.clone(), source, place),
+    let Some(permit) = permit.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
+    let occupied = match pod.quota.proven(permit, &source) {
+        Ok(permit) => Occupied::new(pod.clone(), source, permit),
         Err(full) => {
             connection.go_away();
             return early.failed(full.code(), &full);
@@ -154,7 +154,7 @@ pub async fn serve(
                 going_away = true;
                 connection.go_away();
                 let Some(_leaving) = pod.quota.leaving() else { return };
-                // What its caller asked for before it knew is served, if there is a place again.
+                // What its caller asked for before it knew is served, if there is a permit again.
                 let rest = async {
                     while let Some(Ok(asked)) = connection.next().await {
                         begin(asked);

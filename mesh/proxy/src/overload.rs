@@ -8,10 +8,10 @@ use mesh_model::share::Source;
 use mesh_runtime::access_log::Direction;
 use tokio::net::TcpStream;
 
-use crate::quota::{Full, Place, PodQuota};
+use crate::quota::{Full, Permit, PodQuota};
 use crate::report::{Report, Telemetry};
 
-/// A place for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
+/// A permit for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
 /// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
 pub fn admit(
     telemetry: &Arc<Telemetry>,
@@ -20,9 +20,9 @@ pub fn admit(
     tcp: &TcpStream,
     (from, to): (SocketAddr, SocketAddr),
     source: Option<&Source>,
-) -> Option<Place> {
+) -> Option<Permit> {
     match quota.connection(source) {
-        Ok(place) => Some(place),
+        Ok(permit) => Some(permit),
         Err(full) => {
             shed(telemetry, direction, tcp, (from, to), full);
             None

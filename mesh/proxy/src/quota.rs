@@ -27,10 +27,10 @@ use spare::{Candidate, Holds, Kin, Spare, greediest};
 const DESCRIPTORS_EACH: u64 = 3;
 /// TLS handshakes under way at once: a core does some thousand a second.
 const HANDSHAKES: usize = 8_192;
-/// Most that are ended for one newcomer. A place that somebody gives up is half a place for one whose share is full: what
+/// Most that are ended for one newcomer. A permit that somebody gives up is half a permit for one whose share is full: what
 /// is left for others counts against it.
 const ENDED_FOR_ONE: usize = 4;
-/// Connections of one pod and worker that may take their time to leave after their place was given to somebody else.
+/// Connections of one pod and worker that may take their time to leave after their permit was given to somebody else.
 const LEAVING: usize = 64;
 
 /// What an operator set.
@@ -100,7 +100,7 @@ struct Part {
     bound: Arc<Bound>,
     held: AtomicUsize,
     sources: Arc<Shares>,
-    spare: Arc<Spare<Place>>,
+    spare: Arc<Spare<Permit>>,
 }
 
 impl Part {
@@ -109,13 +109,13 @@ impl Part {
         Arc::new(Self { bound, held: AtomicUsize::new(0), sources, spare: Spare::new() })
     }
 
-    fn enter(self: &Arc<Self>, source: Option<&Source>) -> Result<Place, Full> {
+    fn enter(self: &Arc<Self>, source: Option<&Source>) -> Result<Permit, Full> {
         // Counted before it is asked: two that ask at once see each other, and the bound holds.
         let all = usize::try_from(self.bound.held.inc()).unwrap_or(0);
         let pod = self.held.fetch_add(1, Relaxed);
-        let mut place = Place { part: self.clone(), share: None };
-        place.share = self.share(all, pod, source)?;
-        Ok(place)
+        let mut permit = Permit { part: self.clone(), share: None };
+        permit.share = self.share(all, pod, source)?;
+        Ok(permit)
     }
 
     /// The share that `source` takes of the pod, beside `all` and `pod` that are held already.
@@ -152,12 +152,12 @@ impl Part {
 }
 
 /// What is held; given back when dropped.
-pub struct Place {
+pub struct Permit {
     part: Arc<Part>,
     share: Option<Share>,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.part.bound.held.dec();
         self.part.held.fetch_sub(1, Relaxed);
@@ -165,7 +165,7 @@ impl Drop for Place {
 }
 
 /// A place that is spare: [`PodQuota::spare`].
-pub type Spared = spare::Spared<Place>;
+pub type Spared = spare::Spared<Permit>;
 
 /// Pods that are served, by uid.
 type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
@@ -225,36 +225,36 @@ impl Quota {
 }
 
 impl PodQuota {
-    /// A place for one more connection or tunnel: of `source`, or of the pod itself.
+    /// A permit for one more connection or tunnel: of `source`, or of the pod itself.
     ///
     /// # Errors
     /// When there is no room, and none could be made.
-    pub fn connection(&self, source: Option<&Source>) -> Result<Place, Full> {
+    pub fn connection(&self, source: Option<&Source>) -> Result<Permit, Full> {
         self.enter(|held| &held.connections, source)
     }
 
-    /// A place for one more TLS handshake of `source`.
+    /// A permit for one more TLS handshake of `source`.
     ///
     /// # Errors
     /// When there is no room, and none could be made.
-    pub fn handshake(&self, source: &Source) -> Result<Place, Full> {
+    pub fn handshake(&self, source: &Source) -> Result<Permit, Full> {
         self.enter(|held| &held.handshakes, Some(source))
     }
 
-    fn enter(&self, part: fn(&Held) -> &Arc<Part>, source: Option<&Source>) -> Result<Place, Full> {
+    fn enter(&self, part: fn(&Held) -> &Arc<Part>, source: Option<&Source>) -> Result<Permit, Full> {
         let own = part(&self.held);
         self.with_room_made(part, source, || own.enter(source))
     }
 
-    /// `place`, taken by an address, is from now on that of the identity that it has proven.
+    /// `permit`, taken by an address, is from now on that of the identity that it has proven.
     ///
     /// # Errors
-    /// When the identity's share is full; the place is given back.
-    pub fn proven(&self, mut place: Place, identity: &Source) -> Result<Place, Full> {
-        let part = place.part.clone();
+    /// When the identity's share is full; the permit is given back.
+    pub fn proven(&self, mut permit: Permit, identity: &Source) -> Result<Permit, Full> {
+        let part = permit.part.clone();
         // The address holds nothing more, whatever comes of it.
-        place.share = None;
-        place.share = self.with_room_made(
+        permit.share = None;
+        permit.share = self.with_room_made(
             |held| &held.connections,
             Some(identity),
             || {
@@ -263,7 +263,7 @@ impl PodQuota {
                 part.share(all, part.held.load(Relaxed).saturating_sub(1), Some(identity))
             },
         )?;
-        Ok(place)
+        Ok(permit)
     }
 
     /// What `take` takes; where there is no room, some is made.
@@ -306,10 +306,10 @@ impl PodQuota {
         greediest(candidates, holds(&self.held)).cloned()
     }
 
-    /// Has `place` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
-    pub fn spare(&self, place: Place, source: &Source, ended: &Arc<Notify>) -> Spared {
-        let spare = place.part.spare.clone();
-        spare.add(place, source.clone(), ended.clone())
+    /// Has `permit` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
+    pub fn spare(&self, permit: Permit, source: &Source, ended: &Arc<Notify>) -> Spared {
+        let spare = permit.part.spare.clone();
+        spare.add(permit, source.clone(), ended.clone())
     }
 
     /// For a connection that takes its time to leave. `None` when too many do.

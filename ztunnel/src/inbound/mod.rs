@@ -22,7 +22,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
-use mesh_proxy::connections::Place;
+use mesh_proxy::connections::Registration;
 use mesh_proxy::inbound::{self, TunnelContext};
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
@@ -83,7 +83,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, as
         };
         (party, service)
     };
-    let Entered { workload, application, report, share: _share, place: _place, cut, in_use: _in_use } =
+    let Entered { workload, application, report, permit: _permit, registration: _registration, cut, in_use: _in_use } =
         match Box::pin(enter(&worker, &pod, &visit, asked.withdrawn(), describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
@@ -129,10 +129,10 @@ pub(crate) struct Entered {
     pub(crate) workload: Arc<Workload>,
     pub(crate) application: Dialled,
     pub(crate) report: Report,
-    /// Its share of what the pod may hold; to be kept as long as the connection.
-    pub(crate) share: quota::Place,
-    /// To be kept as long as the connection.
-    pub(crate) place: Place,
+    /// Counts it as held of its pod; to be kept as long as the connection.
+    pub(crate) permit: quota::Permit,
+    /// Lists it as open; to be kept as long as the connection.
+    pub(crate) registration: Registration,
     /// Resolves when the policies no longer allow it.
     pub(crate) cut: oneshot::Receiver<Reason>,
     /// What was asked for on demand; to be kept as long.
@@ -158,7 +158,7 @@ pub(crate) async fn enter(
     let shared = &worker.shared;
     let Visit { local, from, port, caller, target, trace, deadline } = *visit;
     let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
-    let share = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
+    let permit = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
@@ -208,14 +208,14 @@ pub(crate) async fn enter(
             return Err(TurnedAway { status: StatusCode::UNAUTHORIZED, code: judgement.code() });
         }
     }
-    let (place, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), meant);
+    let (registration, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), meant);
     let connected = tokio::select! {
         biased;
         () = gone => None,
         connected = connect(worker, pod, (from, port), caller, &admitted) => Some(connected),
     };
     match connected {
-        Some(Ok(application)) => Ok(Entered { workload, application, report, share, place, cut, in_use }),
+        Some(Ok(application)) => Ok(Entered { workload, application, report, permit, registration, cut, in_use }),
         None => {
             report.failed(
                 ResponseFlags::Connect,

@@ -29,7 +29,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.local.info, %error, "connection gone before it was served"),
     };
     let (way, source) = ((from, dialled), Source::address(from.ip()));
-    let Some(_place) =
+    let Some(_permit) =
         overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
@@ -66,7 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
-    let (_place, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), None);
+    let (_registration, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), None);
     // Not from its port: the kernel would take that for the connection that was captured, and send it here again.
     let source = source_of(from, None, admitted.application);
     match Box::pin(pod.dialler.dial(source, admitted.application, &pod.sockets)).await {

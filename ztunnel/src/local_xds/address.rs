@@ -56,7 +56,7 @@ pub(super) struct Workload<'a> {
     application_tunnel: Option<Tunnelled>,
     authorization_policies: Vec<String>,
     status: Status,
-    locality: Place,
+    locality: LocalLocality,
     services: BTreeMap<String, BTreeMap<u16, u16>>,
     waypoint: Option<Gateway>,
     capacity: Option<u32>,
@@ -102,7 +102,7 @@ enum TunnelProtocol {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Place {
+struct LocalLocality {
     region: String,
     zone: String,
     subzone: String,

@@ -49,7 +49,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(error) => return tracing::debug!(pod = %pod.local.info, %error, "connection gone before it was served"),
     };
     let way = (from, dialled);
-    let Some(_place) =
+    let Some(_permit) =
         overload::admit(&worker.shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;

@@ -72,7 +72,9 @@ pub(super) async fn serve(
             return report.failed(flags, code, &error);
         }
     };
-    let Entered { application, report: theirs, share: _share, place: _place, cut, in_use: _in_use, .. } = entered;
+    let Entered {
+        application, report: theirs, permit: _permit, registration: _registration, cut, in_use: _in_use, ..
+    } = entered;
     report.opened();
     theirs.opened();
     let application = neighbour.dialler.look_after(application);

@@ -29,7 +29,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let shared = &worker.shared;
     let Ok(local) = tcp.local_addr() else { return };
     let way = (from, local);
-    let Some(_place) = overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
+    let Some(_permit) =
+        overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };

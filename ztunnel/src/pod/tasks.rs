@@ -20,13 +20,13 @@ struct Inner {
     stopped: bool,
 }
 
-/// A task's place in the list; dropped with the task.
-struct Place {
+/// A task's slot in the list; dropped with the task.
+struct Slot {
     tasks: Rc<Tasks>,
     number: usize,
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut inner = self.tasks.0.borrow_mut();
         inner.running[self.number] = None;
@@ -48,11 +48,11 @@ impl Tasks {
             }
             number
         };
-        let place = Place { tasks: self.clone(), number };
+        let slot = Slot { tasks: self.clone(), number };
         // A task is moved several times from here to its end; a box is small.
         let work = Box::pin(work);
         let task = spawn_local(async move {
-            let _held = (place, held);
+            let _held = (slot, held);
             work.await;
         });
         self.0.borrow_mut().running[number] = Some(task.abort_handle());
@@ -95,7 +95,7 @@ mod tests {
             drop(go);
             ended.await.unwrap_err();
             let (_go, running) = begin();
-            assert_eq!(tasks.0.borrow().running.len(), 1, "a place is used again");
+            assert_eq!(tasks.0.borrow().running.len(), 1, "a slot is used again");
             tasks.stop();
             running.await.unwrap_err();
             let (_go, late) = begin();

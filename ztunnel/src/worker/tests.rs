@@ -506,7 +506,7 @@ async fn i3_a_pod_that_the_control_plane_does_not_know() {
     .await;
 }
 
-/// Bounds: a pod that holds its share is refused more, and the last places are for others.
+/// Bounds: a pod that holds its share is refused more, and the last permits are for others.
 #[tokio::test]
 async fn a_greedy_pod_is_shed_and_others_are_served() {
     with_rights(async {
@@ -515,7 +515,7 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
         let application = format!("127.0.0.1:{}", application().await);
         let pods = ["cart", "pay"].map(|name| Resource::Workload(Arc::new(pod(name))));
         ztunnel.tables.apply_local(pods.to_vec());
-        // One place for the connection, one for each of its tunnels.
+        // One permit for the connection, one for each of its tunnels.
         let (mut caller, from) = ztunnel.caller(("cart", greedy.hbone)).await;
         let open = async |caller: &mut Client| {
             let request = connect::request(&application, &Context::default()).unwrap();
@@ -539,7 +539,7 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
         for name in ["a", "b", "c", "d"] {
             others.push(ztunnel.dial_as(name, "127.0.0.1", ("cart", greedy.hbone)).await.unwrap());
         }
-        // Then the pod is full: who comes now has the place of one that carries nothing.
+        // Then the pod is full: who comes now has the permit of one that carries nothing.
         let _knock = TcpStream::connect(greedy.hbone).await.unwrap();
         let line = ztunnel.logged("ENDED_FOR_OTHERS").await;
         assert!(line.contains("127.0.0.1"), "{line}");
@@ -553,7 +553,7 @@ async fn a_greedy_pod_is_shed_and_others_are_served() {
     .await;
 }
 
-/// Bounds: a connection from a pod of this node, which comes through no tunnel, takes a place of the server's too.
+/// Bounds: a connection from a pod of this node, which comes through no tunnel, takes a permit of the server's too.
 #[tokio::test]
 async fn neighbours_take_places_of_the_pod_that_serves_them() {
     with_rights(async {

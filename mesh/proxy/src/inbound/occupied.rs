@@ -1,4 +1,4 @@
-//! The place of an HBONE connection: its own while it carries tunnels, and spare while it carries none.
+//! The permit of an HBONE connection: its own while it carries tunnels, and spare while it carries none.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,9 +8,9 @@ use mesh_model::share::Source;
 use tokio::sync::Notify;
 
 use crate::local_pod::LocalPod;
-use crate::quota::{Full, Place, Spared};
+use crate::quota::{Full, Permit, Spared};
 
-/// One connection's place.
+/// One connection's permit.
 pub(super) struct Occupied {
     pod: Rc<LocalPod>,
     source: Source,
@@ -20,11 +20,11 @@ pub(super) struct Occupied {
 
 struct Inner {
     tunnels: usize,
-    place: Held,
+    permit: Held,
 }
 
 enum Held {
-    Own(Place),
+    Own(Permit),
     Spare(Spared),
     /// Somebody else has it.
     Lost,
@@ -35,29 +35,29 @@ pub(super) struct Carried(Rc<Occupied>);
 
 impl Occupied {
     /// Of a connection of `source` that carries nothing yet.
-    pub(super) fn new(pod: Rc<LocalPod>, source: Source, place: Place) -> Rc<Self> {
+    pub(super) fn new(pod: Rc<LocalPod>, source: Source, permit: Permit) -> Rc<Self> {
         let ended = Arc::new(Notify::new());
-        let place = Held::Spare(pod.quota.spare(place, &source, &ended));
-        Rc::new(Self { pod, source, ended, inner: RefCell::new(Inner { tunnels: 0, place }) })
+        let permit = Held::Spare(pod.quota.spare(permit, &source, &ended));
+        Rc::new(Self { pod, source, ended, inner: RefCell::new(Inner { tunnels: 0, permit }) })
     }
 
-    /// The connection carries one more tunnel. One that has lost its place takes another.
+    /// The connection carries one more tunnel. One that has lost its permit takes another.
     pub(super) fn carry(self: &Rc<Self>) -> Result<Carried, Full> {
         let mut inner = self.inner.borrow_mut();
         if inner.tunnels == 0 {
-            let spared = match std::mem::replace(&mut inner.place, Held::Lost) {
+            let spared = match std::mem::replace(&mut inner.permit, Held::Lost) {
                 Held::Spare(spared) => spared.take(),
-                Held::Own(place) => Some(place),
+                Held::Own(permit) => Some(permit),
                 Held::Lost => None,
             };
-            let place = spared.map_or_else(|| self.pod.quota.connection(Some(&self.source)), Ok)?;
-            inner.place = Held::Own(place);
+            let permit = spared.map_or_else(|| self.pod.quota.connection(Some(&self.source)), Ok)?;
+            inner.permit = Held::Own(permit);
         }
         inner.tunnels += 1;
         Ok(Carried(self.clone()))
     }
 
-    /// Resolves when its place has been given to somebody else. Once for each time.
+    /// Resolves when its permit has been given to somebody else. Once for each time.
     pub(super) async fn ended(&self) {
         self.ended.notified().await;
     }
@@ -74,9 +74,9 @@ impl Drop for Carried {
         let mut inner = inner.borrow_mut();
         inner.tunnels -= 1;
         if inner.tunnels == 0
-            && let Held::Own(place) = std::mem::replace(&mut inner.place, Held::Lost)
+            && let Held::Own(permit) = std::mem::replace(&mut inner.permit, Held::Lost)
         {
-            inner.place = Held::Spare(pod.quota.spare(place, source, ended));
+            inner.permit = Held::Spare(pod.quota.spare(permit, source, ended));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Places of what carries nothing: connections at rest, and handshakes that are not done. They are given to who needs
+//! Permits of what carries nothing: connections at rest, and handshakes that are not done. They are given to who needs
 //! one, the oldest of the greediest first.
 //!
-//! A place waits here while it is spare. Whose it was takes it back when it has something to carry, or is told that it
+//! A permit waits here while it is spare. Whose it was takes it back when it has something to carry, or is told that it
 //! was given away.
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,7 +45,7 @@ pub(super) fn greediest<T>(candidates: impl Iterator<Item = Candidate<T>>, newco
     candidates.filter(gives).max_by_key(|c| c.holds).map(|c| c.of)
 }
 
-/// The spare places of one pod; a place `P` is given back when it is dropped.
+/// The spare permits of one pod; a permit `P` is given back when it is dropped.
 pub(super) struct Spare<P>(Mutex<Inner<P>>);
 
 struct Inner<P> {
@@ -55,11 +55,11 @@ struct Inner<P> {
 }
 
 struct Entry<P> {
-    place: P,
+    permit: P,
     ended: Arc<Notify>,
 }
 
-/// A place that is spare; if it is still here, it is given back when this is dropped.
+/// A permit that is spare; if it is still here, it is given back when this is dropped.
 pub struct Spared<P> {
     all: Arc<Spare<P>>,
     source: Source,
@@ -76,13 +76,13 @@ impl<P> Spare<P> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `place`, of `source`; `ended` is told when it is given to somebody else.
-    pub(super) fn add(self: Arc<Self>, place: P, source: Source, ended: Arc<Notify>) -> Spared<P> {
+    /// Keeps `permit`, of `source`; `ended` is told when it is given to somebody else.
+    pub(super) fn add(self: Arc<Self>, permit: P, source: Source, ended: Arc<Notify>) -> Spared<P> {
         let number = {
             let mut inner = self.inner();
             let number = inner.next;
             inner.next += 1;
-            inner.of.entry(source.clone()).or_default().insert(number, Entry { place, ended });
+            inner.of.entry(source.clone()).or_default().insert(number, Entry { permit, ended });
             number
         };
         Spared { all: self, source, number }
@@ -92,16 +92,16 @@ impl<P> Spare<P> {
         self.inner().of.is_empty()
     }
 
-    /// Gives the oldest place of the source that `choose` chooses, of those that have some, back. False when it chooses
+    /// Gives the oldest permit of the source that `choose` chooses, of those that have some, back. False when it chooses
     /// none.
     pub(super) fn end_oldest(&self, choose: impl FnOnce(&mut dyn Iterator<Item = &Source>) -> Option<Source>) -> bool {
         let oldest = {
             let mut inner = self.inner();
             choose(&mut inner.of.keys()).and_then(|source| inner.remove(&source, None))
         };
-        // The place is given back without the lock: its share has one of its own.
-        oldest.is_some_and(|Entry { place, ended }| {
-            drop(place);
+        // The permit is given back without the lock: its share has one of its own.
+        oldest.is_some_and(|Entry { permit, ended }| {
+            drop(permit);
             ended.notify_one();
             true
         })
@@ -124,9 +124,9 @@ impl<P> Inner<P> {
 }
 
 impl<P> Spared<P> {
-    /// The place, which is spare no more. `None` when it was given to somebody else.
+    /// The permit, which is spare no more. `None` when it was given to somebody else.
     pub fn take(self) -> Option<P> {
-        self.remove().map(|entry| entry.place)
+        self.remove().map(|entry| entry.permit)
     }
 
     fn remove(&self) -> Option<Entry<P>> {

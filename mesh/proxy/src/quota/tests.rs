@@ -14,7 +14,7 @@ fn a_pod_may_hold_as_much_as_is_left() {
         (100, None, 74, 24, Ok(1)),
         (100, None, 75, 25, Err(Who::Pod)),
         (100, None, 51, 50, Err(Who::Pod)),
-        // The last place is for whoever has none.
+        // The last permit is for whoever has none.
         (100, None, 99, 0, Ok(1)),
         (100, None, 99, 1, Err(Who::Pod)),
         (100, None, 100, 0, Err(Who::Node)),
@@ -48,20 +48,20 @@ fn a_greedy_pod_leaves_room_on_every_worker_and_gives_back() {
     let (greedy, modest): (Arc<str>, Arc<str>) = ("greedy".into(), "modest".into());
     // Two workers of the same pod hold from the same part.
     let workers = [quota.pod(&greedy), quota.pod(&greedy)];
-    let mut places = Vec::new();
+    let mut permits = Vec::new();
     let full = loop {
-        match workers[places.len() % 2].connection(None) {
-            Ok(place) => places.push(place),
+        match workers[permits.len() % 2].connection(None) {
+            Ok(permit) => permits.push(permit),
             Err(full) => break full,
         }
     };
-    assert_eq!((places.len(), held.get()), (500, 500));
+    assert_eq!((permits.len(), held.get()), (500, 500));
     assert!(full.to_string().contains("ZTUNNEL_MAX_CONNECTIONS"), "{full}");
     let modest = quota.pod(&modest);
-    let others: Vec<Place> = (0..250).map(|_| modest.connection(None).expect("room for others")).collect();
+    let others: Vec<Permit> = (0..250).map(|_| modest.connection(None).expect("room for others")).collect();
     // Handshakes are counted by themselves.
     assert!(workers[0].handshake(&address(1)).is_ok());
-    drop((places, others));
+    drop((permits, others));
     assert_eq!(held.get(), 0);
     assert!(workers[0].connection(None).is_ok());
 }
@@ -86,9 +86,9 @@ fn a_source_leaves_room_for_others_in_its_pod() {
     let (quota, held) = quota(Limits { connections: Some(1_000), ..Limits::default() });
     let (attacked, other) = (quota.pod(&"attacked".into()), quota.pod(&"other".into()));
     let take = |pod: &PodQuota, source: &Source| {
-        let places: Vec<Place> = std::iter::from_fn(|| pod.connection(Some(source)).ok()).collect();
+        let permits: Vec<Permit> = std::iter::from_fn(|| pod.connection(Some(source)).ok()).collect();
         let full = pod.connection(Some(source)).err().map(Full::code);
-        (places, full)
+        (permits, full)
     };
     // Its share of the pod's, which is half of all.
     let (greedy, full) = take(&attacked, &address(1));
@@ -111,16 +111,16 @@ fn a_place_becomes_that_of_the_identity_that_was_proven() {
     let pod = quota.pod(&"pod".into());
     let sources = || ["one", "two"].map(|name| pod.held.connections.sources.held(&identity(name)));
     let prove = |name| {
-        let place = pod.connection(Some(&address(1))).unwrap();
-        pod.proven(place, &identity(name))
+        let permit = pod.connection(Some(&address(1))).unwrap();
+        pod.proven(permit, &identity(name))
     };
-    let places = [prove("one"), prove("one")];
-    assert!(places.iter().all(Result::is_ok));
+    let permits = [prove("one"), prove("one")];
+    assert!(permits.iter().all(Result::is_ok));
     // Its address has a share of its own, and the identity's is full.
     assert_eq!(prove("one").err().map(Full::code), Some(ReasonCode::SourceOverloaded));
     let other = prove("two");
     assert_eq!((held.get(), sources(), pod.held.connections.sources.held(&address(1))), (3, [2, 1], 0));
-    drop((places, other));
+    drop((permits, other));
     assert_eq!((held.get(), sources()), (0, [0, 0]));
 }
 
@@ -156,7 +156,7 @@ fn connections_at_rest_take_nothing_from_who_has_something_to_carry() {
     let (greedy, good, ended) = (identity("greedy"), identity("good"), Arc::new(Notify::new()));
     let spared: Vec<Spared> =
         (0..16).map(|_| pod.spare(pod.connection(Some(&greedy)).unwrap(), &greedy, &ended)).collect();
-    let carried: Vec<Place> = std::iter::from_fn(|| pod.connection(Some(&good)).ok()).collect();
+    let carried: Vec<Permit> = std::iter::from_fn(|| pod.connection(Some(&good)).ok()).collect();
     let left = pod.held.connections.sources.held(&greedy);
     assert!(carried.len() > 8, "eight without that: {} and {left}", carried.len());
     assert!(carried.len() >= left && left > 0, "{} and {left}", carried.len());
@@ -188,10 +188,10 @@ fn room_is_made_of_what_carries_nothing() {
     drop(spared.remove(1));
     assert_eq!(held.get(), 3);
     // Others that need no room leave it alone.
-    let others: Vec<Place> = (0..3).map(|_| pod.connection(Some(&good)).unwrap()).collect();
+    let others: Vec<Permit> = (0..3).map(|_| pod.connection(Some(&good)).unwrap()).collect();
     assert!((1..5).all(|n| !is_ended(n)));
     // A pod that is full makes room of its greediest, as long as that holds more.
-    let rest: Vec<Place> = std::iter::from_fn(|| pod.connection(None).ok()).collect();
+    let rest: Vec<Permit> = std::iter::from_fn(|| pod.connection(None).ok()).collect();
     assert_eq!((rest.len(), held.get(), is_ended(3), is_ended(4)), (4, 8, true, true));
     drop((busy, others, rest, spared));
     assert_eq!((held.get(), pod.held.connections.sources.all()), (0, 0));
@@ -205,15 +205,15 @@ fn a_node_that_is_full_makes_room_of_its_greediest_pod() {
     let (who, ended) = (identity("who"), Arc::new(Notify::new()));
     let spared: Vec<Spared> =
         (0..2).map(|_| greedy.spare(greedy.connection(Some(&who)).unwrap(), &who, &ended)).collect();
-    let mut places: Vec<Place> = std::iter::from_fn(|| greedy.connection(None).ok()).take(2).collect();
-    places.extend(std::iter::from_fn(|| modest.connection(None).ok()));
-    places.extend((held.get()..7).filter_map(|_| third.connection(None).ok()));
+    let mut permits: Vec<Permit> = std::iter::from_fn(|| greedy.connection(None).ok()).take(2).collect();
+    permits.extend(std::iter::from_fn(|| modest.connection(None).ok()));
+    permits.extend((held.get()..7).filter_map(|_| third.connection(None).ok()));
     assert_eq!(held.get(), 7, "full");
     let newcomer = quota.pod(&"d".into());
-    let place = newcomer.connection(Some(&address(1)));
-    assert!(place.is_ok(), "room is made");
+    let permit = newcomer.connection(Some(&address(1)));
+    assert!(permit.is_ok(), "room is made");
     assert_eq!((held.get(), greedy.held.connections.sources.held(&who)), (7, 1));
-    drop((spared, places, place));
+    drop((spared, permits, permit));
     assert_eq!(held.get(), 0);
 }
 

@@ -16,8 +16,8 @@ use mesh_runtime::metrics::{
 
 use super::party::{Party, Traffic, Who};
 
-/// Sets that a thread remembers, a power of two. Each place holds the last of those that fall on it.
-const PLACES: usize = 1024;
+/// Sets that a thread remembers, a power of two. Each slot holds the last of those that fall on it.
+const SLOTS: usize = 1024;
 
 thread_local! {
     static SEEN: RefCell<Vec<Option<Seen>>> = const { RefCell::new(Vec::new()) };
@@ -41,15 +41,15 @@ pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMet
     };
     SEEN.with_borrow_mut(|seen| {
         if seen.is_empty() {
-            seen.resize_with(PLACES, || None);
+            seen.resize_with(SLOTS, || None);
         }
-        let place = &mut seen[place(source, destination, traffic)];
-        let same = place.as_ref().filter(|seen| seen.is(source, destination, traffic));
+        let slot = &mut seen[slot(source, destination, traffic)];
+        let same = slot.as_ref().filter(|seen| seen.is(source, destination, traffic));
         if let Some(connection) = same.and_then(|seen| metrics.open_known(&seen.known)) {
             return connection;
         }
         let connection = metrics.open(&labels(traffic));
-        *place = Some(Seen {
+        *slot = Some(Seen {
             source: (source.cloned(), traffic.source.identity.clone()),
             destination: (destination.cloned(), traffic.destination.identity.clone()),
             service: traffic.service.clone(),
@@ -92,13 +92,13 @@ fn address<T>(of: Option<&Arc<T>>) -> usize {
     of.map_or(0, |of| Arc::as_ptr(of).addr())
 }
 
-fn place(source: Option<&Arc<Workload>>, destination: Option<&Arc<Workload>>, traffic: &Traffic) -> usize {
-    // Fibonacci hashing: addresses differ in their middle bits, the place is taken from the upper ones.
+fn slot(source: Option<&Arc<Workload>>, destination: Option<&Arc<Workload>>, traffic: &Traffic) -> usize {
+    // Fibonacci hashing: addresses differ in their middle bits, the slot is taken from the upper ones.
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let parts = [address(source), address(destination), address(traffic.service.as_ref())];
     let flags = (traffic.reporter as u64) << 1 | u64::from(traffic.secured);
     let hash = parts.iter().fold(flags, |hash, part| (hash.rotate_left(23) ^ *part as u64).wrapping_mul(MIX));
-    (hash >> (u64::BITS - PLACES.ilog2())) as usize
+    (hash >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
 /// The whole label set.
