@@ -35,8 +35,8 @@ use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, Mode};
 use crate::dns::{self, Dns};
-use crate::metrics::{NameMetrics, PodMetrics};
-use crate::names::Names;
+use crate::hostnames::Hostnames;
+use crate::metrics::{HostnameMetrics, PodMetrics};
 use crate::pods::Pods;
 use crate::shared::Shared;
 use crate::worker::{self, Handle};
@@ -122,7 +122,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let traffic = TrafficMetrics::register(&mut metrics);
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
-    let names_asked = NameMetrics::register(&mut metrics);
+    let hostname_metrics = HostnameMetrics::register(&mut metrics);
     let hbone_metrics = HboneMetrics::register(&mut metrics);
     let quota = Quota::new(&config.limits, open_files::raise(), held.connections, held.handshakes);
     let revocation = RevocationMetrics::register(&mut metrics);
@@ -163,7 +163,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let shared = Arc::new(Shared { proxy, config, names: Names::default(), names_asked, dns });
+    let shared = Arc::new(Shared { proxy, config, hostnames: Hostnames::default(), hostname_metrics, dns });
     let config = &shared.config;
     let workers = (0..config.workers)
         .map(|number| worker::start(number, shared.clone()))

@@ -21,7 +21,7 @@ use mesh_xds::node::NodeInfo;
 pub use self::layers::{MESH_CONFIG, with_mesh_config};
 pub use self::mode::Mode;
 pub use self::unsupported::ignored;
-use crate::dns::answer::Names;
+use crate::dns::answer::NameSettings;
 use crate::dns::{DnsConfig, ProxyAddress};
 use crate::sockets::{OriginalSource, PACKET_MARK, SocketSettings};
 
@@ -298,7 +298,7 @@ fn dns(env: &Env) -> Result<Option<DnsConfig>, ConfigError> {
     let ipv6 = env.bool("IPV6_ENABLED")?.unwrap_or(true);
     Ok(on.then(|| DnsConfig {
         address: address.unwrap_or(ProxyAddress::Localhost(15_053)),
-        names: Names {
+        names: NameSettings {
             domain: env.non_empty("CLUSTER_DOMAIN").unwrap_or("cluster.local").to_ascii_lowercase(),
             preferred_namespace: env.non_empty("PREFERED_SERVICE_NAMESPACE").map(Into::into),
             ipv6,

@@ -38,7 +38,7 @@ impl PodMetrics {
 
 /// Names of workloads that were looked up because somebody wanted to go there, from where to which.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NameMetrics {
+pub(crate) struct HostnameMetrics {
     asked: Family<NameLabels, Counter>,
     sets: Arc<AtomicUsize>,
 }
@@ -59,7 +59,7 @@ struct NameLabels {
     hostname: Arc<str>,
 }
 
-impl NameMetrics {
+impl HostnameMetrics {
     pub(crate) fn register(metrics: &mut Metrics) -> Self {
         let this = Self::default();
         let help = "Connections to workloads that are known by hostname only";

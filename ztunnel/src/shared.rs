@@ -6,16 +6,16 @@ use mesh_proxy::context::ProxyContext;
 
 use crate::config::Config;
 use crate::dns::Dns;
-use crate::metrics::NameMetrics;
-use crate::names::Names;
+use crate::hostnames::Hostnames;
+use crate::metrics::HostnameMetrics;
 
 /// What every worker reads.
 pub(crate) struct Shared {
     pub(crate) proxy: ProxyContext,
     pub(crate) config: Config,
     /// Addresses of workloads that have only a hostname.
-    pub(crate) names: Names,
-    pub(crate) names_asked: NameMetrics,
+    pub(crate) hostnames: Hostnames,
+    pub(crate) hostname_metrics: HostnameMetrics,
     /// None when it is turned off.
     pub(crate) dns: Option<Arc<Dns>>,
 }

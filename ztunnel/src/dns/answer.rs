@@ -14,7 +14,7 @@ use super::message::{self, Question, Target, kind};
 
 /// What is set about names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub struct NameSettings {
     /// `CLUSTER_DOMAIN`: services have their names below `svc.` of it.
     pub domain: String,
     /// `PREFERED_SERVICE_NAMESPACE`: of several services with one name, one of this namespace comes before the rest.
@@ -73,12 +73,12 @@ pub(crate) enum Why {
 }
 
 /// What the tables say to a question of `client`'s.
-pub(crate) fn answer(tables: &Tables, client: &Workload, names: &Names, question: &Question) -> Answer {
+pub(crate) fn answer(tables: &Tables, client: &Workload, names: &NameSettings, question: &Question) -> Answer {
     Asked { tables, client, names, whole: false }.answer(question)
 }
 
 /// The same for a name that is whole, whatever a resolver would make of it.
-pub(crate) fn answer_whole(tables: &Tables, client: &Workload, names: &Names, question: &Question) -> Answer {
+pub(crate) fn answer_whole(tables: &Tables, client: &Workload, names: &NameSettings, question: &Question) -> Answer {
     Asked { tables, client, names, whole: true }.answer(question)
 }
 
@@ -100,7 +100,7 @@ enum Found<'a> {
 struct Asked<'a> {
     tables: &'a Tables,
     client: &'a Workload,
-    names: &'a Names,
+    names: &'a NameSettings,
     /// Names are whole: no search list was, or will be, tried.
     whole: bool,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 
-use super::answer::{self, Answer, Names};
+use super::answer::{self, Answer, NameSettings};
 use super::message::{self, Query, Question, kind};
 
 /// How long an answer from the tables may be remembered.
@@ -50,7 +50,7 @@ enum End {
 pub(super) fn follow(
     tables: &Tables,
     client: &Workload,
-    names: &Names,
+    names: &NameSettings,
     question: &Question,
     aliases: impl Iterator<Item = String>,
 ) -> Aliases {
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn where_names_lead() {
         let (tables, client) = (tables(), Workload { namespace: "shop".into(), ..Workload::empty("client") });
-        let names = Names { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true };
+        let names = NameSettings { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true };
         let led = |name: &str, kind: u16| {
             let question = message::read(&query(7, name, kind)).unwrap().question.unwrap();
             match answer::answer(&tables, &client, &names, &question) {

@@ -45,7 +45,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::sockets::{Netns, SocketSettings};
-use answer::{Answer, Names};
+use answer::{Answer, NameSettings};
 use cache::Cache;
 use follow::{Known, TTL};
 use message::{Query, Rcode, Unreadable};
@@ -67,7 +67,7 @@ pub struct DnsConfig {
     /// `ISTIO_META_DNS_PROXY_ADDR`: where pods' queries arrive.
     pub address: ProxyAddress,
     /// How names are understood.
-    pub names: Names,
+    pub names: NameSettings,
 }
 
 /// `ISTIO_META_DNS_PROXY_ADDR`.
@@ -92,7 +92,7 @@ impl std::str::FromStr for ProxyAddress {
 
 /// The DNS proxy, as all workers share it.
 pub(crate) struct Dns {
-    names: Names,
+    names: NameSettings,
     tables: Reader,
     sockets: SocketSettings,
     nameservers: watch::Receiver<Nameservers>,

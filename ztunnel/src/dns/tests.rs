@@ -145,7 +145,7 @@ impl Proxy {
         let mut metrics = Metrics::new("ztunnel", "test");
         let (_, nameservers) = watch::channel(Nameservers { servers: servers.into(), ignored: Vec::new() });
         let dns = Arc::new(Dns {
-            names: Names { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true },
+            names: NameSettings { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true },
             tables,
             sockets: settings,
             nameservers,

@@ -98,7 +98,7 @@ async fn names_types_and_labels_are_the_contracts() {
     revocation.rejected(Reporter::Source);
     xds.message("type.googleapis.com/istio.workload.Address", 1);
     xds.ended(XdsEnd::Error);
-    let names = NameMetrics::register(&mut metrics);
+    let names = HostnameMetrics::register(&mut metrics);
     names.count(&Workload::empty("client"), &"db.example".into());
     let query = Labels::new(Some(1), false, None);
     dns.request(&query);
@@ -180,7 +180,7 @@ fn failures_that_have_not_happened_are_counted_as_none() {
 #[test]
 fn names_that_are_looked_up_are_told_apart_up_to_a_bound() {
     let mut metrics = Metrics::new("ztunnel", "test");
-    let names = NameMetrics::register(&mut metrics);
+    let names = HostnameMetrics::register(&mut metrics);
     let labels = |hostname: &str| NameLabels {
         source_workload: "w".into(),
         source_canonical_service: "c".into(),

@@ -92,9 +92,9 @@ async fn go(
     loop {
         plan = match plan {
             Plan::Resolve(name) => {
-                let names = &worker.shared.names;
-                worker.shared.names_asked.count(&client, name.hostname());
-                match names.address(name.hostname(), name.ipv4_first(), rand::random()).await {
+                let hostnames = &worker.shared.hostnames;
+                worker.shared.hostname_metrics.count(&client, name.hostname());
+                match hostnames.address(name.hostname(), name.ipv4_first(), rand::random()).await {
                     Ok(ip) => {
                         resolved = Some((name.hostname().clone(), ip));
                         plan::of(name.at(ip), &client, from)

@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{ListenerKind, Listeners};
-use crate::metrics::NameMetrics;
+use crate::metrics::HostnameMetrics;
 use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
@@ -98,8 +98,8 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let names_asked = NameMetrics::register(&mut metrics);
-    let shared = Shared { proxy, config, names: crate::names::Names::default(), names_asked, dns };
+    let hostname_metrics = HostnameMetrics::register(&mut metrics);
+    let shared = Shared { proxy, config, hostnames: crate::hostnames::Hostnames::default(), hostname_metrics, dns };
     Parts { shared, tables, metrics, log, drain }
 }
 

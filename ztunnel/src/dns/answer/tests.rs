@@ -41,8 +41,8 @@ fn client() -> Workload {
     Workload { namespace: "shop".into(), ..Workload::empty("Kubernetes//Pod/shop/client") }
 }
 
-fn names() -> Names {
-    Names { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true }
+fn names() -> NameSettings {
+    NameSettings { domain: "cluster.local".into(), preferred_namespace: None, ipv6: true }
 }
 
 fn question(name: &str, kind: u16, class: u16) -> Question {
@@ -53,7 +53,7 @@ fn question(name: &str, kind: u16, class: u16) -> Question {
 }
 
 /// `KEY ALIAS ADDRESSES`, or why it is forwarded.
-fn asks(tables: &Tables, names: &Names, name: &str, kind: u16) -> String {
+fn asks(tables: &Tables, names: &NameSettings, name: &str, kind: u16) -> String {
     match answer(tables, &client(), names, &question(name, kind, message::CLASS_IN)) {
         Answer::Forward(why) => format!("{why:?}"),
         Answer::Targets { service, alias, targets } => {
@@ -167,7 +167,7 @@ fn wildcards_of_each_candidate_before_the_next() {
 #[test]
 fn choice_among_services_of_one_name() {
     let of = |namespace: &str, address: &str| service(&format!("{namespace}/api.example"), &[address]);
-    let preferring = |namespace: &str| Names { preferred_namespace: Some(namespace.into()), ..names() };
+    let preferring = |namespace: &str| NameSettings { preferred_namespace: Some(namespace.into()), ..names() };
     let first = of("a", "240.240.0.1");
     let second = of("b", "240.240.0.2");
     let canonical = Service { canonical: true, ..of("c", "240.240.0.3") };
@@ -375,12 +375,12 @@ fn families_of_the_service_and_of_the_proxy() {
         (IpFamilies::Ipv6, false, &none, &none),
     ] {
         let tables = headless(|web| web.ip_families = families);
-        let names = Names { ipv6, ..names() };
+        let names = NameSettings { ipv6, ..names() };
         assert_eq!(asks(&tables, &names, "web", kind::A), *a, "{families:?} {ipv6}");
         assert_eq!(asks(&tables, &names, "web", kind::AAAA), *aaaa, "{families:?} {ipv6}");
     }
     let dual = tables(vec![service(CART, &["10.96.0.1", "fd00:96::1"])], vec![]);
-    let only_four = Names { ipv6: false, ..names() };
+    let only_four = NameSettings { ipv6: false, ..names() };
     assert_eq!(asks(&dual, &only_four, "cart", kind::AAAA), format!("{CART} - "), "an address of its own, too");
 }
 

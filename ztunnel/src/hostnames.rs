@@ -58,7 +58,7 @@ type Answer = Result<Addresses, Unresolved>;
 type Ask = dyn Fn(Arc<str>) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync;
 
 /// What is known about names; shared by all workers.
-pub(crate) struct Names {
+pub(crate) struct Hostnames {
     known: Mutex<HashMap<Arc<str>, Known>>,
     questions: Arc<Semaphore>,
     ask: Box<Ask>,
@@ -82,7 +82,7 @@ impl Known {
     }
 }
 
-impl Default for Names {
+impl Default for Hostnames {
     fn default() -> Self {
         Self::asking(|name| {
             Box::pin(async move {
@@ -96,7 +96,7 @@ impl Default for Names {
     }
 }
 
-impl Names {
+impl Hostnames {
     fn asking(
         ask: impl Fn(Arc<str>) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync + 'static,
     ) -> Self {
@@ -174,10 +174,10 @@ mod tests {
     use super::*;
 
     /// Answers with what `answer` says to the number of the question, and counts.
-    fn counting(answer: fn(usize) -> io::Result<Vec<IpAddr>>) -> (Arc<Names>, Arc<AtomicUsize>) {
+    fn counting(answer: fn(usize) -> io::Result<Vec<IpAddr>>) -> (Arc<Hostnames>, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let counter = asked.clone();
-        let names = Names::asking(move |_| {
+        let names = Hostnames::asking(move |_| {
             let number = counter.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_systems_resolver_is_asked() {
-        let names = Names::default();
+        let names = Hostnames::default();
         let found = names.resolve(&"localhost".into()).await.unwrap();
         assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
         assert!(names.address(&"localhost".into(), true, 7).await.unwrap().is_loopback());
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_resolver_that_says_nothing_is_not_awaited_for_ever() {
-        let names = Names::asking(|_| Box::pin(std::future::pending()));
+        let names = Hostnames::asking(|_| Box::pin(std::future::pending()));
         let error = names.resolve(&"db.example.com".into()).await.unwrap_err();
         assert!(matches!(error, Unresolved::Timeout(_)), "{error}");
     }
