@@ -34,11 +34,11 @@ use mesh_runtime::{drain, open_files, usage};
 use mesh_xds::{demand, follow};
 
 use crate::config::{self, Config, Mode};
+use crate::context::WorkerContext;
 use crate::dns::{self, Dns};
 use crate::hostnames::Hostnames;
 use crate::metrics::{HostnameMetrics, PodMetrics};
 use crate::pods::Pods;
-use crate::shared::Shared;
 use crate::worker::{self, Handle};
 use admin::Admin;
 use life::Process;
@@ -163,10 +163,10 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let shared = Arc::new(Shared { proxy, config, hostnames: Hostnames::default(), hostname_metrics, dns });
-    let config = &shared.config;
+    let context = Arc::new(WorkerContext { proxy, config, hostnames: Hostnames::default(), hostname_metrics, dns });
+    let config = &context.config;
     let workers = (0..config.workers)
-        .map(|number| worker::start(number, shared.clone()))
+        .map(|number| worker::start(number, context.clone()))
         .collect::<std::io::Result<Vec<Handle>>>()
         .context("starting the data threads")?;
     let agent = match config.mode {
@@ -180,18 +180,18 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let list = agent.as_ref().map(|(pods, _)| pods.list()).unwrap_or_default();
 
     let admin = Admin { log, shutdown: shutdown.clone(), list: list.clone() };
-    admin::serve(&shared, &workers, admin, metrics, &readiness)?;
+    admin::serve(&context, &workers, admin, metrics, &readiness)?;
     let (mode, node) = (config.mode.clone(), config.node.clone());
     let identities = move |tables: &Tables| match &mode {
         Mode::Shared => warm::identities_on(tables, &node),
         Mode::Dedicated(pod) => warm::identity_of(tables, pod),
     };
     tokio::spawn(warm::follow(tables.clone(), certificates, identities));
-    if let Some(dns) = &shared.dns {
+    if let Some(dns) = &context.dns {
         tokio::spawn(dns::gone::follow(dns.metrics().clone(), tables.clone()));
     }
-    tokio::spawn(report::gone::follow(shared.proxy.telemetry.traffic.clone(), tables));
+    tokio::spawn(report::gone::follow(context.proxy.telemetry.traffic.clone(), tables));
     control::follow_tables(config, writer, demands, xds_metrics)?;
-    let process = Process { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables: tables_ready };
+    let process = Process { context, workers, agent, list, pod_metrics, drain_metrics, life, tables: tables_ready };
     process.run(shutdown, drain).await
 }

@@ -20,12 +20,13 @@
 //! | [`socks`] | what a SOCKS client says |
 //! | [`local_xds`] | tables from a file |
 //! | `pages` | what the admin port shows besides |
-//! | `metrics`, `shared` | counters, what workers read |
+//! | `metrics`, `context` | counters, what workers read |
 //!
 //! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
 
 pub mod app;
 pub mod config;
+mod context;
 mod dialler;
 pub mod dns;
 mod hostnames;
@@ -39,7 +40,6 @@ mod pages;
 mod pod;
 mod pods;
 mod serving;
-mod shared;
 pub mod sockets;
 pub mod socks;
 mod worker;

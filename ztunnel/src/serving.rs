@@ -8,12 +8,12 @@ use std::sync::Arc;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::connections::Connections;
 
+use crate::context::WorkerContext;
 use crate::pod::Pod;
-use crate::shared::Shared;
 
 /// One worker's own things.
 pub(crate) struct Worker {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) context: Arc<WorkerContext>,
     pub(crate) connections: Connections,
     pub(crate) pods: RefCell<Pods>,
 }

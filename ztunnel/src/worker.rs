@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
+use crate::context::WorkerContext;
 use crate::listeners::{ListenerKind, Listeners};
 use crate::pod::Pod;
 use crate::serving::Worker;
-use crate::shared::Shared;
 use crate::sockets::{Netns, SocketSettings};
 use crate::{dns, inbound, outbound};
 
@@ -62,13 +62,13 @@ pub(crate) type Handle = DataThread<Command>;
 ///
 /// # Errors
 /// When the system has no thread or event queue left.
-pub(crate) fn start(number: usize, shared: Arc<Shared>) -> io::Result<Handle> {
-    DataThread::start(number, move |commands| run(shared, commands))
+pub(crate) fn start(number: usize, context: Arc<WorkerContext>) -> io::Result<Handle> {
+    DataThread::start(number, move |commands| run(context, commands))
 }
 
-async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let worker = Rc::new(Worker { shared, connections: Connections::default(), pods: RefCell::default() });
-    spawn_local(follow_policies(worker.connections.clone(), worker.shared.proxy.tables.clone()));
+async fn run(context: Arc<WorkerContext>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let worker = Rc::new(Worker { context, connections: Connections::default(), pods: RefCell::default() });
+    spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
     while let Some(command) = commands.recv().await {
@@ -84,9 +84,9 @@ async fn run(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>
 fn serve(worker: &Rc<Worker>, served: Served) {
     stop(worker, &served.uid);
     let Served { uid, info, netns, listeners, sockets, only } = served;
-    let (pool, quota) = (Pool::new(worker.shared.proxy.hbone.clone()), worker.shared.proxy.quota.pod(&uid));
+    let (pool, quota) = (Pool::new(worker.context.proxy.hbone.clone()), worker.context.proxy.quota.pod(&uid));
     let pod = Rc::new(Pod::new(LocalPod::new(info, pool, quota), netns, sockets, only));
-    worker.shared.proxy.tables.read(|tables| pod.local.follow(tables));
+    worker.context.proxy.tables.read(|tables| pod.local.follow(tables));
     worker.pods.borrow_mut().insert(uid, pod.clone());
     let Listeners { tcp, dns, migrate } = listeners;
     for (kind, listener) in tcp {
@@ -97,7 +97,7 @@ fn serve(worker: &Rc<Worker>, served: Served) {
             ListenerKind::Socks => listen(worker, &pod, listener, migrate, outbound::socks::serve),
         }
     }
-    if let (Some(listeners), Some(proxy)) = (dns, &worker.shared.dns) {
+    if let (Some(listeners), Some(proxy)) = (dns, &worker.context.dns) {
         for socket in listeners.udp {
             pod.spawn(dns::serve::udp(proxy.clone(), pod.dns.clone(), socket), ());
         }
@@ -117,8 +117,8 @@ fn stop(worker: &Worker, uid: &str) {
 
 /// Serves one connection to the pod's DNS proxy.
 async fn serve_dns(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, _from: SocketAddr) {
-    if let Some(proxy) = worker.shared.dns.clone() {
-        dns::serve::tcp(&proxy, &pod.dns, tcp, worker.shared.proxy.drain.started()).await;
+    if let Some(proxy) = worker.context.dns.clone() {
+        dns::serve::tcp(&proxy, &pod.dns, tcp, worker.context.proxy.drain.started()).await;
     }
 }
 
@@ -133,21 +133,21 @@ fn listen<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let counted = worker.shared.proxy.drain.door();
+    let counted = worker.context.proxy.drain.door();
     let (worker, of) = (worker.clone(), pod.clone());
     let accepting = async move {
         let start = |tcp: TcpStream, peer: SocketAddr| {
             let connection = serve(worker.clone(), of.clone(), tcp, peer);
-            of.spawn(connection, worker.shared.proxy.drain.token());
+            of.spawn(connection, worker.context.proxy.drain.token());
         };
-        accept(listener, migrate, &worker.shared.proxy.drain, &*of.local.info, start).await;
+        accept(listener, migrate, &worker.context.proxy.drain, &*of.local.info, start).await;
     };
     pod.spawn(accepting, counted);
 }
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
-    let mut hbone = worker.shared.proxy.hbone_metrics.of_thread();
+    let mut hbone = worker.context.proxy.hbone_metrics.of_thread();
     loop {
         ticks.tick().await;
         let mut pooled = 0;
@@ -162,10 +162,10 @@ async fn sweep(worker: Rc<Worker>) {
 
 /// Lets go of what the tables tell of no more.
 async fn follow_tables(worker: Rc<Worker>) {
-    let mut changed = worker.shared.proxy.tables.changed();
+    let mut changed = worker.context.proxy.tables.changed();
     while changed.changed().await.is_ok() {
         for pod in worker.pods.borrow().iter() {
-            worker.shared.proxy.tables.read(|tables| pod.local.follow(tables));
+            worker.context.proxy.tables.read(|tables| pod.local.follow(tables));
         }
         tokio::time::sleep(SETTLE).await;
     }

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Mode};
-use crate::shared::Shared;
+use crate::context::WorkerContext;
 use crate::worker::{Command, Handle};
 use crate::{pages, pods};
 
@@ -32,16 +32,16 @@ pub(super) struct Admin {
 
 /// Serves all three ports until ztunnel drains.
 pub(super) fn serve(
-    shared: &Arc<Shared>,
+    context: &Arc<WorkerContext>,
     workers: &[Handle],
     Admin { log, shutdown, list }: Admin,
     metrics: Metrics,
     readiness: &Readiness,
 ) -> Result<()> {
-    let (ports, draining) = (shared.config.ports, &shared.proxy.drain);
+    let (ports, draining) = (context.config.ports, &context.proxy.drain);
     let commands: Vec<_> = workers.iter().map(|w| w.commands.clone()).collect();
-    let dump_shared = shared.clone();
-    let dump = move || config_dump(dump_shared.clone(), list.clone(), commands.clone());
+    let dump_context = context.clone();
+    let dump = move || config_dump(dump_context.clone(), list.clone(), commands.clone());
     let routes = admin::routes(log, shutdown, dump).merge(pages::routes(ports.metrics));
     let until = draining.clone();
     serve_port(
@@ -110,7 +110,7 @@ where
 }
 
 async fn config_dump(
-    shared: Arc<Shared>,
+    context: Arc<WorkerContext>,
     list: pods::List,
     workers: Vec<mpsc::UnboundedSender<Command>>,
 ) -> serde_json::Value {
@@ -125,10 +125,10 @@ async fn config_dump(
         }
     }
     let pods = pods::lock(&list).clone();
-    let mut dump = shared.proxy.tables.read(dump::tables);
-    dump.extend(dump::held(&pods, &open, &shared.proxy.certificates.list()));
+    let mut dump = context.proxy.tables.read(dump::tables);
+    dump.extend(dump::held(&pods, &open, &context.proxy.certificates.list()));
     dump.extend([
-        ("config", shown(&shared.config)),
+        ("config", shown(&context.config)),
         ("version", json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" })),
     ]);
     serde_json::Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())

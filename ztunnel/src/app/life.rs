@@ -10,15 +10,15 @@ use mesh_runtime::readiness::Part;
 use mesh_runtime::shutdown::Shutdown;
 
 use crate::config::Mode;
+use crate::context::WorkerContext;
 use crate::metrics::PodMetrics;
 use crate::own;
 use crate::pods::{self, List, Pods};
-use crate::shared::Shared;
 use crate::worker::Handle;
 
 /// What lives.
 pub(super) struct Process {
-    pub(super) shared: Arc<Shared>,
+    pub(super) context: Arc<WorkerContext>,
     pub(super) workers: Vec<Handle>,
     /// The pods that the node agent hands over, and whether it has; `None` where ztunnel serves only one.
     pub(super) agent: Option<(Pods, Part)>,
@@ -38,9 +38,9 @@ impl Process {
     /// # Errors
     /// When the pods that live where ztunnel does cannot be served.
     pub(super) async fn run(self, shutdown: Shutdown, trigger: Trigger) -> Result<()> {
-        let Self { shared, workers, agent, list, pod_metrics, drain_metrics, life, tables } = self;
-        let config = &shared.config;
-        let mut serving = Box::pin(pods::once_complete(shared.proxy.tables.synced(), async {
+        let Self { context, workers, agent, list, pod_metrics, drain_metrics, life, tables } = self;
+        let config = &context.config;
+        let mut serving = Box::pin(pods::once_complete(context.proxy.tables.synced(), async {
             let served = match &config.mode {
                 Mode::Shared => own::serve_own(config, &workers).context("serving ztunnel's own pod (SERVICE_ACCOUNT)"),
                 Mode::Dedicated(pod) => own::serve_dedicated(config, pod, &workers, &pod_metrics, &list)
@@ -58,7 +58,7 @@ impl Process {
             error = &mut serving => return Err(error),
         };
         tokio::select! {
-            () = drain::drain(trigger, &shared.proxy.drain, &reason, config.drain, &drain_metrics, &life) => {}
+            () = drain::drain(trigger, &context.proxy.drain, &reason, config.drain, &drain_metrics, &life) => {}
             // Pods that go while their connections end are still heard of.
             never = async {
                 (&mut serving).await;

@@ -45,19 +45,19 @@ use seen::source_of;
 
 /// Serves one HBONE connection from `from`: each of its tunnels is a task of the pod.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
-    let proxy = &worker.shared.proxy;
-    let begin = |asked: Asked, context: TunnelContext| {
-        pod.spawn(tunnel(worker.clone(), pod.clone(), context, asked), proxy.drain.token());
+    let proxy = &worker.context.proxy;
+    let begin = |asked: Asked, connection: TunnelContext| {
+        pod.spawn(tunnel(worker.clone(), pod.clone(), connection, asked), proxy.drain.token());
     };
     inbound::serve(proxy, &pod.local, Reporter::Destination, tcp, from, begin).await;
 }
 
 /// Serves one tunnel. The 200 comes last: after the policies have allowed it and the application is connected. If its pod
 /// is no longer served, the task of this ends with it, and its report tells as it is dropped.
-async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, asked: Asked) {
-    let shared = &worker.shared;
-    let TunnelContext { local, from, ref caller, .. } = context;
-    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
+async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut connection: TunnelContext, asked: Asked) {
+    let context = &worker.context;
+    let TunnelContext { local, from, ref caller, .. } = connection;
+    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
         return early.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
@@ -78,7 +78,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, as
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
         let party = match &source {
             Some(source) => Party::workload(source, Some(caller)),
-            None if shared.config.baggage => Party::told(&Baggage::parse(&asked.headers), caller),
+            None if context.config.baggage => Party::told(&Baggage::parse(&asked.headers), caller),
             None => Party::told(&Baggage::default(), caller),
         };
         (party, service)
@@ -88,7 +88,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, as
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };
-    let baggage = shared.config.baggage.then(|| pod.local.baggage(&workload));
+    let baggage = context.config.baggage.then(|| pod.local.baggage(&workload));
     let tunnel = match asked.accept(baggage.as_deref().unwrap_or_default()) {
         Ok(tunnel) => tunnel,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &error),
@@ -99,7 +99,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut context: TunnelContext, as
     let carried = tokio::select! {
         biased;
         carried = carried => carried,
-        () = context.revoked() => return report.revoked(),
+        () = connection.revoked() => return report.revoked(),
     };
     match carried {
         Ok(result) => report.ended(result),
@@ -155,31 +155,31 @@ pub(crate) async fn enter(
     gone: impl Future<Output = ()>,
     describe: impl FnOnce(&Workload, &Facts) -> (Party, Option<Arc<Service>>),
 ) -> Result<Entered, TurnedAway> {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let Visit { local, from, port, caller, target, trace, deadline } = *visit;
-    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, local);
+    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, local);
     let permit = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         early.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
-    let workload = shared.proxy.local_workload(&pod.local.info, deadline).await.map_err(|error| {
+    let workload = context.proxy.local_workload(&pod.local.info, deadline).await.map_err(|error| {
         early.failed(ReasonCode::UnknownWorkload, &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::UnknownWorkload }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
     let in_use = match target {
         Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
-            shared.proxy.complete(&workload, address.ip(), deadline).await.map_err(|error| {
+            context.proxy.complete(&workload, address.ip(), deadline).await.map_err(|error| {
                 early.failed(ReasonCode::NoAnswerOnDemand, &error);
                 TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::NoAnswerOnDemand }
             })?
         }
         _ => InUse::default(),
     };
-    let admitted = shared.proxy.tables.read(|t| admit::target(t, &workload, local, target));
+    let admitted = context.proxy.tables.read(|t| admit::target(t, &workload, local, target));
     let admitted =
-        admitted.and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks)).map_err(|error| {
+        admitted.and_then(|admitted| admit::port(admitted, pod.only, context.config.socks)).map_err(|error| {
             early.failed(error.code(), &error);
             TurnedAway { status: error.status(), code: error.code() }
         })?;
@@ -187,7 +187,7 @@ pub(crate) async fn enter(
     let (source, service) = describe(&workload, &facts);
     let meant = service.clone();
     let mut report = Report::open(
-        &shared.proxy.telemetry,
+        &context.proxy.telemetry,
         Traffic {
             direction: Direction::Inbound,
             reporter: Reporter::Destination,
@@ -201,7 +201,7 @@ pub(crate) async fn enter(
             trace,
         },
     );
-    match judge(&shared.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
+    match judge(&context.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => {
             report.denied(&judgement);
@@ -239,7 +239,7 @@ async fn connect(
     caller: &SpiffeId,
     admitted: &Admitted,
 ) -> io::Result<Dialled> {
-    let config = &worker.shared.config;
+    let config = &worker.context.config;
     let Some(asked) = admitted.proxied else {
         let source = source_of(from, port, admitted.application);
         return pod.dialler.dial(source, admitted.application, &pod.sockets).await;
@@ -258,10 +258,10 @@ fn telemetry(
     source_ip: IpAddr,
     facts: &Facts,
 ) -> (Option<Arc<Workload>>, Option<Arc<Service>>) {
-    worker.shared.proxy.tables.read(|tables| {
+    worker.context.proxy.tables.read(|tables| {
         // A waypoint's or gateway's address is its own; a caller whose proven identity differs is somebody else. So is one
         // who comes from another network, where the same address may be in use.
-        let elsewhere = connect::from_another_network(&asked.headers, &worker.shared.config.network);
+        let elsewhere = connect::from_another_network(&asked.headers, &worker.context.config.network);
         let here = if elsewhere { None } else { tables.workload_by_address(&workload.network, source_ip) };
         let source = here.filter(|w| w.identity().ok().as_ref() == facts.source.as_ref());
         let told = connect::forwarded_host(&asked.headers)

@@ -23,32 +23,32 @@ use crate::sockets;
 
 /// Serves one captured connection from `from`.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let dialled = match sockets::original_destination(&tcp) {
         Ok(dialled) => dialled,
         Err(error) => return tracing::debug!(pod = %pod.local.info, %error, "connection gone before it was served"),
     };
     let (way, source) = ((from, dialled), Source::address(from.ip()));
     let Some(_permit) =
-        overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Inbound, &tcp, way, Some(&source))
+        overload::admit(&context.proxy.telemetry, &pod.local.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
         return;
     };
-    let early = Report::early(&shared.proxy.telemetry, Direction::Inbound, from, dialled);
-    let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, shared.config.socks));
+    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, dialled);
+    let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, context.config.socks));
     let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(error) => return early.failed(error.code(), &error),
     };
     let deadline = deadline();
-    let workload = match shared.proxy.local_workload(&pod.local.info, deadline).await {
+    let workload = match context.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(workload) => workload,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
     let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
-    let source = shared.proxy.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
+    let source = context.proxy.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());
     let mut report = Report::open(
-        &shared.proxy.telemetry,
+        &context.proxy.telemetry,
         Traffic {
             direction: Direction::Inbound,
             reporter: Reporter::Destination,
@@ -62,7 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             trace: None,
         },
     );
-    match judge(&shared.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
+    match judge(&context.proxy.tables, &pod.local.info, &workload, &facts, deadline).await {
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }

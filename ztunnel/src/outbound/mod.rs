@@ -29,9 +29,9 @@ use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::context::WorkerContext;
 use crate::pod::Pod;
 use crate::serving::Worker;
-use crate::shared::Shared;
 use crate::sockets;
 use near::Near;
 use plan::Plan;
@@ -50,13 +50,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let way = (from, dialled);
     let Some(_permit) =
-        overload::admit(&worker.shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
+        overload::admit(&worker.context.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
-    let early = Report::early(&worker.shared.proxy.telemetry, Direction::Outbound, from, dialled);
+    let early = Report::early(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
     let deadline = local_workload::deadline();
-    let client = match worker.shared.proxy.local_workload(&pod.local.info, deadline).await {
+    let client = match worker.context.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(client) => client,
         Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
     };
@@ -75,15 +75,15 @@ async fn go(
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
 ) {
-    let early = Report::early(&worker.shared.proxy.telemetry, Direction::Outbound, from, dialled);
-    let _in_use = match worker.shared.proxy.complete(&client, dialled.ip(), deadline).await {
+    let early = Report::early(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
+    let _in_use = match worker.context.proxy.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
         Err(error) => return early.failed(ReasonCode::NoAnswerOnDemand, &error),
     };
-    let config = &worker.shared.config;
+    let config = &worker.context.config;
     let random = rand::random();
     let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), random);
-    let mut plan = worker.shared.proxy.tables.read(decide);
+    let mut plan = worker.context.proxy.tables.read(decide);
     let mut resolved = None;
     let mut changes = 0;
     let seen = |to: SocketAddr, tunnel: bool| {
@@ -92,8 +92,8 @@ async fn go(
     loop {
         plan = match plan {
             Plan::Resolve(name) => {
-                let hostnames = &worker.shared.hostnames;
-                worker.shared.hostname_metrics.count(&client, name.hostname());
+                let hostnames = &worker.context.hostnames;
+                worker.context.hostname_metrics.count(&client, name.hostname());
                 match hostnames.address(name.hostname(), name.ipv4_first(), rand::random()).await {
                     Ok(ip) => {
                         resolved = Some((name.hostname().clone(), ip));
@@ -109,7 +109,7 @@ async fn go(
                 // carries anything: whoever has told the control plane that it knows a pod to take tunnels sends it
                 // nothing in the clear any more.
                 let instead =
-                    || plan::instead(worker.shared.proxy.tables.read(decide), resolved.as_ref(), &client, from);
+                    || plan::instead(worker.context.proxy.tables.read(decide), resolved.as_ref(), &client, from);
                 match Box::pin(plain(&worker, &pod, &client, near, from, to, instead)).await {
                     Some((_, Plan::Resolve(name))) if changes == MOST_CHANGES => {
                         let error = format!(
@@ -155,7 +155,7 @@ async fn plain(
     instead: impl Fn() -> Option<Plan>,
 ) -> Option<(Near, Plan)> {
     let report = Report::open(
-        &worker.shared.proxy.telemetry,
+        &worker.context.proxy.telemetry,
         Traffic {
             direction: Direction::Outbound,
             reporter: Reporter::Source,
@@ -206,10 +206,10 @@ async fn tunnel(
     key: &Key,
     to: TunnelTo,
 ) {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let trace = TraceParent::random();
-    let report = Report::open(&shared.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
-    let request = match request(shared, pod, client, from, &to, &trace, None) {
+    let report = Report::open(&context.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
+    let request = match request(context, pod, client, from, &to, &trace, None) {
         Ok(request) => request,
         Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
     };
@@ -241,19 +241,20 @@ async fn across(
     key: &Key,
     AcrossTo { outer, expected }: AcrossTo,
 ) {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let trace = TraceParent::random();
     let attempt = async {
         let invalid = |error: http::Error| (ResponseFlags::Connect, ReasonCode::BadRequest, error.to_string());
         let requests = Requests {
-            outer: request(shared, pod, client, from, &outer, &trace, None).map_err(invalid)?,
-            inner: request(shared, pod, client, from, &outer, &trace, Some(&shared.config.network)).map_err(invalid)?,
+            outer: request(context, pod, client, from, &outer, &trace, None).map_err(invalid)?,
+            inner: request(context, pod, client, from, &outer, &trace, Some(&context.config.network))
+                .map_err(invalid)?,
         };
-        let credentials = shared.proxy.certificates.get(&key.source).await.map_err(|error| {
+        let credentials = context.proxy.certificates.get(&key.source).await.map_err(|error| {
             let (flags, code) = classify(&no_certificate(error.clone()));
             (flags, code, error.to_string())
         })?;
-        let settings = &shared.proxy.hbone;
+        let settings = &context.proxy.hbone;
         let connect = || connect_to(worker, pod, key);
         across::open(&pod.local.pool, key, &expected, requests, credentials, settings, connect).await.map_err(|error| {
             let (flags, code) = classify(&error.error);
@@ -271,7 +272,7 @@ async fn across(
         Err(_) => outer.expected.first(),
     };
     let report = Report::open(
-        &shared.proxy.telemetry,
+        &context.proxy.telemetry,
         Traffic {
             direction: Direction::Outbound,
             reporter: Reporter::Source,
@@ -297,7 +298,7 @@ async fn across(
 
 /// The CONNECT of a tunnel of `client`, a pod of ours.
 fn request(
-    shared: &Shared,
+    context: &WorkerContext,
     pod: &Pod,
     client: &Arc<Workload>,
     from: SocketAddr,
@@ -305,7 +306,7 @@ fn request(
     trace: &TraceParent,
     network: Option<&str>,
 ) -> Result<Request<()>, http::Error> {
-    let baggage = shared.config.baggage.then(|| pod.local.baggage(client));
+    let baggage = context.config.baggage.then(|| pod.local.baggage(client));
     dial::request(baggage.as_deref().unwrap_or_default(), from, to, trace, network)
 }
 
@@ -316,5 +317,5 @@ async fn connect_to(worker: &Worker, pod: &Pod, key: &Key) -> Result<Client, Ope
         sockets::keep_alive(&tcp, &pod.sockets);
         Ok(tcp)
     };
-    dial::connect(&worker.shared.proxy.certificates, key, &worker.shared.proxy.hbone, dial).await
+    dial::connect(&worker.context.proxy.certificates, key, &worker.context.proxy.hbone, dial).await
 }

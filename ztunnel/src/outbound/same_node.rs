@@ -35,7 +35,7 @@ const CANCEL: u32 = 8;
 
 /// The pod at the other end, if it is one of ours.
 pub(super) fn neighbour(worker: &Worker, to: &TunnelTo) -> Option<Rc<Pod>> {
-    let config = &worker.shared.config;
+    let config = &worker.context.config;
     // Lists of revoked certificates are looked at in handshakes, and only there.
     if config.same_node_encryption || config.crl.is_some() || *to.workload.node != *config.node {
         return None;
@@ -54,7 +54,8 @@ pub(super) async fn serve(
     to: TunnelTo,
 ) {
     let trace = TraceParent::random();
-    let report = Report::open(&worker.shared.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
+    let report =
+        Report::open(&worker.context.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
     let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, (&to, trace)));
     let entered = tokio::select! {
         biased;
@@ -111,9 +112,9 @@ async fn enter(
     key: &Key,
     (to, trace): (&TunnelTo, TraceParent),
 ) -> Result<Entered, OpenError> {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let unknown = |error| OpenError::Certificate(format!("the peer has none: {error}"));
-    let server = shared
+    let server = context
         .proxy
         .local_workload(&neighbour.local.info, deadline)
         .await
@@ -121,7 +122,7 @@ async fn enter(
     let identity = server.identity().map_err(|error| unknown(error.to_string()))?;
     prove(key, &identity)?;
     for id in [&key.source, &identity] {
-        shared.proxy.certificates.get(id).await.map_err(no_certificate)?;
+        context.proxy.certificates.get(id).await.map_err(no_certificate)?;
     }
     let visit = Visit {
         local: to.peer,

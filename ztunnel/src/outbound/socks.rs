@@ -26,15 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves one SOCKS client.
 pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from: SocketAddr) {
-    let shared = &worker.shared;
+    let context = &worker.context;
     let Ok(local) = tcp.local_addr() else { return };
     let way = (from, local);
     let Some(_permit) =
-        overload::admit(&shared.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
+        overload::admit(&context.proxy.telemetry, &pod.local.quota, Direction::Outbound, &tcp, way, None)
     else {
         return;
     };
-    let early = Report::early(&shared.proxy.telemetry, Direction::Outbound, from, local);
+    let early = Report::early(&context.proxy.telemetry, Direction::Outbound, from, local);
     let failed = |code, error: &dyn Display| early.failed(code, error);
     let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
@@ -42,14 +42,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
     };
     let deadline = local_workload::deadline();
-    let client = match shared.proxy.local_workload(&pod.local.info, deadline).await {
+    let client = match context.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(client) => client,
         Err(error) => return failed(ReasonCode::UnknownWorkload, &error),
     };
     let dialled = match target {
         Target::Address(address) => address,
         Target::Name(name, port) => {
-            let found = match &shared.dns {
+            let found = match &context.dns {
                 Some(dns) => Box::pin(dns.resolve(&pod.dns, &name)).await,
                 None => Err("names are resolved by the DNS proxy, which is off (ISTIO_META_DNS_CAPTURE)".to_owned()),
             };

@@ -34,11 +34,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::config::Config;
+use crate::context::WorkerContext;
 use crate::dns::Dns;
 use crate::inbound::proxy_protocol;
 use crate::listeners::{ListenerKind, Listeners};
 use crate::metrics::HostnameMetrics;
-use crate::shared::Shared;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
 
@@ -60,7 +60,7 @@ struct Ztunnel {
 
 /// What a worker reads, and the other ends of it.
 struct Parts {
-    shared: Shared,
+    context: WorkerContext,
     tables: follow::Writer,
     metrics: Metrics,
     log: MemoryLines,
@@ -99,8 +99,9 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
         network: config.network.clone(),
     };
     let hostname_metrics = HostnameMetrics::register(&mut metrics);
-    let shared = Shared { proxy, config, hostnames: crate::hostnames::Hostnames::default(), hostname_metrics, dns };
-    Parts { shared, tables, metrics, log, drain }
+    let context =
+        WorkerContext { proxy, config, hostnames: crate::hostnames::Hostnames::default(), hostname_metrics, dns };
+    Parts { context, tables, metrics, log, drain }
 }
 
 /// Where a pod's listeners are.
@@ -122,9 +123,9 @@ impl Ztunnel {
 
     fn with_options(settings: &[(&str, &str)], options: StoreOptions) -> Self {
         let ca = Arc::new(TestCa::new());
-        let Parts { shared, tables, metrics, log, drain } = parts(settings, options, &ca, None);
-        let (sockets, certificates) = (shared.config.sockets.clone(), shared.proxy.certificates.clone());
-        let worker = worker::start(0, Arc::new(shared)).unwrap();
+        let Parts { context, tables, metrics, log, drain } = parts(settings, options, &ca, None);
+        let (sockets, certificates) = (context.config.sockets.clone(), context.proxy.certificates.clone());
+        let worker = worker::start(0, Arc::new(context)).unwrap();
         Self { ca, worker, sockets, tables, certificates, metrics, log, _drain: drain }
     }
 

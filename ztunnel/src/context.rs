@@ -10,7 +10,7 @@ use crate::hostnames::Hostnames;
 use crate::metrics::HostnameMetrics;
 
 /// What every worker reads.
-pub(crate) struct Shared {
+pub(crate) struct WorkerContext {
     pub(crate) proxy: ProxyContext,
     pub(crate) config: Config,
     /// Addresses of workloads that have only a hostname.
