@@ -1,6 +1,6 @@
 //! Connections that pods open: accept → plan → carry.
 
-mod near;
+mod downstream;
 mod plan;
 mod same_node;
 pub(crate) mod socks;
@@ -33,7 +33,7 @@ use crate::context::WorkerContext;
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::sockets;
-use near::Near;
+use downstream::Downstream;
 use plan::Plan;
 
 /// So often a connection that was dialled in the clear is dialled anew, in the clear perhaps, because the tables changed.
@@ -62,7 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     // Not kept for as long as the connection.
     drop(early);
-    go(worker, pod, Near::captured(tcp), client, way, deadline).await;
+    go(worker, pod, Downstream::captured(tcp), client, way, deadline).await;
 }
 
 /// Sees a connection of `client`, a pod of ours, to `dialled` through; `from` is what others see. What the control plane
@@ -70,7 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
 async fn go(
     worker: Rc<Worker>,
     pod: Rc<Pod>,
-    mut near: Near,
+    mut downstream: Downstream,
     client: Arc<Workload>,
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
@@ -110,7 +110,7 @@ async fn go(
                 // nothing in the clear any more.
                 let instead =
                     || plan::instead(worker.context.proxy.tables.read(decide), resolved.as_ref(), &client, from);
-                match Box::pin(plain(&worker, &pod, &client, near, from, to, instead)).await {
+                match Box::pin(plain(&worker, &pod, &client, downstream, from, to, instead)).await {
                     Some((_, Plan::Resolve(name))) if changes == MOST_CHANGES => {
                         let error = format!(
                             "the control plane changed where it leads each time it was dialled, at last to {}",
@@ -120,7 +120,7 @@ async fn go(
                     }
                     Some((back, instead)) => {
                         changes += 1;
-                        near = back;
+                        downstream = back;
                         instead
                     }
                     None => return,
@@ -130,14 +130,15 @@ async fn go(
                 let _seen = seen(to.peer, true);
                 return match same_node::neighbour(&worker, &to) {
                     Some(neighbour) => {
-                        Box::pin(same_node::serve(&worker, neighbour, (&client, deadline), near, from, &key, to)).await;
+                        Box::pin(same_node::serve(&worker, neighbour, (&client, deadline), downstream, from, &key, to))
+                            .await;
                     }
-                    None => Box::pin(tunnel(&worker, &pod, &client, near, from, &key, to)).await,
+                    None => Box::pin(tunnel(&worker, &pod, &client, downstream, from, &key, to)).await,
                 };
             }
             Plan::Across { key, to } => {
                 let _seen = seen(to.outer.peer, true);
-                return Box::pin(across(&worker, &pod, &client, near, from, &key, to)).await;
+                return Box::pin(across(&worker, &pod, &client, downstream, from, &key, to)).await;
             }
         }
     }
@@ -149,11 +150,11 @@ async fn plain(
     worker: &Worker,
     pod: &Pod,
     client: &Arc<Workload>,
-    near: Near,
+    downstream: Downstream,
     from: SocketAddr,
     to: PlainTo,
     instead: impl Fn() -> Option<Plan>,
-) -> Option<(Near, Plan)> {
+) -> Option<(Downstream, Plan)> {
     let report = Report::open(
         &worker.context.proxy.telemetry,
         Traffic {
@@ -172,8 +173,8 @@ async fn plain(
     let dialling = Box::pin(pod.dialler.dial(None, to.address, &pod.sockets));
     let dialled = tokio::select! {
         biased;
-        () = near.gone() => {
-            report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE);
+        () = downstream.gone() => {
+            report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE);
             return None;
         }
         dialled = dialling => dialled,
@@ -182,10 +183,10 @@ async fn plain(
         Ok(remote) => {
             if let Some(plan) = instead() {
                 report.forget();
-                return Some((near, plan));
+                return Some((downstream, plan));
             }
             report.opened();
-            carry::tcp_and_tcp(near.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
+            carry::tcp_and_tcp(downstream.opened(), pod.dialler.look_after(remote), report.count_from_client()).await
         }
         Err(error) => {
             report.failed(ResponseFlags::Connect, ReasonCode::ConnectFailed, &error);
@@ -201,7 +202,7 @@ async fn tunnel(
     worker: &Worker,
     pod: &Pod,
     client: &Arc<Workload>,
-    near: Near,
+    downstream: Downstream,
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
@@ -215,13 +216,13 @@ async fn tunnel(
     };
     let opened = tokio::select! {
         biased;
-        () = near.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE),
+        () = downstream.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE),
         opened = pod.local.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
     };
     match opened {
         Ok((opened, _peer)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
+            let result = carry::tcp_and_tunnel(downstream.opened(), opened.tunnel, report.count_from_client()).await;
             report.ended(result);
         }
         Err(error) => {
@@ -236,7 +237,7 @@ async fn across(
     worker: &Worker,
     pod: &Pod,
     client: &Arc<Workload>,
-    near: Near,
+    downstream: Downstream,
     from: SocketAddr,
     key: &Key,
     AcrossTo { outer, expected }: AcrossTo,
@@ -263,7 +264,7 @@ async fn across(
     };
     let attempt = tokio::select! {
         biased;
-        () = near.gone() => Err((ResponseFlags::Connect, ReasonCode::CallerGone, near::GONE.to_owned())),
+        () = downstream.gone() => Err((ResponseFlags::Connect, ReasonCode::CallerGone, downstream::GONE.to_owned())),
         attempt = Box::pin(attempt) => attempt,
     };
     // The gateway is all that our tables know of; who answered behind it has proven it (ambient contract 11.1).
@@ -289,7 +290,7 @@ async fn across(
     match attempt {
         Ok((opened, _)) => {
             report.opened();
-            let result = carry::tcp_and_tunnel(near.opened(), opened.tunnel, report.count_from_client()).await;
+            let result = carry::tcp_and_tunnel(downstream.opened(), opened.tunnel, report.count_from_client()).await;
             report.ended(result);
         }
         Err((flags, code, error)) => report.failed(flags, code, &error),

@@ -25,7 +25,7 @@ use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
 
-use super::near::{self, Near};
+use super::downstream::{self, Downstream};
 use crate::inbound::{self, Entered, Visit};
 use crate::pod::Pod;
 use crate::serving::Worker;
@@ -48,7 +48,7 @@ pub(super) async fn serve(
     worker: &Worker,
     neighbour: Rc<Pod>,
     (client, deadline): (&Arc<Workload>, Instant),
-    near: Near,
+    downstream: Downstream,
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
@@ -56,17 +56,18 @@ pub(super) async fn serve(
     let trace = TraceParent::random();
     let report =
         Report::open(&worker.context.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
-    let entering = Box::pin(enter(worker, &neighbour, (client, deadline), (from, near.gone()), key, (&to, trace)));
+    let entering =
+        Box::pin(enter(worker, &neighbour, (client, deadline), (from, downstream.gone()), key, (&to, trace)));
     let entered = tokio::select! {
         biased;
         // First: once it dials it tells of a caller that leaves by itself, for its own end.
         entered = entering => entered,
-        () = near.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE),
+        () = downstream.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE),
     };
     let entered = match entered {
         Ok(entered) => entered,
         Err(OpenError::Refused { reason: Some(reason), .. }) if reason == ReasonCode::CallerGone.as_str() => {
-            return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &near::GONE);
+            return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE);
         }
         Err(error) => {
             let (flags, code) = classify(&error);
@@ -85,7 +86,7 @@ pub(super) async fn serve(
         return report.broken(&CarryError::Tunnel(TunnelError::Lost));
     }
     tokio::select! {
-        result = carry::tcp_and_tcp(near.opened(), application, count) => {
+        result = carry::tcp_and_tcp(downstream.opened(), application, count) => {
             match &result {
                 Ok(()) => theirs.closed(),
                 Err(error) => theirs.broken(error),

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Near, go};
+use super::{Downstream, go};
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::socks::{self, LONGEST, Read, Refused, Reply, Target};
@@ -36,7 +36,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     };
     let early = Report::early(&context.proxy.telemetry, Direction::Outbound, from, local);
     let failed = |code, error: &dyn Display| early.failed(code, error);
-    let (near, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
+    let (downstream, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
         Ok(Err(error)) => return failed(ReasonCode::BadRequest, &error),
         Err(_) => return failed(ReasonCode::HandshakeTimeout, &format_args!("no SOCKS request within {PATIENCE:?}")),
@@ -56,7 +56,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
             match found {
                 Ok(ip) => SocketAddr::new(ip, port),
                 Err(error) => {
-                    near.refuse(Reply::HostUnreachable);
+                    downstream.refuse(Reply::HostUnreachable);
                     return failed(ReasonCode::HostnameUnresolved, &format_args!("{name}: {error}"));
                 }
             }
@@ -66,7 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let Some(from) = seen_as(&client, from, dialled) else {
         return failed(ReasonCode::UnknownWorkload, &"the control plane tells no address of this pod");
     };
-    go(worker.clone(), pod, near, client, (from, dialled), deadline).await;
+    go(worker.clone(), pod, downstream, client, (from, dialled), deadline).await;
 }
 
 /// The pod's address that fits what is dialled.
@@ -85,7 +85,7 @@ enum Unheard {
 }
 
 /// Hears what a client wants; not a byte more is read.
-async fn converse(mut tcp: TcpStream) -> Result<(Near, Target), Unheard> {
+async fn converse(mut tcp: TcpStream) -> Result<(Downstream, Target), Unheard> {
     if let Err(refused) = hear(&mut tcp, socks::greeting).await? {
         if refused == Refused::Method {
             tcp.write_all(&socks::NO_METHOD).await?;
@@ -94,7 +94,7 @@ async fn converse(mut tcp: TcpStream) -> Result<(Near, Target), Unheard> {
     }
     tcp.write_all(&socks::NO_AUTHENTICATION).await?;
     match hear(&mut tcp, socks::request).await? {
-        Ok(target) => Ok((Near::socks(tcp), target)),
+        Ok(target) => Ok((Downstream::socks(tcp), target)),
         Err(refused) => {
             if let Some(reply) = refused.reply() {
                 tcp.write_all(&reply.bytes()).await?;

@@ -1,22 +1,22 @@
-//! The pod's own end of a connection that it opens.
+//! The downstream connection: the pod's own end of one that it opens.
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::socks::Reply;
 
-/// What is said of one that is gone before the other end was there.
+/// The error of a connection whose downstream is gone before its upstream was open.
 pub(super) const GONE: &str = "the application reset its connection before it was open";
 
-/// Who is told, and how, what becomes of a connection: one that was captured is open or closed, and a SOCKS client is
-/// told so. Dropped before the other end was there, it tells that it failed.
-pub(crate) struct Near {
+/// A downstream connection whose upstream is not open yet. A captured one only stays open or is closed; a SOCKS client
+/// gets a reply. Dropped before the upstream is open, it replies that the request failed.
+pub(crate) struct Downstream {
     /// Until it is given away.
     tcp: Option<TcpStream>,
     socks: bool,
 }
 
-impl Near {
+impl Downstream {
     /// A captured connection.
     pub(super) fn captured(tcp: TcpStream) -> Self {
         Self { tcp: Some(tcp), socks: false }
@@ -27,7 +27,7 @@ impl Near {
         Self { tcp: Some(tcp), socks: true }
     }
 
-    /// Resolves when the application has broken its end off (a half-close is none: it may still want an answer).
+    /// Resolves when the application has reset its end (a half-close is none: it may still want an answer).
     pub(super) async fn gone(&self) {
         match &self.tcp {
             Some(tcp) => drop(tcp.ready(Interest::ERROR).await),
@@ -35,13 +35,13 @@ impl Near {
         }
     }
 
-    /// The other end is there: from now on this is a connection like any other.
+    /// The upstream is open: from now on this is a connection like any other.
     pub(super) fn opened(mut self) -> TcpStream {
         self.tell(Reply::Succeeded);
         self.tcp.take().expect("given away only here, with self")
     }
 
-    /// It will not be.
+    /// The upstream will not be opened: a SOCKS client gets `reply`.
     pub(super) fn refuse(mut self, reply: Reply) {
         self.tell(reply);
         self.tcp = None;
@@ -57,7 +57,7 @@ impl Near {
     }
 }
 
-impl Drop for Near {
+impl Drop for Downstream {
     fn drop(&mut self) {
         self.tell(Reply::Failed);
     }
