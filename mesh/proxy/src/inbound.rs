@@ -86,7 +86,7 @@ pub async fn serve(
     // Nobody knows who it is: both are given to others before those are turned away.
     let ended = Arc::new(Notify::new());
     let [permit, handshake] = [permit, handshake].map(|permit| pod.quota.spare(permit, &source, &ended));
-    let early = Report::early(&proxy.telemetry, Direction::Inbound, from, local);
+    let attempt = Report::attempt(&proxy.telemetry, Direction::Inbound, from, local);
     let proven = tokio::select! {
         proven = Box::pin(prove(proxy, pod, tcp, source)) => proven,
         () = ended.notified() => Err(Unproven::Ended),
@@ -97,18 +97,18 @@ pub async fn serve(
             if unproven.code() == ReasonCode::CertRevoked {
                 proxy.telemetry.revocation.rejected(reporter);
             }
-            return early.failed(unproven.code(), &unproven);
+            return attempt.failed(unproven.code(), &unproven);
         }
     };
     drop(handshake);
     let caller = Rc::new(connection.peer.clone());
     let source = Source::Identity(connection.peer.clone());
-    let Some(permit) = permit.take() else { return early.failed(Unproven::Ended.code(), &Unproven::Ended) };
+    let Some(permit) = permit.take() else { return attempt.failed(Unproven::Ended.code(), &Unproven::Ended) };
     let occupied = match pod.quota.proven(permit, &source) {
         Ok(permit) => Occupied::new(pod.clone(), source, permit),
         Err(full) => {
             connection.go_away();
-            return early.failed(full.code(), &full);
+            return attempt.failed(full.code(), &full);
         }
     };
     let revocable = client.is_on();
@@ -123,7 +123,7 @@ pub async fn serve(
         }
         Err(full) => {
             asked.refuse(StatusCode::SERVICE_UNAVAILABLE, full.code());
-            early.failed(full.code(), &full);
+            attempt.failed(full.code(), &full);
         }
     };
     loop {
@@ -150,7 +150,7 @@ pub async fn serve(
                 return;
             }
             () = occupied.ended() => {
-                early.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
+                attempt.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
                 going_away = true;
                 connection.go_away();
                 let Some(_leaving) = pod.quota.leaving() else { return };

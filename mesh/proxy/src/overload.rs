@@ -38,7 +38,7 @@ pub fn shed(
     (from, to): (SocketAddr, SocketAddr),
     full: Full,
 ) {
-    Report::early(telemetry, direction, from, to).failed(full.code(), &full);
+    Report::attempt(telemetry, direction, from, to).failed(full.code(), &full);
     // Fails only on a socket that is gone already.
     let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }

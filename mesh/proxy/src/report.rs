@@ -61,14 +61,14 @@ struct Moved {
 }
 
 /// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
-pub struct Early {
+pub struct Attempt {
     telemetry: Arc<Telemetry>,
     direction: Direction,
     from: SocketAddr,
     to: SocketAddr,
 }
 
-impl Early {
+impl Attempt {
     /// It failed.
     pub fn failed(&self, code: ReasonCode, error: &dyn Display) {
         self.telemetry.reasons.count(self.direction, code);
@@ -86,8 +86,8 @@ impl Early {
 
 impl Report {
     /// Before anything is known.
-    pub fn early(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Early {
-        Early { telemetry: telemetry.clone(), direction, from, to }
+    pub fn attempt(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Attempt {
+        Attempt { telemetry: telemetry.clone(), direction, from, to }
     }
 
     /// Once it is known what the connection is; counts it as opened.

@@ -57,16 +57,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
 async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut connection: TunnelContext, asked: Asked) {
     let context = &worker.context;
     let TunnelContext { local, from, ref caller, .. } = connection;
-    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, local);
+    let attempt = Report::attempt(&context.proxy.telemetry, Direction::Inbound, from, local);
     if asked.method != Method::CONNECT {
         asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
-        return early.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
+        return attempt.failed(ReasonCode::BadRequest, &"the method is not CONNECT");
     }
     let target = match connect::parse_authority(&asked.authority) {
         Ok(target) => target,
         Err(error) => {
             asked.refuse(StatusCode::BAD_REQUEST, ReasonCode::BadRequest);
-            return early.failed(ReasonCode::BadRequest, &error);
+            return attempt.failed(ReasonCode::BadRequest, &error);
         }
     };
     // The address is the one that was proven; the port is only told, and serves only as one that is probably free.
@@ -157,21 +157,21 @@ pub(crate) async fn enter(
 ) -> Result<Entered, TurnedAway> {
     let context = &worker.context;
     let Visit { local, from, port, caller, target, trace, deadline } = *visit;
-    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, local);
+    let attempt = Report::attempt(&context.proxy.telemetry, Direction::Inbound, from, local);
     let permit = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
-        early.failed(full.code(), &full);
+        attempt.failed(full.code(), &full);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: full.code() }
     })?;
     // Asked for each tunnel: the workload may have changed since the connection was made.
     let workload = context.proxy.local_workload(&pod.local.info, deadline).await.map_err(|error| {
-        early.failed(ReasonCode::UnknownWorkload, &error);
+        attempt.failed(ReasonCode::UnknownWorkload, &error);
         TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::UnknownWorkload }
     })?;
     // What is asked for and is not ours may be what we are the waypoint of.
     let in_use = match target {
         Authority::Address(address) if !workload.addresses.contains(&address.ip()) => {
             context.proxy.complete(&workload, address.ip(), deadline).await.map_err(|error| {
-                early.failed(ReasonCode::NoAnswerOnDemand, &error);
+                attempt.failed(ReasonCode::NoAnswerOnDemand, &error);
                 TurnedAway { status: StatusCode::SERVICE_UNAVAILABLE, code: ReasonCode::NoAnswerOnDemand }
             })?
         }
@@ -180,7 +180,7 @@ pub(crate) async fn enter(
     let admitted = context.proxy.tables.read(|t| admit::target(t, &workload, local, target));
     let admitted =
         admitted.and_then(|admitted| admit::port(admitted, pod.only, context.config.socks)).map_err(|error| {
-            early.failed(error.code(), &error);
+            attempt.failed(error.code(), &error);
             TurnedAway { status: error.status(), code: error.code() }
         })?;
     let facts = Facts { source_ip: from.ip(), source: Some(caller.clone()), destination: admitted.application };

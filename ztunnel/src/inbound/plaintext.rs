@@ -34,16 +34,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     else {
         return;
     };
-    let early = Report::early(&context.proxy.telemetry, Direction::Inbound, from, dialled);
+    let attempt = Report::attempt(&context.proxy.telemetry, Direction::Inbound, from, dialled);
     let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, context.config.socks));
     let admitted = match admitted {
         Ok(admitted) => admitted,
-        Err(error) => return early.failed(error.code(), &error),
+        Err(error) => return attempt.failed(error.code(), &error),
     };
     let deadline = deadline();
     let workload = match context.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(workload) => workload,
-        Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
+        Err(error) => return attempt.failed(ReasonCode::UnknownWorkload, &error),
     };
     let facts = Facts { source_ip: from.ip(), source: None, destination: admitted.application };
     let source = context.proxy.tables.read(|t| t.workload_by_address(&workload.network, from.ip()).cloned());

@@ -54,14 +54,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     else {
         return;
     };
-    let early = Report::early(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
+    let attempt = Report::attempt(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
     let deadline = local_workload::deadline();
     let client = match worker.context.proxy.local_workload(&pod.local.info, deadline).await {
         Ok(client) => client,
-        Err(error) => return early.failed(ReasonCode::UnknownWorkload, &error),
+        Err(error) => return attempt.failed(ReasonCode::UnknownWorkload, &error),
     };
     // Not kept for as long as the connection.
-    drop(early);
+    drop(attempt);
     go(worker, pod, Downstream::captured(tcp), client, way, deadline).await;
 }
 
@@ -75,10 +75,10 @@ async fn go(
     (from, dialled): (SocketAddr, SocketAddr),
     deadline: Instant,
 ) {
-    let early = Report::early(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
+    let attempt = Report::attempt(&worker.context.proxy.telemetry, Direction::Outbound, from, dialled);
     let _in_use = match worker.context.proxy.complete(&client, dialled.ip(), deadline).await {
         Ok(in_use) => in_use,
-        Err(error) => return early.failed(ReasonCode::NoAnswerOnDemand, &error),
+        Err(error) => return attempt.failed(ReasonCode::NoAnswerOnDemand, &error),
     };
     let config = &worker.context.config;
     let random = rand::random();
@@ -99,10 +99,10 @@ async fn go(
                         resolved = Some((name.hostname().clone(), ip));
                         plan::of(name.at(ip), &client, from)
                     }
-                    Err(error) => return early.failed(error.code(), &error),
+                    Err(error) => return attempt.failed(error.code(), &error),
                 }
             }
-            Plan::Refuse(refusal) => return early.failed(refusal.code(), &refusal),
+            Plan::Refuse(refusal) => return attempt.failed(refusal.code(), &refusal),
             Plan::Plain(to) => {
                 let _seen = seen(to.address, false);
                 // The tables may have changed while it was dialled. They are looked at once more when it is open, before it
@@ -116,7 +116,7 @@ async fn go(
                             "the control plane changed where it leads each time it was dialled, at last to {}",
                             name.hostname()
                         );
-                        return early.failed(ReasonCode::DestinationUnsettled, &error);
+                        return attempt.failed(ReasonCode::DestinationUnsettled, &error);
                     }
                     Some((back, instead)) => {
                         changes += 1;

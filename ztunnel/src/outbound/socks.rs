@@ -34,8 +34,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     else {
         return;
     };
-    let early = Report::early(&context.proxy.telemetry, Direction::Outbound, from, local);
-    let failed = |code, error: &dyn Display| early.failed(code, error);
+    let attempt = Report::attempt(&context.proxy.telemetry, Direction::Outbound, from, local);
+    let failed = |code, error: &dyn Display| attempt.failed(code, error);
     let (downstream, target) = match timeout(PATIENCE, Box::pin(converse(tcp))).await {
         Ok(Ok(asked)) => asked,
         Ok(Err(error)) => return failed(ReasonCode::BadRequest, &error),

@@ -206,13 +206,13 @@ async fn trap_54_sent_and_received_are_flipped_in_outbound_lines() {
     assert!(lines[1].contains("direction=\"inbound\" bytes_sent=78 bytes_recv=140"), "{}", lines[1]);
 }
 
-/// Each connection that does not end well is counted by its reason; early failures too, which no Istio metric has.
+/// Each connection that does not end well is counted by its reason; attempt failures too, which no Istio metric has.
 #[tokio::test]
 async fn reasons_are_counted() {
     let told = told();
     let (client, server) = (workload("a"), workload("b"));
     let addr = "10.0.0.1:1".parse().unwrap();
-    Report::early(&told.telemetry, Direction::Outbound, addr, addr).failed(ReasonCode::UnknownWorkload, &"x");
+    Report::attempt(&told.telemetry, Direction::Outbound, addr, addr).failed(ReasonCode::UnknownWorkload, &"x");
     Report::open(&told.telemetry, traffic(&client, &server, false)).failed(
         ResponseFlags::Connect,
         ReasonCode::ConnectFailed,
