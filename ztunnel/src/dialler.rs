@@ -1,7 +1,7 @@
 //! Connections that one worker opens from inside a pod's namespace.
 //!
 //! Entering a namespace and leaving it again costs as much as making the socket for whose sake it is done: under load
-//! one visit makes several. They wait here, neither bound nor connected, so none grows stale. And what only matters to a
+//! one entry makes several. They wait here, neither bound nor connected, so none grows stale. And what only matters to a
 //! connection that is idle for minutes is set on those that have lived for a second; most do not.
 
 use std::cell::{Cell, RefCell};
@@ -177,17 +177,17 @@ mod tests {
     #[test]
     fn sockets_are_made_ahead_while_they_are_asked_for() {
         let stock = Stock::default();
-        let visits = Cell::new(0);
+        let entries = Cell::new(0);
         let make = |more: usize| -> io::Result<(Socket, Vec<Socket>)> {
-            visits.set(visits.get() + 1);
+            entries.set(entries.get() + 1);
             let socket = || sockets::stream("127.0.0.1:1".parse().unwrap());
             Ok((socket()?, (0..more).map_while(|_| socket().ok()).collect()))
         };
         let take = |times| (0..times).for_each(|_| drop(stock.take(make).unwrap()));
         take(1);
-        assert_eq!((visits.get(), stock.waiting.borrow().len()), (1, 0), "one is no burst");
+        assert_eq!((entries.get(), stock.waiting.borrow().len()), (1, 0), "one is no burst");
         take(1_000);
-        assert!(visits.get() < 1_000 / MOST + 10, "{} visits", visits.get());
+        assert!(entries.get() < 1_000 / MOST + 10, "{} entries", entries.get());
         assert!(stock.waiting.borrow().len() <= MOST);
         // It is kept while it is of use, and no longer.
         take(1);

@@ -73,7 +73,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut connection: TunnelContext,
     let told = connect::forwarded_for(&asked.headers).filter(|client| client.ip() == from.ip());
     let port = told.map(|client| client.port());
     let trace = connect::traceparent(&asked.headers).and_then(TraceParent::parse);
-    let visit = Visit { local, from, port, caller, target: &target, trace, deadline: deadline() };
+    let request = TunnelRequest { local, from, port, caller, target: &target, trace, deadline: deadline() };
     let describe = |workload: &Workload, facts: &Facts| {
         let (source, service) = telemetry(&worker, workload, &asked, from.ip(), facts);
         let party = match &source {
@@ -84,7 +84,7 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut connection: TunnelContext,
         (party, service)
     };
     let Entered { workload, application, report, permit: _permit, registration: _registration, cut, in_use: _in_use } =
-        match Box::pin(enter(&worker, &pod, &visit, asked.withdrawn(), describe)).await {
+        match Box::pin(enter(&worker, &pod, &request, asked.withdrawn(), describe)).await {
             Ok(entered) => entered,
             Err(turned) => return asked.refuse(turned.status, turned.code),
         };
@@ -108,8 +108,8 @@ async fn tunnel(worker: Rc<Worker>, pod: Rc<Pod>, mut connection: TunnelContext,
     }
 }
 
-/// A proven caller, and what it asks of a pod of ours.
-pub(crate) struct Visit<'a> {
+/// What a proven caller asks of a pod of ours.
+pub(crate) struct TunnelRequest<'a> {
     /// The address it came to.
     pub(crate) local: SocketAddr,
     /// The address it came from.
@@ -151,12 +151,12 @@ pub(crate) struct TurnedAway {
 pub(crate) async fn enter(
     worker: &Worker,
     pod: &Pod,
-    visit: &Visit<'_>,
+    request: &TunnelRequest<'_>,
     gone: impl Future<Output = ()>,
     describe: impl FnOnce(&Workload, &Facts) -> (Party, Option<Arc<Service>>),
 ) -> Result<Entered, TurnedAway> {
     let context = &worker.context;
-    let Visit { local, from, port, caller, target, trace, deadline } = *visit;
+    let TunnelRequest { local, from, port, caller, target, trace, deadline } = *request;
     let attempt = Report::attempt(&context.proxy.telemetry, Direction::Inbound, from, local);
     let permit = pod.local.quota.connection(Some(&Source::Identity(caller.clone()))).map_err(|full| {
         attempt.failed(full.code(), &full);

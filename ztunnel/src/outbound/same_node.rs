@@ -26,7 +26,7 @@ use mesh_runtime::trace::TraceParent;
 use tokio::time::Instant;
 
 use super::downstream::{self, Downstream};
-use crate::inbound::{self, Entered, Visit};
+use crate::inbound::{self, Entered, TunnelRequest};
 use crate::pod::Pod;
 use crate::serving::Worker;
 
@@ -125,7 +125,7 @@ async fn enter(
     for id in [&key.source, &identity] {
         context.proxy.certificates.get(id).await.map_err(no_certificate)?;
     }
-    let visit = Visit {
+    let request = TunnelRequest {
         local: to.peer,
         from,
         port: Some(from.port()),
@@ -135,7 +135,7 @@ async fn enter(
         deadline,
     };
     let describe = |_: &Workload, _: &_| (Party::workload(client, Some(&key.source)), to.service.clone());
-    inbound::enter(worker, neighbour, &visit, gone, describe)
+    inbound::enter(worker, neighbour, &request, gone, describe)
         .await
         .map_err(|turned| OpenError::Refused { status: turned.status, reason: Some(turned.code.to_string()) })
 }
