@@ -13,7 +13,7 @@ use std::time::Duration;
 use mesh_hbone::pool::Pool;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::accept::accept;
-use mesh_proxy::connections::{Connections, Listed, follow_policies};
+use mesh_proxy::connections::{Connections, OpenConnections, follow_policies};
 use mesh_proxy::data_thread::DataThread;
 use mesh_proxy::local_pod::LocalPod;
 use tokio::net::TcpStream;
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Stop serving a pod at once: close its listeners and its connections.
     Stop(Arc<str>),
     /// Say what is open.
-    List(oneshot::Sender<Listed>),
+    List(oneshot::Sender<OpenConnections>),
 }
 
 /// A pod to serve.

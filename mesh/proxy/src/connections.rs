@@ -22,12 +22,12 @@ pub struct Connections(Rc<RefCell<Inner>>);
 #[derive(Default)]
 struct Inner {
     next: u64,
-    open: HashMap<u64, Open>,
-    going: HashMap<u64, Going>,
+    inbound: HashMap<u64, InboundEntry>,
+    outbound: HashMap<u64, OutboundConnection>,
 }
 
 /// One that was let in.
-struct Open {
+struct InboundEntry {
     pod: Arc<PodInfo>,
     facts: Facts,
     port: u16,
@@ -37,7 +37,7 @@ struct Open {
 
 /// One that a pod opened.
 #[derive(Clone, Debug)]
-pub struct Going {
+pub struct OutboundConnection {
     /// The pod.
     pub pod: Arc<PodInfo>,
     /// Where its end is.
@@ -52,7 +52,7 @@ pub struct Going {
 
 /// One that was let in, as it is shown.
 #[derive(Clone, Debug)]
-pub struct Come {
+pub struct InboundConnection {
     /// The pod that it came to.
     pub pod: Arc<PodInfo>,
     /// Where its caller is.
@@ -65,35 +65,35 @@ pub struct Come {
 
 /// All that is open.
 #[derive(Clone, Debug, Default)]
-pub struct Listed {
+pub struct OpenConnections {
     /// Those that were let in.
-    pub come: Vec<Come>,
+    pub inbound: Vec<InboundConnection>,
     /// Those that pods opened.
-    pub going: Vec<Going>,
+    pub outbound: Vec<OutboundConnection>,
 }
 
 /// A connection that is listed, for as long as this lives.
 pub struct Registration {
     list: Connections,
     number: u64,
-    going: bool,
+    outbound: bool,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut list = self.list.0.borrow_mut();
-        if self.going {
-            list.going.remove(&self.number);
+        if self.outbound {
+            list.outbound.remove(&self.number);
         } else {
-            list.open.remove(&self.number);
+            list.inbound.remove(&self.number);
         }
     }
 }
 
 impl Connections {
-    /// Takes a connection in that came from this port. The receiver resolves when it is to be cut, with the reason; or,
+    /// Lists a connection that was let in, whose caller has this `port`. The receiver resolves when it is to be cut, with the reason; or,
     /// without one, when its pod is no longer served.
-    pub fn enter(
+    pub fn add_inbound(
         &self,
         pod: Arc<PodInfo>,
         facts: Facts,
@@ -104,35 +104,35 @@ impl Connections {
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
-        inner.open.insert(number, Open { pod, facts, port, service, cut });
-        (Registration { list: self.clone(), number, going: false }, receiver)
+        inner.inbound.insert(number, InboundEntry { pod, facts, port, service, cut });
+        (Registration { list: self.clone(), number, outbound: false }, receiver)
     }
 
     /// The pod is no longer served: the receivers of its connections learn that nobody will cut them.
     pub fn pod_stopped(&self, pod: &Arc<PodInfo>) {
-        self.0.borrow_mut().open.retain(|_, open| !Arc::ptr_eq(&open.pod, pod));
+        self.0.borrow_mut().inbound.retain(|_, open| !Arc::ptr_eq(&open.pod, pod));
     }
 
-    /// Takes a connection in that a pod opens.
-    pub fn leave(&self, going: Going) -> Registration {
+    /// Lists a connection that a pod opens.
+    pub fn add_outbound(&self, connection: OutboundConnection) -> Registration {
         let mut inner = self.0.borrow_mut();
         let number = inner.next;
         inner.next += 1;
-        inner.going.insert(number, going);
-        Registration { list: self.clone(), number, going: true }
+        inner.outbound.insert(number, connection);
+        Registration { list: self.clone(), number, outbound: true }
     }
 
     /// Asks `judge` about every open connection and cuts those for which it gives a reason. Lets other work of the
     /// thread run in between, so that many connections do not hold up those that move bytes.
     async fn judge_again(&self, judge: impl Fn(&PodInfo, &Facts) -> Option<Reason>) {
         const BATCH: usize = 128;
-        let numbers: Vec<u64> = self.0.borrow().open.keys().copied().collect();
+        let numbers: Vec<u64> = self.0.borrow().inbound.keys().copied().collect();
         for batch in numbers.chunks(BATCH) {
             for number in batch {
                 let mut inner = self.0.borrow_mut();
-                let reason = inner.open.get(number).and_then(|open| judge(&open.pod, &open.facts));
+                let reason = inner.inbound.get(number).and_then(|open| judge(&open.pod, &open.facts));
                 if let Some(reason) = reason
-                    && let Some(open) = inner.open.remove(number)
+                    && let Some(open) = inner.inbound.remove(number)
                 {
                     // The connection may be ending by itself.
                     let _ = open.cut.send(reason);
@@ -143,15 +143,18 @@ impl Connections {
     }
 
     /// What is open: for the admin dump.
-    pub fn list(&self) -> Listed {
+    pub fn list(&self) -> OpenConnections {
         let inner = self.0.borrow();
-        let come = |open: &Open| Come {
+        let shown = |open: &InboundEntry| InboundConnection {
             pod: open.pod.clone(),
             from: SocketAddr::new(open.facts.source_ip, open.port),
             facts: open.facts.clone(),
             service: open.service.clone(),
         };
-        Listed { come: inner.open.values().map(come).collect(), going: inner.going.values().cloned().collect() }
+        OpenConnections {
+            inbound: inner.inbound.values().map(shown).collect(),
+            outbound: inner.outbound.values().cloned().collect(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use mesh_model::tables::Tables;
 use mesh_model::workload::{PortMapping, Tunnel, Workload};
 use serde_json::{Value, json};
 
-use crate::connections::{Come, Going, Listed};
+use crate::connections::{InboundConnection, OpenConnections, OutboundConnection};
 
 /// The tables part.
 pub fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
@@ -32,13 +32,13 @@ pub fn tables(tables: &Tables) -> BTreeMap<&'static str, Value> {
 /// What is held beside the tables: the `pods` that are served, by uid, with what is open of each, and certificates.
 pub fn held(
     pods: &BTreeMap<Arc<str>, Arc<PodInfo>>,
-    open: &Listed,
+    open: &OpenConnections,
     certificates: &[Status],
 ) -> BTreeMap<&'static str, Value> {
     let pod = |(uid, info): (&Arc<str>, &Arc<PodInfo>)| {
-        let inbound: Vec<Value> = open.come.iter().filter(|come| come.pod == *info).map(come).collect();
-        let outbound: Vec<Value> = open.going.iter().filter(|going| going.pod == *info).map(going).collect();
-        let connections = json!({ "inbound": inbound, "outbound": outbound });
+        let to_pod: Vec<Value> = open.inbound.iter().filter(|c| c.pod == *info).map(inbound).collect();
+        let of_pod: Vec<Value> = open.outbound.iter().filter(|c| c.pod == *info).map(outbound).collect();
+        let connections = json!({ "inbound": to_pod, "outbound": of_pod });
         let info = json!({ "name": info.name, "namespace": info.namespace, "serviceAccount": info.service_account });
         (uid.to_string(), json!({ "state": "Up", "connections": connections, "info": info }))
     };
@@ -54,7 +54,7 @@ fn protocol(tunnel: bool) -> &'static str {
     if tunnel { "HBONE" } else { "TCP" }
 }
 
-fn come(Come { from, facts, service, .. }: &Come) -> Value {
+fn inbound(InboundConnection { from, facts, service, .. }: &InboundConnection) -> Value {
     json!({
         "src": from.to_string(),
         "originalDst": service.as_ref().map(|service| &*service.hostname),
@@ -64,7 +64,7 @@ fn come(Come { from, facts, service, .. }: &Come) -> Value {
     })
 }
 
-fn going(Going { from, dialled, to, tunnel, .. }: &Going) -> Value {
+fn outbound(OutboundConnection { from, dialled, to, tunnel, .. }: &OutboundConnection) -> Value {
     json!({
         "src": from.to_string(),
         "originalDst": dialled.to_string(),

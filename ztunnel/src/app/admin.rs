@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mesh_proxy::connections::Listed;
+use mesh_proxy::connections::OpenConnections;
 use mesh_proxy::dump;
 use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::LogControl;
@@ -114,14 +114,14 @@ async fn config_dump(
     list: pods::List,
     workers: Vec<mpsc::UnboundedSender<Command>>,
 ) -> serde_json::Value {
-    let mut open = Listed::default();
+    let mut open = OpenConnections::default();
     for worker in workers {
         let (answer, receiver) = oneshot::channel();
         // A worker that has ended has nothing open.
         if worker.send(Command::List(answer)).is_ok() {
-            let Listed { come, going } = receiver.await.unwrap_or_default();
-            open.come.extend(come);
-            open.going.extend(going);
+            let OpenConnections { inbound, outbound } = receiver.await.unwrap_or_default();
+            open.inbound.extend(inbound);
+            open.outbound.extend(outbound);
         }
     }
     let pods = pods::lock(&list).clone();

@@ -208,7 +208,7 @@ pub(crate) async fn enter(
             return Err(TurnedAway { status: StatusCode::UNAUTHORIZED, code: judgement.code() });
         }
     }
-    let (registration, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), meant);
+    let (registration, cut) = worker.connections.add_inbound(pod.local.info.clone(), facts, from.port(), meant);
     let connected = tokio::select! {
         biased;
         () = gone => None,

@@ -66,7 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
         Judgement::Decided(decision) if decision.allowed => report.decided(&decision),
         judgement => return report.denied(&judgement),
     }
-    let (_registration, cut) = worker.connections.enter(pod.local.info.clone(), facts, from.port(), None);
+    let (_registration, cut) = worker.connections.add_inbound(pod.local.info.clone(), facts, from.port(), None);
     // Not from its port: the kernel would take that for the connection that was captured, and send it here again.
     let source = source_of(from, None, admitted.application);
     match Box::pin(pod.dialler.dial(source, admitted.application, &pod.sockets)).await {

@@ -17,7 +17,7 @@ use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
-use mesh_proxy::connections::Going;
+use mesh_proxy::connections::OutboundConnection;
 use mesh_proxy::dial::across::{self, Requests};
 use mesh_proxy::dial::{self, classify, no_certificate, traffic};
 use mesh_proxy::local_workload;
@@ -87,7 +87,7 @@ async fn go(
     let mut resolved = None;
     let mut changes = 0;
     let seen = |to: SocketAddr, tunnel: bool| {
-        worker.connections.leave(Going { pod: pod.local.info.clone(), from, dialled, to, tunnel })
+        worker.connections.add_outbound(OutboundConnection { pod: pod.local.info.clone(), from, dialled, to, tunnel })
     };
     loop {
         plan = match plan {

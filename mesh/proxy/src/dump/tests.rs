@@ -211,9 +211,9 @@ async fn the_dump_is_what_istioctl_reads() {
     let facts =
         Facts { source_ip: address("10.0.0.2:1").ip(), source: Some(id), destination: address("10.0.0.1:8080") };
     let meant = tables.service(&NamespacedName::new("shop", "cart.shop.svc")).cloned();
-    let open = Listed {
-        come: vec![Come { pod: pod.clone(), from: address("10.0.0.2:4000"), facts, service: meant }],
-        going: vec![Going {
+    let open = OpenConnections {
+        inbound: vec![InboundConnection { pod: pod.clone(), from: address("10.0.0.2:4000"), facts, service: meant }],
+        outbound: vec![OutboundConnection {
             pod: pod.clone(),
             from: address("10.0.0.1:4001"),
             dialled: address("10.96.0.9:80"),

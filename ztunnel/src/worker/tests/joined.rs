@@ -26,7 +26,7 @@ async fn who_joins_while_it_is_dialled_hears_nothing_in_the_clear() {
             cart(Tunnel::None),
         ]);
         let said = spawn_local(say(SocketAddr::new("127.0.0.2".parse().unwrap(), client.outbound), "a secret"));
-        assert!(!ztunnel.open(0, 1).await.going[0].tunnel, "it is dialled in the clear");
+        assert!(!ztunnel.open(0, 1).await.outbound[0].tunnel, "it is dialled in the clear");
         ztunnel.tables.apply_local(vec![cart(Tunnel::Hbone)]);
         let heard = spawn_local(async move {
             let mut heard = Vec::new();

@@ -1,19 +1,19 @@
-use mesh_proxy::connections::Listed;
+use mesh_proxy::connections::OpenConnections;
 
 use super::*;
 
 impl Ztunnel {
-    async fn list(&self) -> Listed {
+    async fn list(&self) -> OpenConnections {
         let (answer, listed) = tokio::sync::oneshot::channel();
         self.worker.commands.send(Command::List(answer)).ok().unwrap();
         listed.await.unwrap()
     }
 
     /// What is open, once it is as many.
-    pub(super) async fn open(&self, come: usize, going: usize) -> Listed {
+    pub(super) async fn open(&self, inbound: usize, outbound: usize) -> OpenConnections {
         loop {
             let listed = self.list().await;
-            if (listed.come.len(), listed.going.len()) == (come, going) {
+            if (listed.inbound.len(), listed.outbound.len()) == (inbound, outbound) {
                 return listed;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -41,11 +41,14 @@ async fn connections_are_listed_while_they_are_open() {
         let request = connect::request(&format!("127.0.0.1:{app}"), &Context::default()).unwrap();
         let tunnel = caller.open(&request).await.unwrap();
         let listed = ztunnel.open(1, 1).await;
-        let (come, going) = (&listed.come[0], &listed.going[0]);
-        assert_eq!((&*going.pod.name, going.from, going.dialled), ("client", tcp.local_addr().unwrap(), dialled));
-        assert_eq!((going.to, going.tunnel), (SocketAddr::new("127.0.0.1".parse().unwrap(), app), false));
-        assert_eq!((&*come.pod.name, come.from, come.facts.destination.port()), ("server", from, app));
-        assert_eq!(come.facts.source, Some(id("caller")), "which is how it is known for a tunnel");
+        let (inbound, outbound) = (&listed.inbound[0], &listed.outbound[0]);
+        assert_eq!(
+            (&*outbound.pod.name, outbound.from, outbound.dialled),
+            ("client", tcp.local_addr().unwrap(), dialled)
+        );
+        assert_eq!((outbound.to, outbound.tunnel), (SocketAddr::new("127.0.0.1".parse().unwrap(), app), false));
+        assert_eq!((&*inbound.pod.name, inbound.from, inbound.facts.destination.port()), ("server", from, app));
+        assert_eq!(inbound.facts.source, Some(id("caller")), "which is how it is known for a tunnel");
         drop((tcp, tunnel));
         ztunnel.open(0, 0).await;
     })
