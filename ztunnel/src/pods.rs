@@ -252,10 +252,10 @@ impl Pods {
 
     fn say_ready(&self, ready: &Part, snapshot_sent: bool) {
         let detail = pods_not_served(self.pending.values().map(|p| (&*p.info, &*p.error)));
-        match said(snapshot_sent, detail, self.pending.values().map(|p| p.since.elapsed()).min()) {
-            Said::Ready => ready.ready(),
-            Said::ReadyBut(what) => ready.ready_but(what),
-            Said::NotReady(why) => ready.not_ready(why),
+        match readiness(snapshot_sent, detail, self.pending.values().map(|p| p.since.elapsed()).min()) {
+            PodsReadiness::Ready => ready.ready(),
+            PodsReadiness::ReadyBut(what) => ready.ready_but(what),
+            PodsReadiness::NotReady(why) => ready.not_ready(why),
         }
     }
 }
@@ -303,9 +303,9 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// What is said of this node's pods.
+/// Whether this node's pods let ztunnel be ready.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum PodsReadiness {
     Ready,
     ReadyBut(String),
     NotReady(String),
@@ -314,12 +314,12 @@ enum Said {
 /// `pending` says which pods are not served, `youngest` since when the last of them is not. As with Istio's ztunnel
 /// they make it unready (contract 2.5), but only for a while: a pod that cannot be helped must not hold up an upgrade,
 /// and with it all others.
-fn said(snapshot_sent: bool, pending: Option<String>, youngest: Option<Duration>) -> Said {
+fn readiness(snapshot_sent: bool, pending: Option<String>, youngest: Option<Duration>) -> PodsReadiness {
     match pending {
-        _ if !snapshot_sent => Said::NotReady("waiting for the node agent's snapshot".to_owned()),
-        None => Said::Ready,
-        Some(text) if youngest.is_some_and(|age| age >= PATIENCE) => Said::ReadyBut(text),
-        Some(text) => Said::NotReady(text),
+        _ if !snapshot_sent => PodsReadiness::NotReady("waiting for the node agent's snapshot".to_owned()),
+        None => PodsReadiness::Ready,
+        Some(text) if youngest.is_some_and(|age| age >= PATIENCE) => PodsReadiness::ReadyBut(text),
+        Some(text) => PodsReadiness::NotReady(text),
     }
 }
 

@@ -275,16 +275,16 @@ fn pods_that_are_not_served_are_named() {
 /// Contract 2.5 and Trap 7, and what they do not say: it ends.
 #[test]
 fn a_pod_that_cannot_be_served_holds_nobody_up_for_long() {
-    let not_ready = |text: &str| Said::NotReady(text.to_owned());
+    let not_ready = |text: &str| PodsReadiness::NotReady(text.to_owned());
     for (snapshot_sent, youngest, expected) in [
         (false, None, not_ready("waiting for the node agent's snapshot")),
         (false, Some(PATIENCE), not_ready("waiting for the node agent's snapshot")),
-        (true, None, Said::Ready),
+        (true, None, PodsReadiness::Ready),
         (true, Some(PATIENCE / 2), not_ready("a pod")),
-        (true, Some(PATIENCE), Said::ReadyBut("a pod".to_owned())),
+        (true, Some(PATIENCE), PodsReadiness::ReadyBut("a pod".to_owned())),
     ] {
         let pending = youngest.map(|_| "a pod".to_owned());
-        assert_eq!(said(snapshot_sent, pending, youngest), expected, "{snapshot_sent} {youngest:?}");
+        assert_eq!(readiness(snapshot_sent, pending, youngest), expected, "{snapshot_sent} {youngest:?}");
     }
 }
 
