@@ -24,6 +24,7 @@ use mesh_runtime::config::Env;
 use mesh_runtime::drain;
 use mesh_runtime::log::LogFormat;
 use mesh_runtime::metrics::{Metrics, TrafficMetrics};
+use mesh_runtime::trace::TraceParent;
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id, let_in, on_one_thread};
 use mesh_testkit::tcp;
@@ -41,6 +42,8 @@ use crate::listeners::{ListenerKind, Listeners};
 use crate::metrics::HostnameMetrics;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
+
+use traces::trace_of;
 
 mod life;
 
@@ -335,14 +338,20 @@ async fn o10_a_service_of_another_network_is_reached_through_its_gateway() {
         let at = gateway(&ztunnel.ca, server.hbone).await;
         ztunnel.tables.apply_local(two_networks(at, port, app));
         let vip = SocketAddr::new("127.0.0.2".parse().unwrap(), port);
-        for _ in 0..3 {
+        assert_eq!(say(vip, "across").await, "ACROSS");
+        let outbound = ztunnel.logged("direction=\"outbound\"").await;
+        assert!(outbound.contains(&format!("{CART}:{port}")), "4.7: the service is what is asked for: {outbound}");
+        assert!(outbound.contains("sa/cart"), "11.1: who answered behind the gateway: {outbound}");
+        let inbound = ztunnel.logged("direction=\"inbound\"").await;
+        assert!(inbound.contains("sa/client"), "the inner tunnel proves the client, not the gateway: {inbound}");
+        // Through a gateway and in two tunnels, it is one trace from the client to the server.
+        let trace = trace_of(&outbound).expect("a trace");
+        assert!(TraceParent::parse(trace).is_some(), "{outbound}");
+        assert_eq!(trace_of(&inbound), Some(trace), "{inbound}");
+        // On a connection to the gateway that is there already.
+        for _ in 0..2 {
             assert_eq!(say(vip, "across").await, "ACROSS");
         }
-        let line = ztunnel.logged("direction=\"outbound\"").await;
-        assert!(line.contains(&format!("{CART}:{port}")), "4.7: the service is what is asked for: {line}");
-        assert!(line.contains("sa/cart"), "11.1: who answered behind the gateway: {line}");
-        let line = ztunnel.logged("direction=\"inbound\"").await;
-        assert!(line.contains("sa/client"), "the inner tunnel proves the client, not the gateway: {line}");
     })
     .await;
 }
