@@ -1,4 +1,4 @@
-//! Accepting connections until the proxy drains.
+//! Accepts connections until the proxy drains.
 
 mod close;
 

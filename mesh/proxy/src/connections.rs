@@ -1,5 +1,5 @@
-//! What is open now, on one worker: for who looks, and, of what has been let in, to be asked again when policies change:
-//! who is no longer allowed is cut off.
+//! The connections that are open on one data thread. The admin port lists them; those that were let in are judged again
+//! when policies change, and cut if they are no longer allowed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::judge::judge_open;
 
-/// Open connections of one worker thread.
+/// Open connections of one data thread.
 #[derive(Clone, Default)]
 pub struct Connections(Rc<RefCell<Inner>>);
 
@@ -26,7 +26,7 @@ struct Inner {
     outbound: HashMap<u64, OutboundConnection>,
 }
 
-/// One that was let in.
+/// A connection that was let in.
 struct InboundEntry {
     pod: Arc<PodInfo>,
     facts: Facts,
@@ -35,35 +35,35 @@ struct InboundEntry {
     cut: oneshot::Sender<Reason>,
 }
 
-/// One that a pod opened.
+/// A connection that a pod opened.
 #[derive(Clone, Debug)]
 pub struct OutboundConnection {
-    /// The pod.
+    /// The pod that opened it.
     pub pod: Arc<PodInfo>,
-    /// Where its end is.
+    /// The pod's end.
     pub from: SocketAddr,
-    /// Where it meant to go.
+    /// The address that the pod dialled.
     pub dialled: SocketAddr,
-    /// Where it was sent.
+    /// The address that the proxy connects to for it.
     pub to: SocketAddr,
-    /// Through a tunnel.
+    /// True if it goes through a tunnel.
     pub tunnel: bool,
 }
 
-/// One that was let in, as it is shown.
+/// A connection that was let in, as it is listed.
 #[derive(Clone, Debug)]
 pub struct InboundConnection {
     /// The pod that it came to.
     pub pod: Arc<PodInfo>,
-    /// Where its caller is.
+    /// The caller's address.
     pub from: SocketAddr,
-    /// What the policies were asked.
+    /// What the policies judge it by.
     pub facts: Facts,
     /// The service that its caller seems to mean.
     pub service: Option<Arc<Service>>,
 }
 
-/// All that is open.
+/// A list of what is open.
 #[derive(Clone, Debug, Default)]
 pub struct OpenConnections {
     /// Those that were let in.
@@ -72,7 +72,7 @@ pub struct OpenConnections {
     pub outbound: Vec<OutboundConnection>,
 }
 
-/// A connection that is listed, for as long as this lives.
+/// Keeps a connection in the list until it is dropped.
 pub struct Registration {
     list: Connections,
     number: u64,
@@ -91,8 +91,8 @@ impl Drop for Registration {
 }
 
 impl Connections {
-    /// Lists a connection that was let in, whose caller has this `port`. The receiver resolves when it is to be cut, with the reason; or,
-    /// without one, when its pod is no longer served.
+    /// Lists a connection that was let in, whose caller has this `port`. The receiver gets the reason when the connection
+    /// must be cut; it is closed when the pod is no longer served.
     pub fn add_inbound(
         &self,
         pod: Arc<PodInfo>,
@@ -108,7 +108,7 @@ impl Connections {
         (Registration { list: self.clone(), number, outbound: false }, receiver)
     }
 
-    /// The pod is no longer served: the receivers of its connections learn that nobody will cut them.
+    /// Takes the connections to a pod that is no longer served off the list, which closes their receivers.
     pub fn pod_stopped(&self, pod: &Arc<PodInfo>) {
         self.0.borrow_mut().inbound.retain(|_, open| !Arc::ptr_eq(&open.pod, pod));
     }
@@ -142,7 +142,7 @@ impl Connections {
         }
     }
 
-    /// What is open: for the admin dump.
+    /// What is open now.
     pub fn list(&self) -> OpenConnections {
         let inner = self.0.borrow();
         let shown = |open: &InboundEntry| InboundConnection {

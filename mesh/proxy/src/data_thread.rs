@@ -10,16 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 /// millisecond; looking takes one.
 const TASKS: u32 = 16;
 
-/// A data thread that runs, and what it is told by commands of type `C`.
+/// A data thread that runs. Commands of type `C` say what to do.
 pub struct DataThread<C> {
-    /// Its ear. One that has ended hears nothing.
+    /// Takes commands to it; an error once it has ended.
     pub commands: mpsc::UnboundedSender<C>,
     end: oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl<C: Send + 'static> DataThread<C> {
-    /// Starts one, by the name of `data-NUMBER`. It does what `run` does with the commands that come, and ends with it.
+    /// Starts a thread named `data-NUMBER`, which runs the future that `run` makes of the commands, and ends with it.
     ///
     /// # Errors
     /// When the system has no thread or event queue left.
@@ -56,7 +56,7 @@ impl<C: Send + 'static> DataThread<C> {
 
     /// Ends it, with whatever is still open on it, and waits for it.
     pub fn join(self) {
-        // One that has ended already does not listen.
+        // An error means that it has ended already.
         let _ = self.end.send(());
         if self.thread.join().is_err() {
             tracing::error!("a worker thread had panicked");

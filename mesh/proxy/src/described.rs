@@ -1,4 +1,4 @@
-//! What tunnels tell of a workload, built once for each workload that the tables say it is.
+//! The baggage of a pod's workload, built once for each workload that the tables say it is.
 
 use std::cell::RefCell;
 use std::rc::Rc;

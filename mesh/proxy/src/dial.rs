@@ -1,4 +1,4 @@
-//! Opening a tunnel: what is asked of whom, what is told of it, and what a failure means.
+//! Opening a tunnel: the key it may share a connection by, its CONNECT, its report, and the classes of its errors.
 
 pub mod across;
 
@@ -31,7 +31,7 @@ pub fn key(source: SpiffeId, source_ip: IpAddr, to: &TunnelTo) -> Key {
     Key { source, source_ip, expected: to.expected.clone(), peer: to.peer, workload: to.workload.uid.clone() }
 }
 
-/// What `reporter` reports of a tunnel that `client`, at `from`, opens.
+/// The report by `reporter` of a tunnel that `client`, at `from`, opens.
 pub fn traffic(
     reporter: Reporter,
     client: &Arc<Workload>,
@@ -78,8 +78,8 @@ pub fn request(
     )
 }
 
-/// A new connection for the pool: gets the certificate, has `dial` connect, and shakes hands with one of whom `key`
-/// expects.
+/// A new connection for the pool: gets the certificate of the source, awaits `dial`, and has the peer prove one of the
+/// identities that `key` expects.
 ///
 /// # Errors
 /// Says which of these failed.
@@ -97,7 +97,7 @@ pub async fn connect(
     Client::handshake_watched(tcp, PeerWatch::new(credentials), &key.expected, settings).await
 }
 
-/// The store has no certificate to open a tunnel with.
+/// The error of a tunnel for whose source the store has no certificate.
 pub fn no_certificate(error: CertificateError) -> OpenError {
     OpenError::Certificate(error.to_string())
 }

@@ -1,5 +1,5 @@
-//! HBONE connections that come to a pod: each caller proves who it is, within its share; then its tunnels are served by
-//! others.
+//! Serves HBONE connections to a pod: each caller proves its identity, within its share of the pod; its tunnels are handed
+//! on.
 
 mod occupied;
 
@@ -30,18 +30,18 @@ use crate::local_workload::{UnknownWorkload, deadline};
 use crate::overload;
 use crate::report::Report;
 
-/// How long a connection that is cut may take to say so to its caller.
+/// How long a connection that is cut may go on, so that its caller learns why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A tunnel that a proven caller asks for, and the connection that it comes on, which carries it for as long as this lives.
+/// The connection that a tunnel is asked for on. It counts the tunnel as carried until this is dropped.
 pub struct TunnelContext {
     /// The address that the connection came to.
     pub local: SocketAddr,
     /// The address that it came from.
     pub from: SocketAddr,
-    /// Who the caller has proven to be.
+    /// The identity that the caller has proven.
     pub caller: Rc<SpiffeId>,
-    /// True once the caller's certificate is revoked; none when nobody's can be.
+    /// True once the caller's certificate is revoked; none where there are no revocation lists.
     revoked: Option<watch::Receiver<bool>>,
     _carried: Carried,
 }
@@ -59,8 +59,9 @@ impl TunnelContext {
     }
 }
 
-/// Serves one HBONE connection from `from` to `pod`: has its caller prove itself, then hands each tunnel that it asks for
-/// to `begin`, until it ends. Its failures are `reporter`'s in metrics.
+/// Serves one HBONE connection from `from` to `pod` until it ends: has its caller prove its identity, then hands each tunnel
+/// that it asks for to `begin`. The caller gets GOAWAY when the pod or the proxy is about to end, and when the connection
+/// carries nothing and another source needs its permit. `reporter` stands in metrics of revoked callers.
 pub async fn serve(
     proxy: &ProxyContext,
     pod: &Rc<LocalPod>,
@@ -83,7 +84,7 @@ pub async fn serve(
         Ok(handshake) => handshake,
         Err(full) => return overload::shed(&proxy.telemetry, Direction::Inbound, &tcp, way, full),
     };
-    // Nobody knows who it is: both are given to others before those are turned away.
+    // It has proven nothing yet: both are given to others before others are turned away.
     let ended = Arc::new(Notify::new());
     let [permit, handshake] = [permit, handshake].map(|permit| pod.quota.spare(permit, &source, &ended));
     let attempt = Report::attempt(&proxy.telemetry, Direction::Inbound, from, local);
@@ -172,7 +173,7 @@ pub async fn serve(
     }
 }
 
-/// Why a caller did not come as far as asking.
+/// Why a connection ends before its caller can ask for a tunnel.
 #[derive(Debug, thiserror::Error)]
 enum Unproven {
     #[error("{0}")]
@@ -204,7 +205,7 @@ impl Unproven {
     }
 }
 
-/// Has a caller prove itself to the pod, and the pod to the caller.
+/// The TLS handshake: caller and pod prove their identities to each other.
 async fn prove(
     proxy: &ProxyContext,
     pod: &LocalPod,

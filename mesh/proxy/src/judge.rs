@@ -10,12 +10,12 @@ use mesh_model::workload::Workload;
 use mesh_xds::follow::Reader;
 use tokio::time::{Instant, timeout_at};
 
-/// What the policies say.
+/// What the policies say at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Decided.
     Decided(Decision),
-    /// The workload names a policy that nobody has sent (yet).
+    /// The workload names a policy that the control plane has not sent (yet).
     Missing(Arc<str>),
 }
 
@@ -28,12 +28,12 @@ fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
     }
 }
 
-/// What the policies said, and for an undecidable question why.
+/// How a connection was judged.
 #[derive(Clone, Debug)]
 pub enum Judgement {
     /// The policies decided.
     Decided(Decision),
-    /// The workload names a policy that did not come: it cannot be decided, so it is denied.
+    /// The workload names a policy that the control plane has not sent in time: nothing can be decided, so it is denied.
     MissingPolicy(Arc<str>),
 }
 
@@ -78,8 +78,8 @@ pub async fn judge(
     }
 }
 
-/// Why an open connection must be cut now, if it must. A policy that is missing does not cut what was let in: it is about
-/// to come.
+/// Why an open connection must be cut now, if it must. While a policy is missing, what was let in stays open: the control
+/// plane is about to send it.
 pub fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
     let verdict = tables.read(|tables| {
         let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account)?;

@@ -1,5 +1,5 @@
-//! A pod that a data thread serves, as its connections see it, wherever their sockets are: what they may hold, which
-//! tunnels they may reuse, and whether it is about to end.
+//! A pod that a data thread serves, wherever its sockets are: what its connections may hold, which HBONE connections they
+//! may share, and whether it is about to end.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,14 +25,14 @@ pub struct LocalPod {
     /// What it may hold.
     pub quota: PodQuota,
     described: Described,
-    /// The control plane has told of it.
+    /// True once the tables have held it.
     known: Cell<bool>,
-    /// The control plane tells of it no more.
+    /// True once the tables hold it no more.
     leaving: watch::Sender<bool>,
 }
 
 impl LocalPod {
-    /// A pod of which the control plane has not been asked yet.
+    /// A pod that was not looked up in the tables yet.
     pub fn new(info: Arc<PodInfo>, pool: Pool, quota: PodQuota) -> Self {
         Self {
             info,

@@ -1,4 +1,4 @@
-//! The workload of a pod that is served. A pod may start before the control plane has told of it, so it is awaited.
+//! Waits for the workload of a pod that is served: a pod may start before the control plane has sent it.
 
 use std::sync::Arc;
 use std::time::Duration;

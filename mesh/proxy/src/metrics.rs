@@ -57,13 +57,13 @@ impl HboneMetrics {
         this
     }
 
-    /// The part of the thread that calls; it has told nothing yet.
+    /// The part of the thread that calls, which has added nothing yet.
     pub fn of_thread(&self) -> ThreadHbone {
         ThreadHbone { metrics: self.clone(), pooled: 0, held: 0, shed: 0 }
     }
 }
 
-/// One thread's part of [`HboneMetrics`], which are the sums of all threads': what it told last.
+/// What one thread has added to [`HboneMetrics`], which are the sums over all threads.
 pub struct ThreadHbone {
     metrics: HboneMetrics,
     pooled: i64,
@@ -72,7 +72,7 @@ pub struct ThreadHbone {
 }
 
 impl ThreadHbone {
-    /// Tells what the thread holds now; `pooled` is how many connections it keeps for reuse.
+    /// Adds what has changed since the last time; `pooled` is how many connections the thread keeps for reuse now.
     pub fn update(&mut self, pooled: usize) {
         let pooled = pooled as i64;
         self.metrics.pooled.inc_by(pooled - std::mem::replace(&mut self.pooled, pooled));
@@ -100,14 +100,14 @@ impl ReasonMetrics {
         metrics.registry_mut().register("ambit_connections_not_served", help, this.0.clone());
         for direction in ["inbound", "outbound"] {
             for reason in connection_reasons() {
-                // To be seen as 0, by who writes alerts.
+                // Alerts need a 0 to compare with.
                 drop(this.0.get_or_create(&[("direction", direction), ("reason", reason.as_str())]));
             }
         }
         this
     }
 
-    /// One more.
+    /// Counts one more.
     pub fn count(&self, direction: Direction, reason: ReasonCode) {
         let direction = match direction {
             Direction::Inbound => "inbound",
@@ -134,20 +134,20 @@ impl RevocationMetrics {
         let help = "Connections that stay when the peer's certificate is revoked later: none";
         registry.register("istio_crl_untracked_connections", help, this.untracked.clone());
         for reporter in [Reporter::Source, Reporter::Destination] {
-            // To be seen as 0.
+            // Alerts need a 0 to compare with.
             drop(this.untracked.get_or_create(&[("reporter", reporter.as_str())]));
             drop(this.rejections.get_or_create(&[("reporter", reporter.as_str())]));
         }
         this
     }
 
-    /// A revoked peer was refused, or cut.
+    /// Counts a revoked peer that was refused or cut.
     pub fn rejected(&self, reporter: Reporter) {
         self.rejections.get_or_create(&[("reporter", reporter.as_str())]).inc();
     }
 }
 
-/// Until when connections may go on.
+/// When a drain ends.
 #[derive(Clone, Debug, Default)]
 pub struct DrainMetrics {
     deadline: Gauge<f64, AtomicU64>,
@@ -165,7 +165,7 @@ impl DrainMetrics {
         this
     }
 
-    /// The drain has begun.
+    /// Shows the deadline of the drain that begins.
     pub fn began(&self, deadline: SystemTime) {
         self.deadline.set(deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }

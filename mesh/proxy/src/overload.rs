@@ -1,4 +1,4 @@
-//! What becomes of a connection for which there is no room.
+//! Connections for which there is no room: reported, and ended with a reset.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use crate::quota::{Full, Permit, PodQuota};
 use crate::report::{Report, Telemetry};
 
-/// A permit for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. `None` when there is none:
-/// then this has been told, and the connection will end with a reset, so that nobody takes its end for an answer.
+/// A permit for the connection `tcp`, from `from` to `to`, of `source` or of the pod itself. Where there is none, this
+/// reports it and has `tcp` end with a reset when it is dropped, so that its peer does not take the end for an answer.
 pub fn admit(
     telemetry: &Arc<Telemetry>,
     quota: &PodQuota,
@@ -30,7 +30,7 @@ pub fn admit(
     }
 }
 
-/// Tells of a connection for which there is no room, and has it end with a reset.
+/// Reports that there is no room for a connection, and has it end with a reset when it is dropped.
 pub fn shed(
     telemetry: &Arc<Telemetry>,
     direction: Direction,

@@ -1,12 +1,12 @@
-//! How much of ztunnel each pod may hold, and each source inside each pod, so that none starves the others.
+//! How much of a proxy each pod may hold, and each source of connections to a pod, so that none starves the others.
 //!
 //! A pod may hold as much as is left for everybody: one greedy pod gets at most half of the bound, *n* of them one part
 //! in *n* + 1 each, and whoever comes next always finds room. So a bound that no honest node meets needs no other for
-//! its pods; an operator may set one all the same. Of what a pod may still take, each who comes to it has a share by the
-//! same rule ([`mesh_model::share`]): an address until it has proven who it is, then its identity. What a pod opens
-//! itself is the pod's.
+//! its pods; an operator may set one all the same. Of what a pod may still take, each source of its connections has a
+//! share by the same rule ([`mesh_model::share`]): an address until it has proven an identity, then that identity. What a
+//! pod opens itself counts for no source.
 //!
-//! Where there is no room, `spare` makes some: what carries nothing is ended, the oldest of the greediest first.
+//! Where there is no room, `spare` makes some: it ends what carries nothing, the oldest of the greediest source first.
 
 mod spare;
 
@@ -27,10 +27,10 @@ use spare::{Candidate, Holds, Kin, Spare, greediest};
 const DESCRIPTORS_EACH: u64 = 3;
 /// TLS handshakes under way at once: a core does some thousand a second.
 const HANDSHAKES: usize = 8_192;
-/// Most that are ended for one newcomer. A permit that somebody gives up is half a permit for one whose share is full: what
-/// is left for others counts against it.
+/// Most connections that are ended for a new one. Where a source's share is full, one permit given back is half of one for
+/// it: half of what becomes free is left for others.
 const ENDED_FOR_ONE: usize = 4;
-/// Connections of one pod and worker that may take their time to leave after their permit was given to somebody else.
+/// Connections of one pod and data thread that may finish what was asked of them after they have lost their permit.
 const LEAVING: usize = 64;
 
 /// What an operator set.
@@ -44,16 +44,16 @@ pub struct Limits {
     pub handshakes: Option<usize>,
 }
 
-/// What is full.
+/// Which bound leaves no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// The whole proxy; with what it holds.
+    /// That of the whole proxy; with what it bounds.
     #[error("ztunnel holds as many {0}")]
     Node(&'static str),
-    /// The pod's share.
+    /// That of the pod.
     #[error("this pod holds as much as one may while others may want some: as many {0}")]
     Pod(&'static str),
-    /// The share of the source of the pod's.
+    /// That of a source within the pod.
     #[error("its source holds as much of this pod as one may while others may want some: of as many {0}")]
     Source(&'static str),
 }
@@ -95,7 +95,7 @@ struct Bound {
     held: Gauge,
 }
 
-/// One pod's part of a bound, on all workers.
+/// What one pod holds of a bound, on all data threads.
 struct Part {
     bound: Arc<Bound>,
     held: AtomicUsize,
@@ -151,7 +151,7 @@ impl Part {
     }
 }
 
-/// What is held; given back when dropped.
+/// Leave to hold one connection, tunnel or handshake; given back when it is dropped.
 pub struct Permit {
     part: Arc<Part>,
     share: Option<Share>,
@@ -164,7 +164,7 @@ impl Drop for Permit {
     }
 }
 
-/// A place that is spare: [`PodQuota::spare`].
+/// A permit that may be given to another source ([`PodQuota::spare`]).
 pub type Spared = spare::Spared<Permit>;
 
 /// Pods that are served, by uid.
@@ -177,13 +177,13 @@ pub struct Quota {
     pods: Pods,
 }
 
-/// What one pod holds, on all workers.
+/// What one pod holds of each bound, on all data threads.
 struct Held {
     connections: Arc<Part>,
     handshakes: Arc<Part>,
 }
 
-/// One pod's part of the bounds, as one worker has it.
+/// One pod's part of the bounds, as one data thread has it.
 pub struct PodQuota {
     held: Arc<Held>,
     pods: Pods,
@@ -191,7 +191,7 @@ pub struct PodQuota {
 }
 
 impl Quota {
-    /// With `files` open files allowed; the gauges tell how much is held.
+    /// The bounds of `limits`, or of `files` that may be open where those say nothing. The gauges show what is held.
     pub fn new(limits: &Limits, files: u64, connections: Gauge, handshakes: Gauge) -> Self {
         let allowed = usize::try_from(files / DESCRIPTORS_EACH).unwrap_or(usize::MAX).max(1);
         Self {
@@ -211,7 +211,7 @@ impl Quota {
         }
     }
 
-    /// A pod's part, the same for each of its workers.
+    /// The part of the pod of this uid; data threads that ask for the same pod share it.
     pub fn pod(&self, uid: &Arc<str>) -> PodQuota {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.retain(|_, held| held.strong_count() > 0);
@@ -246,13 +246,13 @@ impl PodQuota {
         self.with_room_made(part, source, || own.enter(source))
     }
 
-    /// `permit`, taken by an address, is from now on that of the identity that it has proven.
+    /// Moves `permit`, which an address took, to the share of the identity that it has proven.
     ///
     /// # Errors
     /// When the identity's share is full; the permit is given back.
     pub fn proven(&self, mut permit: Permit, identity: &Source) -> Result<Permit, Full> {
         let part = permit.part.clone();
-        // The address holds nothing more, whatever comes of it.
+        // The address gives its share back, whether the identity finds room or not.
         permit.share = None;
         permit.share = self.with_room_made(
             |held| &held.connections,
@@ -266,7 +266,7 @@ impl PodQuota {
         Ok(permit)
     }
 
-    /// What `take` takes; where there is no room, some is made.
+    /// Calls `take` until it finds room, and ends what carries nothing in between.
     fn with_room_made<T>(
         &self,
         part: fn(&Held) -> &Arc<Part>,
@@ -306,13 +306,14 @@ impl PodQuota {
         greediest(candidates, holds(&self.held)).cloned()
     }
 
-    /// Has `permit` of `source` given to somebody else, if need be, while it carries nothing; `ended` is told then.
+    /// Lets `permit`, which `source` holds for something that carries nothing, be given to another source that finds no
+    /// room; then `ended` is notified.
     pub fn spare(&self, permit: Permit, source: &Source, ended: &Arc<Notify>) -> Spared {
         let spare = permit.part.spare.clone();
         spare.add(permit, source.clone(), ended.clone())
     }
 
-    /// For a connection that takes its time to leave. `None` when too many do.
+    /// Counts a connection that has lost its permit and finishes what was asked of it. `None` when too many do.
     pub fn leaving(&self) -> Option<Leaving<'_>> {
         (self.leaving.get() < LEAVING).then(|| {
             self.leaving.set(self.leaving.get() + 1);
@@ -321,7 +322,7 @@ impl PodQuota {
     }
 }
 
-/// One connection that leaves.
+/// A connection that has lost its permit and finishes; counted until it is dropped.
 pub struct Leaving<'a>(&'a Cell<usize>);
 
 impl Drop for Leaving<'_> {

@@ -1,4 +1,4 @@
-//! What is told of each connection: its metrics while it lives, one access log line at its end.
+//! The report of each connection: its metrics while it is open, a line of the access log when it opens and when it ends.
 
 mod counters;
 pub mod gone;
@@ -24,7 +24,7 @@ pub use self::party::{Party, Traffic};
 use crate::judge::Judgement;
 use crate::metrics::{ReasonMetrics, RevocationMetrics};
 
-/// Where connections are reported. Workers share it.
+/// Where connections are reported. Data threads share it.
 pub struct Telemetry {
     /// Istio's TCP metrics.
     pub traffic: TrafficMetrics,
@@ -34,11 +34,11 @@ pub struct Telemetry {
     pub revocation: RevocationMetrics,
     /// One line for the beginning and the end of each connection.
     pub access_log: AccessLog,
-    /// Each decision of the policies is a line of the log.
+    /// `AUTHZ_POLICY_INFO_LOGGING`: what the policies decide is logged at INFO, not DEBUG.
     pub policy_info_logging: bool,
 }
 
-/// Told while a connection lives. Dropped before its end was told, it tells that it was cut off.
+/// The report of an open connection. One that is dropped without having ended reports that its pod is gone.
 pub struct Report {
     telemetry: Arc<Telemetry>,
     traffic: Traffic,
@@ -48,19 +48,19 @@ pub struct Report {
     policy: Option<NamespacedName>,
 }
 
-/// What a connection has moved. Shared with those who move it.
+/// The bytes that a connection has moved. Shared with what moves them.
 struct Moved {
     /// Bytes from the client.
     received: Cell<u64>,
     /// Bytes to the client.
     sent: Cell<u64>,
-    /// They carry forth what the server says, not the client.
+    /// What moves them counts bytes of the server as going forth, not those of the client.
     from_server: Cell<bool>,
-    /// Until the connection's end has been told.
+    /// None once the end has been reported.
     metrics: RefCell<Option<ConnectionMetrics>>,
 }
 
-/// A connection of which nothing is known yet but its addresses: it only ever tells of its failure.
+/// A connection attempt of which only the addresses are known yet. It reports nothing unless it fails.
 pub struct Attempt {
     telemetry: Arc<Telemetry>,
     direction: Direction,
@@ -69,7 +69,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// It failed.
+    /// Reports that it failed.
     pub fn failed(&self, code: ReasonCode, error: &dyn Display) {
         self.telemetry.reasons.count(self.direction, code);
         self.telemetry.access_log.record(&Entry {
@@ -85,12 +85,12 @@ impl Attempt {
 }
 
 impl Report {
-    /// Before anything is known.
+    /// The attempt of `from` to connect to `to`.
     pub fn attempt(telemetry: &Arc<Telemetry>, direction: Direction, from: SocketAddr, to: SocketAddr) -> Attempt {
         Attempt { telemetry: telemetry.clone(), direction, from, to }
     }
 
-    /// Once it is known what the connection is; counts it as opened.
+    /// The report of the connection that `traffic` describes; counts it as opened.
     pub fn open(telemetry: &Arc<Telemetry>, traffic: Traffic) -> Self {
         Self {
             moved: Rc::new(Moved {
@@ -107,12 +107,12 @@ impl Report {
         }
     }
 
-    /// Bytes can flow.
+    /// Logs that bytes can flow.
     pub fn opened(&self) {
         self.line(Event::Opened, None, None);
     }
 
-    /// The policies let it in.
+    /// Logs that the policies let it in, and which policies that only dry-run would have matched.
     pub fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
         self.log_decision(decision);
@@ -123,7 +123,7 @@ impl Report {
         }
     }
 
-    /// What policies judge: the application's address.
+    /// The address that policies judge: the application's.
     fn asked_for(&self) -> &dyn Display {
         self.traffic.hbone_to.as_ref().map_or(&self.traffic.to, |to| to)
     }
@@ -137,7 +137,7 @@ impl Report {
         }
     }
 
-    /// The policies did not let it in.
+    /// Ends it: the policies do not let it in.
     pub fn denied(mut self, judgement: &Judgement) {
         match judgement {
             Judgement::Decided(decision) => {
@@ -155,14 +155,14 @@ impl Report {
         }
     }
 
-    /// It was open and the policies have changed.
+    /// Ends it: the policies have changed and allow it no more.
     pub fn cut(mut self, reason: &Reason) {
         self.policy = reason.policy().cloned();
         let error = format!("connection closed due to policy change: {reason}");
         self.end(ResponseFlags::Deny, Some(ReasonCode::PolicyChanged), Some(&error));
     }
 
-    /// It was open and the certificate at its other end was taken back.
+    /// Ends it: the certificate of its peer has been revoked.
     pub fn revoked(self) {
         let whose = match self.traffic.direction {
             Direction::Outbound => "server",
@@ -172,14 +172,14 @@ impl Report {
         self.failed(ResponseFlags::CertRevoked, ReasonCode::CertRevoked, &error);
     }
 
-    /// It is not what it was taken for, and is reported as what it is.
+    /// Ends it without a line: it turns out to be another kind of connection, which is reported anew.
     pub fn forget(self) {
         if let Some(metrics) = self.moved.metrics.borrow_mut().take() {
             metrics.closed(ResponseFlags::None);
         }
     }
 
-    /// It could not be opened.
+    /// Ends it: it could not be opened.
     pub fn failed(mut self, flags: ResponseFlags, code: ReasonCode, error: &dyn Display) {
         if flags == ResponseFlags::CertRevoked {
             self.telemetry.revocation.rejected(self.traffic.reporter);
@@ -187,12 +187,12 @@ impl Report {
         self.end(flags, Some(code), Some(error));
     }
 
-    /// It ended well.
+    /// Ends it: both ends have finished.
     pub fn closed(mut self) {
         self.end(ResponseFlags::None, None, None);
     }
 
-    /// It was open, and ended like this.
+    /// Ends it with what carrying its bytes came to.
     pub fn ended(self, result: Result<(), CarryError>) {
         match result {
             Ok(()) => self.closed(),
@@ -201,7 +201,7 @@ impl Report {
         }
     }
 
-    /// It broke while bytes flowed. An application that resets its connection is no fault of the mesh's.
+    /// Ends it: it broke while bytes flowed. An application that resets its connection is no fault of the mesh's.
     pub fn broken(mut self, error: &CarryError) {
         let code = match error {
             CarryError::Local(_) | CarryError::Remote(_) => ReasonCode::ConnectionReset,
@@ -246,12 +246,12 @@ impl Report {
         });
     }
 
-    /// Counts what is carried forth from the client and back to it.
+    /// Counts bytes for a carrier whose way forth is from the client.
     pub fn count_from_client(&self) -> Rc<dyn Count> {
         self.moved.clone()
     }
 
-    /// Counts what is carried forth from the server and back to it.
+    /// Counts bytes for a carrier whose way forth is from the server.
     pub fn count_from_server(&self) -> Rc<dyn Count> {
         self.moved.from_server.set(true);
         self.moved.clone()

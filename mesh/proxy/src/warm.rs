@@ -1,4 +1,4 @@
-//! Certificates before they are needed: of every identity that the proxy acts for, and of no other.
+//! Has certificates before they are needed: of every identity that the proxy acts for, and of no other.
 
 use std::collections::HashSet;
 use std::time::Duration;

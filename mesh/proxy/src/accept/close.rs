@@ -1,9 +1,9 @@
 //! Closing a listener without turning anybody away.
 //!
-//! A listener in a pod belongs to a group that shares its port (`SO_REUSEPORT`): ours of every worker, and a successor's while ztunnel is
+//! A listener belongs to a group that shares its port (`SO_REUSEPORT`): those of every data thread, and a successor's while the proxy is
 //! replaced. The kernel binds a connection to one listener of the group when its SYN arrives. When that listener closes, whoever waits in
 //! its queue, and whose handshake is under way, is reset, unless the kernel may give them to another listener of the group:
-//! `net.ipv4.tcp_migrate_req` of the pod's namespace (Linux 5.14). Why it is done like this is in
+//! `net.ipv4.tcp_migrate_req` of the network namespace (Linux 5.14). Why it is done like this is in
 //! `docs/decisions/0016-a-successor-takes-over-the-queues.md`.
 
 use std::io;

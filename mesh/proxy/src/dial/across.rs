@@ -19,7 +19,7 @@ use mesh_model::identity::SpiffeId;
 #[derive(Debug)]
 pub struct AcrossError {
     gateway: SocketAddr,
-    /// The gateway had let us through: whoever is behind it is meant.
+    /// True if it failed behind the gateway, which had let us through.
     behind: bool,
     /// What failed.
     pub error: OpenError,
@@ -43,8 +43,8 @@ pub struct Requests {
     pub inner: Request<()>,
 }
 
-/// Opens an outer tunnel on a connection of `key`, made with `connect` if need be, and an inner one within it, whose far
-/// end proves one of `expected`. Returns the inner one, and who answered.
+/// Opens an outer tunnel on a connection of `key`, made with `connect` if need be, and an inner one within it, whose peer
+/// proves one of `expected`. Returns the inner one, and who answered.
 ///
 /// # Errors
 /// Says at which of the two it failed, and why.

@@ -1,4 +1,4 @@
-//! The permit of an HBONE connection: its own while it carries tunnels, and spare while it carries none.
+//! The permit of an HBONE connection, which others may get while the connection carries no tunnel.
 
 use std::cell::RefCell;
 use std::rc::Rc;

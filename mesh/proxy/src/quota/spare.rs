@@ -1,8 +1,8 @@
-//! Permits of what carries nothing: connections at rest, and handshakes that are not done. They are given to who needs
-//! one, the oldest of the greediest first.
+//! Permits of what carries nothing: connections at rest, and handshakes that are not done. Where a new connection finds no
+//! room, it gets one of these, the oldest of the greediest source first.
 //!
-//! A permit waits here while it is spare. Whose it was takes it back when it has something to carry, or is told that it
-//! was given away.
+//! A permit is kept here while its connection carries nothing. The connection takes it back when it has something to
+//! carry, or is notified that it has lost it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh_model::share::Source;
 use tokio::sync::Notify;
 
-/// What somebody is to a newcomer.
+/// How the holder of a permit is related to the source that needs one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kin {
-    /// The newcomer itself.
+    /// It is the same source.
     Own,
-    /// Of the group that shares the newcomer's share.
+    /// It is of the same group, which has one share together.
     Group,
     Other,
 }
 
-/// How much somebody holds: with its group first.
+/// How much a source holds, with its group first: that is what is compared first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Holds {
     pub(super) group: usize,
     pub(super) own: usize,
 }
 
-/// Who may have to give something up for a newcomer.
+/// A source, or a pod, that may lose a permit to the newcomer.
 pub(super) struct Candidate<T> {
     pub(super) of: T,
     pub(super) holds: Holds,
     pub(super) kin: Kin,
 }
 
-/// Who gives something up for a newcomer: who holds most, of those that hold more than the newcomer then will, and the
-/// newcomer itself.
+/// The candidate that loses a permit to the newcomer: the one that holds most, of those that hold more than the newcomer
+/// will with one more. The newcomer itself may be that one.
 pub(super) fn greediest<T>(candidates: impl Iterator<Item = Candidate<T>>, newcomer: Holds) -> Option<T> {
     let gives = |c: &Candidate<T>| match c.kin {
         Kin::Own => true,
@@ -76,7 +76,7 @@ impl<P> Spare<P> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `permit`, of `source`; `ended` is told when it is given to somebody else.
+    /// Keeps `permit`, of `source`; `ended` is notified when it is given to another.
     pub(super) fn add(self: Arc<Self>, permit: P, source: Source, ended: Arc<Notify>) -> Spared<P> {
         let number = {
             let mut inner = self.inner();
@@ -92,8 +92,7 @@ impl<P> Spare<P> {
         self.inner().of.is_empty()
     }
 
-    /// Gives the oldest permit of the source that `choose` chooses, of those that have some, back. False when it chooses
-    /// none.
+    /// Drops the oldest permit of the source that `choose` picks among those that have some here. False when it picks none.
     pub(super) fn end_oldest(&self, choose: impl FnOnce(&mut dyn Iterator<Item = &Source>) -> Option<Source>) -> bool {
         let oldest = {
             let mut inner = self.inner();
@@ -124,7 +123,7 @@ impl<P> Inner<P> {
 }
 
 impl<P> Spared<P> {
-    /// The permit, which is spare no more. `None` when it was given to somebody else.
+    /// Takes the permit back. `None` when it was given to another.
     pub fn take(self) -> Option<P> {
         self.remove().map(|entry| entry.permit)
     }

@@ -1,4 +1,4 @@
-//! The counters of a connection, found without making its labels where the same was seen before.
+//! Finds the counters of a connection, without making its labels where a thread has seen the same set before.
 //!
 //! A label set is some thirty strings. Each thread remembers, for the workloads, the service and the identities of a
 //! connection, which counters they lead to; they are recognised by address, so that a change in the tables, which makes
@@ -35,7 +35,7 @@ struct Seen {
 
 /// Counts a connection as opened.
 pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMetrics {
-    // What strangers tell of themselves is not remembered: they would push out what is.
+    // Sets from baggage are not remembered: strangers could push out all others with them.
     let (Ok(source), Ok(destination)) = (traffic.source.in_tables(), traffic.destination.in_tables()) else {
         return metrics.open(&labels(traffic));
     };

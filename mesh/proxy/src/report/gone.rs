@@ -1,5 +1,5 @@
-//! The label sets of connections of workloads that are gone are forgotten. Where pods come and go under names of their
-//! own, as those of jobs do, each would leave some behind, until there is room for no more.
+//! Forgets the label sets of connections whose workloads are gone. Pods of jobs have names of their own: each would leave
+//! some sets behind, until the bound on sets is reached.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -49,7 +49,7 @@ fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLa
     let named = |labels: &WorkloadLabels| (labels.namespace.clone(), labels.workload.clone());
     let ends = |set: &TrafficLabels| [named(&set.source), named(&set.destination)];
     let mut named: HashSet<_> = sets.iter().flat_map(|set| ends(set)).collect();
-    // What is not known at all is not known to be gone.
+    // An end without a workload is no workload that is gone.
     named.retain(|(_, workload)| !workload.is_empty());
     let missing = missing(named, tables, |w| (w.namespace.clone(), w.workload_name.clone()));
     sets.retain(|set| ends(set).iter().any(|end| missing.contains(end)));

@@ -1,4 +1,4 @@
-//! A connection and its ends, as they are told of.
+//! What a report says of a connection and of its two ends.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -13,53 +13,53 @@ use mesh_runtime::access_log::{Direction, Peer};
 use mesh_runtime::metrics::{Reporter, WorkloadLabels};
 use mesh_runtime::trace::TraceParent;
 
-/// What a connection is.
+/// What a report says of a connection.
 pub struct Traffic {
-    /// Seen from whom the proxy serves.
+    /// From, or to, the workload that the proxy serves.
     pub direction: Direction,
-    /// Whose report it is in metrics.
+    /// The label that says which proxy reports.
     pub reporter: Reporter,
-    /// Where it comes from.
+    /// The client's address.
     pub from: SocketAddr,
-    /// The other end of the hop.
+    /// The address at the other end of this hop.
     pub to: SocketAddr,
-    /// What the tunnel is for.
+    /// The authority that the tunnel asks for, if there is one.
     pub hbone_to: Option<Authority>,
-    /// Who opened it.
+    /// The client.
     pub source: Party,
-    /// Whom it was opened to.
+    /// The server.
     pub destination: Party,
     /// The service that was meant, if one was.
     pub service: Option<Arc<Service>>,
     /// Both identities are proven by mutual TLS.
     pub secured: bool,
-    /// What the CONNECT of its tunnel says, or would say between nodes.
+    /// The trace context that the CONNECT of its tunnel carries, or would carry between nodes.
     pub trace: Option<TraceParent>,
 }
 
-/// One end of a connection, as told.
+/// One end of a connection.
 pub struct Party {
     pub(super) who: Who,
     pub(super) identity: Option<SpiffeId>,
 }
 
-/// Where what is known of it comes from.
+/// Where the labels of an end come from.
 pub(super) enum Who {
-    /// Nowhere.
+    /// Nothing is known of it.
     Unknown,
-    /// The tables.
+    /// It is a workload of the tables.
     Known(Arc<Workload>),
-    /// Itself.
+    /// It describes itself (baggage).
     Told(Arc<WorkloadLabels>),
 }
 
 impl Party {
-    /// A workload of the tables.
+    /// A workload of the tables, which has proven `identity` if there is one.
     pub fn workload(workload: &Arc<Workload>, identity: Option<&SpiffeId>) -> Self {
         Self { who: Who::Known(workload.clone()), identity: identity.cloned() }
     }
 
-    /// A workload of the tables, if the address is one's; its identity is the table's word.
+    /// A workload of the tables, if there is one, with the identity that the tables say it has.
     pub fn known(workload: Option<&Arc<Workload>>) -> Self {
         match workload {
             Some(workload) => Self::workload(workload, workload.identity().ok().as_ref()),
@@ -67,7 +67,7 @@ impl Party {
         }
     }
 
-    /// A proven caller whose address is nobody's: what it tells of itself.
+    /// A caller of proven identity whose address is no workload's: described by its baggage.
     pub fn told(baggage: &Baggage, identity: &SpiffeId) -> Self {
         let text = |s: &str| Arc::<str>::from(s);
         let labels = WorkloadLabels {
