@@ -44,7 +44,7 @@ impl<C: Send + 'static> DataThread<C> {
             runtime.block_on(async {
                 tokio::select! {
                     () = run(receiver) => {}
-                    _ = ended => {}
+                    Ok(()) = ended => {}
                 }
             });
         })?;
@@ -54,7 +54,8 @@ impl<C: Send + 'static> DataThread<C> {
         }
     }
 
-    /// Ends it, with whatever is still open on it, and waits for it.
+    /// Ends it, with whatever is still open on it, and waits for it. One that is only dropped goes on for as long as commands
+    /// can come.
     pub fn join(self) {
         // An error means that it has ended already.
         let _ = self.end.send(());
