@@ -165,3 +165,14 @@ pub async fn follow_policies(connections: Connections, tables: Reader) {
         connections.judge_again(|pod, facts| judge_open(&tables, pod, facts)).await;
     }
 }
+
+/// Awaits `carried`, unless `cut` ([`Connections::add_inbound`]) gets a reason first.
+///
+/// # Errors
+/// The reason of the cut.
+pub async fn until_cut<T>(carried: impl Future<Output = T>, cut: oneshot::Receiver<Reason>) -> Result<T, Reason> {
+    tokio::select! {
+        result = carried => Ok(result),
+        Ok(reason) = cut => Err(reason),
+    }
+}

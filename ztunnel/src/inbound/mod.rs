@@ -22,7 +22,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::Workload;
-use mesh_proxy::connections::Registration;
+use mesh_proxy::connections::{Registration, until_cut};
 use mesh_proxy::inbound::{self, TunnelContext};
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
@@ -274,15 +274,4 @@ fn telemetry(
         let service = told.or_else(guessed).and_then(|key| tables.service(key));
         (source.cloned(), service.cloned())
     })
-}
-
-/// Runs `carried` until it ends or the connection is cut.
-pub(crate) async fn until_cut<T>(
-    carried: impl Future<Output = T>,
-    cut: oneshot::Receiver<Reason>,
-) -> Result<T, Reason> {
-    tokio::select! {
-        result = carried => Ok(result),
-        Ok(reason) = cut => Err(reason),
-    }
 }

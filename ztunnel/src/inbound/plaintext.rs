@@ -7,6 +7,7 @@ use mesh_hbone::carry;
 use mesh_model::policy::Facts;
 use mesh_model::reason::ReasonCode;
 use mesh_model::share::Source;
+use mesh_proxy::connections::until_cut;
 use mesh_proxy::judge::{Judgement, judge};
 use mesh_proxy::local_workload::deadline;
 use mesh_proxy::overload;
@@ -15,8 +16,8 @@ use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::{Reporter, ResponseFlags};
 use tokio::net::TcpStream;
 
+use super::admit;
 use super::seen::source_of;
-use super::{admit, until_cut};
 use crate::pod::Pod;
 use crate::serving::Worker;
 use crate::sockets;

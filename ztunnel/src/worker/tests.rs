@@ -42,7 +42,6 @@ use crate::listeners::{ListenerKind, Listeners};
 use crate::metrics::HostnameMetrics;
 use crate::sockets::{Netns, OriginalSource, SocketSettings};
 use crate::worker::{self, Command, Handle, Served};
-
 use traces::trace_of;
 
 mod life;
