@@ -28,4 +28,5 @@ mod socket;
 pub mod ztunnel_end;
 
 pub use agent_end::AgentEnd;
-pub use ztunnel_end::{Request, ZtunnelEnd};
+pub use message::Request;
+pub use ztunnel_end::ZtunnelEnd;

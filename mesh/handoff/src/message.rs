@@ -6,8 +6,6 @@ use mesh_model::pod::PodInfo;
 use mesh_proto::handoff as wire;
 use prost::Message as _;
 
-use crate::ztunnel_end::Request;
-
 /// The largest packet either end reads, in bytes. A longer one is an error on both sides.
 pub const MAX_PACKET: usize = 1024;
 
@@ -32,6 +30,32 @@ pub enum Message {
         uid: String,
     },
     /// The snapshot is complete: what it did not name is no longer on this node.
+    SnapshotSent,
+}
+
+/// What the agent asks: a [`Message`] and the descriptor that belongs to it.
+#[derive(Debug)]
+pub enum Request {
+    /// Serve this pod. The same pod with the same namespace again is no change; with another namespace it replaces.
+    Add {
+        /// The Kubernetes pod UID.
+        uid: String,
+        /// Which workload it is.
+        pod: PodInfo,
+        /// Its network namespace.
+        netns: OwnedFd,
+    },
+    /// Go on serving this pod if it is served. Only before [`Request::SnapshotSent`].
+    Keep {
+        /// The Kubernetes pod UID.
+        uid: String,
+    },
+    /// Stop serving this pod at once; unknown is fine.
+    Del {
+        /// The Kubernetes pod UID.
+        uid: String,
+    },
+    /// Stop every pod that this conversation did not name so far.
     SnapshotSent,
 }
 

@@ -1,42 +1,15 @@
 //! ztunnel's end: connect, take one request, acknowledge it, and so on.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use mesh_model::pod::PodInfo;
 
-use crate::message::{self, DecodeError, Message};
+use crate::message::{self, DecodeError, Message, Request};
 use crate::socket::{PacketSocket, RecvError};
 
 /// The longest the agent may take to take a packet from us.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What the agent asks.
-#[derive(Debug)]
-pub enum Request {
-    /// Serve this pod. The same pod with the same namespace again is no change; with another namespace it replaces.
-    Add {
-        /// The Kubernetes pod UID.
-        uid: String,
-        /// Which workload it is.
-        pod: PodInfo,
-        /// Its network namespace.
-        netns: OwnedFd,
-    },
-    /// Go on serving this pod if it is served. Only before [`Request::SnapshotSent`].
-    Keep {
-        /// The Kubernetes pod UID.
-        uid: String,
-    },
-    /// Stop serving this pod at once; unknown is fine.
-    Del {
-        /// The Kubernetes pod UID.
-        uid: String,
-    },
-    /// Stop every pod that this conversation did not name so far.
-    SnapshotSent,
-}
 
 /// Why the conversation ended. All are mended by connecting again: the pods served stay served, and the next
 /// conversation begins with a snapshot, which says again which they are.
