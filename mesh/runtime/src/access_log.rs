@@ -6,13 +6,12 @@
 //!
 //! Lines look like those of [`crate::log`] with the scope `access`, and obey the same filter (`access=off` silences them).
 
+mod entry;
 mod line;
 mod queue;
 
 use std::cell::Cell;
-use std::fmt;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,72 +22,7 @@ use crate::metrics::Metrics;
 use crate::timestamp::Timestamp;
 use queue::Queue;
 
-/// What happened to a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Event {
-    /// It ended: INFO, or ERROR if [`Entry::error`] is set.
-    #[default]
-    Complete,
-    /// It was opened: DEBUG.
-    Opened,
-    /// It failed before anything was known of it: WARN. Set only the addresses, the direction, the error and its reason.
-    Failed,
-}
-
-/// Seen from the pod this proxy stands in for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To the pod.
-    Inbound,
-    /// From the pod.
-    Outbound,
-}
-
-/// One end of a connection. Absent and empty values are left out of the line.
-#[derive(Clone, Copy, Default)]
-pub struct Peer<'a> {
-    /// Address and port. An inbound destination keeps port 15008.
-    pub addr: Option<SocketAddr>,
-    /// The pod's name.
-    pub workload: Option<&'a str>,
-    /// Its namespace.
-    pub namespace: Option<&'a str>,
-    /// `spiffe://…`, only if proven by mTLS.
-    pub identity: Option<&'a dyn fmt::Display>,
-    /// Its cluster.
-    pub cluster: Option<&'a str>,
-}
-
-/// What the line says. Everything is borrowed: it lives only while the line is formatted.
-#[derive(Clone, Copy, Default)]
-pub struct Entry<'a> {
-    /// What happened.
-    pub event: Event,
-    /// Who connected.
-    pub src: Peer<'a>,
-    /// Who was connected to.
-    pub dst: Peer<'a>,
-    /// `dst.hbone_addr`: the target inside the tunnel.
-    pub hbone_addr: Option<&'a dyn fmt::Display>,
-    /// `dst.service`: the service's hostname.
-    pub service: Option<&'a str>,
-    /// Which way.
-    pub direction: Option<Direction>,
-    /// Bytes the client sent.
-    pub bytes_sent: Option<u64>,
-    /// Bytes the client received.
-    pub bytes_recv: Option<u64>,
-    /// From accept to end; printed in whole milliseconds.
-    pub duration: Option<Duration>,
-    /// Why it failed.
-    pub error: Option<&'a dyn fmt::Display>,
-    /// Ours: the policy that decided, `namespace/name`.
-    pub policy: Option<&'a dyn fmt::Display>,
-    /// Ours: a reason code that stays the same between versions.
-    pub reason: Option<&'a str>,
-    /// Ours: the `traceparent` that was sent with the tunnel.
-    pub trace: Option<&'a dyn fmt::Display>,
-}
+pub use entry::{Direction, Entry, Event, Peer};
 
 /// Where lines go. Clones share it; when the last is dropped, what is queued is still written, if the process lives long enough.
 #[derive(Clone, Debug)]
@@ -171,17 +105,6 @@ impl AccessLog {
         if let Some(sink) = &self.sink {
             let help = "Access log lines lost because stdout was not read fast enough";
             metrics.registry_mut().register("ambit_access_log_lines_dropped", help, sink.queue.dropped().clone());
-        }
-    }
-}
-
-impl Entry<'_> {
-    fn level(&self) -> Level {
-        match (self.event, self.error.is_some()) {
-            (Event::Complete, false) => Level::INFO,
-            (Event::Complete, true) => Level::ERROR,
-            (Event::Opened, _) => Level::DEBUG,
-            (Event::Failed, _) => Level::WARN,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tracing::Level;
 
-use super::{Direction, Entry, Event, Peer};
+use super::entry::{Direction, Entry, Event, Peer};
 use crate::log::{LogFormat, level_name};
 use crate::text::{Escape, Escaped};
 use crate::timestamp::Timestamp;
@@ -53,15 +53,6 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
         LogFormat::Plain => "\n",
         LogFormat::Json => "}\n",
     });
-}
-
-impl Direction {
-    fn as_str(self) -> &'static str {
-        match self {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        }
-    }
 }
 
 struct Millis(u128);

@@ -1,5 +1,7 @@
 //! Lines as operators read them.
 
+use std::fmt;
+
 use super::*;
 
 fn peer(addr: &str) -> Peer<'_> {
