@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 
 use super::frame::{Parser, Piece, kind};
 use super::kept::Kept;
-use super::outgoing::Wear;
+use super::outgoing::KeyUsage;
 use super::state::{Over, PING_ALIVE, Role, Shared, State};
 use super::{Code, ConnectionError};
 use crate::tls::handshake::{Established, Keys};
@@ -41,7 +41,7 @@ const SLICES: usize = 256;
 /// Key changes in a row that bring no data.
 const KEY_CHANGES: u32 = 16;
 /// Why a connection of TLS 1.2 ends that has carried too much, and was not done when it was half of that.
-const WORN: &str = "TLS 1.2 cannot change keys, and this one has sealed all that it may";
+const KEY_USED_UP: &str = "TLS 1.2 cannot change keys, and this one has sealed all that it may";
 /// Why a connection ends that leaves its peer waiting for the rest of a frame.
 const UNFINISHED: ConnectionError =
     ConnectionError::new(Code::EnhanceYourCalm, "a header block or frame is not finished in time");
@@ -186,16 +186,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// Sends what waits. Ready when all of it is sent.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.borrow_mut();
-        match state.outgoing.wear(state.settings.records_per_key) {
-            Wear::Fine => {}
-            Wear::Change => {
+        match state.outgoing.key_usage(state.settings.records_per_key) {
+            KeyUsage::WithinLimit => {}
+            KeyUsage::Change => {
                 // RFC 8446 4.6.3: said under the old key, not asking the peer for the same.
                 state.outgoing.record(Content::Handshake, &[24, 0, 0, 1, 0]).map_err(io::Error::other)?;
                 let sealer = self.input.keys.next_sealer().map_err(io::Error::other)?;
                 state.outgoing.change_key(sealer);
             }
-            Wear::Leave => state.retire(),
-            Wear::End => return Poll::Ready(Err(io::Error::other(WORN))),
+            KeyUsage::Leave => state.retire(),
+            KeyUsage::End => return Poll::Ready(Err(io::Error::other(KEY_USED_UP))),
         }
         let was_ready = state.outgoing.is_ready();
         let mut result = Poll::Ready(Ok(()));

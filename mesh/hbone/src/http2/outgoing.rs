@@ -45,11 +45,11 @@ fn give_back(buffer: Vec<u8>) {
     }
 }
 
-/// What is to be done about a key.
+/// What is to be done about a key that has sealed so many records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wear {
+pub(crate) enum KeyUsage {
     /// Nothing.
-    Fine,
+    WithinLimit,
     /// Seal with another one.
     Change,
     /// There can be no other: take no new streams, so that those that are open have time to end.
@@ -225,13 +225,13 @@ impl Outgoing {
         self.sealer = sealer;
     }
 
-    /// What becomes of the key that has sealed so many records, of `limit` that it may.
-    pub(crate) fn wear(&self, limit: u64) -> Wear {
+    /// What is to be done about the key in use, which may seal `limit` records.
+    pub(crate) fn key_usage(&self, limit: u64) -> KeyUsage {
         match (self.sealer.records(), self.sealer.can_change()) {
-            (records, true) if records >= limit => Wear::Change,
-            (records, false) if records >= limit => Wear::End,
-            (records, false) if records >= limit / 2 => Wear::Leave,
-            _ => Wear::Fine,
+            (records, true) if records >= limit => KeyUsage::Change,
+            (records, false) if records >= limit => KeyUsage::End,
+            (records, false) if records >= limit / 2 => KeyUsage::Leave,
+            _ => KeyUsage::WithinLimit,
         }
     }
 
