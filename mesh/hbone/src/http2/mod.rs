@@ -6,7 +6,7 @@
 //! | [`frame`] | cut frames out of bytes (pure) |
 //! | [`hpack`] | header compression (pure) |
 //! | [`head`] | header blocks of requests and responses (pure) |
-//! | [`calm`] | how much a peer may make us work for nothing (pure) |
+//! | [`flood`] | flood accounting: how much a peer may make us work for nothing (pure) |
 //! | [`kept`] | beginnings of what has not arrived whole |
 //! | [`outgoing`] | frames and records on their way out |
 //! | [`state`], [`receive`], [`send`], [`windows`] | one connection and its streams |
@@ -14,8 +14,8 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod bare;
-pub(crate) mod calm;
 pub(crate) mod driver;
+pub(crate) mod flood;
 pub(crate) mod frame;
 pub(crate) mod head;
 pub(crate) mod hpack;

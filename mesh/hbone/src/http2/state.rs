@@ -3,7 +3,7 @@
 //!
 //! Bounds: streams by [`crate::Settings`] (a stream counts until its owner lets go of it, however early the peer reset it);
 //! bytes that applications have not taken by the receive windows; header blocks by [`MAX_BLOCK`] and by
-//! [`crate::Settings::header_timeout`]; frames for nothing by [`super::calm`].
+//! [`crate::Settings::header_timeout`]; frames for nothing by [`super::flood`].
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -18,7 +18,7 @@ use rustix::net::{self, SendAncillaryBuffer, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::calm::Allowance;
+use super::flood::Allowance;
 use super::frame::{flag, kind};
 use super::hpack::Decoder;
 use super::kept::Kept;

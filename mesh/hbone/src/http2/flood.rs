@@ -1,4 +1,4 @@
-//! How much a peer may make us work for nothing.
+//! Flood accounting: how much a peer may make us work for nothing.
 //!
 //! Frames that carry no bytes of a tunnel (PING, SETTINGS, resets, empty DATA, window updates, unknown types) are paid
 //! from an allowance. Time fills it slowly, and so do bytes that are carried and tunnels that are opened: peers that
