@@ -133,7 +133,7 @@ fn listen<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let counted = worker.context.proxy.drain.door();
+    let counted = worker.context.proxy.drain.listener();
     let (worker, of) = (worker.clone(), pod.clone());
     let accepting = async move {
         let start = |tcp: TcpStream, peer: SocketAddr| {

@@ -1,12 +1,12 @@
 //! Stop accepting, finish, then end.
 //!
 //! ```text
-//!  Running ──drain(deadline)──▶ Closing ──all doors closed──▶ Draining ──all tokens gone, or deadline──▶ Forced
+//!  Running ──drain(deadline)──▶ Closing ─all listeners closed─▶ Draining ──all tokens gone, or deadline──▶ Forced
 //!                               listeners close               connections finish                         what is left is cut
 //! ```
 //!
-//! The program keeps the one [`Trigger`] and gives out [`Watch`]es. Every listener holds a [`Door`] while it is open, so that nobody is
-//! asked to connect elsewhere while the way there may still lead here. Every connection holds a [`Token`] while it is open; draining
+//! The program keeps the one [`Trigger`] and gives out [`Watch`]es. Every listener holds a [`ListenerToken`] while it is open: no
+//! peer is asked to connect elsewhere while its new connection could still be accepted here. Every connection holds a [`Token`] while it is open; draining
 //! waits for the last of them.
 
 use std::fmt;
@@ -17,14 +17,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// How long the listeners may take to close before the drain goes on without them.
-const DOORS: Duration = Duration::from_secs(2);
+const CLOSE_LISTENERS: Duration = Duration::from_secs(2);
 
 /// Starts the drain. There is one per program. Dropping it unused counts as forcing: who waits for it must not wait forever.
 #[derive(Debug)]
 pub struct Trigger {
     phase: watch::Sender<Phase>,
     open: Arc<Open>,
-    doors: Arc<Open>,
+    listeners: Arc<Open>,
 }
 
 /// Tells of the drain, and counts what must finish first. Cheap to clone; usable from any runtime.
@@ -32,12 +32,12 @@ pub struct Trigger {
 pub struct Watch {
     phase: watch::Receiver<Phase>,
     open: Arc<Open>,
-    doors: Arc<Open>,
+    listeners: Arc<Open>,
 }
 
 /// A listener that is open: hold it until the listener is closed.
 #[derive(Debug)]
-pub struct Door(#[allow(dead_code, reason = "held, and counted when it is dropped")] Token);
+pub struct ListenerToken(#[allow(dead_code, reason = "held, and counted when it is dropped")] Token);
 
 /// Something that wants to finish before the program ends: hold it while a connection is open.
 #[derive(Debug)]
@@ -69,18 +69,18 @@ struct Open {
 /// A trigger and the first of its watches.
 pub fn new() -> (Trigger, Watch) {
     let (sender, receiver) = watch::channel(Phase::Running);
-    let (open, doors) = (Arc::new(Open::default()), Arc::new(Open::default()));
-    (Trigger { phase: sender, open: open.clone(), doors: doors.clone() }, Watch { phase: receiver, open, doors })
+    let watch = Watch { phase: receiver, open: Arc::default(), listeners: Arc::default() };
+    (Trigger { phase: sender, open: watch.open.clone(), listeners: watch.listeners.clone() }, watch)
 }
 
 impl Trigger {
-    /// Starts the drain: waits until every door is closed, then until every token is gone or `deadline` has passed, then forces.
+    /// Starts the drain: waits until every listener is closed, then until every token is gone or `deadline` has passed, then forces.
     /// Says how many were left.
     pub async fn drain(self, deadline: Duration) -> Drained {
         let ends = tokio::time::Instant::now() + deadline;
         self.phase.send_replace(Phase::Closing);
-        if tokio::time::timeout(DOORS.min(deadline), self.doors.none_left()).await.is_err() {
-            tracing::warn!(left = self.doors.count.load(Ordering::Acquire), "listeners that did not close in time");
+        if tokio::time::timeout(CLOSE_LISTENERS.min(deadline), self.listeners.none_left()).await.is_err() {
+            tracing::warn!(left = self.listeners.count.load(Ordering::Acquire), "listeners that did not close in time");
         }
         self.phase.send_replace(Phase::Draining);
         let finished = tokio::time::timeout_at(ends, self.open.none_left()).await;
@@ -117,8 +117,8 @@ impl Watch {
     }
 
     /// Counts one more listener that has to be closed before anybody is told to go elsewhere.
-    pub fn door(&self) -> Door {
-        Door(Token::of(&self.doors))
+    pub fn listener(&self) -> ListenerToken {
+        ListenerToken(Token::of(&self.listeners))
     }
 
     /// Tokens held now.
@@ -233,16 +233,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_is_sent_elsewhere_before_the_doors_are_closed() {
+    async fn nobody_is_sent_elsewhere_before_the_listeners_are_closed() {
         let (trigger, watch) = new();
-        let (door, token) = (watch.door(), watch.token());
+        let (listener, token) = (watch.listener(), watch.token());
         let begun = tokio::time::Instant::now();
         let (closed, sent) = tokio::join!(
             async {
                 watch.closing().await;
                 assert!(watch.has_started());
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                drop(door);
+                drop(listener);
                 begun.elapsed()
             },
             async {
@@ -257,9 +257,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_door_that_stays_open_holds_nobody_up_for_long() {
+    async fn a_listener_that_stays_open_holds_nobody_up_for_long() {
         let (trigger, watch) = new();
-        let (_door, _token) = (watch.door(), watch.token());
+        let (_listener, _token) = (watch.listener(), watch.token());
         let begun = tokio::time::Instant::now();
         assert_eq!(trigger.drain(Duration::from_secs(5)).await, Drained { left: 1 });
         assert_eq!(begun.elapsed(), Duration::from_secs(5), "the deadline holds all the same");
