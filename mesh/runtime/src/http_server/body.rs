@@ -15,14 +15,14 @@ const PIECE: usize = 32 << 10;
 /// Pieces that wait for a slow client.
 const WAITING: usize = 2;
 
-/// What is said to a request.
+/// What answers a request.
 #[derive(Debug)]
-pub struct Body(Said);
+pub struct Body(Content);
 
 #[derive(Debug)]
-enum Said {
+enum Content {
     Whole(Bytes),
-    /// `None` is the end. A writer that goes without saying so has failed, and what was said is not all.
+    /// `None` is the end. A writer that is dropped without it has failed, and the body is incomplete.
     Pieces(mpsc::Receiver<Option<Bytes>>),
 }
 
@@ -37,21 +37,21 @@ impl Body {
     /// A body that holds a few pieces at a time, however long it gets.
     pub fn in_pieces() -> (Writer, Self) {
         let (pieces, receiver) = mpsc::channel(WAITING);
-        (Writer { pieces, piece: Vec::new() }, Self(Said::Pieces(receiver)))
+        (Writer { pieces, piece: Vec::new() }, Self(Content::Pieces(receiver)))
     }
 
-    /// What is said, where it is said as a whole.
+    /// All of it; `None` for one that comes in pieces.
     pub fn whole(&self) -> Option<&[u8]> {
         match &self.0 {
-            Said::Whole(bytes) => Some(bytes),
-            Said::Pieces(_) => None,
+            Content::Whole(bytes) => Some(bytes),
+            Content::Pieces(_) => None,
         }
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Said::Whole(bytes))
+        Self(Content::Whole(bytes))
     }
 }
 
@@ -119,8 +119,8 @@ impl hyper::body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let end = || Self::from(Bytes::new());
         let piece = match &mut self.0 {
-            Said::Whole(bytes) => Ok(Some(take(bytes)).filter(|bytes| !bytes.is_empty())),
-            Said::Pieces(pieces) => match ready!(pieces.poll_recv(cx)) {
+            Content::Whole(bytes) => Ok(Some(take(bytes)).filter(|bytes| !bytes.is_empty())),
+            Content::Pieces(pieces) => match ready!(pieces.poll_recv(cx)) {
                 Some(piece) => Ok(piece),
                 None => Err(io::Error::other("the page could not be written to its end")),
             },
