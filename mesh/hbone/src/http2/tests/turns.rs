@@ -184,20 +184,20 @@ async fn events_of_others_are_seen_between_turns() {
         .await;
 }
 
-/// A server's driver at work, and what its peer says to it with.
-struct Said {
+/// A server's driver at work, and its peer's end of the connection.
+struct Peer {
     far: DuplexStream,
     sealer: Sealer,
     driving: tokio::task::JoinHandle<Over>,
 }
 
-impl Said {
+impl Peer {
     async fn new() -> Self {
         let ((near, client), (far, server)) = proven().await;
         let driver = Driver::new(far, Role::Server, Rc::new(Settings::default()), server, nobody()).unwrap();
-        let mut said = Self { far: near, sealer: client.sealer, driving: tokio::task::spawn_local(driver) };
-        said.say(&greeting()).await;
-        said
+        let mut peer = Self { far: near, sealer: client.sealer, driving: tokio::task::spawn_local(driver) };
+        peer.say(&greeting()).await;
+        peer
     }
 
     async fn say(&mut self, plaintext: &[u8]) {
@@ -237,7 +237,7 @@ async fn what_is_begun_is_ended_in_time() {
                 ("nothing after HEADERS", frame(kind::HEADERS, 0, 1, &[0]), Box::new(|_| vec![])),
                 ("a frame byte by byte", whole[..10].to_vec(), Box::new(|_| vec![0])),
             ] {
-                let ended = Said::new().await.trickles(&first, more).await;
+                let ended = Peer::new().await.trickles(&first, more).await;
                 let (after, why) = ended.unwrap_or_else(|| panic!("{name}: it is waited for for ever"));
                 assert!(after >= limit && after <= limit + Duration::from_secs(1), "{name}: after {after:?}: {why}");
                 assert!(why.contains("in time"), "{name}: {why}");
@@ -245,7 +245,7 @@ async fn what_is_begun_is_ended_in_time() {
             // Bytes of a tunnel come when they come.
             let data = frame(kind::DATA, 0, 1, &[0; 1_000]);
             let slow = [connect(1), data[..10].to_vec()].concat();
-            assert_eq!(Said::new().await.trickles(&slow, |_| vec![b'x']).await, None);
+            assert_eq!(Peer::new().await.trickles(&slow, |_| vec![b'x']).await, None);
         })
         .await;
 }
@@ -289,14 +289,14 @@ async fn key_changes_are_paid_for() {
             let shared = driver.shared();
             let mut driving = tokio::task::spawn_local(driver);
             let Established { sealer, mut keys, .. } = client;
-            let mut said = Said { far: near, sealer, driving: tokio::task::spawn_local(std::future::pending()) };
-            said.say(&[greeting(), connect(1)].concat()).await;
+            let mut peer = Peer { far: near, sealer, driving: tokio::task::spawn_local(std::future::pending()) };
+            peer.say(&[greeting(), connect(1)].concat()).await;
             let mut changes = 0;
             while !driving.is_finished() && changes < 2_000 {
-                let update = seal(&mut said.sealer, Content::Handshake, &[24, 0, 0, 1, 0]);
-                let _ = said.far.write_all(&update).await;
-                said.sealer = keys.next_sealer().unwrap();
-                said.say(&frame(kind::DATA, 0, 1, b"x")).await;
+                let update = seal(&mut peer.sealer, Content::Handshake, &[24, 0, 0, 1, 0]);
+                let _ = peer.far.write_all(&update).await;
+                peer.sealer = keys.next_sealer().unwrap();
+                peer.say(&frame(kind::DATA, 0, 1, b"x")).await;
                 changes += 1;
                 tokio::task::yield_now().await;
             }
