@@ -21,11 +21,12 @@ const LINGER: Duration = Duration::from_millis(10);
 /// The producers' end. Dropping it lets the writer finish what is queued and end.
 #[derive(Debug)]
 pub(super) struct Queue {
-    shared: Arc<Shared>,
+    buffer: Arc<Buffer>,
 }
 
+/// Lines that wait to be written, and what the producers and the writer tell each other.
 #[derive(Debug)]
-struct Shared {
+struct Buffer {
     state: Mutex<State>,
     /// Told to the writer: there is something, or enough, or no time to lose.
     work: Condvar,
@@ -49,25 +50,25 @@ struct State {
 impl Queue {
     /// Starts the writing thread.
     pub(super) fn start(writer: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
-        let shared = Arc::new(Shared {
+        let buffer = Arc::new(Buffer {
             state: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
             dropped: Counter::default(),
         });
-        let writing = shared.clone();
+        let writing = buffer.clone();
         std::thread::Builder::new().name("access-log".into()).spawn(move || writing.write_until_closed(writer))?;
-        Ok(Arc::new(Self { shared }))
+        Ok(Arc::new(Self { buffer }))
     }
 
     /// Queues one line, which must have its end, or drops and counts it.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut state = self.shared.lock();
+        let mut state = self.buffer.lock();
         let before = state.lines.len();
         let after = before + line.len();
         if after > LIMIT {
             drop(state);
-            self.shared.dropped.inc();
+            self.buffer.dropped.inc();
             return;
         }
         state.lines.extend_from_slice(line);
@@ -75,34 +76,34 @@ impl Queue {
         drop(state);
         // In between the writer is awake or lingering, and needs no telling.
         if before == 0 || (before < BATCH && after >= BATCH) {
-            self.shared.work.notify_one();
+            self.buffer.work.notify_one();
         }
     }
 
     /// Whether everything queued so far was written within `timeout`.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
-        let mut state = self.shared.lock();
+        let mut state = self.buffer.lock();
         let target = state.accepted;
         state.urgent = true;
-        self.shared.work.notify_one();
-        let waited = self.shared.done.wait_timeout_while(state, timeout, |state| state.finished < target);
+        self.buffer.work.notify_one();
+        let waited = self.buffer.done.wait_timeout_while(state, timeout, |state| state.finished < target);
         let (_state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
         !timed_out.timed_out()
     }
 
     pub(super) fn dropped(&self) -> &Counter {
-        &self.shared.dropped
+        &self.buffer.dropped
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.work.notify_one();
+        self.buffer.lock().closing = true;
+        self.buffer.work.notify_one();
     }
 }
 
-impl Shared {
+impl Buffer {
     fn write_until_closed(&self, mut writer: impl Write) {
         let mut batch = Vec::new();
         while let Some(upto) = self.take(&mut batch) {
