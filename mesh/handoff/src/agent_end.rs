@@ -76,10 +76,11 @@ pub enum Event {
 
 /// The pods handed over and the ztunnels they are handed to. Clones share both.
 #[derive(Clone, Default)]
-pub struct AgentEnd(Arc<Mutex<Shared>>);
+pub struct AgentEnd(Arc<Mutex<Table>>);
 
+/// What the clones of an [`AgentEnd`] have in common.
 #[derive(Default)]
-struct Shared {
+struct Table {
     /// By pod UID; what a snapshot says. Changed by `hold`, `add` and `del`.
     pods: BTreeMap<String, Held>,
     /// Past their hello, oldest first.
@@ -106,7 +107,7 @@ struct Command {
     done: oneshot::Sender<Result<(), AddError>>,
 }
 
-impl Shared {
+impl Table {
     /// No ztunnel serves this pod any more, as far as the table knows.
     fn forget(&mut self, uid: &str) {
         for ztunnel in &mut self.ztunnels {
@@ -125,7 +126,7 @@ impl AgentEnd {
     /// listens, since what a snapshot leaves out is stopped. Without a descriptor the snapshot says "keep".
     pub fn hold(&self, uid: &str, info: PodInfo, netns: Option<OwnedFd>) {
         let held = Held { info, netns: netns.map(Arc::new) };
-        self.shared().pods.insert(uid.to_owned(), held);
+        self.table().pods.insert(uid.to_owned(), held);
     }
 
     /// Hands a pod to the newest ztunnel and waits for its answer. The pod is part of every later snapshot, whatever
@@ -135,16 +136,16 @@ impl AgentEnd {
         let message = Message::Add { uid: uid.to_owned(), pod: info.clone() };
         message::encode(&message)?;
         let (netns, newest) = {
-            let mut shared = self.shared();
-            let known = shared.pods.get(uid).filter(|known| known.info == info);
+            let mut table = self.table();
+            let known = table.pods.get(uid).filter(|known| known.info == info);
             let same = known.and_then(|known| known.netns.clone()).filter(|known| same_file(known, &netns));
             let unchanged = same.is_some();
             let netns = same.unwrap_or_else(|| Arc::new(netns));
-            shared.pods.insert(uid.to_owned(), Held { info, netns: Some(netns.clone()) });
+            table.pods.insert(uid.to_owned(), Held { info, netns: Some(netns.clone()) });
             if !unchanged {
-                shared.forget(uid);
+                table.forget(uid);
             }
-            let newest = shared.ztunnels.last();
+            let newest = table.ztunnels.last();
             if newest.is_some_and(|ztunnel| ztunnel.serves.contains(uid)) {
                 return Ok(());
             }
@@ -158,10 +159,10 @@ impl AgentEnd {
     /// are gone.
     pub async fn del(&self, uid: &str) {
         let ztunnels: Vec<_> = {
-            let mut shared = self.shared();
-            shared.pods.remove(uid);
-            shared.forget(uid);
-            shared.ztunnels.iter().map(|ztunnel| ztunnel.commands.clone()).collect()
+            let mut table = self.table();
+            table.pods.remove(uid);
+            table.forget(uid);
+            table.ztunnels.iter().map(|ztunnel| ztunnel.commands.clone()).collect()
         };
         let mut answers = JoinSet::new();
         for commands in ztunnels {
@@ -174,12 +175,12 @@ impl AgentEnd {
 
     /// How many ztunnels are connected, past their hello.
     pub fn connected(&self) -> usize {
-        self.shared().ztunnels.len()
+        self.table().ztunnels.len()
     }
 
     /// The UIDs of the pods held.
     pub fn pods(&self) -> Vec<String> {
-        self.shared().pods.keys().cloned().collect()
+        self.table().pods.keys().cloned().collect()
     }
 
     /// Listens for ztunnels at `path`, replacing a stale socket. Nothing is answered until [`Listening::serve`].
@@ -189,10 +190,10 @@ impl AgentEnd {
 
     /// Remembers that a ztunnel serves a pod, unless the pod has another namespace or is gone by now.
     fn acknowledged(&self, id: u64, uid: &str, netns: Option<&Arc<OwnedFd>>) {
-        let mut shared = self.shared();
-        let current = shared.pods.get(uid).and_then(|held| held.netns.as_ref());
+        let mut table = self.table();
+        let current = table.pods.get(uid).and_then(|held| held.netns.as_ref());
         if current.zip(netns).is_some_and(|(current, netns)| Arc::ptr_eq(current, netns))
-            && let Some(ztunnel) = shared.ztunnels.iter_mut().find(|ztunnel| ztunnel.id == id)
+            && let Some(ztunnel) = table.ztunnels.iter_mut().find(|ztunnel| ztunnel.id == id)
         {
             ztunnel.serves.insert(uid.to_owned());
         }
@@ -200,13 +201,13 @@ impl AgentEnd {
 
     /// Whether a ztunnel has acknowledged a pod in this namespace.
     fn serves(&self, id: u64, uid: &str, netns: Option<&Arc<OwnedFd>>) -> bool {
-        let shared = self.shared();
-        let current = shared.pods.get(uid).and_then(|held| held.netns.as_ref());
+        let table = self.table();
+        let current = table.pods.get(uid).and_then(|held| held.netns.as_ref());
         current.zip(netns).is_some_and(|(current, netns)| Arc::ptr_eq(current, netns))
-            && shared.ztunnels.iter().any(|ztunnel| ztunnel.id == id && ztunnel.serves.contains(uid))
+            && table.ztunnels.iter().any(|ztunnel| ztunnel.id == id && ztunnel.serves.contains(uid))
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         // Nothing under the lock panics half way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,14 +244,14 @@ impl Listening {
             match self.listener.accept().await {
                 Ok(socket) => {
                     let id = {
-                        let mut shared = self.agent.shared();
-                        shared.accepted += 1;
-                        shared.accepted
+                        let mut table = self.agent.table();
+                        table.accepted += 1;
+                        table.accepted
                     };
                     let (agent, events) = (self.agent.clone(), events.clone());
                     conversations.spawn(async move {
                         let reason = converse(&agent, &socket, id, &events).await.to_string();
-                        agent.shared().ztunnels.retain(|ztunnel| ztunnel.id != id);
+                        agent.table().ztunnels.retain(|ztunnel| ztunnel.id != id);
                         let _ = events.send(Event::Disconnected { ztunnel: id, reason });
                     });
                 }
@@ -295,10 +296,10 @@ async fn converse(agent: &AgentEnd, socket: &PacketSocket, id: u64, events: &mps
     }
     // In one step: what is added from now on waits in the queue behind the snapshot, so it is in one of the two.
     let (mut commands, snapshot) = {
-        let mut shared = agent.shared();
+        let mut table = agent.table();
         let (sender, commands) = mpsc::channel(QUEUE);
-        shared.ztunnels.push(Ztunnel { id, commands: sender, serves: HashSet::new() });
-        (commands, shared.pods.clone())
+        table.ztunnels.push(Ztunnel { id, commands: sender, serves: HashSet::new() });
+        (commands, table.pods.clone())
     };
     let _ = events.send(Event::Connected { ztunnel: id, pods: snapshot.len() });
     match send_snapshot(agent, socket, id, snapshot).await {
