@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 pub use crate::count::Count;
 
 use crate::http2::frame;
-use crate::http2::state::{Incoming, Left, Sink};
+use crate::http2::stream::{Incoming, Left, Sink};
 use crate::pipe::Pipe;
 use crate::stream::{Receiver, Sender, Tunnel, TunnelError};
 use crate::tls::record::MAX_PLAINTEXT;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::broken::Broken;
-use crate::http2::state::Incoming;
+use crate::http2::stream::Incoming;
 use crate::stream::{Tunnel, TunnelError};
 
 /// A tunnel that is read and written like a socket. Dropped before both directions have ended, it resets the tunnel.

@@ -1,11 +1,12 @@
 //! Doors that the fuzz targets knock on, each with what must hold. Not for anybody else.
 
 use crate::Settings;
+use crate::http2::Role;
 use crate::http2::bare::Bare;
 use crate::http2::frame::{Parser, Piece};
 use crate::http2::hpack::Decoder;
 use crate::http2::kept::SLACK;
-use crate::http2::state::{Incoming, Role};
+use crate::http2::stream::Incoming;
 
 /// Header blocks of one connection, cut off `bytes` by their first byte: whatever they say, no more is handed over
 /// than was offered to take.

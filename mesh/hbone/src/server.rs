@@ -17,8 +17,11 @@ use tokio::time::timeout;
 
 use crate::Settings;
 use crate::connect::{BAGGAGE, REASON_HEADER};
+use crate::http2::Role;
+use crate::http2::closing::Over;
 use crate::http2::driver::Driver;
-use crate::http2::state::{Over, Request, Role, Shared};
+use crate::http2::requests::Request;
+use crate::http2::state::Shared;
 use crate::stream::{StreamHandle, Tunnel, TunnelError};
 use crate::tls::handshake;
 use crate::unfinished::Unfinished;

@@ -12,7 +12,8 @@ use http::{HeaderMap, StatusCode};
 pub use crate::broken::TunnelError;
 
 use crate::broken::Broken;
-use crate::http2::state::{Incoming, Left, Shared, Sink};
+use crate::http2::state::Shared;
+use crate::http2::stream::{Incoming, Left, Sink};
 
 /// What lives as long as a tunnel.
 pub(crate) type Guard = Option<Box<dyn Any>>;

@@ -9,10 +9,12 @@ use http::{HeaderMap, Method, StatusCode};
 use rustls::crypto::cipher::{AeadKey, Iv};
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 
-use super::ConnectionError;
-use super::driver::{Batch, frames};
+use super::closing::Over;
 use super::frame::Parser;
-use super::state::{Incoming, Over, Role, Shared, State};
+use super::input::{Batch, frames};
+use super::state::{Shared, State};
+use super::stream::Incoming;
+use super::{ConnectionError, Role};
 use crate::Settings;
 use crate::tls::record::{Opener, Sealer, record_length};
 
@@ -127,19 +129,19 @@ impl Bare {
     /// What the beginnings of a frame and of a header block take up.
     pub(crate) fn unfinished(&self) -> usize {
         let state = self.shared.borrow();
-        self.parser.held() + state.block.as_ref().map_or(0, |block| block.bytes.held())
+        self.parser.held() + state.unfinished.held()
     }
 
     /// What of the connection's window applications have not taken, and whether streams have shares of it.
     pub(crate) fn untaken(&self) -> (i64, bool) {
         let state = self.shared.borrow();
-        (state.untaken(), state.shares.is_some())
+        (state.untaken(), state.receive_window.is_shared())
     }
 
     /// Bytes that wait to be sent, streams, and bytes that applications have not taken with what they take up.
     pub(crate) fn held(&self) -> (usize, usize, usize) {
         let state = self.shared.borrow();
-        let held = state.streams.values().flat_map(|s| &s.waiting).map(|v| v.capacity() + size_of::<Vec<u8>>()).sum();
+        let held = state.streams.values().map(|stream| stream.memory()).sum();
         (state.outgoing.waiting(), state.open_streams(), held)
     }
 }

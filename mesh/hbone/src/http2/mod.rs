@@ -9,24 +9,49 @@
 //! | [`flood`] | flood accounting: how much a peer may make us work for nothing (pure) |
 //! | [`kept`] | beginnings of what has not arrived whole |
 //! | [`outgoing`] | frames and records on their way out |
-//! | [`state`], [`receive`], [`send`], [`windows`] | one connection and its streams |
+//! | [`greeting`], [`settings`] | what each end says first |
+//! | [`header_block`] | a header block that comes in pieces |
+//! | [`windows`] | flow-control windows, and when a connection's is shared (pure) |
+//! | [`stream`] | one stream: its windows, its bytes, its ends |
+//! | [`requests`] | requests that nobody has taken yet |
+//! | [`closing`] | how a connection comes to its end (pure) |
+//! | [`state`] | one connection and its streams |
+//! | [`receive`], [`send`], [`flow_control`] | what the peer says to it, what we say, and what we let the peer send |
+//! | [`input`] | records and frames that come in |
+//! | [`keep_alive`] | whether the peer is still there (pure) |
 //! | [`driver`] | the task that moves the bytes |
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod bare;
+pub(crate) mod closing;
 pub(crate) mod driver;
 pub(crate) mod flood;
+mod flow_control;
 pub(crate) mod frame;
+mod greeting;
 pub(crate) mod head;
+mod header_block;
 pub(crate) mod hpack;
+mod input;
+mod keep_alive;
 pub(crate) mod kept;
 pub(crate) mod outgoing;
 mod receive;
+pub(crate) mod requests;
 mod send;
+mod settings;
 pub(crate) mod state;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod windows;
+
+/// Which end we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
 
 /// Error codes (RFC 9113, section 7) that we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use http::StatusCode;
 
+use super::closing::PING_LEAVING;
 use super::frame::{Header, flag, kind};
 use super::head::Head;
 use super::hpack::InvalidBlock;
-use super::kept::Kept;
-use super::state::{Block, MAX_BLOCK, MAX_LIST, MAX_UNREAD, PING_LEAVING, Request, Role, State, wake};
-use super::{Code, ConnectionError, MAX_WINDOW, PREFACE};
+use super::requests::Request;
+use super::settings::{self, MAX_LIST};
+use super::state::{MAX_UNREAD, State};
+use super::{Code, ConnectionError, Role};
 use crate::broken::Broken;
 
 type Received = Result<(), ConnectionError>;
@@ -22,16 +24,7 @@ const fn protocol(what: &'static str) -> ConnectionError {
 impl State {
     /// Takes the client's preface off `input`.
     pub(super) fn preface(&mut self, input: &mut &[u8]) -> Received {
-        if self.role == Role::Server && self.preface_seen < PREFACE.len() {
-            let expected = &PREFACE[self.preface_seen..];
-            let length = expected.len().min(input.len());
-            if input[..length] != expected[..length] {
-                return Err(protocol("the caller does not speak HTTP/2"));
-            }
-            self.preface_seen += length;
-            *input = &input[length..];
-        }
-        Ok(())
+        self.greeting.preface(self.role, input)
     }
 
     /// Pays for a frame that carries nothing.
@@ -53,7 +46,7 @@ impl State {
         whole: bool,
     ) -> Result<bool, ConnectionError> {
         self.in_order(kind::DATA, id)?;
-        if id == 0 || self.is_idle(id) {
+        if id == 0 || self.ids.is_idle(id) {
             return Err(protocol("DATA on a stream that was never opened"));
         }
         if payload == 0 {
@@ -61,8 +54,7 @@ impl State {
             self.spend(u32::from(whole))?;
         }
         let flow = ConnectionError::new(Code::FlowControl, "the peer sends more than its window");
-        self.receive_window -= counted as i64;
-        if self.receive_window < 0 {
+        if !self.receive_window.receive(counted) {
             return Err(flow);
         }
         let padding = (counted - payload) as u32;
@@ -70,14 +62,13 @@ impl State {
             self.give_back(counted as u32);
             return Ok(false);
         };
-        if stream.received_end {
+        if stream.has_received_end() {
             return Err(ConnectionError::new(Code::StreamClosed, "DATA after the end of its stream"));
         }
-        stream.receive_window -= counted as i64;
-        if stream.receive_window < 0 {
+        if !stream.receive(counted) {
             return Err(flow);
         }
-        if self.role == Role::Client && !stream.answered && stream.broken.is_none() {
+        if self.role == Role::Client && !stream.is_answered() && stream.broken().is_none() {
             return Err(protocol("DATA before the answer"));
         }
         if payload > 0 {
@@ -92,31 +83,16 @@ impl State {
     /// The peer has sent the last of a stream's bytes.
     pub(super) fn end_of(&mut self, id: u32) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.received_end = true;
-            wake(&mut stream.receiver);
-            wake(&mut stream.watcher);
+            stream.end_came();
         }
     }
 
-    /// Between a HEADERS and the last of its CONTINUATIONs nothing else comes (RFC 9113 6.10).
+    /// Whether a frame may come now: SETTINGS come first, and a header block is not interrupted.
     fn in_order(&self, kind: u8, id: u32) -> Received {
-        match &self.block {
-            Some(block) if kind != kind::CONTINUATION || block.stream != id => {
-                Err(protocol("a header block is interrupted"))
-            }
-            None if kind == kind::CONTINUATION => Err(protocol("CONTINUATION of nothing")),
-            _ if !self.greeted && kind != kind::SETTINGS => Err(protocol("the first frame is not SETTINGS")),
-            _ => Ok(()),
-        }
-    }
-
-    /// True for a stream that nobody has opened yet.
-    fn is_idle(&self, id: u32) -> bool {
-        match id % 2 == 1 {
-            // Clients open the odd ones.
-            true if self.role == Role::Client => id >= self.next_own,
-            true => id > self.last_peers,
-            false => true,
+        self.unfinished.expects(kind, id)?;
+        match self.greeting.is_complete() || kind == kind::SETTINGS {
+            true => Ok(()),
+            false => Err(protocol("the first frame is not SETTINGS")),
         }
     }
 
@@ -165,23 +141,13 @@ impl State {
         if header.has(flag::END_HEADERS) {
             return self.header_block(id, header.flags, block);
         }
-        let mut bytes = Kept::default();
-        bytes.add(block);
-        self.block = Some(Block { stream: id, flags: header.flags, bytes, since: tokio::time::Instant::now() });
+        self.unfinished.begin(id, header.flags, block);
         Ok(())
     }
 
     fn continuation(&mut self, header: Header, payload: &[u8]) -> Received {
-        let Some(block) = &mut self.block else { return Err(protocol("CONTINUATION of nothing")) };
-        if block.bytes.len() + payload.len() > MAX_BLOCK {
-            return Err(ConnectionError::new(Code::EnhanceYourCalm, "header block longer than any we take"));
-        }
-        block.bytes.add(payload);
-        if !header.has(flag::END_HEADERS) {
-            return Ok(());
-        }
-        match self.block.take() {
-            Some(block) => self.header_block(block.stream, block.flags, &block.bytes),
+        match self.unfinished.continued(payload, header.has(flag::END_HEADERS))? {
+            Some(block) => self.header_block(block.stream, block.flags, &block.fragments),
             None => Ok(()),
         }
     }
@@ -203,22 +169,22 @@ impl State {
 
     fn request(&mut self, id: u32, head: Head, fits: bool, end: bool) -> Received {
         if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.received_end {
+            if stream.has_received_end() {
                 return Err(ConnectionError::new(Code::StreamClosed, "HEADERS after the end of their stream"));
             }
             return self.trailers(id, &head, fits, end);
         }
-        if id <= self.last_peers {
+        if !self.ids.is_idle(id) {
             if head.method.is_some() {
                 return Err(protocol("a request on a stream that is not higher than all before it"));
             }
             // Trailers of a stream that is over on our side; the peer may not have known.
             return self.spend(1);
         }
-        self.last_peers = id;
+        self.ids.opened_by_peer(id);
         // Each opened stream is paid for until it has come to something.
         self.spend(4)?;
-        if self.over().is_some() || self.going_away == super::state::GoingAway::Closed {
+        if !self.closing.takes_peers_streams() {
             self.send_reset(id, Code::RefusedStream);
             return Ok(());
         }
@@ -231,15 +197,13 @@ impl State {
             self.send_reset(id, code);
             return self.spend(8);
         };
-        let stream = self.new_stream(id);
-        stream.received_end = end;
-        self.requests.push_back(Request {
+        self.new_stream(id, end);
+        self.requests.push(Request {
             stream: id,
             method,
             authority: head.authority.unwrap_or_default(),
             headers: head.headers,
         });
-        wake(&mut self.acceptor);
         Ok(())
     }
 
@@ -249,22 +213,17 @@ impl State {
             self.end_of(id);
             return self.spend(1);
         }
-        if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken.is_none()) {
-            stream.broken = Some(Broken::Reset(Code::Protocol as u32));
-            stream.wake();
-            self.send_reset(id, Code::Protocol);
-        }
-        self.spend(8)
+        self.break_stream(id, Code::Protocol)
     }
 
     fn response(&mut self, id: u32, head: Head, fits: bool, end: bool) -> Received {
-        if self.is_idle(id) {
+        if self.ids.is_idle(id) {
             return Err(protocol("an answer to nothing"));
         }
-        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken.is_none()) else {
+        let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken().is_none()) else {
             return self.spend(1);
         };
-        if stream.answered {
+        if stream.is_answered() {
             return self.trailers(id, &head, fits, end);
         }
         match head.status {
@@ -272,39 +231,43 @@ impl State {
                 if status.is_informational() && !end && status != StatusCode::SWITCHING_PROTOCOLS {
                     return self.spend(1);
                 }
-                stream.answered = true;
-                stream.received_end = end;
-                stream.response = Some((status, head.headers));
-                stream.wake();
+                stream.answer_came(status, head.headers, end);
                 Ok(())
             }
-            _ => {
-                stream.broken = Some(Broken::Reset(Code::Protocol as u32));
-                stream.wake();
-                self.send_reset(id, Code::Protocol);
-                self.spend(8)
-            }
+            _ => self.break_stream(id, Code::Protocol),
         }
     }
 
+    /// The peer has broken a rule that concerns one stream: resets it, unless it is broken already.
+    fn break_stream(&mut self, id: u32, code: Code) -> Received {
+        if let Some(stream) = self.streams.get_mut(&id).filter(|s| s.broken().is_none()) {
+            stream.break_off(Broken::Reset(code as u32));
+            self.send_reset(id, code);
+        }
+        self.spend(8)
+    }
+
     fn settings_frame(&mut self, header: Header, payload: &[u8]) -> Received {
-        let size = ConnectionError::new(Code::FrameSize, "SETTINGS of a wrong length");
         if header.stream != 0 {
             return Err(protocol("SETTINGS of a stream"));
         }
         // Each of its entries is work: a new window is a new window of every stream.
         self.spend(1 + (payload.len() / 6) as u32)?;
         if header.has(flag::ACK) {
-            return if payload.is_empty() { Ok(()) } else { Err(size) };
+            return if payload.is_empty() { Ok(()) } else { Err(settings::WRONG_LENGTH) };
         }
-        if !payload.len().is_multiple_of(6) {
-            return Err(size);
-        }
-        self.apply(payload)?;
+        settings::whole(payload)?;
+        let streams = &mut self.streams;
+        self.peer.apply(payload, self.role, |change| {
+            match streams.values_mut().all(|stream| stream.grow_send_window(change)) {
+                true => Ok(()),
+                false => Err(ConnectionError::new(Code::FlowControl, "window too large")),
+            }
+        })?;
         self.send(kind::SETTINGS, flag::ACK, 0, &[]);
-        if !self.greeted {
-            self.greeted = true;
-            wake(&mut self.acceptor);
+        if !self.greeting.is_complete() {
+            self.greeting.complete();
+            self.requests.wake();
         }
         Ok(())
     }
@@ -318,48 +281,37 @@ impl State {
             if more == 0 {
                 return Err(protocol("WINDOW_UPDATE by nothing"));
             }
-            self.send_window += more;
-            self.most_send_window = self.most_send_window.max(self.send_window);
-            if self.send_window > MAX_WINDOW {
+            if !self.send_window.grow(more) {
                 return Err(ConnectionError::new(Code::FlowControl, "the connection's window is too large"));
             }
             self.unblock();
             return Ok(());
         }
-        if self.is_idle(id) {
+        if self.ids.is_idle(id) {
             return Err(protocol("WINDOW_UPDATE of a stream that was never opened"));
         }
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        if more == 0 || stream.send_window + more > MAX_WINDOW {
-            let code = if more == 0 { Code::Protocol } else { Code::FlowControl };
-            stream.broken = Some(Broken::Reset(code as u32));
-            stream.wake();
-            self.send_reset(id, code);
-            return self.spend(8);
+        if more > 0 && stream.grow_send_window(more) {
+            return Ok(());
         }
-        stream.send_window += more;
-        wake(&mut stream.sender);
-        Ok(())
+        self.break_stream(id, if more == 0 { Code::Protocol } else { Code::FlowControl })
     }
 
     fn reset_frame(&mut self, id: u32, payload: &[u8]) -> Received {
         let bytes: [u8; 4] =
             payload.try_into().map_err(|_| ConnectionError::new(Code::FrameSize, "RST_STREAM of a wrong length"))?;
-        if id == 0 || self.is_idle(id) {
+        if id == 0 || self.ids.is_idle(id) {
             return Err(protocol("RST_STREAM of a stream that was never opened"));
         }
         let code = u32::from_be_bytes(bytes);
         let Some(stream) = self.streams.get_mut(&id) else { return self.spend(1) };
-        if stream.broken.is_none() {
-            stream.broken = Some(match code {
-                code if code == Code::RefusedStream as u32 => Broken::Unprocessed,
-                code => Broken::Reset(code),
-            });
-            stream.wake();
-        }
+        stream.break_off(match code {
+            code if code == Code::RefusedStream as u32 => Broken::Unprocessed,
+            code => Broken::Reset(code),
+        });
         // A request that is taken back before it was answered made us work for nothing.
-        let cost = if self.role == Role::Server && !self.streams.get(&id).is_some_and(|s| s.answered) { 8 } else { 1 };
-        self.spend(cost)
+        let taken_back = self.role == Role::Server && !stream.is_answered();
+        self.spend(if taken_back { 8 } else { 1 })
     }
 
     fn ping_frame(&mut self, header: Header, payload: &[u8]) -> Received {
@@ -386,12 +338,11 @@ impl State {
             *payload.first_chunk().ok_or(ConnectionError::new(Code::FrameSize, "GOAWAY of a wrong length"))?;
         let last = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
         self.spend(1)?;
-        self.peer_goes_away = true;
+        self.closing.peer_goes_away();
         if self.role == Role::Client {
             for (id, stream) in &mut self.streams {
-                if *id > last && stream.broken.is_none() {
-                    stream.broken = Some(Broken::Unprocessed);
-                    stream.wake();
+                if *id > last {
+                    stream.break_off(Broken::Unprocessed);
                 }
             }
         }

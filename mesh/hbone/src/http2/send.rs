@@ -7,9 +7,11 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Code;
+use super::closing::Over;
 use super::frame::{flag, kind};
 use super::head;
-use super::state::{Over, State, Stream};
+use super::state::State;
+use super::stream::Stream;
 use crate::broken::Broken;
 
 /// The longest header block we send: what every peer takes in one frame.
@@ -22,26 +24,15 @@ impl State {
         if !self.takes_streams() || block.len() > MAX_BLOCK {
             return None;
         }
-        let id = self.next_own;
-        self.next_own += 2;
-        self.new_stream(id);
+        let id = self.ids.open();
+        self.new_stream(id, false);
         self.send(kind::HEADERS, flag::END_HEADERS, id, &block);
         Some(id)
     }
 
     /// Waits for the answer to [`State::open`].
     pub(crate) fn poll_response(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<(StatusCode, HeaderMap), Broken>> {
-        let Some(stream) = self.stream(id) else { return Poll::Ready(Err(Broken::Lost)) };
-        if let Some(response) = stream.response.take() {
-            return Poll::Ready(Ok(response));
-        }
-        match stream.broken {
-            Some(broken) => Poll::Ready(Err(broken)),
-            None => {
-                stream.receiver = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        self.stream(id).map_or(Poll::Ready(Err(Broken::Lost)), |stream| stream.poll_response(cx))
     }
 
     /// Answers a request. `end` says that nothing follows.
@@ -53,34 +44,31 @@ impl State {
         end: bool,
     ) -> Result<(), Broken> {
         let block = head::response(status, headers);
-        let stream = self.live(id)?;
-        stream.answered = true;
-        stream.sent_end = end;
+        self.live(id)?.answer_sent(end);
         self.allowance.earn(6);
-        self.send(kind::HEADERS, flag::END_HEADERS | Self::end_flag(end), id, &block);
+        let end = if end { flag::END_STREAM } else { 0 };
+        self.send(kind::HEADERS, flag::END_HEADERS | end, id, &block);
         Ok(())
     }
 
     fn live(&mut self, id: u32) -> Result<&mut Stream, Broken> {
         let stream = self.stream(id).ok_or(Broken::Lost)?;
-        match stream.broken {
-            Some(broken) => Err(broken),
-            None => Ok(stream),
-        }
+        stream.broken().map_or(Ok(stream), Err)
     }
 
     /// Waits until bytes of a stream can be sent; returns how many.
     pub(crate) fn poll_room(&mut self, id: u32, cx: &Context<'_>) -> Poll<Result<usize, Broken>> {
-        let connection = self.send_window;
+        let connection = self.send_window.open();
         let ready = self.outgoing.is_ready();
         let stream = self.live(id)?;
-        let room = stream.send_window.min(connection);
+        let own = stream.send_window();
+        let room = own.min(connection);
         if room > 0 && ready {
             return Poll::Ready(Ok(room as usize));
         }
-        stream.sender = Some(cx.waker().clone());
-        if stream.send_window > 0 && !self.blocked.contains(&id) {
-            self.blocked.push(id);
+        stream.wait_for_room(cx);
+        if own > 0 {
+            self.blocked.add(id);
         }
         Poll::Pending
     }
@@ -95,7 +83,7 @@ impl State {
         most: usize,
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let sent = self.outgoing.fill(id, most, self.peer_frame, read)?;
+        let sent = self.outgoing.fill(id, most, self.peer.frame_size(), read)?;
         self.sent(id, sent);
         Ok(sent)
     }
@@ -103,7 +91,7 @@ impl State {
     /// Sends as much of `data` as `room` and one frame allow; returns how much.
     pub(crate) fn send_data(&mut self, id: u32, data: &[u8], room: usize) -> usize {
         let data = &data[..data.len().min(room)];
-        match self.outgoing.data(id, data, self.peer_frame) {
+        match self.outgoing.data(id, data, self.peer.frame_size()) {
             Ok(sent) => {
                 self.sent(id, sent);
                 sent
@@ -116,9 +104,9 @@ impl State {
     }
 
     fn sent(&mut self, id: u32, bytes: usize) {
-        self.send_window -= bytes as i64;
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.send_window -= bytes as i64;
+        self.send_window.sent(bytes);
+        if let Some(stream) = self.stream(id) {
+            stream.sent(bytes);
         }
         if bytes > 0 {
             // A peer may say for every kilobyte that it has taken it.
@@ -130,9 +118,8 @@ impl State {
     /// Half-closes a stream.
     pub(crate) fn finish(&mut self, id: u32) -> Result<(), Broken> {
         let stream = self.live(id)?;
-        if !stream.sent_end {
-            stream.sent_end = true;
-            super::state::wake(&mut stream.watcher);
+        if !stream.has_sent_end() {
+            stream.end_sent();
             self.send(kind::DATA, flag::END_STREAM, id, &[]);
         }
         Ok(())
@@ -141,9 +128,9 @@ impl State {
     /// Breaks a stream off in both directions.
     pub(crate) fn reset(&mut self, id: u32) {
         if let Ok(stream) = self.live(id)
-            && !(stream.sent_end && stream.received_end)
+            && !stream.is_complete()
         {
-            stream.broken = Some(Broken::Reset(Code::Cancel as u32));
+            stream.break_off(Broken::Reset(Code::Cancel as u32));
             self.send_reset(id, Code::Cancel);
         }
     }

@@ -1,4 +1,11 @@
-//! What we let the peer send: windows given back as applications take, and a connection's shared among its streams.
+//! Flow-control windows (RFC 9113 5.2 and 6.9), as types that keep their invariants. No I/O: who changes a window is told
+//! what has to be said to the peer.
+//!
+//! | window | of | invariant |
+//! |---|---|---|
+//! | [`SendWindow`] | what the peer lets us send | never larger than [`MAX_WINDOW`]; negative after SETTINGS that made it smaller |
+//! | [`ReceiveWindow`] | what we let the peer send | what is open, held back, and with the applications is always what we granted |
+//! | [`ConnectionWindow`] | the same, of a connection | and it is shared among streams while much of it is with applications |
 //!
 //! Streams share the window of their connection, and a few whose applications do not read would use it up and hold up
 //! all others. So once half of it waits for applications, every stream's own window is cut to a share
@@ -9,117 +16,252 @@
 //! A share has no lower bound: where the connection's window is small and the streams are many, each is slow, but none
 //! waits for an application that is not its own.
 
-use super::frame::kind;
-use super::state::{State, Stream, setting};
+use super::{DEFAULT_WINDOW, MAX_WINDOW};
+use crate::Settings;
 
-impl State {
-    /// All that the peer may send on the connection before anything is taken.
-    fn whole_window(&self) -> i64 {
-        self.settings.connection_window.max(super::DEFAULT_WINDOW).into()
+/// What the peer lets us send, on a stream or on the connection.
+#[derive(Debug)]
+pub(super) struct SendWindow {
+    open: i64,
+    /// The most that it has been.
+    most: i64,
+}
+
+impl SendWindow {
+    pub(super) fn new(open: i64) -> Self {
+        Self { open, most: open }
     }
 
-    /// Bytes that have arrived and that applications have not taken.
-    pub(crate) fn untaken(&self) -> i64 {
-        self.whole_window() - self.receive_window - i64::from(self.taken)
+    /// Bytes that may be sent. Not positive: none.
+    pub(super) fn open(&self) -> i64 {
+        self.open
     }
 
-    /// The window of one stream if windows became shares now.
-    fn share(&self) -> u32 {
-        let streams = match self.role {
-            super::state::Role::Server => self.settings.server_streams,
-            // Whatever it may open: on a connection whose windows are shares it opens no more (`State::has_room`).
-            super::state::Role::Client => u32::try_from(self.streams.len()).unwrap_or(u32::MAX),
-        };
-        let half = (self.whole_window() / 2) as u32;
-        (half / streams.max(1)).max(1).min(self.settings.stream_window)
+    /// `bytes` have been sent.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.open -= bytes as i64;
     }
 
-    /// `bytes` have left our buffers: the peer may send as much again. It is told when it is worth a frame, or when
-    /// little is left to it.
-    pub(super) fn give_back(&mut self, bytes: u32) {
-        self.taken += bytes;
-        let worth = (self.settings.connection_window / 4).into();
-        if i64::from(self.taken) >= (self.receive_window / 2).min(worth).max(1) {
-            self.give_all_back();
+    /// The peer grants `more`, or less if that is negative. False, and nothing is changed, when the window would be larger
+    /// than any may be.
+    #[must_use]
+    pub(super) fn grow(&mut self, more: i64) -> bool {
+        let open = self.open + more;
+        if open > MAX_WINDOW {
+            return false;
         }
-        if self.shares.is_some() && self.untaken() < self.whole_window() / 4 {
-            self.shares = None;
-            self.set_initial_window(self.settings.stream_window);
-        }
+        self.open = open;
+        self.most = self.most.max(open);
+        true
     }
 
-    fn give_all_back(&mut self) {
-        let taken = std::mem::take(&mut self.taken);
-        if taken > 0 {
-            self.receive_window += i64::from(taken);
-            self.send(kind::WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
-        }
-    }
-
-    /// What a stream leaves behind: nobody may wait for it.
-    pub(super) fn give_back_left(&mut self, bytes: u32) {
-        self.give_back(bytes);
-        if bytes > 0 {
-            self.give_all_back();
-        }
-    }
-
-    /// As [`State::give_back`], of a stream.
-    pub(super) fn give_back_stream(&mut self, id: u32, bytes: usize) {
-        self.give_back(bytes as u32);
-        let window = self.shares.unwrap_or(self.settings.stream_window);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        stream.taken += bytes as u32;
-        if stream.taken >= (window / 4).max(1)
-            && let Some(taken) = stream.give_back()
-        {
-            self.send(kind::WINDOW_UPDATE, 0, id, &taken.to_be_bytes());
-        }
-    }
-
-    /// The application has taken `bytes` of what was handed to its task.
-    pub(crate) fn took(&mut self, id: u32, bytes: usize) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.handed = stream.handed.saturating_sub(bytes);
-            self.give_back_stream(id, bytes);
-        }
-    }
-
-    /// Bytes have been put by for an application: makes windows shares when there are many.
-    pub(super) fn share_out(&mut self) {
-        let share = self.share();
-        let half_is_free = self.untaken() <= self.whole_window() / 2;
-        if self.shares.is_some() || half_is_free || share >= self.settings.stream_window {
-            return;
-        }
-        self.shares = Some(share);
-        // What was taken and not given back would otherwise be missing from a window that is smaller than that.
-        let given: Vec<_> = self.streams.iter_mut().filter_map(|(id, s)| Some((*id, s.give_back()?))).collect();
-        for (id, taken) in given {
-            self.send(kind::WINDOW_UPDATE, 0, id, &taken.to_be_bytes());
-        }
-        self.give_all_back();
-        self.set_initial_window(share);
-    }
-
-    /// Changes the window of every stream, open or to be opened, by what is between it and the last one said. What we
-    /// hold the peer to stays the larger one: it may have sent before it heard.
-    fn set_initial_window(&mut self, bytes: u32) {
-        let mut payload = [0; 6];
-        payload[..2].copy_from_slice(&setting::INITIAL_WINDOW_SIZE.to_be_bytes());
-        payload[2..].copy_from_slice(&bytes.to_be_bytes());
-        self.send(kind::SETTINGS, 0, 0, &payload);
+    /// Whether half of the most that the peer has granted can be sent.
+    pub(super) fn half_is_free(&self) -> bool {
+        self.open >= self.most / 2
     }
 }
 
-impl Stream {
-    /// Takes what is to be given back, unless the peer sends no more anyway.
-    fn give_back(&mut self) -> Option<u32> {
-        if self.taken == 0 || self.received_end || self.broken.is_some() {
+/// What we let the peer send, on a stream or on the connection.
+#[derive(Debug)]
+pub(super) struct ReceiveWindow {
+    open: i64,
+    /// Has left our buffers, and the peer does not know yet.
+    held_back: u32,
+}
+
+impl ReceiveWindow {
+    pub(super) fn new(open: i64) -> Self {
+        Self { open, held_back: 0 }
+    }
+
+    /// `bytes` have come. False when the peer has sent more than it may.
+    #[must_use]
+    pub(super) fn receive(&mut self, bytes: usize) -> bool {
+        self.open -= bytes as i64;
+        self.open >= 0
+    }
+
+    /// `bytes` have left our buffers: they are given back by the next [`ReceiveWindow::release`].
+    pub(super) fn hold_back(&mut self, bytes: u32) {
+        self.held_back += bytes;
+    }
+
+    /// What the next [`ReceiveWindow::release`] gives back.
+    pub(super) fn held_back(&self) -> u32 {
+        self.held_back
+    }
+
+    /// Lets the peer send again what was held back. Returns the increment of the WINDOW_UPDATE that has to tell it.
+    #[must_use]
+    pub(super) fn release(&mut self) -> Option<u32> {
+        let released = std::mem::take(&mut self.held_back);
+        self.open += i64::from(released);
+        (released > 0).then_some(released)
+    }
+}
+
+/// What we let the peer send on the connection, and how its streams share it.
+#[derive(Debug)]
+pub(super) struct ConnectionWindow {
+    window: ReceiveWindow,
+    /// All that the peer may send before anything is taken.
+    whole: i64,
+    /// So much held back is worth a frame.
+    worth: i64,
+    /// A stream's window while they are not shares.
+    stream: u32,
+    /// Streams' windows are shares of the connection's: so large each.
+    share: Option<u32>,
+}
+
+impl ConnectionWindow {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let whole = settings.connection_window.max(DEFAULT_WINDOW).into();
+        Self {
+            window: ReceiveWindow::new(whole),
+            whole,
+            worth: (settings.connection_window / 4).into(),
+            stream: settings.stream_window,
+            share: None,
+        }
+    }
+
+    /// `bytes` have come. False when the peer has sent more than it may.
+    #[must_use]
+    pub(super) fn receive(&mut self, bytes: usize) -> bool {
+        self.window.receive(bytes)
+    }
+
+    /// `bytes` have left our buffers. Returns the increment of the WINDOW_UPDATE that is due: when it is worth a frame, or
+    /// when little is left to the peer.
+    #[must_use]
+    pub(super) fn take(&mut self, bytes: u32) -> Option<u32> {
+        self.window.hold_back(bytes);
+        let due = (self.window.open / 2).min(self.worth).max(1);
+        if i64::from(self.window.held_back()) >= due { self.window.release() } else { None }
+    }
+
+    /// As [`ReceiveWindow::release`].
+    #[must_use]
+    pub(super) fn release(&mut self) -> Option<u32> {
+        self.window.release()
+    }
+
+    /// Bytes that have arrived and that applications have not taken.
+    pub(super) fn untaken(&self) -> i64 {
+        self.whole - self.window.open - i64::from(self.window.held_back())
+    }
+
+    /// What the peer may send, and what it may send once it is told of what is held back.
+    #[cfg(test)]
+    pub(super) fn granted(&self) -> i64 {
+        self.window.open + i64::from(self.window.held_back())
+    }
+
+    /// The window of a stream.
+    pub(super) fn of_stream(&self) -> u32 {
+        self.share.unwrap_or(self.stream)
+    }
+
+    /// Whether streams' windows are shares.
+    pub(super) fn is_shared(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Makes streams' windows shares if more than half of the connection's waits for applications and there are so many
+    /// `streams` that they could use up the rest. Returns the share, if shares begin.
+    #[must_use]
+    pub(super) fn begin_shares(&mut self, streams: u32) -> Option<u32> {
+        let half = (self.whole / 2) as u32;
+        let share = (half / streams.max(1)).max(1).min(self.stream);
+        let half_is_free = self.untaken() <= self.whole / 2;
+        if self.share.is_some() || half_is_free || share >= self.stream {
             return None;
         }
-        let taken = std::mem::take(&mut self.taken);
-        self.receive_window += i64::from(taken);
-        Some(taken)
+        self.share = Some(share);
+        self.share
+    }
+
+    /// Ends the shares if three quarters of the connection's window are free. Returns the window of streams that holds
+    /// again, if they end.
+    #[must_use]
+    pub(super) fn end_shares(&mut self) -> Option<u32> {
+        if self.share.is_none() || self.untaken() >= self.whole / 4 {
+            return None;
+        }
+        self.share = None;
+        Some(self.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_send_window_is_never_too_large() {
+        let mut window = SendWindow::new(DEFAULT_WINDOW.into());
+        assert!(window.half_is_free());
+        window.sent(40_000);
+        assert_eq!((window.open(), window.half_is_free()), (25_535, false));
+        assert!(window.grow(7_232), "to half of what it was");
+        assert!(window.half_is_free());
+        assert!(!window.grow(MAX_WINDOW - 32_766), "one too many");
+        assert_eq!(window.open(), 32_767, "and nothing has changed");
+        assert!(window.grow(MAX_WINDOW - 32_767));
+        assert!(window.grow(-MAX_WINDOW - 100), "SETTINGS may take back what was used");
+        assert_eq!(window.open(), -100);
+    }
+
+    #[test]
+    fn what_is_held_back_is_given_back_once() {
+        let mut window = ReceiveWindow::new(1_000);
+        assert!(window.receive(1_000));
+        assert!(!window.receive(1), "one too many");
+        let mut window = ReceiveWindow::new(1_000);
+        assert!(window.receive(900));
+        window.hold_back(300);
+        window.hold_back(300);
+        assert_eq!((window.held_back(), window.open), (600, 100), "the peer does not know yet");
+        assert_eq!((window.release(), window.open), (Some(600), 700));
+        assert_eq!((window.release(), window.open), (None, 700));
+    }
+
+    fn connection() -> ConnectionWindow {
+        ConnectionWindow::new(&Settings { connection_window: 80_000, stream_window: 40_000, ..Settings::default() })
+    }
+
+    #[test]
+    fn a_connections_window_is_given_back_when_that_is_worth_a_frame() {
+        let mut window = connection();
+        assert!(window.receive(20_000));
+        assert_eq!(window.take(19_999), None);
+        assert_eq!(window.take(1), Some(20_000), "a quarter");
+        assert_eq!(window.untaken(), 0);
+        assert!(window.receive(79_000));
+        assert_eq!(window.take(499), None);
+        assert_eq!(window.take(1), Some(500), "half of what is left to the peer");
+        assert_eq!(window.untaken(), 78_500);
+        assert!(window.receive(1_500));
+        assert_eq!(window.take(1), Some(1), "nothing is left to it");
+        assert!(!window.receive(2), "one too many");
+    }
+
+    #[test]
+    fn shares_begin_beyond_a_half_and_end_below_a_quarter() {
+        let mut window = connection();
+        assert_eq!((window.of_stream(), window.end_shares()), (40_000, None));
+        assert!(window.receive(40_000));
+        assert_eq!(window.begin_shares(4), None, "half is free");
+        assert!(window.receive(1));
+        assert_eq!(window.begin_shares(1), None, "the share of one is all that a stream may have anyway");
+        assert_eq!(window.begin_shares(4), Some(10_000));
+        assert_eq!((window.begin_shares(8), window.of_stream(), window.is_shared()), (None, 10_000, true), "once");
+        let _ = window.take(20_001);
+        assert_eq!(window.end_shares(), None, "a quarter is taken");
+        let _ = window.take(1);
+        assert_eq!((window.end_shares(), window.of_stream(), window.is_shared()), (Some(40_000), 40_000, false));
+        assert!(window.receive(60_000));
+        assert_eq!(window.begin_shares(u32::MAX), Some(1), "never nothing");
     }
 }

@@ -1,7 +1,8 @@
 //! Where each bound is: what is just within it passes, and one more does not.
 
+use super::super::header_block::MAX_BLOCK;
 use super::super::kept::SLACK;
-use super::super::state::{MAX_BLOCK, MAX_LIST};
+use super::super::settings::MAX_LIST;
 use mesh_testkit::frames::field;
 
 use super::*;

@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::closing::Over;
 use super::super::driver::{Driver, PIECES, TURN};
-use super::super::state::{Over, Shared};
+use super::super::state::Shared;
 use super::*;
 use crate::server::{AcceptError, Connection};
 use crate::tls::handshake::{self, Established};
