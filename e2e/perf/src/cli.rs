@@ -59,7 +59,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
-    /// Attacks a mesh of its own, beside good callers. Takes about eleven minutes.
+    /// Attacks a mesh of its own, beside good callers. Takes about twelve minutes.
     Abuse(Abuse),
     /// A part in an abuse run.
     #[command(hide = true, subcommand)]
@@ -85,7 +85,7 @@ pub(crate) struct Abuse {
     /// Only attacks whose names contain one of these, such as `hellos` or `control`.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub(crate) only: Vec<String>,
-    /// Seconds of each attack, and of good callers at rest before it.
+    /// Seconds of each attack, of good callers at rest before it, and of good callers beside a busy neighbour after it.
     #[arg(long, default_value_t = 8.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Seconds after an attack until memory is looked at.
@@ -140,6 +140,17 @@ pub(crate) enum AbuseRole {
     Call(Call),
     /// Good callers of the CA.
     Ask(Ask),
+    /// A process that computes and does nothing else.
+    Compute(Compute),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compute {
+    /// How much of a core it takes.
+    #[arg(long)]
+    pub(crate) share: f64,
+    #[arg(long)]
+    pub(crate) seconds: f64,
 }
 
 #[derive(Debug, Args)]

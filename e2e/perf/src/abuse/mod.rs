@@ -1,9 +1,10 @@
 //! The abuse run: attackers beside good callers, in namespaces of its own.
 //!
 //! A mesh of two nodes. `client` on the first node calls `victim` and `other`, both served by the second node's ztunnel;
-//! a node asks the control plane for certificates. Each is measured at rest and then during each attack: who fails, how
-//! long the slowest wait, what ztunnel and istiod-lite hold before, during, and after the attackers have left. The
-//! attackers are a pod outside the mesh, with a certificate of the mesh where the attack needs one.
+//! a node asks the control plane for certificates. Each is measured at rest, during each attack, and beside a process that
+//! takes the attackers' share of CPU and touches nothing: who fails, how long the slowest wait, what ztunnel and
+//! istiod-lite hold before, during, and after the attackers have left. The attackers are a pod outside the mesh, with a
+//! certificate of the mesh where the attack needs one.
 //!
 //! | module | question |
 //! |---|---|
@@ -11,29 +12,35 @@
 //! | `world` | the mesh, and the certificates that the run makes itself |
 //! | `good` | the good callers: this binary again, inside a pod |
 //! | `attacker`, `tunnels`, `control`, `tls` | the attackers: this binary again, inside a pod |
-//! | `report` | the table (pure) |
+//! | `neighbour` | what the attackers' CPU alone costs good callers |
+//! | `goals` | what a row misses of what we promise (pure) |
+//! | `report` | the tables (pure) |
 //!
 //! Every attack is bounded in time, connections and bytes, goes to addresses in these namespaces only, and ends with us.
 mod attacker;
 pub(crate) mod attacks;
 mod control;
+mod goals;
 mod good;
+mod neighbour;
 mod report;
 mod tls;
 mod tunnels;
 mod world;
 
 use crate::cli::{Abuse, AbuseRole};
+use crate::world::Pod;
 use crate::world::child::{self, Child};
-use crate::{bench, machine};
+use crate::{bench, machine, processes};
 use anyhow::{Context, Result, ensure};
 use attacks::{Attack, By};
-use report::{Caller, Row};
+use report::{Caller, Callers, Course, Row};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
-use world::World;
+use world::{Memory, World};
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,6 +51,7 @@ pub(crate) fn play(role: &AbuseRole) -> Result<()> {
         AbuseRole::Attack(args) => attacker::run(args),
         AbuseRole::Call(args) => good::call(args),
         AbuseRole::Ask(args) => good::ask(args),
+        AbuseRole::Compute(args) => neighbour::run(args),
     }
 }
 
@@ -56,9 +64,10 @@ pub(crate) fn run(args: &Abuse) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("ambit-abuse-").tempdir()?;
     crate::interrupt::remove_at_signal(directory.path().to_owned())?;
     let world = World::start(&own, directory.path())?;
-    let run = Run { args, own: &own, world: &world };
     // The first connections of a mesh fetch certificates.
+    let run = Run { args, own: &own, world: &world };
     run.good_callers(1.0)?;
+    let run = Watched { start: world.memory()?, run };
     let mut rows = Vec::new();
     for attack in chosen {
         bench::say(&format!("{attack}"));
@@ -67,7 +76,7 @@ pub(crate) fn run(args: &Abuse) -> Result<()> {
         rows.push(row);
     }
     drop(world);
-    println!("\n{}", report::table(&rows));
+    println!("\n{}\n{}", report::tables(&rows), report::verdict(&rows));
     if let Some(file) = &args.write_docs {
         std::fs::write(file, report::page(&rows, &circumstances()))
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -93,28 +102,71 @@ struct Run<'a> {
     world: &'a World,
 }
 
-impl Run<'_> {
-    fn one(&self, attack: Attack) -> Result<Row> {
-        let calm = self.good_callers(self.args.seconds)?;
-        let before = self.world.memory()?;
-        let mut attackers = self.attackers(attack)?;
-        let (callers, peak) = self.good_callers_and_peak(self.args.seconds)?;
-        let said = attackers.end()?;
-        std::thread::sleep(Duration::from_secs_f64(self.args.rest));
-        let after = self.world.memory()?;
-        Ok(Row { attack, said, calm, callers, before, peak, after })
-    }
+/// A run of whose start the memory is known.
+struct Watched<'a> {
+    run: Run<'a>,
+    start: Memory,
+}
 
+impl Watched<'_> {
+    fn one(&self, attack: Attack) -> Result<Row> {
+        let Self { run, start } = self;
+        let seconds = run.args.seconds;
+        let at_rest = run.good_callers(seconds)?;
+        let before = run.world.memory()?;
+        let mut attackers = run.attackers(attack)?;
+        let (cpu, began) = (attackers.cpu_seconds()?, Instant::now());
+        let (attacked, peak) = run.good_callers_and_peak(seconds)?;
+        let share = (attackers.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();
+        let said = attackers.end()?;
+        // The last of the rest is the neighbour's: what the attack left behind has been cleared away by then.
+        let rest = Duration::from_secs_f64(run.args.rest);
+        let (ended, neighbour) = (Instant::now(), Duration::from_secs_f64(seconds) + neighbour::MARGIN);
+        std::thread::sleep(rest.saturating_sub(neighbour));
+        let beside_neighbour = run.beside_neighbour(attack, share)?;
+        std::thread::sleep(rest.saturating_sub(ended.elapsed()));
+        let memory = Course { start: *start, before, peak, after: run.world.memory()? };
+        Ok(Row { attack, said, share, callers: Callers { at_rest, beside_neighbour, attacked }, memory })
+    }
+}
+
+impl Run<'_> {
     fn good_callers(&self, seconds: f64) -> Result<[Caller; 3]> {
         Ok(self.good_callers_and_peak(seconds)?.0)
     }
 
+    /// The good callers, beside a process where the attackers were, that takes this share of a core.
+    fn beside_neighbour(&self, attack: Attack, share: f64) -> Result<[Caller; 3]> {
+        let mut command = self.inside(self.attackers_pod(attack));
+        let seconds = self.args.seconds + neighbour::MARGIN.as_secs_f64();
+        command.args(["play", "compute", "--share", &share.to_string(), "--seconds", &seconds.to_string()]);
+        let mut neighbour = Child::steer(command)?;
+        let callers = self.good_callers(self.args.seconds)?;
+        wait(&mut neighbour, "the neighbour")?;
+        let had: f64 = said(&mut neighbour)?.parse().context("the neighbour's share")?;
+        bench::say(&format!("the attackers took {share:.2} of a core, the neighbour {had:.2}"));
+        Ok(callers)
+    }
+
+    /// This binary, inside a pod; to be given its role.
+    fn inside(&self, pod: &Pod) -> Command {
+        let mut command = child::launch(self.own);
+        command.args(["--pid", &pod.pid.to_string(), "--"]).arg(self.own);
+        command
+    }
+
+    fn attackers_pod(&self, attack: Attack) -> &Pod {
+        match attack.by {
+            By::Stranger => &self.world.attacker,
+            By::Client => &self.world.client,
+        }
+    }
+
     /// To the attacked pod, to the other pod, and to the CA, all at once; with the most that was held meanwhile.
-    fn good_callers_and_peak(&self, seconds: f64) -> Result<([Caller; 3], world::Memory)> {
+    fn good_callers_and_peak(&self, seconds: f64) -> Result<([Caller; 3], Memory)> {
         let seconds = seconds.to_string();
         let call = |to: SocketAddr| {
-            let mut command = child::launch(self.own);
-            command.args(["--pid", &self.world.client.pid.to_string(), "--"]).arg(self.own);
+            let mut command = self.inside(&self.world.client);
             command.args(["play", "call", "--to", &to.to_string(), "--seconds", &seconds]);
             Child::steer(command)
         };
@@ -135,14 +187,9 @@ impl Run<'_> {
     }
 
     fn attackers(&self, attack: Attack) -> Result<Attackers> {
-        let pod = match attack.by {
-            By::Stranger => &self.world.attacker,
-            By::Client => &self.world.client,
-        };
         // Longer than the callers, so that they see nothing else.
         let seconds = self.args.seconds + 5.0;
-        let mut command = child::launch(self.own);
-        command.args(["--pid", &pod.pid.to_string(), "--"]).arg(self.own);
+        let mut command = self.inside(self.attackers_pod(attack));
         command.args(["play", "attack", attack.name, "--seconds", &seconds.to_string(), "--files"]);
         command.arg(&self.world.files).arg("--token").arg(&self.world.token);
         command.args(["--victim", &self.world.victim.ip.to_string()]);
@@ -159,15 +206,26 @@ struct Attackers {
 }
 
 impl Attackers {
+    /// CPU that they have used.
+    fn cpu_seconds(&self) -> Result<f64> {
+        processes::cpu_seconds(self.child.id())
+    }
+
     /// Waits for their end; what they say they did.
     fn end(&mut self) -> Result<String> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.child.ended()?.is_none() {
-            ensure!(Instant::now() < deadline, "the attackers do not end");
-            std::thread::sleep(LOOK);
-        }
+        wait(&mut self.child, "the attackers")?;
         said(&mut self.child)
     }
+}
+
+/// Waits for the end of a role that ends by itself.
+fn wait(child: &mut Child, who: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.ended()?.is_none() {
+        ensure!(Instant::now() < deadline, "{who}: still running after its time");
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 fn outcome(child: &mut Child) -> Result<Caller> {
