@@ -302,7 +302,6 @@ impl Agent {
                         managed.succeed();
                     }
                     Err(error) => {
-                        tracing::warn!(pod, uid, %error, "not enrolled; will try again");
                         self.metrics.failure(error.step());
                         // A step that failed is tried again from where the pod is; a way in that failed begins anew.
                         let back = match (managed.reached.stage(), stage) {
@@ -314,7 +313,11 @@ impl Agent {
                         if !again {
                             managed.answer(&Err(error.to_string()));
                         }
-                        managed.fail(Why::from(&error), &error, again);
+                        if managed.fail(Why::from(&error), &error, again) {
+                            tracing::warn!(pod, uid, %error, "not enrolled; will try again");
+                        } else {
+                            tracing::debug!(pod, uid, %error, "still not enrolled; will try again");
+                        }
                     }
                 }
             }
@@ -324,11 +327,16 @@ impl Agent {
                 managed.succeed();
             }
             Done::Released(Err(error)) => {
-                tracing::warn!(pod, uid, %error, "not let go; will try again");
                 self.metrics.failure(error.step());
-                managed.fail(Why::from(&error), &error, again);
+                if managed.fail(Why::from(&error), &error, again) {
+                    tracing::warn!(pod, uid, %error, "not let go; will try again");
+                } else {
+                    tracing::debug!(pod, uid, %error, "still not let go; will try again");
+                }
             }
-            Done::Verified(Ok(Verified::Captured)) => managed.reached.checked(None),
+            Done::Verified(Ok(Verified::Captured)) => {
+                managed.reached.checked(None);
+            }
             Done::Verified(Ok(Verified::Moved)) => {
                 tracing::info!(pod, uid, "the pod has a new network namespace");
                 managed.reached.come_to(Stage::Opened, None);
@@ -340,9 +348,12 @@ impl Agent {
                 self.metrics.repaired.inc();
             }
             Done::Verified(Err(error)) => {
-                tracing::warn!(pod, uid, %error, "the pod's redirection is not certain");
-                managed.reached.checked(Some(error.to_string()));
                 self.metrics.failure(error.step());
+                if managed.reached.checked(Some(error.to_string())) {
+                    tracing::warn!(pod, uid, %error, "the pod's redirection is not certain");
+                } else {
+                    tracing::debug!(pod, uid, %error, "the pod's redirection is still not certain");
+                }
             }
         }
     }

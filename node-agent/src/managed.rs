@@ -120,11 +120,13 @@ impl Reached {
         }
     }
 
-    /// What the last check of the rules of a captured pod found.
-    pub(crate) fn checked(&mut self, wrong: Option<String>) {
-        if let Self::Captured { lost, .. } = self {
-            *lost = wrong;
-        }
+    /// What the last check of the rules of a captured pod found. True if something is wrong that the check before did not
+    /// find.
+    pub(crate) fn checked(&mut self, wrong: Option<String>) -> bool {
+        let Self::Captured { lost, .. } = self else { return wrong.is_some() };
+        let news = wrong.is_some() && *lost != wrong;
+        *lost = wrong;
+        news
     }
 }
 
@@ -248,13 +250,17 @@ impl Managed {
         self.attempts = Attempts::default();
     }
 
-    /// An attempt has failed; the next is made at once with `again`, and else after a while.
-    pub(crate) fn fail(&mut self, why: Why, error: &impl ToString, again: bool) {
+    /// An attempt has failed; the next is made at once with `again`, and else after a while. True if it failed in another
+    /// way than the attempt before, which people are to be told of: a pod that waits for its ztunnel is tried often.
+    pub(crate) fn fail(&mut self, why: Why, error: &impl ToString, again: bool) -> bool {
         let Attempts { failures, retry_at, last_error } = &mut self.attempts;
         let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(*failures)).min(LONGEST_RETRY);
         *failures = failures.saturating_add(1);
         *retry_at = (!again).then(|| Instant::now() + wait);
-        *last_error = Some((why, error.to_string()));
+        let error = Some((why, error.to_string()));
+        let news = *last_error != error;
+        *last_error = error;
+        news
     }
 
     pub(crate) fn answer(&mut self, outcome: &Result<(), String>) {
@@ -306,5 +312,31 @@ impl Managed {
             _ => self.why_pending(),
         };
         Some(Outside { namespace: self.pod.namespace.clone(), name: self.pod.name.clone(), why, detail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enroll::Because;
+    use crate::redirect::settings::Defaults;
+
+    /// What happens to a pod one after the other, and of which failures people are told.
+    #[test]
+    fn a_failure_is_news_once() {
+        let pod = Pod::default();
+        let (settings, _) = Settings::of(&pod.annotations, Defaults { ipv6: true, dns_capture: true });
+        let mut managed = Managed::new(&pod, Enrolment::In(Because::PodLabel), &settings);
+        let mut fail = |why, text: &str, again| managed.fail(why, &text, again);
+        assert!(fail(Why::NoZtunnel, "no ztunnel is connected", false));
+        // Tried every few milliseconds while a mesh starts.
+        for again in [false, true, false] {
+            assert!(!fail(Why::NoZtunnel, "no ztunnel is connected", again));
+        }
+        assert!(fail(Why::Refused, "ztunnel refused the pod: ports", false));
+        assert!(fail(Why::NoZtunnel, "no ztunnel is connected", false), "it has changed twice");
+        managed.succeed();
+        assert!(managed.fail(Why::NoZtunnel, &"no ztunnel is connected", false), "it was well in between");
+        assert_eq!(managed.why_pending(), (Why::NoZtunnel, "no ztunnel is connected".to_owned()));
     }
 }
