@@ -18,7 +18,7 @@ use crate::enroll::{Enrolment, Selection, WhyNot, enrolment};
 use crate::enrolled::{self, Redirection, States};
 use crate::managed::{Managed, Reached};
 use crate::metrics::AgentMetrics;
-use crate::operations::{Enrolled, OperationError, Tools, Verified, info};
+use crate::operations::{OperationError, Sandbox, Tools, Verified, info};
 use crate::outside::{self, Outside, Why};
 use crate::plugin_server::Call;
 use crate::pods::{KnownAs, Pod};
@@ -89,7 +89,7 @@ enum Done {
     /// It is to be at this stage.
     Reached {
         stage: Stage,
-        held: Option<Enrolled>,
+        held: Option<Sandbox>,
         result: Result<(), OperationError>,
     },
     Released(Result<(), OperationError>),
@@ -487,7 +487,7 @@ async fn enrol(
     pod: &Pod,
     path: &std::path::Path,
     settings: Settings,
-    held: Option<Enrolled>,
+    held: Option<Sandbox>,
     stage: Stage,
 ) -> Done {
     // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::enroll::Enrolment;
 use crate::enrolled::{self, Redirection};
-use crate::operations::Enrolled;
+use crate::operations::Sandbox;
 use crate::outside::{Outside, Why};
 use crate::pods::Pod;
 use crate::reconcile::{Held, Stage, Step, Wanted, step};
@@ -47,17 +47,17 @@ pub(crate) enum Reached {
     /// Nothing.
     Nothing,
     /// [`Stage::Opened`].
-    Opened(Enrolled),
+    Opened(Sandbox),
     /// [`Stage::Serving`].
-    Serving(Enrolled),
+    Serving(Sandbox),
     /// [`Stage::Captured`].
     Captured {
-        held: Enrolled,
+        held: Sandbox,
         /// Why, if at the last check the rules were not as they should be and could not be mended.
         lost: Option<String>,
     },
     /// [`Stage::Leaving`].
-    Leaving(Enrolled),
+    Leaving(Sandbox),
 }
 
 /// Whether an operation on a pod is under way: one at a time.
@@ -80,7 +80,7 @@ struct Attempts {
 
 impl Reached {
     /// `held`, at a stage; nothing without it.
-    pub(crate) fn at(stage: Stage, held: Option<Enrolled>) -> Self {
+    pub(crate) fn at(stage: Stage, held: Option<Sandbox>) -> Self {
         let Some(held) = held else { return Self::Nothing };
         match stage {
             Stage::Opened => Self::Opened(held),
@@ -91,7 +91,7 @@ impl Reached {
     }
 
     /// What is held of the pod.
-    pub(crate) fn held(&self) -> Option<&Enrolled> {
+    pub(crate) fn held(&self) -> Option<&Sandbox> {
         match self {
             Self::Nothing => None,
             Self::Opened(held) | Self::Serving(held) | Self::Captured { held, .. } | Self::Leaving(held) => Some(held),
@@ -109,7 +109,7 @@ impl Reached {
     }
 
     /// Comes to a stage, with what is held there if that is new. Rules that are lost stay lost until they are found again.
-    pub(crate) fn come_to(&mut self, stage: Stage, held: Option<Enrolled>) {
+    pub(crate) fn come_to(&mut self, stage: Stage, held: Option<Sandbox>) {
         let still_lost = match self {
             Self::Captured { lost, .. } => lost.take(),
             _ => None,

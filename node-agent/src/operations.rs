@@ -27,9 +27,9 @@ pub(crate) struct Tools {
     kernel: Semaphore,
 }
 
-/// What an enrolment holds on to.
+/// A pod's sandbox, as the agent opened it: its network namespace, and what is done there.
 #[derive(Debug, Clone)]
-pub(crate) struct Enrolled {
+pub(crate) struct Sandbox {
     pub(crate) netns: Arc<Netns>,
     pub(crate) path: PathBuf,
     pub(crate) settings: Settings,
@@ -80,80 +80,80 @@ impl Tools {
     }
 
     /// Opens the namespace; nothing is changed yet.
-    pub(crate) fn open(pod: &Pod, path: &Path, settings: &Settings) -> Result<Enrolled, OperationError> {
+    pub(crate) fn open(pod: &Pod, path: &Path, settings: &Settings) -> Result<Sandbox, OperationError> {
         let netns = Arc::new(Netns::open(path)?);
-        Ok(Enrolled { netns, path: path.to_owned(), settings: settings.clone(), ips: pod.ips.clone() })
+        Ok(Sandbox { netns, path: path.to_owned(), settings: settings.clone(), ips: pod.ips.clone() })
     }
 
     /// Puts the rules in.
-    pub(crate) async fn capture(&self, enrolled: &Enrolled) -> Result<(), OperationError> {
+    pub(crate) async fn capture(&self, sandbox: &Sandbox) -> Result<(), OperationError> {
         let _permit = self.kernel.acquire().await;
-        Ok(apply::install(enrolled.netns.as_fd(), &enrolled.settings).await?)
+        Ok(apply::install(sandbox.netns.as_fd(), &sandbox.settings).await?)
     }
 
     /// Hands a pod to ztunnel, then redirects its traffic there. In this order: a pod that runs while it joins never
     /// meets rules that lead to nobody.
-    pub(crate) async fn hand_over(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
-        self.hand(pod, enrolled).await?;
-        self.redirect(pod, enrolled).await
+    pub(crate) async fn hand_over(&self, pod: &Pod, sandbox: &Sandbox) -> Result<(), OperationError> {
+        self.hand(pod, sandbox).await?;
+        self.redirect(pod, sandbox).await
     }
 
     /// Hands a pod to ztunnel, with what that needs to serve it; nothing is redirected that was not before.
-    pub(crate) async fn serve(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
-        self.hand(pod, enrolled).await?;
+    pub(crate) async fn serve(&self, pod: &Pod, sandbox: &Sandbox) -> Result<(), OperationError> {
+        self.hand(pod, sandbox).await?;
         // What was captured stays so, whatever became of its ztunnel or of the last agent.
-        if apply::redirects(enrolled.netns.as_fd()).await? {
+        if apply::redirects(sandbox.netns.as_fd()).await? {
             return Ok(());
         }
-        self.unredirect(enrolled).await
+        self.unredirect(sandbox).await
     }
 
-    async fn hand(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
-        let netns = enrolled.netns.try_clone_fd().map_err(OperationError::Descriptor)?;
+    async fn hand(&self, pod: &Pod, sandbox: &Sandbox) -> Result<(), OperationError> {
+        let netns = sandbox.netns.try_clone_fd().map_err(OperationError::Descriptor)?;
         Ok(self.handoff.add(&pod.uid, info(pod), netns).await?)
     }
 
     /// Redirects a pod's traffic to ztunnel, which serves it, and lets the kubelet's probes in.
-    pub(crate) async fn redirect(&self, pod: &Pod, enrolled: &Enrolled) -> Result<(), OperationError> {
-        self.capture(enrolled).await?;
+    pub(crate) async fn redirect(&self, pod: &Pod, sandbox: &Sandbox) -> Result<(), OperationError> {
+        self.capture(sandbox).await?;
         if let Some(probes) = &self.probes {
-            probes.add(&pod.uid, &enrolled.ips).await?;
+            probes.add(&pod.uid, &sandbox.ips).await?;
         }
         Ok(())
     }
 
     /// Leaves the rules by which ztunnel serves a pod, and none that redirect.
-    pub(crate) async fn unredirect(&self, enrolled: &Enrolled) -> Result<(), OperationError> {
+    pub(crate) async fn unredirect(&self, sandbox: &Sandbox) -> Result<(), OperationError> {
         let _permit = self.kernel.acquire().await;
-        Ok(apply::install_serving(enrolled.netns.as_fd(), &enrolled.settings).await?)
+        Ok(apply::install_serving(sandbox.netns.as_fd(), &sandbox.settings).await?)
     }
 
     /// Lets a pod go. With `rules`, its namespace lives on: the rules leave before ztunnel does, so that what they
     /// capture is served to the last.
-    pub(crate) async fn release(&self, uid: &str, enrolled: &Enrolled, rules: bool) -> Result<(), OperationError> {
+    pub(crate) async fn release(&self, uid: &str, sandbox: &Sandbox, rules: bool) -> Result<(), OperationError> {
         if let Some(probes) = &self.probes {
-            probes.remove(uid, &enrolled.ips).await?;
+            probes.remove(uid, &sandbox.ips).await?;
         }
         if rules {
             let _permit = self.kernel.acquire().await;
-            apply::remove(enrolled.netns.as_fd()).await?;
+            apply::remove(sandbox.netns.as_fd()).await?;
         }
         self.handoff.del(uid).await;
         Ok(())
     }
 
     /// Checks that a pod is captured as it should be, and mends it if not.
-    pub(crate) async fn verify(&self, enrolled: &Enrolled) -> Result<Verified, OperationError> {
+    pub(crate) async fn verify(&self, sandbox: &Sandbox) -> Result<Verified, OperationError> {
         let _permit = self.kernel.acquire().await;
         // A path that is gone is the business of the list of pods.
-        if Netns::open(&enrolled.path).is_ok_and(|now| now.id() != enrolled.netns.id()) {
+        if Netns::open(&sandbox.path).is_ok_and(|now| now.id() != sandbox.netns.id()) {
             return Ok(Verified::Moved);
         }
-        let missing = apply::missing(enrolled.netns.as_fd(), &enrolled.settings).await?;
+        let missing = apply::missing(sandbox.netns.as_fd(), &sandbox.settings).await?;
         if missing.is_empty() {
             return Ok(Verified::Captured);
         }
-        apply::install(enrolled.netns.as_fd(), &enrolled.settings).await?;
+        apply::install(sandbox.netns.as_fd(), &sandbox.settings).await?;
         Ok(Verified::Repaired(missing))
     }
 }
