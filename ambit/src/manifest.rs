@@ -14,6 +14,14 @@ use std::path::{Path, PathBuf};
 /// Namespace and name.
 pub(crate) type Key = (String, String);
 
+/// `NAMESPACE/NAME`, or a name in the namespace given beside it.
+pub(crate) fn pod_key(namespace: &str, pod: &str) -> Key {
+    match pod.split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => (namespace.to_owned(), pod.to_owned()),
+    }
+}
+
 /// What the folder says.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Objects {

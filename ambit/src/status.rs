@@ -2,7 +2,7 @@
 mod table;
 
 pub use crate::manifest::{Place, Rejected};
-pub use crate::pods::life::Phase;
+pub use crate::pods::state::Phase;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;

@@ -3,13 +3,15 @@ mod load;
 mod pace;
 mod pattern;
 mod peer;
+mod tcp;
 
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
+use tcp::serve;
 
 /// One of them.
 #[derive(Debug, clap::Subcommand)]
@@ -61,29 +63,6 @@ pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
         },
         Tool::Load(load) => load::run(load),
     }
-}
-
-#[allow(clippy::print_stdout, reason = "the pod's log")]
-fn serve(port: u16, handle: impl Fn(TcpStream) -> std::io::Result<()> + Sync) -> Result<ExitCode> {
-    // `::` takes IPv4 too, except on machines without IPv6.
-    let listener = TcpListener::bind(("::", port))
-        .or_else(|_| TcpListener::bind(("0.0.0.0", port)))
-        .with_context(|| format!("cannot listen on port {port}"))?;
-    println!("listening on {}", listener.local_addr()?);
-    std::thread::scope(|scope| {
-        for stream in listener.incoming() {
-            let stream = stream?;
-            let handle = &handle;
-            scope.spawn(move || {
-                let peer = stream.peer_addr().map(|a| a.ip().to_canonical().to_string()).unwrap_or_default();
-                match handle(stream) {
-                    Ok(()) => println!("served {peer}"),
-                    Err(e) => println!("{peer}: {e}"),
-                }
-            });
-        }
-        Ok(ExitCode::SUCCESS)
-    })
 }
 
 fn answer(mut stream: TcpStream, text: &str) -> std::io::Result<()> {

@@ -6,6 +6,7 @@
 //! | file | question |
 //! |---|---|
 //! | `pod` | one pod: its sandbox, its life, its address |
+//! | `service` | what would an API server have written into a Service? (pure) |
 //! | `reconcile` | which pods and services start, change, stop? |
 //! | `publish` | what do hosts files, nodes, agents and the control plane have to be told? |
 //! | `report` | how is it all? |
@@ -15,6 +16,7 @@ mod publish;
 mod reconcile;
 mod report;
 mod serve;
+mod service;
 
 use crate::machine::MachineArgs;
 use crate::manifest::{Folder, Key, Objects, Rejected};

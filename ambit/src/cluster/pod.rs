@@ -3,8 +3,9 @@ use crate::manifest::Key;
 use crate::mesh::held::Told;
 use crate::mesh::plugin::Admission;
 use crate::net::addressing::Pair;
-use crate::pods::life::{Life, PodState, Shared};
+use crate::pods::life::Life;
 use crate::pods::sandbox::Sandbox;
+use crate::pods::state::{PodState, Shared};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -75,8 +76,8 @@ impl RunningPod {
             pair,
             ips,
             serial,
-            sandbox: Arc::clone(&life.sandbox),
-            shared: life.shared.clone(),
+            sandbox: Arc::clone(&life.pod.sandbox),
+            shared: life.pod.shared.clone(),
             hosts: String::new(),
             resolv_conf: String::new(),
             admission,

@@ -1,7 +1,7 @@
 //! Telling everybody: pods by their hosts files, nodes by their rules, node agents and the control plane by files.
 use super::Cluster;
 use super::pod::RunningPod;
-use super::reconcile::families;
+use super::service::{external_name, families};
 use crate::manifest::Key;
 use crate::mesh::held::{self, ToldService};
 use crate::mesh::node_files;
@@ -10,7 +10,7 @@ use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
 use crate::net::services::{self, Callers, Frontend, NodePlace};
 use crate::pods::hosts;
-use crate::pods::life::Phase;
+use crate::pods::state::Phase;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
 use istiod_lite::held::Protocol;
@@ -280,12 +280,6 @@ impl Cluster {
         all.sort();
         all
     }
-}
-
-/// What a service is another name for, if it is nothing else.
-pub(super) fn external_name(service: &Service) -> Option<&str> {
-    let spec = service.spec.as_ref().filter(|s| s.type_.as_deref() == Some("ExternalName"))?;
-    spec.external_name.as_deref()
 }
 
 /// The identity a pod runs as.

@@ -1,18 +1,20 @@
 //! Which pods and services start, change, stop.
 use super::Cluster;
 use super::pod::RunningPod;
-use super::publish::external_name;
+use super::service::{chosen_addresses, external_name, families, family};
 use crate::exe;
 use crate::manifest::Key;
 use crate::mesh::plugin::Admission;
 use crate::net::addressing::{FIXED_IP, Pair};
-use crate::pods::life::{Life, Shared};
+use crate::pods::container::Surroundings;
+use crate::pods::life::Life;
 use crate::pods::output::Log;
 use crate::pods::plan::{self, Given};
 use crate::pods::sandbox::Sandbox;
+use crate::pods::state::Shared;
 use anyhow::{Context, Result};
 use istiod_lite::translate::endpoints;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,7 +156,7 @@ impl Cluster {
         }
         let (admission, asked) = watch::channel(Admission::Undecided);
         let (stop, stopped) = watch::channel(None);
-        let life = Life {
+        let pod = Surroundings {
             plan,
             hostname: plan::hostname(pod).to_owned(),
             ip: ips[0],
@@ -163,9 +165,8 @@ impl Cluster {
             log,
             children: Arc::clone(&self.children),
             shared: Shared::new(Arc::clone(&self.changed)),
-            admission: asked,
-            stop: stopped,
         };
+        let life = Life { pod: Arc::new(pod), admission: asked, stop: stopped };
         Ok((life, admission, stop))
     }
 
@@ -213,43 +214,6 @@ impl Cluster {
     }
 }
 
-/// Addresses the user wrote into the service.
-fn chosen_addresses(service: &Service) -> Vec<IpAddr> {
-    let Some(spec) = &service.spec else { return Vec::new() };
-    let many = spec.cluster_ips.iter().flatten();
-    let mut ips: Vec<IpAddr> = spec.cluster_ip.iter().chain(many).filter_map(|ip| ip.parse().ok()).collect();
-    ips.dedup();
-    ips
-}
-
-/// Address families of a service, as an API server would write them: those of the addresses it has, else one unless it
-/// asks for two. A headless service whose endpoints are given has both, because nobody knows what they will be.
-pub(super) fn families(service: &Service, addresses: &[IpAddr], ipv6: bool) -> Vec<String> {
-    let families = |list: &[&str]| list.iter().map(|f| (*f).to_owned()).collect();
-    if !addresses.is_empty() {
-        return families(&addresses.iter().map(|ip| family(*ip)).collect::<Vec<_>>());
-    }
-    let Some(spec) = &service.spec else { return families(&["IPv4"]) };
-    let all: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
-    let named: Vec<&str> = all.into_iter().filter(|f| *f == "IPv4" || ipv6).collect();
-    let given = endpoints::is_headless(service) && !endpoints::has_selector(service);
-    let dual = match spec.ip_family_policy.as_deref() {
-        Some(policy) => matches!(policy, "PreferDualStack" | "RequireDualStack"),
-        None => given && named.is_empty(),
-    };
-    match (&named[..], dual && ipv6) {
-        ([], true) => families(&["IPv4", "IPv6"]),
-        ([], false) => families(&["IPv4"]),
-        (["IPv4"], true) => families(&["IPv4", "IPv6"]),
-        (["IPv6"], true) => families(&["IPv6", "IPv4"]),
-        (named, _) => families(named),
-    }
-}
-
-fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
 /// What cannot change while a pod runs: everything in its spec, and the address it must have.
 fn needs_replacement(running: &Pod, wanted: &Pod) -> bool {
     let fixed = |p: &Pod| p.metadata.annotations.as_ref().and_then(|a| a.get(FIXED_IP)).cloned();
@@ -270,28 +234,6 @@ fn machine_env() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn families_by_policy() {
-        for (spec, addresses, ipv6, expected) in [
-            ("{}", &[][..], true, &["IPv4"][..]),
-            ("{ipFamilyPolicy: PreferDualStack}", &[], true, &["IPv4", "IPv6"]),
-            ("{ipFamilyPolicy: PreferDualStack}", &[], false, &["IPv4"]),
-            ("{ipFamilies: [IPv6]}", &[], true, &["IPv6"]),
-            ("{ipFamilies: [IPv6], ipFamilyPolicy: RequireDualStack}", &[], true, &["IPv6", "IPv4"]),
-            ("{ipFamilies: [IPv6]}", &[], false, &["IPv4"]),
-            ("{clusterIP: None, selector: {a: b}}", &[], true, &["IPv4"]),
-            ("{clusterIP: None, selector: {a: b}, ipFamilies: [IPv6]}", &[], true, &["IPv6"]),
-            ("{clusterIP: None}", &[], true, &["IPv4", "IPv6"]),
-            ("{clusterIP: None, ipFamilies: [IPv4]}", &[], true, &["IPv4"]),
-            ("{clusterIP: None, ipFamilyPolicy: SingleStack}", &[], true, &["IPv4"]),
-            ("{clusterIP: 'fd00::1'}", &["fd00::1"], true, &["IPv6"]),
-        ] {
-            let service: Service = serde_saphyr::from_str(&format!("{{metadata: {{name: s}}, spec: {spec}}}")).unwrap();
-            let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-            assert_eq!(families(&service, &addresses, ipv6), expected, "{spec} {ipv6}");
-        }
-    }
 
     #[test]
     fn labels_change_live_and_specs_do_not() {

@@ -1,11 +1,11 @@
 //! How it all is.
 use super::Cluster;
-use super::publish::external_name;
+use super::service::external_name;
 use crate::manifest::{Key, Place, Rejected};
 use crate::mesh::{node_files, policies};
 use crate::net::services;
-use crate::pods::life::Phase;
 use crate::pods::plan;
+use crate::pods::state::Phase;
 use crate::run_dir::write_atomically;
 use crate::status::{MeshStatus, NodeStatus, PodStatus, ProgramStatus, ServiceStatus, Status, Width};
 use istiod_lite::translate::endpoints::{self, ServiceEndpoints};

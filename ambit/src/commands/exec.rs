@@ -1,7 +1,7 @@
 //! `ambit exec`: enters the pod's namespaces itself, so that the command has the caller's own terminal.
-use super::pod_key;
 use crate::cli::Exec;
 use crate::control::{self, Answer, Ask};
+use crate::manifest::pod_key;
 use crate::run_dir::RunDir;
 use crate::sys::{caps, launch, namespace};
 use anyhow::{Context, Result, bail};

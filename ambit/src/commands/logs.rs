@@ -1,6 +1,6 @@
 //! `ambit logs`.
-use super::pod_key;
 use crate::cli::Logs;
+use crate::manifest::pod_key;
 use crate::run_dir::RunDir;
 use anyhow::{Context, Result, bail};
 use std::fs::File;

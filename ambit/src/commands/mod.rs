@@ -7,7 +7,6 @@ mod status;
 mod up;
 
 use crate::cli::{Command, ProgramArgs};
-use crate::status::Status;
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -36,20 +35,4 @@ fn texts(program: ProgramArgs) -> Result<Vec<String>> {
         .into_iter()
         .map(|arg| arg.into_string().map_err(|arg| anyhow::anyhow!("argument {arg:?} is not UTF-8")))
         .collect()
-}
-
-/// The exit code of a mesh that runs and of whose folder something is refused.
-const REFUSED: u8 = 3;
-
-/// Whether a mesh that runs is as its folder says.
-fn well(status: &Status) -> ExitCode {
-    if status.alarm().is_some() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
-}
-
-/// `NAMESPACE/NAME`, or a name in the namespace given beside it.
-fn pod_key(namespace: &str, pod: &str) -> (String, String) {
-    match pod.split_once('/') {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => (namespace.to_owned(), pod.to_owned()),
-    }
 }

@@ -2,7 +2,7 @@
 use crate::cli::{Output, StatusArgs};
 use crate::control;
 use crate::run_dir::RunDir;
-use crate::status::Width;
+use crate::status::{Status, Width};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,5 +24,13 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         Output::Wide => print!("{}", status.for_terminal(Width::Wide)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
     }
-    if args.wait.is_some() && !status.ready { Ok(ExitCode::FAILURE) } else { Ok(super::well(&status)) }
+    if args.wait.is_some() && !status.ready { Ok(ExitCode::FAILURE) } else { Ok(well(&status)) }
+}
+
+/// The exit code of a mesh that runs and of whose folder something is refused.
+const REFUSED: u8 = 3;
+
+/// Whether a mesh that runs is as its folder says.
+pub(super) fn well(status: &Status) -> ExitCode {
+    if status.alarm().is_some() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }

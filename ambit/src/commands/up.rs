@@ -121,7 +121,7 @@ fn detach(args: &Up, run: &RunDir) -> Result<ExitCode> {
                     print!("{}", status.for_terminal(Width::Narrow));
                     println!("Ready. End it with: ambit down --name {}", run.name());
                 }
-                return Ok(super::well(&status));
+                return Ok(super::status::well(&status));
             }
             Ok(status) if Instant::now() > deadline => {
                 print!("{}", status.table(Width::Narrow));

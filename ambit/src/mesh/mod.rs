@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `programs` | which programs run, with which settings? |
 //! | `supervise` | start, restart, say how it is |
+//! | `readiness` | where does it say that it is ready, and why is it not? |
 //! | `token` | what a ztunnel proves itself with |
 //! | `node_files` | what a node's agent is told, and what it answers |
 //! | `plugin` | how a new pod is announced |
@@ -17,7 +18,7 @@ pub(crate) mod overlay;
 pub(crate) mod plugin;
 pub(crate) mod policies;
 pub(crate) mod programs;
-pub(crate) mod reason;
+pub(crate) mod readiness;
 pub(crate) mod setting;
 pub(crate) mod supervise;
 pub(crate) mod token;

@@ -1,5 +1,5 @@
 //! What the control plane is told beyond the user's files: what a cluster would have written into objects by now.
-use crate::pods::life::Phase;
+use crate::pods::state::Phase;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;

@@ -1,5 +1,6 @@
 //! Which of the mesh's programs run, where, and with which settings.
-use super::supervise::{GRACE, Instance, Program, Readiness, Supervised};
+use super::readiness::Readiness;
+use super::supervise::{GRACE, Instance, Program, Supervised};
 use super::token::{self, Bearer, Issuer};
 use super::{overlay, setting};
 use crate::exe;

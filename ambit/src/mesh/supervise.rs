@@ -1,5 +1,5 @@
 //! Keeping one of the mesh's programs running.
-use super::reason;
+use super::readiness::{self, Readiness};
 use crate::exe;
 use crate::pods::output::Log;
 use crate::pods::plan::{Check, HttpGet};
@@ -46,13 +46,6 @@ impl From<Readiness> for Instance {
     fn from(readiness: Readiness) -> Self {
         Instance { env: Vec::new(), readiness }
     }
-}
-
-/// An HTTP endpoint on the loopback of the program's network.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Readiness {
-    pub(crate) port: u16,
-    pub(crate) path: &'static str,
 }
 
 /// How a program is.
@@ -337,7 +330,7 @@ impl Supervisor {
             // What starts has nothing to explain.
             if !ready && since.elapsed() > EXPLAIN {
                 since = Instant::now();
-                let says = Some(reason::ask(readiness, Arc::clone(&self.program.netns)).await);
+                let says = Some(readiness::why_not(readiness, Arc::clone(&self.program.netns)).await);
                 if says != said {
                     said = says;
                     self.set(|s| s.not_ready.clone_from(&said));

@@ -1,12 +1,15 @@
 //! One container of a pod: started, asked how it is, started again, ended.
-use super::life::Life;
-use super::plan::{self, Check, Hook, Probe, Program, Restart};
+use super::output::Log;
+use super::plan::{self, Check, Hook, Plan, Probe, Program, Restart};
 use super::probe;
-use crate::sys::children::{self, Child, Exit};
+use super::sandbox::Sandbox;
+use super::state::{ProgramState, Shared};
+use crate::sys::children::{self, Child, Children, Exit};
 use crate::sys::launch::{Launch, PodWalls};
 use rustix::process::Signal;
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +39,21 @@ impl End {
     }
 }
 
+/// What all containers of a pod have in common.
+pub(crate) struct Surroundings {
+    pub(crate) plan: Plan,
+    pub(crate) hostname: String,
+    pub(crate) ip: IpAddr,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) node: Arc<OwnedFd>,
+    pub(crate) log: Log,
+    pub(crate) children: Arc<Children>,
+    pub(crate) shared: Shared,
+}
+
 /// A container of a pod.
 pub(super) struct Container {
-    life: Arc<Life>,
+    pod: Arc<Surroundings>,
     program: Program,
     /// Its place in the pod's state, unless it is an init container that runs to its end.
     number: Option<usize>,
@@ -53,8 +68,8 @@ enum Ended {
 }
 
 impl Container {
-    pub(super) fn new(life: Arc<Life>, program: Program, number: Option<usize>) -> Self {
-        Self { life, program, number }
+    pub(super) fn new(pod: Arc<Surroundings>, program: Program, number: Option<usize>) -> Self {
+        Self { pod, program, number }
     }
 
     /// Runs the program, and again as `restart` says, until it is over or told to end. `started` becomes true once it has
@@ -107,15 +122,15 @@ impl Container {
 
     /// Starts the program.
     pub(super) async fn start(&self) -> std::io::Result<Child> {
-        let several = self.life.plan.programs.len() + self.life.plan.first.len() > 1;
+        let several = self.pod.plan.programs.len() + self.pod.plan.first.len() > 1;
         let prefix = if several { format!("[{}] ", self.program.container) } else { String::new() };
         let file = self.program.program.clone().into_os_string();
-        self.launch(&file, &self.program.args, self.life.log.pipe(&prefix)?).await
+        self.launch(&file, &self.program.args, self.pod.log.pipe(&prefix)?).await
     }
 
     async fn launch(&self, file: &OsStr, args: &[String], output: OwnedFd) -> std::io::Result<Child> {
-        let life = &self.life;
-        life.children
+        let pod = &self.pod;
+        pod.children
             .start(Launch {
                 program: file.into(),
                 name: self.program.name.clone().into(),
@@ -123,8 +138,8 @@ impl Container {
                 env: self.program.env.clone(),
                 directory: self.program.directory.clone(),
                 output,
-                netns: Arc::clone(&life.sandbox.netns),
-                pod: Some(PodWalls { mounts: Arc::clone(&life.sandbox.mounts), hostname: life.hostname.clone() }),
+                netns: Arc::clone(&pod.sandbox.netns),
+                pod: Some(PodWalls { mounts: Arc::clone(&pod.sandbox.mounts), hostname: pod.hostname.clone() }),
             })
             .await
     }
@@ -147,7 +162,7 @@ impl Container {
             }
         };
         self.set(|state| state.ready = false);
-        let exit = self.end(child, Instant::now() + self.life.plan.grace).await;
+        let exit = self.end(child, Instant::now() + self.pod.plan.grace).await;
         Ended::Itself(exit, Some(why))
     }
 
@@ -245,12 +260,12 @@ impl Container {
             deadline = deadline.max(Instant::now() + LEAST_GRACE);
         }
         if children::handles_term(child.pid) {
-            self.life.children.signal(child.pid, Signal::TERM);
+            self.pod.children.signal(child.pid, Signal::TERM);
             if let Ok(exit) = timeout_at(deadline, &mut child.ended).await {
                 return exit.unwrap_or(Exit::Signal(libc::SIGKILL));
             }
         }
-        self.life.children.signal(child.pid, Signal::KILL);
+        self.pod.children.signal(child.pid, Signal::KILL);
         child.ended.await.unwrap_or(Exit::Signal(libc::SIGKILL))
     }
 
@@ -260,14 +275,14 @@ impl Container {
                 sleep(*time).await;
                 Ok(())
             }
-            Hook::Check(check) => self.ask(check, self.life.plan.grace.max(LEAST_GRACE)).await,
+            Hook::Check(check) => self.ask(check, self.pod.plan.grace.max(LEAST_GRACE)).await,
         }
     }
 
     async fn ask(&self, check: &Check, limit: Duration) -> Result<(), String> {
         match check {
             Check::Exec { command } => self.ask_inside(command, limit).await,
-            check => probe::over_network(check.clone(), Arc::clone(&self.life.node), self.life.ip, limit).await,
+            check => probe::over_network(check.clone(), Arc::clone(&self.pod.node), self.pod.ip, limit).await,
         }
     }
 
@@ -276,7 +291,7 @@ impl Container {
             return Err("the command is empty".into());
         };
         let file = if file == "ambit" { crate::exe::own().into_os_string() } else { file.into() };
-        let output = self.life.log.pipe("[probe] ").map_err(|e| e.to_string())?;
+        let output = self.pod.log.pipe("[probe] ").map_err(|e| e.to_string())?;
         let mut child = Stopped(self, Some(self.launch(&file, args, output).await.map_err(|e| e.to_string())?));
         let Some(running) = &mut child.1 else { return Err("lost".into()) };
         match tokio::time::timeout(limit, &mut running.ended).await {
@@ -300,12 +315,12 @@ impl Container {
     }
 
     fn say(&self, what: &str) {
-        self.life.log.line(format!("--- ambit: {what}\n").as_bytes());
+        self.pod.log.line(format!("--- ambit: {what}\n").as_bytes());
     }
 
-    fn set(&self, change: impl FnOnce(&mut super::life::ProgramState)) {
+    fn set(&self, change: impl FnOnce(&mut ProgramState)) {
         let Some(number) = self.number else { return };
-        self.life.shared.set(|s| {
+        self.pod.shared.set(|s| {
             if let Some(state) = s.programs.get_mut(number) {
                 change(state);
             }
@@ -320,7 +335,7 @@ struct Stopped<'a>(&'a Container, Option<Child>);
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
         if let Some(child) = &self.1 {
-            self.0.life.children.signal(child.pid, Signal::KILL);
+            self.0.pod.children.signal(child.pid, Signal::KILL);
         }
     }
 }

@@ -1,51 +1,18 @@
 //! What a pod's spec asks to be run, decided before anything is started.
+mod cannot_run;
 mod environment;
 mod ignored;
 mod probes;
 
+pub(crate) use cannot_run::CannotRun;
+pub(crate) use environment::{Given, hostname};
 pub(crate) use ignored::ignored;
 pub(crate) use probes::{Check, Hook, Hooks, HttpGet, Probe, Probes};
 
 use environment::{environment, expand};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use thiserror::Error;
-
-/// Why a pod cannot run here.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub(crate) enum CannotRun {
-    #[error("the pod has no containers")]
-    NoContainers,
-    #[error(
-        "container {container} has no `command`: ambit pulls no images, it runs programs of this machine; \
-         name one in spec.containers[].command"
-    )]
-    NoCommand { container: String },
-    #[error("container {container}: program `{program}` is not on this machine (looked in {path})")]
-    NoProgram { container: String, program: String, path: String },
-    #[error("container {container}: workingDir {directory} is not a directory on this machine")]
-    NoDirectory { container: String, directory: String },
-    #[error("container {container}: environment variable {name}: {why}")]
-    BadVariable { container: String, name: String, why: String },
-    #[error(
-        "container {container}: its {what} has none of exec, httpGet and tcpSocket (sleep, for a hook) with something to \
-         try; grpc is not done here: ask the same by exec"
-    )]
-    NothingToTry { container: String, what: &'static str },
-    #[error("container {container}: its {what} names port `{port}`, which the container does not have")]
-    NoPort { container: String, what: &'static str, port: String },
-    #[error(
-        "container {container}: its {what} goes to host `{host}`: only an IP address or localhost can be reached from a \
-         node here (for the Host header, write httpHeaders)"
-    )]
-    ProbeHost { container: String, what: &'static str, host: String },
-    #[error(
-        "init container {container}: restartPolicy `{policy}` is not one: leave it out, or write Always for a sidecar"
-    )]
-    InitRestart { container: String, policy: String },
-}
 
 /// When a container that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,19 +68,6 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
 }
 
-/// What a pod is given by the machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Given<'a> {
-    pub(crate) ips: &'a [IpAddr],
-    pub(crate) node: &'a str,
-    pub(crate) node_ip: IpAddr,
-    pub(crate) uid: &'a str,
-    /// Variables of the machine that programs need to run at all, `PATH` among them.
-    pub(crate) machine_env: &'a [(String, String)],
-    /// Stands for the program `ambit`.
-    pub(crate) own_exe: &'a Path,
-}
-
 /// A longer grace period is as good as none, and would be past the end of the clock.
 const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -129,12 +83,6 @@ pub(crate) fn plan(pod: &Pod, given: &Given<'_>) -> Result<Plan, CannotRun> {
     let first = spec.init_containers.iter().flatten().map(|c| init(pod, c, given)).collect::<Result<_, _>>()?;
     let grace = spec.termination_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30);
     Ok(Plan { first, programs, restart, grace: Duration::from_secs(grace).min(LONGEST_GRACE) })
-}
-
-/// The host name that the pod's programs see.
-pub(crate) fn hostname(pod: &Pod) -> &str {
-    let written = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
-    written.or(pod.metadata.name.as_deref()).unwrap_or_default()
 }
 
 fn init(pod: &Pod, container: &Container, given: &Given<'_>) -> Result<Init, CannotRun> {

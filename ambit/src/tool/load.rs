@@ -1,8 +1,9 @@
 //! Clients that put load on a connection, or many, and say exactly what did not work.
+use super::tcp::{connect, serve};
 use super::{pace, peer};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
+use std::net::Shutdown;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub(crate) enum Load {
 /// Runs one.
 pub(crate) fn run(load: &Load) -> Result<ExitCode> {
     match load {
-        Load::Peer { port } => super::serve(*port, peer::serve),
+        Load::Peer { port } => serve(*port, peer::serve),
         Load::Transfer { to, up, down } => transfer(to, *up, *down),
         Load::HalfClose { to, bytes } => half_close(to, *bytes),
         Load::Hold { to, connections } => hold(to, *connections),
@@ -73,23 +74,6 @@ pub(crate) fn run(load: &Load) -> Result<ExitCode> {
         Load::FirstLine { to } => first_line(to),
         Load::Pace(pace) => pace::run(pace),
     }
-}
-
-/// Connects to the first address of `to` that answers.
-pub(super) fn connect(to: &str, limit: Duration) -> Result<TcpStream> {
-    let mut error = anyhow::anyhow!("{to} has no addresses");
-    for address in to.to_socket_addrs().with_context(|| format!("cannot resolve {to}"))? {
-        match TcpStream::connect_timeout(&address, limit) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(limit))?;
-                stream.set_write_timeout(Some(limit))?;
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(e) => error = anyhow::Error::new(e).context(format!("cannot connect to {address}")),
-        }
-    }
-    Err(error)
 }
 
 #[allow(clippy::print_stdout, reason = "its output is its purpose")]

@@ -1,5 +1,5 @@
 //! Requests at a steady pace, each of which counts: for tests that change something under traffic.
-use super::load::connect;
+use super::tcp::connect;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -1,8 +1,30 @@
 //! A program's environment: the machine's, the container's `env`, references expanded. Pure.
-use super::{CannotRun, Given};
+use super::cannot_run::CannotRun;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
 
+/// What a pod is given by the machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Given<'a> {
+    pub(crate) ips: &'a [IpAddr],
+    pub(crate) node: &'a str,
+    pub(crate) node_ip: IpAddr,
+    pub(crate) uid: &'a str,
+    /// Variables of the machine that programs need to run at all, `PATH` among them.
+    pub(crate) machine_env: &'a [(String, String)],
+    /// Stands for the program `ambit`.
+    pub(crate) own_exe: &'a Path,
+}
+
+/// The host name that the pod's programs see.
+pub(crate) fn hostname(pod: &Pod) -> &str {
+    let written = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    written.or(pod.metadata.name.as_deref()).unwrap_or_default()
+}
+
+/// All variables of a container, in the order in which they are set.
 pub(super) fn environment(
     pod: &Pod,
     container: &Container,
@@ -13,7 +35,7 @@ pub(super) fn environment(
         Some(slot) => slot.1 = value,
         None => env.push((name.to_owned(), value)),
     };
-    set("HOSTNAME", super::hostname(pod).to_owned());
+    set("HOSTNAME", hostname(pod).to_owned());
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     for variable in container.env.iter().flatten() {
         let value = value_of(pod, variable, given, &known).map_err(|why| CannotRun::BadVariable {

@@ -1,5 +1,5 @@
 //! Probes and lifecycle hooks of a container: what is asked or done, and how often. Pure.
-use super::CannotRun;
+use super::cannot_run::CannotRun;
 use k8s_openapi::api::core::v1::{self as k8s, Container, HTTPGetAction, LifecycleHandler};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
 use super::*;
+use std::net::IpAddr;
 
 fn given() -> Given<'static> {
     static ENV: std::sync::LazyLock<Vec<(String, String)>> =

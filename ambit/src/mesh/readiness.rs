@@ -1,5 +1,4 @@
-//! What a program says of itself while it is not ready.
-use super::supervise::Readiness;
+//! Where a program says whether it is ready, and what it says while it is not.
 use crate::sys::namespace;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,8 +11,15 @@ const MAX_ANSWER: u64 = 4096;
 /// How long the program may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
+/// An HTTP endpoint on the loopback of the program's network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Readiness {
+    pub(crate) port: u16,
+    pub(crate) path: &'static str,
+}
+
 /// The first line of the page that says whether it is ready, or why there is none.
-pub(crate) async fn ask(at: Readiness, netns: Arc<OwnedFd>) -> String {
+pub(crate) async fn why_not(at: Readiness, netns: Arc<OwnedFd>) -> String {
     let asked = tokio::task::spawn_blocking(move || namespace::in_netns(netns.as_fd(), || get(at)));
     match asked.await {
         Ok(Ok(answer)) => first_line(&answer),
