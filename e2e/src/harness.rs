@@ -54,7 +54,7 @@ pub struct Suite {
 
 /// A mesh that is started by the first trial that needs it, and ends after the last.
 #[derive(Clone)]
-pub struct Shared {
+pub struct SharedMesh {
     inner: Arc<Inner>,
 }
 
@@ -63,10 +63,10 @@ struct Inner {
     mesh: Mutex<Option<Mesh>>,
 }
 
-impl Shared {
+impl SharedMesh {
     /// Not started yet.
     pub fn new(start: impl Fn() -> Result<Mesh> + Send + Sync + 'static) -> Self {
-        Shared { inner: Arc::new(Inner { start: Box::new(start), mesh: Mutex::new(None) }) }
+        SharedMesh { inner: Arc::new(Inner { start: Box::new(start), mesh: Mutex::new(None) }) }
     }
 
     fn with(&self, trial: impl FnOnce(&Mesh) -> Result<()>) -> Result<()> {
@@ -95,7 +95,7 @@ impl Suite {
     }
 
     /// Adds a trial on a shared mesh. Trials of one mesh run one after the other, in this order.
-    pub fn on(&mut self, mesh: &Shared, name: &str, trial: fn(&Mesh) -> Result<()>) {
+    pub fn on(&mut self, mesh: &SharedMesh, name: &str, trial: fn(&Mesh) -> Result<()>) {
         let (mesh, told) = (mesh.clone(), self.prefix.clone() + name);
         self.trials.push(Trial::ignorable_test(told.clone(), move || {
             let outcome = conclude(&told, mesh.with(trial));

@@ -4,10 +4,10 @@
 //! Seen red when every policy allowed; cutting also when open connections were not judged again.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite};
+use e2e::harness::{SharedMesh, Suite};
 use e2e::until::until;
 
-pub(crate) fn trials(suite: &mut Suite, town: &Shared) {
+pub(crate) fn trials(suite: &mut Suite, town: &SharedMesh) {
     suite.on(town, "authorization::deny_by_principal_with_its_reason_in_log_and_metric", deny_principal);
     suite.on(town, "authorization::allow_by_principal", allow_principal);
     suite.on(town, "authorization::allow_by_namespace", allow_namespace);

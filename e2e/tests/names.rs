@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::folder::Folder;
-use e2e::harness::{Shared, Suite, need_program};
+use e2e::harness::{SharedMesh, Suite, need_program};
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
 use std::time::Duration;
@@ -80,7 +80,7 @@ print(used, 'of', high - low + 1)
 ";
 
 pub(crate) fn trials(suite: &mut Suite, start: fn(&str, &[&str]) -> Result<Mesh>) {
-    let mesh = Shared::new(move || up(start));
+    let mesh = SharedMesh::new(move || up(start));
     suite.on(&mesh, "names::a_service_is_found_by_the_names_that_a_resolver_makes", of_the_mesh);
     suite.on(&mesh, "names::what_the_mesh_does_not_know_is_asked_of_the_nodes_server", foreign);
     suite.on(&mesh, "names::ztunnels_own_queries_are_not_taken_for_the_pods", every_port);

@@ -4,10 +4,10 @@
 //! when plaintext was refused; IPv6 without IPv6 rules; spreading when the first endpoint was always taken.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite};
+use e2e::harness::{SharedMesh, Suite};
 use e2e::until::until;
 
-pub(crate) fn trials(suite: &mut Suite, town: &Shared) {
+pub(crate) fn trials(suite: &mut Suite, town: &SharedMesh) {
     suite.on(town, "reach::pods_in_the_mesh_know_each_other_by_identity", identities);
     suite.on(town, "reach::the_server_sees_the_clients_own_address", source_address);
     suite.on(town, "reach::on_the_same_node", same_node);

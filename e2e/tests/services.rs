@@ -5,7 +5,7 @@
 //! they are seen to arrive.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite, need_program};
+use e2e::harness::{SharedMesh, Suite, need_program};
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ print(*sorted({found[4][0] for found in socket.getaddrinfo(sys.argv[1], 80, type
 ";
 
 pub(crate) fn trials(suite: &mut Suite, start: fn(&str, &[&str]) -> Result<Mesh>) {
-    let mesh = Shared::new(move || up(start));
+    let mesh = SharedMesh::new(move || up(start));
     suite.on(&mesh, "services::a_pod_has_its_name_below_a_headless_service", names);
     suite.on(&mesh, "services::a_name_that_is_another_name_is_followed", other_names);
     suite.on(&mesh, "services::a_given_address_of_a_pod_is_that_pod", given);

@@ -5,10 +5,10 @@
 //! half-closes when the first end ended both; speaking first when plaintext was refused.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite};
+use e2e::harness::{SharedMesh, Suite};
 use std::time::Duration;
 
-pub(crate) fn trials(suite: &mut Suite, town: &Shared) {
+pub(crate) fn trials(suite: &mut Suite, town: &SharedMesh) {
     suite.on(town, "streams::one_gibibyte_each_way_at_once_with_every_byte_checked", gibibyte);
     suite.on(town, "streams::a_thousand_connections_at_once", thousand);
     suite.on(town, "streams::either_side_closes_its_half_first", half_close);

@@ -1,12 +1,12 @@
 //! A mesh that several files share: two namespaces in the mesh, one outside of it, on two nodes.
 use anyhow::Result;
 use e2e::Mesh;
-use e2e::harness::Shared;
+use e2e::harness::SharedMesh;
 use e2e::yaml::{Pod, all, namespace, service, service_v6};
 
 /// Started by the first trial that needs it, by `up`.
-pub(crate) fn shared(up: fn(&str) -> Result<Mesh>) -> Shared {
-    Shared::new(move || up(&yaml()))
+pub(crate) fn shared(up: fn(&str) -> Result<Mesh>) -> SharedMesh {
+    SharedMesh::new(move || up(&yaml()))
 }
 
 fn yaml() -> String {

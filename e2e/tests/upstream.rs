@@ -5,7 +5,7 @@
 use crate::{authorization, certificates, names, reach, town};
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite};
+use e2e::harness::{SharedMesh, Suite};
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
 use e2e::{process, upstream};
@@ -26,7 +26,7 @@ pub(crate) fn trials(suite: &mut Suite) {
         suite.on(&town, "istiod_killed_without_a_failed_request", killed);
         suite.trial("istiod_lite_says_what_istiod_says", same);
         suite.trial("certificates_renewed_every_few_seconds_without_a_failed_request", renewal);
-        let on_demand = Shared::new(on_demand);
+        let on_demand = SharedMesh::new(on_demand);
         suite.on(&on_demand, "on_demand_reaches_pods_and_services", asked_for);
         suite.on(&on_demand, "on_demand_policies_deny_and_cut", authorization::cut);
     });

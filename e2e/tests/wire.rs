@@ -7,7 +7,7 @@
 //! Seen red when the node agent wrote no redirect rules; the second trial when rules caught open connections, too.
 use anyhow::{Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Shared, Suite};
+use e2e::harness::{SharedMesh, Suite};
 use e2e::yaml::{Pod, all, namespace, service};
 
 const REQUEST: &str = "a-secret-question";
@@ -15,7 +15,7 @@ const ANSWER: &str = "a-secret-answer";
 const PODS: [&str; 2] = ["plain/client", "plain/server"];
 
 pub(crate) fn trials(suite: &mut Suite) {
-    let mesh = Shared::new(|| {
+    let mesh = SharedMesh::new(|| {
         let mesh = Mesh::up(&all(&[
             Pod::new("plain", "client", "node1").yaml(),
             Pod::new("plain", "server", "node2").http(8080, ANSWER).peer().yaml(),

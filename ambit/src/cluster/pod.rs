@@ -5,7 +5,7 @@ use crate::mesh::plugin::Admission;
 use crate::net::addressing::Pair;
 use crate::pods::life::Life;
 use crate::pods::sandbox::Sandbox;
-use crate::pods::state::{PodState, Shared};
+use crate::pods::state::{PodState, StateHandle};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ pub(super) struct RunningPod {
     /// Names its wire.
     pub(super) serial: u64,
     pub(super) sandbox: Arc<Sandbox>,
-    pub(super) shared: Shared,
+    pub(super) state: StateHandle,
     /// What its hosts file says at the moment.
     pub(super) hosts: String,
     /// And its `resolv.conf`.
@@ -77,7 +77,7 @@ impl RunningPod {
             ips,
             serial,
             sandbox: Arc::clone(&life.pod.sandbox),
-            shared: life.pod.shared.clone(),
+            state: life.pod.state.clone(),
             hosts: String::new(),
             resolv_conf: String::new(),
             admission,
@@ -91,7 +91,7 @@ impl RunningPod {
 
     /// How it is.
     pub(super) fn state(&self) -> PodState {
-        self.shared.get()
+        self.state.get()
     }
 
     /// It has been told to stop.
@@ -116,11 +116,11 @@ impl RunningPod {
         if let Course::Prepared(_) = self.course {
             let idle = Course::Living(tokio::spawn(std::future::ready(())));
             if let Course::Prepared(life) = std::mem::replace(&mut self.course, idle) {
-                let shared = self.shared.clone();
+                let state = self.state.clone();
                 self.course = Course::Living(tokio::spawn(async move {
                     life.live().await;
                     // Wakes the cluster, which then takes the rest away.
-                    shared.set(|_| ());
+                    state.set(|_| ());
                 }));
             }
         }
@@ -130,7 +130,7 @@ impl RunningPod {
     pub(super) fn leave(&mut self, patience: Duration) {
         self.deleted = Some(std::time::SystemTime::now());
         self.stop.send_replace(Some(patience));
-        self.shared.set(|_| ());
+        self.state.set(|_| ());
     }
 
     /// Tells it to stop and gives the handle to wait for its end.

@@ -6,12 +6,12 @@ use crate::exe;
 use crate::manifest::Key;
 use crate::mesh::plugin::Admission;
 use crate::net::addressing::{FIXED_IP, Pair};
-use crate::pods::container::Surroundings;
+use crate::pods::container::PodContext;
 use crate::pods::life::Life;
 use crate::pods::output::Log;
 use crate::pods::plan::{self, Given};
 use crate::pods::sandbox::Sandbox;
-use crate::pods::state::Shared;
+use crate::pods::state::StateHandle;
 use anyhow::{Context, Result};
 use istiod_lite::translate::endpoints;
 use k8s_openapi::api::core::v1::Pod;
@@ -156,7 +156,7 @@ impl Cluster {
         }
         let (admission, asked) = watch::channel(Admission::Undecided);
         let (stop, stopped) = watch::channel(None);
-        let pod = Surroundings {
+        let pod = PodContext {
             plan,
             hostname: plan::hostname(pod).to_owned(),
             ip: ips[0],
@@ -164,7 +164,7 @@ impl Cluster {
             node: Arc::clone(&node.netns),
             log,
             children: Arc::clone(&self.children),
-            shared: Shared::new(Arc::clone(&self.changed)),
+            state: StateHandle::new(Arc::clone(&self.changed)),
         };
         let life = Life { pod: Arc::new(pod), admission: asked, stop: stopped };
         Ok((life, admission, stop))

@@ -3,7 +3,7 @@ use super::output::Log;
 use super::plan::{self, Check, Hook, Plan, Probe, Program, Restart};
 use super::probe;
 use super::sandbox::Sandbox;
-use super::state::{ProgramState, Shared};
+use super::state::{ProgramState, StateHandle};
 use crate::sys::children::{self, Child, Children, Exit};
 use crate::sys::launch::{Launch, PodWalls};
 use rustix::process::Signal;
@@ -40,7 +40,7 @@ impl End {
 }
 
 /// What all containers of a pod have in common.
-pub(crate) struct Surroundings {
+pub(crate) struct PodContext {
     pub(crate) plan: Plan,
     pub(crate) hostname: String,
     pub(crate) ip: IpAddr,
@@ -48,12 +48,12 @@ pub(crate) struct Surroundings {
     pub(crate) node: Arc<OwnedFd>,
     pub(crate) log: Log,
     pub(crate) children: Arc<Children>,
-    pub(crate) shared: Shared,
+    pub(crate) state: StateHandle,
 }
 
 /// A container of a pod.
 pub(super) struct Container {
-    pod: Arc<Surroundings>,
+    pod: Arc<PodContext>,
     program: Program,
     /// Its place in the pod's state, unless it is an init container that runs to its end.
     number: Option<usize>,
@@ -68,7 +68,7 @@ enum Ended {
 }
 
 impl Container {
-    pub(super) fn new(pod: Arc<Surroundings>, program: Program, number: Option<usize>) -> Self {
+    pub(super) fn new(pod: Arc<PodContext>, program: Program, number: Option<usize>) -> Self {
         Self { pod, program, number }
     }
 
@@ -320,7 +320,7 @@ impl Container {
 
     fn set(&self, change: impl FnOnce(&mut ProgramState)) {
         let Some(number) = self.number else { return };
-        self.pod.shared.set(|s| {
+        self.pod.state.set(|s| {
             if let Some(state) = s.programs.get_mut(number) {
                 change(state);
             }

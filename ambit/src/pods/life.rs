@@ -1,5 +1,5 @@
 //! One pod's life: let into the mesh if it belongs there, started, watched, restarted, stopped.
-use super::container::{Container, End, Surroundings};
+use super::container::{Container, End, PodContext};
 use super::plan::{self, Init, Program};
 use super::state::{Phase, ProgramState};
 use crate::mesh::plugin::Admission;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 /// Everything a life needs.
 pub(crate) struct Life {
-    pub(crate) pod: Arc<Surroundings>,
+    pub(crate) pod: Arc<PodContext>,
     /// Whether the mesh must take it first.
     pub(crate) admission: watch::Receiver<Admission>,
     /// Becomes the longest time to wait when it must end.
@@ -37,10 +37,10 @@ impl Life {
             ..ProgramState::default()
         };
         let containers = self.pod.plan.programs.iter().map(|program| state(program, false));
-        self.pod.shared.set(|s| s.programs = containers.chain(self.sidecars().map(|p| state(p, true))).collect());
+        self.pod.state.set(|s| s.programs = containers.chain(self.sidecars().map(|p| state(p, true))).collect());
         let mut sidecars = Vec::new();
         if self.be_admitted().await && self.begin(&mut sidecars).await {
-            self.pod.shared.set(|s| {
+            self.pod.state.set(|s| {
                 s.phase = Phase::Running;
                 s.waiting = None;
             });
@@ -71,7 +71,7 @@ impl Life {
             let admission = self.admission.borrow().clone();
             let Err(why) = admission.ask().await else { return true };
             tracing::info!("pod {} waits: {why}", self.pod.hostname);
-            self.pod.shared.set(|s| s.waiting = Some(why));
+            self.pod.state.set(|s| s.waiting = Some(why));
             tokio::select! {
                 _ = stop.wait_for(Option::is_some) => return false,
                 () = sleep(pause) => pause = (pause * 2).min(Duration::from_secs(2)),
@@ -113,7 +113,7 @@ impl Life {
             let why = format!("init container {} {end}", program.container);
             self.pod.log.line(format!("--- ambit: {why}\n").as_bytes());
             let again = self.pod.plan.restart.again(false);
-            self.pod.shared.set(|s| {
+            self.pod.state.set(|s| {
                 s.waiting = Some(why);
                 s.phase = if again { Phase::Pending } else { Phase::Failed };
             });
@@ -134,7 +134,7 @@ impl Life {
         let again = plan::Restart::Always;
         let task = tokio::spawn(async move { container.keep_running(again, ending, &started).await });
         sidecars.push(Sidecar { end, task });
-        self.pod.shared.set(|s| s.waiting = Some(format!("sidecar {} has not started yet", program.container)));
+        self.pod.state.set(|s| s.waiting = Some(format!("sidecar {} has not started yet", program.container)));
         tokio::select! {
             started = has_started.wait_for(|started| *started) => started.is_ok(),
             () = self.stopped() => false,

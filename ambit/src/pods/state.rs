@@ -80,17 +80,17 @@ impl PodState {
     }
 }
 
-/// A pod's state, shared between its life and who reports on it.
+/// The state of one pod: its life changes it, and whoever reports on the pod reads it.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
+pub(crate) struct StateHandle {
     state: Arc<Mutex<PodState>>,
     changed: Arc<Notify>,
 }
 
-impl Shared {
+impl StateHandle {
     /// `changed` is notified after every change.
     pub(crate) fn new(changed: Arc<Notify>) -> Self {
-        Shared { state: Arc::default(), changed }
+        StateHandle { state: Arc::default(), changed }
     }
 
     /// A copy of how it is now.

@@ -30,7 +30,7 @@ struct Tally {
     example: Option<String>,
 }
 
-type Shared = Rc<RefCell<Tally>>;
+type SharedTally = Rc<RefCell<Tally>>;
 
 impl Tally {
     fn caller(self) -> Caller {
@@ -45,7 +45,7 @@ impl Tally {
     }
 }
 
-async fn tallied(tally: &Shared, what: impl Future<Output = Result<()>>) {
+async fn tallied(tally: &SharedTally, what: impl Future<Output = Result<()>>) {
     let began = Instant::now();
     let result = timeout(PATIENCE, what).await.context("it took too long").flatten();
     let mut tally = tally.borrow_mut();
@@ -70,7 +70,7 @@ fn report(run: impl Future<Output = Result<Tally>>) -> Result<()> {
 /// Calls the echo of a pod.
 pub(super) fn call(args: &Call) -> Result<()> {
     report(async {
-        let (tally, time) = (Shared::default(), Duration::from_secs_f64(args.seconds));
+        let (tally, time) = (SharedTally::default(), Duration::from_secs_f64(args.seconds));
         let long = spawn_local(long(args.to, tally.clone(), time));
         paced(time, PACE, || {
             let (tally, to) = (tally.clone(), args.to);
@@ -96,7 +96,7 @@ pub(super) fn ask(args: &Ask) -> Result<()> {
         let client = Rc::new(CaClient::new(channel, None));
         let id = format!("spiffe://cluster.local/ns/{}/sa/{}", super::world::NAMESPACE, super::world::CLIENT);
         let id = Rc::new(id.parse()?);
-        let tally = Shared::default();
+        let tally = SharedTally::default();
         paced(Duration::from_secs_f64(args.seconds), ASK, || {
             let (tally, client, id) = (tally.clone(), client.clone(), Rc::clone(&id));
             async move {
@@ -140,7 +140,7 @@ async fn echo(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn long(to: SocketAddr, tally: Shared, time: Duration) {
+async fn long(to: SocketAddr, tally: SharedTally, time: Duration) {
     let began = Instant::now();
     let mut clock = interval(PACE);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
