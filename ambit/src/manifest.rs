@@ -35,7 +35,7 @@ pub(crate) struct Objects {
 
 /// Where in the folder something is written. Shown as `FILE:LINE:COLUMN`, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct Position {
     /// Relative to the folder; none if it is said of no file.
     pub file: Option<PathBuf>,
     /// The first is 1.
@@ -44,15 +44,15 @@ pub struct Place {
     pub column: Option<usize>,
 }
 
-impl Place {
+impl Position {
     /// Line and column are 0 where they are not known.
     pub(crate) fn new(file: &Path, line: usize, column: usize) -> Self {
         let known = |number| (number > 0).then_some(number);
-        Place { file: Some(file.to_owned()), line: known(line), column: known(column) }
+        Position { file: Some(file.to_owned()), line: known(line), column: known(column) }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             Some(file) => write!(f, "{}", file.display())?,
@@ -68,7 +68,7 @@ impl fmt::Display for Place {
 pub struct Rejected {
     /// Where it is written.
     #[serde(flatten)]
-    pub place: Place,
+    pub position: Position,
     /// What is wrong.
     pub reason: String,
     /// It is an object of a kind that is read, and it is refused. (Else it is of a kind that is not, or counts in part.)
@@ -81,8 +81,8 @@ pub struct Rejected {
 
 impl Rejected {
     /// Something that is said, and refuses nothing.
-    pub(crate) fn note(place: Place, reason: String) -> Self {
-        Rejected { place, reason, refused: false, last_good_kept: false }
+    pub(crate) fn note(position: Position, reason: String) -> Self {
+        Rejected { position, reason, refused: false, last_good_kept: false }
     }
 
     /// The reason, and what becomes of the object.
@@ -146,7 +146,7 @@ impl Folder {
         let errors = self.source.errors().iter().map(|e| {
             let Origin::File { file, line, column } = &e.origin;
             Rejected {
-                place: Place::new(&relative(file), *line, *column),
+                position: Position::new(&relative(file), *line, *column),
                 reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
                 refused: true,
                 last_good_kept: e.last_good_kept,
@@ -160,7 +160,7 @@ impl Folder {
                 Unread::NotEnforced | Unread::Unknown => s.meaning(),
             };
             let name = s.name.as_deref().unwrap_or_default();
-            Some(Rejected::note(Place::new(&relative(&s.file), s.line, 0), format!("{} {name}: {why}", s.kind)))
+            Some(Rejected::note(Position::new(&relative(&s.file), s.line, 0), format!("{} {name}: {why}", s.kind)))
         });
         errors.chain(skipped).collect()
     }

@@ -1,7 +1,7 @@
 //! How a mesh is: what `ambit status` prints, as a table or as JSON.
 mod table;
 
-pub use crate::manifest::{Place, Rejected};
+pub use crate::manifest::{Position, Rejected};
 pub use crate::pods::state::Phase;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -155,7 +155,7 @@ impl Status {
 
     /// One line, if an object of the folder is refused: nobody may take such a mesh for well.
     pub fn alarm(&self) -> Option<String> {
-        let refused: Vec<String> = self.rejected.iter().filter(|r| r.refused).map(|r| r.place.to_string()).collect();
+        let refused: Vec<String> = self.rejected.iter().filter(|r| r.refused).map(|r| r.position.to_string()).collect();
         match refused.as_slice() {
             [] => None,
             [one] => Some(format!("REFUSED: {one} does not count as it is written; see REJECTED below")),
@@ -244,7 +244,7 @@ impl Status {
             vec![format!("{}/{}", p.namespace, p.name), p.kind.clone(), accepted.into(), why]
         });
         table(&mut out, &["POLICY", "KIND", "ACCEPTED", ""], rows.collect(), width);
-        let rows = self.rejected.iter().map(|r| vec![r.place.to_string(), r.told()]);
+        let rows = self.rejected.iter().map(|r| vec![r.position.to_string(), r.told()]);
         table(&mut out, &["REJECTED", "WHY"], rows.collect(), width);
         out
     }

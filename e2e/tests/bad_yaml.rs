@@ -56,12 +56,12 @@ fn told(mesh: &Mesh) -> Result<()> {
     })?;
     let told = rejected
         .iter()
-        .find(|r| r.place.to_string().starts_with("policy.yaml:5"))
+        .find(|r| r.position.to_string().starts_with("policy.yaml:5"))
         .with_context(|| format!("{rejected:?}"))?;
     for word in ["no-thief", "spec.action", "DENNY"] {
         ensure!(told.reason.contains(word), "it does not say {word}: {told:?}");
     }
-    ensure!(rejected.iter().any(|r| r.place.to_string().starts_with("garbage.yaml")), "{rejected:?}");
+    ensure!(rejected.iter().any(|r| r.position.to_string().starts_with("garbage.yaml")), "{rejected:?}");
     // The control plane tells it, too.
     mesh.log_line("istiod-lite", &["policy.yaml", "spec.action"])?;
 
@@ -147,7 +147,7 @@ fn outlives(mesh: &Mesh) -> Result<()> {
     until("status says that it is closed", || {
         let rejected = mesh.status()?.rejected;
         let told =
-            rejected.iter().find(|r| r.place.to_string().starts_with("policy.yaml")).context("nothing rejected")?;
+            rejected.iter().find(|r| r.position.to_string().starts_with("policy.yaml")).context("nothing rejected")?;
         ensure!(told.reason.contains("refused until it is mended") && !told.last_good_kept, "{told:?}");
         Ok(())
     })?;

@@ -172,7 +172,7 @@ impl Cluster {
                     if let Some((objects, rejected)) = self.folder.read() {
                         (self.objects, self.rejected) = (objects, rejected);
                         for rejected in &self.rejected {
-                            tracing::warn!("{}: {}", rejected.place, rejected.told());
+                            tracing::warn!("{}: {}", rejected.position, rejected.told());
                         }
                     }
                 }

@@ -1,7 +1,7 @@
 //! How it all is.
 use super::Cluster;
 use super::service::external_name;
-use crate::manifest::{Key, Place, Rejected};
+use crate::manifest::{Key, Position, Rejected};
 use crate::mesh::{node_files, policies};
 use crate::net::services;
 use crate::pods::plan;
@@ -43,7 +43,7 @@ impl Cluster {
         rejected.iter_mut().filter(|r| r.refused).for_each(|r| told.correct(r, &self.folder_path));
         rejected.extend(self.new_nodes().map(|name| {
             let when = "it will be there after the next `ambit up`";
-            Rejected::note(Place::default(), format!("Node {name} was added while the mesh runs; {when}"))
+            Rejected::note(Position::default(), format!("Node {name} was added while the mesh runs; {when}"))
         }));
         Status {
             name: self.run.name().to_owned(),
@@ -141,7 +141,7 @@ impl Cluster {
 
     /// Says what went wrong, once for as long as it lasts.
     fn complain(&mut self, status: &Status) {
-        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.place, r.told()));
+        let rejected = status.rejected.iter().map(|r| format!("{}: {}", r.position, r.told()));
         let policies = status.policies.iter().filter(|p| p.reason != "Accepted");
         let policies = policies.map(|p| format!("{} {}/{}: {}: {}", p.kind, p.namespace, p.name, p.reason, p.message));
         // Not being ready yet is no complaint while things start.

@@ -1,5 +1,5 @@
 //! What the control plane says about the user's policies.
-use crate::manifest::{self, Place, Rejected};
+use crate::manifest::{self, Position, Rejected};
 use crate::status::PolicyStatus;
 use istiod_lite::source::{Origin, Rejected as Refused};
 use istiod_lite::status::Status;
@@ -27,13 +27,13 @@ pub(crate) fn read(path: &Path) -> Told {
 }
 
 impl Told {
-    /// Lets what the control plane says of the same place in the same folder count.
+    /// Lets what the control plane says of the same position in the same folder count.
     pub(crate) fn correct(&self, ours: &mut Rejected, folder: &Path) {
-        let place = |theirs: &Refused| {
+        let position = |theirs: &Refused| {
             let Origin::File { file, line, column } = &theirs.origin;
-            Place::new(file.strip_prefix(folder).unwrap_or(file), *line, *column)
+            Position::new(file.strip_prefix(folder).unwrap_or(file), *line, *column)
         };
-        if let Some(theirs) = self.rejected.iter().find(|theirs| place(theirs) == ours.place) {
+        if let Some(theirs) = self.rejected.iter().find(|theirs| position(theirs) == ours.position) {
             ours.reason = manifest::reason(
                 theirs.kind.as_deref(),
                 theirs.name.as_deref(),
@@ -91,8 +91,8 @@ mod tests {
         let said: Status = serde_json::from_str(text).unwrap();
         let told = Told::from(said);
         let ours = |line| {
-            let place = Place::new(Path::new("p.yaml"), line, 3);
-            let mut ours = Rejected { place, reason: "ours".into(), refused: true, last_good_kept: true };
+            let position = Position::new(Path::new("p.yaml"), line, 3);
+            let mut ours = Rejected { position, reason: "ours".into(), refused: true, last_good_kept: true };
             told.correct(&mut ours, Path::new("/f"));
             ours.told()
         };
