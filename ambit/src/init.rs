@@ -1,7 +1,7 @@
-//! Process 1 of the machine: settles in, runs the cluster, buries the dead, ends when the lifeline is cut.
-use crate::cluster::{Cluster, Inputs, Question};
+//! Process 1 of the machine: settles in, runs the reconciler, buries the dead, ends when the lifeline is cut.
 use crate::control::{self, Answer};
 use crate::machine::{self, MachineArgs};
+use crate::reconciler::{Inputs, Question, Reconciler};
 use crate::run_dir::RunDir;
 use crate::sys::children::Children;
 use anyhow::{Context, Result};
@@ -49,16 +49,16 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     cut_lifeline_ends(ender);
     let children = Arc::new(Children::default());
     let burial = tokio::spawn(Arc::clone(&children).bury_forever());
-    let cluster = Cluster::start(args, run, children).await?;
+    let reconciler = Reconciler::start(args, run, children).await?;
 
     let edits = Arc::new(Notify::new());
     tokio::spawn(tell_of(Watch::edits([args.folder.as_path()]), Arc::clone(&edits)));
     // Node agents and the control plane replace these files when something changed.
-    tokio::spawn(tell_of(Watch::replaced(cluster.answers(), LOOK_ANYWAY), cluster.changed()));
+    tokio::spawn(tell_of(Watch::replaced(reconciler.answers(), LOOK_ANYWAY), reconciler.changed()));
 
     let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
     std::thread::Builder::new().name("control".into()).spawn(move || listen(&listener, &asker))?;
-    cluster.run(Inputs { edits, questions, end }).await?;
+    reconciler.run(Inputs { edits, questions, end }).await?;
     burial.abort();
     Ok(())
 }

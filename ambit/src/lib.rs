@@ -2,7 +2,7 @@
 //!
 //! `ambit up -f DIR` makes a *machine* (namespaces nothing outlives), a *fabric* with *nodes* on it, and *pods* behind
 //! the nodes whose commands are real processes; next to them run the mesh's programs, each started as `ambit NAME`.
-//! Begin with [`main_from`], then `machine` (the outside), `init` (process 1 inside) and `cluster` (what should run).
+//! Begin with [`main_from`], then `machine` (the outside), `init` (process 1 inside) and `reconciler` (what should run).
 //!
 //! | module | question |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | `machine`, `init` | the walls around it all, from outside and from inside |
 //! | `run_dir` | where its files are; is it alive? |
 //! | `manifest` | the user's YAML |
-//! | `cluster` | what should run, what does, and bringing the two together |
+//! | `reconciler` | what should run, what does, and bringing the two together |
 //! | `node`, `net` | nodes, wires, addresses, service translation |
 //! | `pods` | pods as processes |
 //! | `mesh` | the mesh's programs and the files between them and us |
@@ -22,7 +22,6 @@
 //! | `tool` | small clients and servers to put into pods |
 pub mod capture;
 mod cli;
-mod cluster;
 mod commands;
 mod control;
 mod demo;
@@ -35,6 +34,7 @@ mod net;
 mod node;
 mod pods;
 mod prerequisites;
+mod reconciler;
 mod run_dir;
 pub mod status;
 mod sys;

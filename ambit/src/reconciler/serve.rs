@@ -1,12 +1,12 @@
 //! Questions from outside.
-use super::Cluster;
+use super::Reconciler;
 use crate::control::{Answer, Ask};
 use crate::manifest::Key;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-impl Cluster {
+impl Reconciler {
     /// Answers one question.
     pub(super) fn answer(&self, ask: &Ask) -> (Answer, Vec<OwnedFd>) {
         let answered = match ask {

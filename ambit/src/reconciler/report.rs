@@ -1,5 +1,5 @@
 //! How it all is.
-use super::Cluster;
+use super::Reconciler;
 use super::service::external_name;
 use crate::manifest::{Key, Position, Rejected};
 use crate::mesh::{node_files, policies};
@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use node_agent::enrolled::{Redirection, States};
 use std::collections::BTreeSet;
 
-impl Cluster {
+impl Reconciler {
     /// Everything, for people and scripts.
     pub(super) fn status(&self) -> Status {
         let enrolled = self.enrolled();

@@ -40,8 +40,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-/// A running mesh, from inside.
-pub(crate) struct Cluster {
+/// A running mesh, from inside: what its folder asks for, what there is of it, and everything by which that is changed.
+pub(crate) struct Reconciler {
     run: RunDir,
     fabric: Fabric,
     nodes: Vec<Node>,
@@ -93,7 +93,7 @@ pub(crate) struct Inputs {
     pub(crate) end: oneshot::Receiver<()>,
 }
 
-impl Cluster {
+impl Reconciler {
     /// Makes the network and starts the mesh's programs; no pods yet.
     pub(crate) async fn start(args: &MachineArgs, run: RunDir, children: Arc<Children>) -> Result<Self> {
         let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
@@ -116,7 +116,7 @@ impl Cluster {
                 .push(Node::make(&run, &fabric, name, k, &nodes).await.with_context(|| format!("making node {name}"))?);
         }
         let programs = Programs::start(args, &run, &fabric, &nodes, &children, &changed).await?;
-        Ok(Cluster {
+        Ok(Reconciler {
             run,
             fabric,
             nodes,

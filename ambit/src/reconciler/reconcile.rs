@@ -1,5 +1,5 @@
 //! Which pods and services start, change, stop.
-use super::Cluster;
+use super::Reconciler;
 use super::pod::RunningPod;
 use super::service::{chosen_addresses, external_name, families, family};
 use crate::exe;
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::MAX;
 /// How long a new pod waits for Services that are not in everybody's tables yet.
 const SERVICES: Duration = Duration::from_secs(3);
 
-impl Cluster {
+impl Reconciler {
     /// Does what is missing. What cannot be done is remembered with its reason and tried again at the next change.
     pub(super) async fn reconcile(&mut self) {
         self.allocate_services();

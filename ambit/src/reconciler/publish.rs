@@ -1,5 +1,5 @@
 //! Telling everybody: pods by their hosts files, nodes by their rules, node agents and the control plane by files.
-use super::Cluster;
+use super::Reconciler;
 use super::pod::RunningPod;
 use super::service::{external_name, families};
 use crate::manifest::Key;
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-impl Cluster {
+impl Reconciler {
     /// Brings everything outside of this task up to date. Files are only touched when they change.
     pub(super) async fn publish(&mut self) -> Result<()> {
         self.hear_control_plane();

@@ -1,4 +1,4 @@
-//! One pod of the cluster: what was asked for, what it was given, and its life.
+//! One pod of the mesh: what was asked for, what it was given, and its life.
 use crate::manifest::Key;
 use crate::mesh::held::Told;
 use crate::mesh::plugin::Admission;
@@ -119,7 +119,7 @@ impl RunningPod {
                 let state = self.state.clone();
                 self.course = Course::Living(tokio::spawn(async move {
                     life.live().await;
-                    // Wakes the cluster, which then takes the rest away.
+                    // Wakes the reconciler, which then takes the rest away.
                     state.set(|_| ());
                 }));
             }
