@@ -69,6 +69,21 @@ pub struct ProgramStatus {
     /// Why `ambit restart` did not replace it, the last time.
     #[serde(default)]
     pub not_replaced: Option<String>,
+    /// Why its tables may be older than what is published, and what to do, if the control plane no longer waits for it.
+    #[serde(default)]
+    pub older_tables: Option<String>,
+}
+
+impl ProgramStatus {
+    /// What there is to say of it beyond its state: the first of what needs somebody to do something.
+    fn note(&self) -> String {
+        match (&self.not_ready, &self.older_tables, &self.draining, &self.last_end) {
+            (Some(why), ..) | (None, Some(why), ..) => why.clone(),
+            (None, None, Some(_), _) => "the one before it finishes its connections".to_owned(),
+            (None, None, None, Some(end)) => format!("last ended with {end}"),
+            (None, None, None, None) => String::new(),
+        }
+    }
 }
 
 /// Whether a pod's traffic goes through the mesh.
@@ -194,13 +209,7 @@ impl Status {
                 (Some(_), false) => "not ready",
                 (None, _) => "down",
             };
-            let last = match (&p.not_ready, &p.draining, &p.last_end) {
-                (Some(why), ..) => why.clone(),
-                (None, Some(_), _) => "the one before it finishes its connections".to_owned(),
-                (None, None, Some(end)) => format!("last ended with {end}"),
-                (None, None, None) => String::new(),
-            };
-            vec![p.name.clone(), state.into(), p.restarts.to_string(), last]
+            vec![p.name.clone(), state.into(), p.restarts.to_string(), p.note()]
         });
         table(&mut out, &["PROGRAM", "STATE", "RESTARTS", ""], rows.collect(), width);
         let rows = self.pods.iter().map(|p| {
@@ -252,4 +261,35 @@ impl Status {
 
 fn texts(ips: &[IpAddr]) -> Vec<String> {
     ips.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_somebody_comes_first() {
+        let some = |text: &str| Some(text.to_owned());
+        // (not ready, older tables, drains, last end)
+        for (not_ready, older_tables, draining, last_end, expected) in [
+            (None, None, None, None, ""),
+            (some("pending: tables"), some("older"), Some(7), some("exit 1"), "pending: tables"),
+            (None, some("older"), Some(7), some("exit 1"), "older"),
+            (None, None, Some(7), some("exit 1"), "the one before it finishes its connections"),
+            (None, None, None, some("exit 1"), "last ended with exit 1"),
+        ] {
+            let program = ProgramStatus {
+                name: "ztunnel-node1".into(),
+                pid: Some(1),
+                ready: not_ready.is_none(),
+                not_ready,
+                restarts: 0,
+                last_end,
+                draining,
+                not_replaced: None,
+                older_tables,
+            };
+            assert_eq!(program.note(), expected);
+        }
+    }
 }

@@ -1,14 +1,16 @@
 //! Traffic does not need the control plane: killed and started again, nobody notices; and then it is heard again.
 //!
 //! Seen red when ztunnel ended with its stream from the control plane, and when it did not connect again.
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;
+use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
 use rustix::process::Signal;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("control_plane::istiod_lite_killed_and_restarted_without_a_failed_request", killed);
+    suite.trial("control_plane::a_ztunnel_that_has_no_tables_says_so_in_the_status", without_tables);
 }
 
 fn killed() -> Result<()> {
@@ -38,4 +40,26 @@ fn unnoticed(mesh: &Mesh) -> Result<()> {
     }
     new.finish()?.flawless(200)?;
     kept.finish()?.flawless(200)
+}
+
+fn without_tables() -> Result<()> {
+    let mesh = Mesh::up(&all(&[namespace("shop", true), Pod::new("shop", "client", "node1").yaml()]))?;
+    pending_tables(&mesh).map_err(|e| e.context(mesh.report()))
+}
+
+/// What the page on trouble says of it: not ready, pending `tables`.
+fn pending_tables(mesh: &Mesh) -> Result<()> {
+    mesh.signal("istiod-lite", Signal::STOP)?;
+    mesh.signal("ztunnel-node1", Signal::KILL)?;
+    until("status says what the new ztunnel waits for", || {
+        let not_ready = mesh.program("ztunnel-node1")?.not_ready.context("it says nothing")?;
+        ensure!(not_ready.contains("tables"), "{not_ready}");
+        Ok(())
+    })?;
+    mesh.signal("istiod-lite", Signal::CONT)?;
+    until("it is ready, and has nothing to say", || {
+        let ztunnel = mesh.program("ztunnel-node1")?;
+        ensure!(ztunnel.ready && ztunnel.not_ready.is_none(), "{ztunnel:?}");
+        Ok(())
+    })
 }

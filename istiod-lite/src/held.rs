@@ -64,6 +64,9 @@ pub struct Held {
     pub services: BTreeMap<String, HeldService>,
     /// Proxies that have not acknowledged what is published.
     pub waits_for: Vec<String>,
+    /// Proxies that are no longer waited for, and have not acknowledged what is published either.
+    #[serde(default)]
+    pub given_up: Vec<String>,
 }
 
 /// One pod in everybody's tables.
@@ -187,7 +190,12 @@ impl Sent {
             let (resource_version, addresses) = (service.resource_version.clone(), service.addresses.clone());
             (name.to_string(), HeldService { resource_version, addresses })
         });
-        Held { pods: pods.collect(), services: services.collect(), waits_for: floor.waits_for.clone() }
+        Held {
+            pods: pods.collect(),
+            services: services.collect(),
+            waits_for: floor.waits_for.clone(),
+            given_up: floor.given_up.clone(),
+        }
     }
 }
 
@@ -354,11 +362,12 @@ mod tests {
                 ("shop/web".into(), service("2", Some(vec!["10.96.0.1".parse().unwrap()]))),
             ]),
             waits_for: vec!["istio-system/ztunnel-a".into()],
+            given_up: vec!["istio-system/ztunnel-b".into()],
         };
         let text = serde_json::to_string(&held).unwrap();
         assert_eq!(
             text,
-            r#"{"pods":{"u":{"resourceVersion":"7","protocol":"HBONE","ready":true}},"services":{"shop/db":{"resourceVersion":"1","addresses":null},"shop/web":{"resourceVersion":"2","addresses":["10.96.0.1"]}},"waitsFor":["istio-system/ztunnel-a"]}"#
+            r#"{"pods":{"u":{"resourceVersion":"7","protocol":"HBONE","ready":true}},"services":{"shop/db":{"resourceVersion":"1","addresses":null},"shop/web":{"resourceVersion":"2","addresses":["10.96.0.1"]}},"waitsFor":["istio-system/ztunnel-a"],"givenUp":["istio-system/ztunnel-b"]}"#
         );
         assert_eq!(serde_json::from_str::<Held>(&text).unwrap(), held);
     }

@@ -127,7 +127,17 @@ impl Programs {
     }
 
     /// How they are.
-    pub(crate) fn status(&self) -> Vec<ProgramStatus> {
+    ///
+    /// `given_up` are the pods, NAMESPACE/NAME, that the control plane no longer waits for.
+    pub(crate) fn status(&self, given_up: &[String]) -> Vec<ProgramStatus> {
+        let older_tables = |name: &str| {
+            given_up.contains(&format!("{NAMESPACE}/{name}")).then(|| {
+                format!(
+                    "it has not acknowledged what is published, and is not waited for any longer: its pods may be served \
+                     by older tables. See `ambit logs {name}`, or `ambit restart {name}`"
+                )
+            })
+        };
         self.supervised
             .iter()
             .map(|s| {
@@ -141,6 +151,7 @@ impl Programs {
                     last_end: state.last_end,
                     draining: state.draining,
                     not_replaced: state.not_replaced,
+                    older_tables: older_tables(&s.name),
                 }
             })
             .collect()

@@ -17,7 +17,7 @@ impl Reconciler {
     /// Everything, for people and scripts.
     pub(super) fn status(&self) -> Status {
         let enrolled = self.enrolled();
-        let programs: Vec<ProgramStatus> = self.programs.status();
+        let programs: Vec<ProgramStatus> = self.programs.status(&self.held.given_up);
         let mut pods: Vec<PodStatus> = self.pods.values().map(|p| self.pod_status(p, &enrolled)).collect();
         for (key, why) in &self.impossible {
             pods.push(PodStatus {
@@ -155,11 +155,13 @@ impl Reconciler {
         });
         let programs = status.programs.iter().filter(|p| p.pid.is_none());
         let programs = programs.filter_map(|p| Some(format!("{} is down: {}", p.name, p.last_end.as_ref()?)));
+        let older = status.programs.iter().filter_map(|p| Some(format!("{}: {}", p.name, p.older_tables.as_ref()?)));
         let now: BTreeSet<String> = rejected
             .chain(policies)
             .chain(pods)
             .chain(without)
             .chain(programs)
+            .chain(older)
             .chain(self.out_of_date.clone())
             .collect();
         for complaint in now.difference(&self.complaints) {
