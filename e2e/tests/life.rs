@@ -260,7 +260,7 @@ fn unanswering(mesh: &Mesh) -> Result<()> {
     })?;
     mesh.pod_ready("shop/late", true)?;
     mesh.log_line("istiod-lite", &["does not acknowledge what is published", "istio-system/ztunnel-node1"])?;
-    let older_tables = || Ok(mesh.program("ztunnel-node1")?.older_tables);
+    let older_tables = || anyhow::Ok(mesh.program("ztunnel-node1")?.older_tables);
     until("status says whose tables may be older, and what to do", || {
         let told = older_tables()?.context("it says nothing")?;
         ensure!(told.contains("ambit restart ztunnel-node1"), "{told}");

@@ -11,10 +11,12 @@
 //! | `setting` | which settings does the user add? |
 //! | `policies` | what the control plane says about policies |
 //! | `overlay` | what the control plane is told beyond the user's files |
+//! | `overlay_files` | in which files? (pure) |
 //! | `held` | what of it everybody's tables hold |
 pub(crate) mod held;
 pub(crate) mod node_files;
 pub(crate) mod overlay;
+pub(crate) mod overlay_files;
 pub(crate) mod plugin;
 pub(crate) mod policies;
 pub(crate) mod programs;

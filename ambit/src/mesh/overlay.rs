@@ -124,18 +124,6 @@ pub(crate) fn node(name: &str, uid: &str, ips: &[IpAddr]) -> Value {
     })
 }
 
-/// One file of all objects.
-pub(crate) fn yaml(objects: &[Value]) -> Result<String> {
-    let mut text = String::from("# Written by ambit; edits are lost.\n");
-    for object in objects {
-        // JSON is YAML; one object a line keeps errors easy to find.
-        text.push_str("---\n");
-        text.push_str(&serde_json::to_string(object)?);
-        text.push('\n');
-    }
-    Ok(text)
-}
-
 /// To the second, as an API server writes it.
 fn timestamp(time: SystemTime) -> String {
     format!("{:.0}", Timestamp::from(time))
@@ -144,6 +132,7 @@ fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::overlay_files::OverlayFiles;
     use std::time::{Duration, UNIX_EPOCH};
 
     /// What happens to a pod, and the object that the control plane reads of it.
@@ -169,7 +158,10 @@ mod tests {
         };
         let web: Service =
             serde_saphyr::from_str("{metadata: {name: s, namespace: shop}, spec: {ports: [{port: 80}]}}").unwrap();
-        let text = |facts: &PodFacts<'_>| yaml(&[pod(facts).unwrap(), service(&web, 7, &[]).unwrap()]).unwrap();
+        let text = |facts: &PodFacts<'_>| {
+            let objects = [pod(facts).unwrap(), service(&web, 7, &[]).unwrap()];
+            OverlayFiles::new("all").of(&objects).unwrap().remove(0).text
+        };
         let one = |facts: PodFacts<'_>| {
             let back: Vec<Value> = serde_saphyr::from_multiple(&text(&facts)).unwrap();
             assert_eq!(back[1]["metadata"]["resourceVersion"], "7");

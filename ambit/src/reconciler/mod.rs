@@ -21,6 +21,7 @@ mod service;
 use crate::machine::MachineArgs;
 use crate::manifest::{Folder, Key, Objects, Rejected};
 use crate::mesh::held::ToldService;
+use crate::mesh::overlay_files::OverlayFiles;
 use crate::mesh::programs::Programs;
 use crate::net::addressing::ServicePool;
 use crate::net::links::{self, Fabric};
@@ -59,6 +60,8 @@ pub(crate) struct Reconciler {
     told_services: BTreeMap<Key, ToldService>,
     /// What the control plane says everybody's tables hold.
     held: Held,
+    /// By which the control plane is told of services, nodes and pods.
+    overlay: [OverlayFiles; 3],
     /// The last version of any object that the control plane was told of.
     version: u64,
     /// What each node translates at the moment.
@@ -131,6 +134,7 @@ impl Reconciler {
             services: BTreeMap::new(),
             told_services: BTreeMap::new(),
             held: Held::default(),
+            overlay: ["services", "nodes", "pods"].map(OverlayFiles::new),
             version: 0,
             translated: None,
             next_node: 0,

@@ -6,6 +6,7 @@ use crate::manifest::Key;
 use crate::mesh::held::{self, ToldService};
 use crate::mesh::node_files;
 use crate::mesh::overlay::{self, PodFacts};
+use crate::mesh::overlay_files::OverlayFile;
 use crate::mesh::plugin::{self, Admission};
 use crate::net::kube_proxy;
 use crate::net::services::{self, Callers, Frontend, NodePlace};
@@ -155,8 +156,10 @@ impl Reconciler {
         });
         let services: Vec<_> = services.collect::<Result<_>>()?;
         let nodes: Vec<_> = self.nodes.iter().map(|n| overlay::node(&n.name, &n.uid, &n.ips())).collect();
-        for (file, objects) in [("services.yaml", services), ("nodes.yaml", nodes), ("pods.yaml", pods)] {
-            write_if_changed(&self.run.status().join(file), overlay::yaml(&objects)?.as_bytes())?;
+        for (files, objects) in self.overlay.iter_mut().zip([services, nodes, pods]) {
+            for OverlayFile { name, text } in files.of(&objects)? {
+                write_if_changed(&self.run.status().join(name), text.as_bytes())?;
+            }
         }
         Ok(())
     }
