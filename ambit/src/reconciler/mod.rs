@@ -5,6 +5,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | `reading` | what does the folder say, without keeping anybody waiting? |
 //! | `pod` | one pod: its sandbox, its life, its address |
 //! | `service` | what would an API server have written into a Service? (pure) |
 //! | `reconcile` | which pods and services start, change, stop? |
@@ -13,6 +14,7 @@
 //! | `serve` | questions from outside |
 mod pod;
 mod publish;
+mod reading;
 mod reconcile;
 mod report;
 mod serve;
@@ -32,6 +34,7 @@ use crate::sys::children::Children;
 use anyhow::{Context, Result};
 use istiod_lite::held::Held;
 use pod::RunningPod;
+use reading::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::IpAddr;
@@ -40,13 +43,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long a mesh that starts waits for its folder.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// A running mesh, from inside: what its folder asks for, what there is of it, and everything by which that is changed.
 pub(crate) struct Reconciler {
     run: RunDir,
     fabric: Fabric,
     nodes: Vec<Node>,
-    folder: Folder,
+    folder: Reading<Folder, Option<(Objects, Vec<Rejected>)>>,
     folder_path: PathBuf,
     objects: Objects,
     rejected: Vec<Rejected>,
@@ -101,8 +108,10 @@ impl Reconciler {
     pub(crate) async fn start(args: &MachineArgs, run: RunDir, children: Arc<Children>) -> Result<Self> {
         let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
         let fabric = Fabric::make(own_netns, links::has_ipv6()).await?;
-        let mut folder = Folder::new(args.folder.clone());
-        let (objects, rejected) = folder.read().unwrap_or_default();
+        let mut folder = Reading::new(Folder::new(args.folder.clone()), Folder::read);
+        folder.look();
+        // Nodes are made now or not at all. Who does not get to know them in this time is told so.
+        let (objects, rejected) = timeout(FIRST_LOOK, folder.done()).await.ok().flatten().unwrap_or_default();
         let changed = Arc::new(Notify::new());
         let mut names: Vec<String> = objects.nodes.keys().cloned().collect();
         if names.is_empty() {
@@ -171,9 +180,10 @@ impl Reconciler {
             tokio::select! {
                 _ = &mut inputs.end => break,
                 () = self.changed.notified() => {}
-                () = inputs.edits.notified() => {
+                () = inputs.edits.notified() => self.folder.look(),
+                read = self.folder.done() => {
                     self.generation += 1;
-                    if let Some((objects, rejected)) = self.folder.read() {
+                    if let Some((objects, rejected)) = read {
                         (self.objects, self.rejected) = (objects, rejected);
                         for rejected in &self.rejected {
                             tracing::warn!("{}: {}", rejected.position, rejected.told());

@@ -9,8 +9,10 @@ use std::time::Duration;
 use super::scan::{self, Found, Stamp};
 use crate::source::Rejected;
 
-/// How long a file of at most [`scan::MAX_FILE_BYTES`] may take.
+/// How long a file of at most [`scan::MAX_FILE_BYTES`] may take, where all others have answered.
 const READ: Duration = Duration::from_secs(1);
+/// How long one may take at least, where many have not.
+const LEAST: Duration = Duration::from_millis(20);
 /// How long a folder may take, with everything below it.
 const WALK: Duration = Duration::from_secs(10);
 /// Most threads that wait for something that hangs.
@@ -57,11 +59,18 @@ impl Elsewhere {
 
     /// What a file says, and the stamp of what was read.
     pub(super) fn read(&mut self, path: &Path) -> Result<(Stamp, String), Box<Rejected>> {
-        match self.run(Job::Read(path.to_owned()), READ) {
+        match self.run(Job::Read(path.to_owned()), self.patience()) {
             Ok(Done::Read(read)) => read,
             Ok(Done::Walked(_)) => Err(Box::new(Rejected::file(path, "cannot be read"))),
             Err(message) => Err(Box::new(Rejected::file(path, message))),
         }
+    }
+
+    /// How long the next file may take: half as long for each that does not answer, so that all of them together cost two
+    /// seconds and not one each. One that is only slow is waited for by the look after this one.
+    fn patience(&self) -> Duration {
+        let stuck = u32::try_from(self.stuck.len()).unwrap_or(u32::MAX);
+        (READ / 2_u32.saturating_pow(stuck)).max(LEAST)
     }
 
     fn run(&mut self, job: Job, limit: Duration) -> Result<Done, String> {
@@ -128,6 +137,19 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn files_that_do_not_answer_cost_two_seconds_together() {
+        let mut elsewhere = Elsewhere::default();
+        let mut all = Duration::ZERO;
+        for number in 0..MOST_STUCK {
+            all += elsewhere.patience();
+            elsewhere.stuck.insert(Job::Read(number.to_string().into()), channel().1);
+        }
+        assert!(elsewhere.patience() == LEAST && all < READ * 2 + LEAST * 16, "{all:?}");
+        elsewhere.stuck.clear();
+        assert_eq!(elsewhere.patience(), READ);
+    }
 
     /// A pipe that nobody writes to: opening it does not end. (A walk leaves pipes out; what hangs behind a name that
     /// looks like a file cannot be made on every machine.) What it is for: files must not be read on the caller's own thread.

@@ -69,6 +69,13 @@ pub(super) fn walk(root: &Path) -> Found {
                     found.unreadable.push(path);
                 }
                 Ok(metadata) if metadata.is_file() && is_manifest(&path) => file(path, &mut found),
+                // Its name says that it should count, and reading it might never end.
+                Ok(_) if is_manifest(&path) => {
+                    found
+                        .errors
+                        .push(Rejected::file(&path, "not read: it is a pipe, a socket or a device, and no file"));
+                    found.unreadable.push(path);
+                }
                 // A link whose target vanished between two steps of a swap is looked at again at the next event.
                 _ => {}
             }

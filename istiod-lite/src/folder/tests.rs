@@ -189,6 +189,20 @@ fn a_folder_that_vanishes_takes_nothing_with_it() {
     assert!(folder.errors()[0].message.contains("cannot be read"));
 }
 
+/// A pipe by the name of a file: reading it may never end, and it was left out without a word.
+#[test]
+fn what_is_no_file_is_not_read_and_takes_nothing_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("f.yaml");
+    fs::write(&path, SERVICE).unwrap();
+    let mut folder = Folder::new(vec![directory.path().to_owned()], None);
+    assert_eq!(changes(&mut folder), ["+Service shop/web"]);
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert_eq!(changes(&mut folder), Vec::<String>::new());
+    assert!(folder.errors()[0].to_string().contains("f.yaml: not read: it is a pipe"), "{:?}", folder.errors());
+}
+
 #[test]
 fn the_same_object_twice_is_an_error_and_the_first_is_served() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,0 +1,112 @@
+//! Reading the folder on a thread where it keeps nobody waiting: a network disk may take its time, and questions are
+//! answered meanwhile.
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// What is read takes longer than this: people are told.
+const LONG: Duration = Duration::from_secs(2);
+
+/// `T` is looked at by a function that may block, once at a time.
+pub(super) struct Reading<T, R> {
+    look: fn(&mut T) -> R,
+    state: State<T, R>,
+}
+
+enum State<T, R> {
+    Idle(T),
+    UnderWay {
+        since: Instant,
+        task: JoinHandle<(T, R)>,
+        /// Something changed since it began.
+        again: bool,
+    },
+    /// Only within a step.
+    Between,
+}
+
+impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
+    /// Nothing is read before it is told to.
+    pub(super) fn new(what: T, look: fn(&mut T) -> R) -> Self {
+        Self { look, state: State::Idle(what) }
+    }
+
+    /// Looks now, or once more when the look that is under way has ended.
+    pub(super) fn look(&mut self) {
+        match std::mem::replace(&mut self.state, State::Between) {
+            State::Idle(mut what) => {
+                let look = self.look;
+                let task = tokio::task::spawn_blocking(move || {
+                    let read = look(&mut what);
+                    (what, read)
+                });
+                self.state = State::UnderWay { since: Instant::now(), task, again: false };
+            }
+            State::UnderWay { since, task, .. } => self.state = State::UnderWay { since, task, again: true },
+            State::Between => {}
+        }
+    }
+
+    /// What a look has found, when it has ended; never without one. Nothing is lost where this is not waited for to its end.
+    pub(super) async fn done(&mut self) -> R {
+        let State::UnderWay { task, again, .. } = &mut self.state else { return std::future::pending().await };
+        let (what, read) = match task.await {
+            Ok(ended) => ended,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process ends.
+                Err(_) => return std::future::pending().await,
+            },
+        };
+        let again = *again;
+        self.state = State::Idle(what);
+        if again {
+            self.look();
+        }
+        read
+    }
+
+    /// For how long it has been read, if that is so long that people wonder.
+    pub(super) fn takes_long(&self) -> Option<Duration> {
+        match &self.state {
+            State::UnderWay { since, .. } => Some(since.elapsed()).filter(|time| *time > LONG),
+            State::Idle(_) | State::Between => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// A look ends when the test says so.
+    #[tokio::test(start_paused = true)]
+    async fn others_are_served_while_it_is_read_and_no_change_is_missed() {
+        let (answer, answers) = channel::<u32>();
+        let mut reading = Reading::new(answers, |answers: &mut Receiver<u32>| answers.recv().unwrap());
+        let waits = async |reading: &mut Reading<_, _>| {
+            tokio::select! {
+                biased;
+                read = reading.done() => panic!("read {read}"),
+                () = std::future::ready(()) => {}
+            }
+        };
+        waits(&mut reading).await;
+        reading.look();
+        waits(&mut reading).await;
+        assert_eq!(reading.takes_long(), None);
+        tokio::time::advance(LONG * 2).await;
+        assert_eq!(reading.takes_long(), Some(LONG * 2));
+        // Two changes meanwhile are one more look.
+        reading.look();
+        reading.look();
+        answer.send(1).unwrap();
+        assert_eq!(reading.done().await, 1);
+        assert_eq!(reading.takes_long(), None);
+        answer.send(2).unwrap();
+        assert_eq!(reading.done().await, 2);
+        answer.send(3).unwrap();
+        waits(&mut reading).await;
+    }
+}
