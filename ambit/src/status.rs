@@ -22,6 +22,9 @@ pub struct Status {
     pub ready: bool,
     /// Counts how often the folder was read; grows after every edit.
     pub generation: u64,
+    /// When the last of these looks began, in milliseconds since 1970: what was complete before that is in it.
+    #[serde(default)]
+    pub folder_read_at_ms: u64,
     /// Its nodes.
     pub nodes: Vec<NodeStatus>,
     /// The mesh's own programs.

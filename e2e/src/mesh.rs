@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The first start of a machine's life may be slow.
 const START: Duration = Duration::from_secs(60);
@@ -159,7 +159,7 @@ impl Mesh {
     /// # Errors
     /// There is no answer, or it is not 200.
     pub fn get(&self, pod: &str, url: &str) -> Result<String> {
-        let output = self.exec(pod, &["ambit", "tool", "http-get", "--timeout", "3", url])?;
+        let output = self.exec(pod, &["ambit", "tool", "http-get", "--timeout", "10", url])?;
         output.good().map(|text| text.trim_end().to_owned()).with_context(|| format!("{pod} asks {url}"))
     }
 
@@ -182,7 +182,8 @@ impl Mesh {
         })
     }
 
-    /// Fetches a URL from inside a pod again and again, until [`Traffic::finish`]. Each time is a new connection.
+    /// Fetches a URL from inside a pod again and again, until [`Traffic::finish`]. Each time is a new connection. Returns when
+    /// the first answer, or failure, is there.
     ///
     /// # Errors
     /// It cannot be started.
@@ -270,10 +271,12 @@ impl Mesh {
     }
 
     fn and_read(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        let before = self.status()?.generation;
         change()?;
+        // It is looked at now and then anyway: another look says nothing, one that began after the change does.
+        let changed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         until("the folder is read again", || {
-            ensure!(self.status()?.generation > before, "generation is {before}");
+            let read = self.status()?.folder_read_at_ms;
+            ensure!(u128::from(read) > changed, "changed at {changed} ms, read at {read} ms");
             Ok(())
         })
     }
@@ -410,7 +413,7 @@ impl Mesh {
     /// It does not end in good order.
     pub fn down(mut self) -> Result<()> {
         command::run(ambit().args(["down", "--name", &self.name]), LIMIT)?.good()?;
-        let code = command::wait(&mut self.up, Duration::from_secs(10))?;
+        let code = command::wait(&mut self.up, LIMIT)?;
         ensure!(code == 0, "`ambit up` ended with {code}");
         Ok(())
     }
@@ -453,7 +456,7 @@ impl Drop for Mesh {
         }
         // In good order if that works, by force if not; both are over when this returns.
         let asked = self.up_pid().and_then(|pid| process::signal(pid, Signal::TERM));
-        if asked.is_err() || command::wait(&mut self.up, Duration::from_secs(10)).is_err() {
+        if asked.is_err() || command::wait(&mut self.up, LIMIT).is_err() {
             let _ = self.up.kill();
             let _ = self.up.wait();
         }

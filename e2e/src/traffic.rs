@@ -35,7 +35,7 @@ pub struct Tally {
 }
 
 impl Traffic {
-    /// Starts `command`, an `ambit exec` of `tool pace`, and returns once it asks.
+    /// Starts `command`, an `ambit exec` of `tool pace`, and returns once it has asked for the first time and was answered, or was not.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -70,7 +70,7 @@ impl Traffic {
     fn tally(&mut self) -> Result<Tally> {
         let mut text = String::new();
         self.output.read_to_string(&mut text)?;
-        let code = command::wait(&mut self.child, Duration::from_secs(10))?;
+        let code = command::wait(&mut self.child, command::LIMIT)?;
         ensure!(code == 0, "the traffic ended with {code}: {text}");
         serde_json::from_str(&text).with_context(|| format!("the traffic told {text:?}"))
     }

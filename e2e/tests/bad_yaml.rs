@@ -134,8 +134,11 @@ fn outlives(mesh: &Mesh) -> Result<()> {
         ensure!(mesh.get("shop/thief", &server).is_err(), "round {round}: the restart opened the door to the thief");
         ensure!(mesh.get("street/outsider", &server).is_err(), "round {round}: the restart let plaintext in");
         mesh.get("shop/client", &server)?;
-        let rejected = mesh.status()?.rejected;
-        ensure!(rejected.len() == 2 && rejected.iter().all(|r| r.last_good_kept), "{rejected:?}");
+        until("status says that what was last good of both is kept", || {
+            let rejected = mesh.status()?.rejected;
+            ensure!(rejected.len() == 2 && rejected.iter().all(|r| r.last_good_kept), "{rejected:?}");
+            Ok(())
+        })?;
     }
 
     // Where nobody knows what was in force, everything it may be about is refused.
@@ -211,8 +214,11 @@ fn left(mesh: &Mesh) -> Result<()> {
         GOOD.replace("namespace: shop", &format!("namespace: shop, labels: {{istio.io/rev: {revision}}}"))
     };
     mesh.apply("policy.yaml", &labelled("canary"))?;
-    let told = until("the control plane has read it", || mesh.status()?.policies.pop().context("no policy"))?;
-    ensure!(!told.accepted && told.reason == "OtherRevision" && told.message.contains("canary"), "{told:?}");
+    until("the control plane has read it", || {
+        let told = mesh.status()?.policies.pop().context("no policy")?;
+        ensure!(!told.accepted && told.reason == "OtherRevision" && told.message.contains("canary"), "{told:?}");
+        Ok(())
+    })?;
     // Another policy that is told later has reached the ztunnels, and this one has not.
     let other = GOOD.replace("no-thief", "no-other").replace("sa/thief", "sa/other");
     mesh.apply("other.yaml", &other)?;
@@ -243,8 +249,12 @@ fn not_gone_around(mesh: &Mesh) -> Result<()> {
     mesh.edit("base.yaml", joined, &format!(r#"{joined},"istio.io/use-waypoint":"nowhere""#))?;
     mesh.refused_at_last("shop/client", "http://server/")?;
     mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT", "nowhere"])?;
-    let told = mesh.status()?.policies.into_iter().find(|p| p.reason == "WaypointIsNotReady").context("not said")?;
-    ensure!(told.kind == "Namespace" && told.name == "shop" && told.message.contains("shop/nowhere"), "{told:?}");
+    until("status says so", || {
+        let told =
+            mesh.status()?.policies.into_iter().find(|p| p.reason == "WaypointIsNotReady").context("not said")?;
+        ensure!(told.kind == "Namespace" && told.name == "shop" && told.message.contains("shop/nowhere"), "{told:?}");
+        Ok(())
+    })?;
     mesh.edit("base.yaml", r#""nowhere""#, r#""none""#)?;
     mesh.get_at_last("shop/client", "http://server/").map(drop)
 }

@@ -9,11 +9,10 @@ use e2e::Mesh;
 use e2e::harness::{Suite, skip};
 use e2e::process;
 use e2e::traffic::Traffic;
-use e2e::until::until;
+use e2e::until::{PATIENCE, until};
 use e2e::yaml::{Pod, all, namespace};
 use rustix::process::Signal;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("ztunnel_restart::sigterm_lets_connections_finish_and_all_is_well_afterwards", terminated);
@@ -98,7 +97,7 @@ fn ended_at_its_deadline(mesh: &Mesh, drained: Option<(&str, Traffic, f64)>) -> 
         ensure!(program.draining.is_none(), "{program:?}");
         Ok(())
     })?;
-    let tally = long.outlived(Duration::from_secs(10))?;
+    let tally = long.outlived(PATIENCE)?;
     let ended = tally.first_failure_ms.context("it never ended")? as f64 / 1000.0 - deadline;
     ensure!((-0.3..3.0).contains(&ended), "it ended {ended} s after the deadline: {tally:?}");
     Ok(())

@@ -1,6 +1,6 @@
 //! Reading the folder on a thread where it keeps nobody waiting: a network disk may take its time, and questions are
 //! answered meanwhile.
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -11,12 +11,15 @@ const LONG: Duration = Duration::from_secs(2);
 pub(super) struct Reading<T, R> {
     look: fn(&mut T) -> R,
     state: State<T, R>,
+    /// When the last look that has ended had begun.
+    began: SystemTime,
 }
 
 enum State<T, R> {
     Idle(T),
     UnderWay {
         since: Instant,
+        began: SystemTime,
         task: JoinHandle<(T, R)>,
         /// Something changed since it began.
         again: bool,
@@ -28,28 +31,30 @@ enum State<T, R> {
 impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
     /// Nothing is read before it is told to.
     pub(super) fn new(what: T, look: fn(&mut T) -> R) -> Self {
-        Self { look, state: State::Idle(what) }
+        Self { look, state: State::Idle(what), began: UNIX_EPOCH }
     }
 
     /// Looks now, or once more when the look that is under way has ended.
     pub(super) fn look(&mut self) {
         match std::mem::replace(&mut self.state, State::Between) {
             State::Idle(mut what) => {
-                let look = self.look;
+                let (look, began) = (self.look, SystemTime::now());
                 let task = tokio::task::spawn_blocking(move || {
                     let read = look(&mut what);
                     (what, read)
                 });
-                self.state = State::UnderWay { since: Instant::now(), task, again: false };
+                self.state = State::UnderWay { since: Instant::now(), began, task, again: false };
             }
-            State::UnderWay { since, task, .. } => self.state = State::UnderWay { since, task, again: true },
+            State::UnderWay { since, began, task, .. } => {
+                self.state = State::UnderWay { since, began, task, again: true };
+            }
             State::Between => {}
         }
     }
 
     /// What a look has found, when it has ended; never without one. Nothing is lost where this is not waited for to its end.
     pub(super) async fn done(&mut self) -> R {
-        let State::UnderWay { task, again, .. } = &mut self.state else { return std::future::pending().await };
+        let State::UnderWay { began, task, again, .. } = &mut self.state else { return std::future::pending().await };
         let (what, read) = match task.await {
             Ok(ended) => ended,
             Err(error) => match error.try_into_panic() {
@@ -59,11 +64,18 @@ impl<T: Send + 'static, R: Send + 'static> Reading<T, R> {
             },
         };
         let again = *again;
+        self.began = *began;
         self.state = State::Idle(what);
         if again {
             self.look();
         }
         read
+    }
+
+    /// When the look began of which this is the outcome, in milliseconds since 1970.
+    pub(super) fn began_ms(&self) -> u64 {
+        let since = self.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// For how long it has been read, if that is so long that people wonder.

@@ -56,6 +56,7 @@ impl Reconciler {
                 && pods.iter().all(settled)
                 && self.objects.services.keys().all(|service| self.is_known(service)),
             generation: self.generation,
+            folder_read_at_ms: self.folder.began_ms(),
             nodes: self.nodes.iter().map(|n| NodeStatus { name: n.name.clone(), ips: n.ips() }).collect(),
             programs,
             pods,

@@ -58,7 +58,7 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
     let mut tally = Tally::default();
     let started = Instant::now();
     let mut next = started;
-    println!("asking");
+    let mut asked_once = false;
     while !ended.load(Ordering::SeqCst) {
         let asked = Instant::now();
         let answer = if pace.kept { ask_kept(&mut kept, &pace.to, limit, tally.good) } else { ask(&pace.to, limit) };
@@ -79,10 +79,14 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
                     let at = asked.duration_since(started).as_millis();
                     tally.failures.push(format!("at {at} ms, after {} ms: {e:#}", took.as_millis()));
                 }
-                if pace.to_failure {
-                    break;
-                }
             }
+        }
+        if !std::mem::replace(&mut asked_once, true) {
+            // Whoever waits for this line has an open connection, if there can be one.
+            println!("asking");
+        }
+        if pace.to_failure && tally.failed > 0 {
+            break;
         }
         next = (next + Duration::from_millis(pace.every)).max(Instant::now());
         std::thread::sleep(next.saturating_duration_since(Instant::now()));

@@ -16,6 +16,9 @@ pub(super) fn slower(caller: &Caller, than: &Caller) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
+/// The memory of one of the programs.
+type Of = fn(&Memory) -> f64;
+
 /// What an attack has done that it must not; nothing if all goals are met.
 pub(super) fn missed(row: &Row) -> Vec<String> {
     let mut missed = Vec::new();
@@ -32,7 +35,7 @@ pub(super) fn missed(row: &Row) -> Vec<String> {
             None => missed.push(format!("nothing says how long callers of {who} waited")),
         }
     }
-    let programs: [(&str, fn(&Memory) -> f64); 2] = [("ztunnel", |m| m.ztunnel), ("istiod-lite", |m| m.istiod)];
+    let programs: [(&str, Of); 2] = [("ztunnel", |m| m.ztunnel), ("istiod-lite", |m| m.istiod)];
     for (program, of) in programs {
         let memory = &row.memory;
         for (since, before) in [("before the attack", &memory.before), ("at the start of the run", &memory.start)] {
@@ -51,12 +54,13 @@ mod tests {
     use super::super::report::tests::row;
     use super::*;
 
+    type Change = fn(&mut Row);
+
     /// One thing after the other goes wrong with a row that is well.
     #[test]
     fn each_goal_is_missed_alone() {
-        let none: fn(&mut Row) = |_| {};
-        let changes: [(&str, fn(&mut Row), &[&str]); 9] = [
-            ("all is well", none, &[]),
+        let changes: [(&str, Change, &[&str]); 9] = [
+            ("all is well", |_| {}, &[]),
             ("exactly three times", |row| row.callers.attacked[1].p99 = 15.0, &[]),
             (
                 "more than three times",
