@@ -100,7 +100,7 @@ impl Capture {
         let mut text = String::new();
         self.output.read_to_string(&mut text)?;
         self.child.wait()?;
-        serde_json::from_str(&text).context("the capture did not say what it saw")
+        serde_json::from_str(&text).context("the capture ended without a result")
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode> {
     let run = RunDir::of(&args.which.name)?;
     let (answer, fds) = control::ask(&run, &Ask::Network { node: None })?;
     let (Answer::Entered { .. }, [user, net]) = (answer, fds.as_slice()) else {
-        bail!("the mesh answered something else than where its fabric is");
+        bail!("the answer of the mesh does not say where its fabric is; is it of another version of ambit?");
     };
     if !caps::has_sys_admin() {
         namespace::enter(user.as_fd(), LinkNameSpaceType::User).context("cannot enter the mesh's user namespace")?;

@@ -121,7 +121,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) args: Vec<OsString>,
 }
 
-/// What the child that captures packets is told.
+/// The arguments of the child that captures packets.
 #[derive(Debug, Args)]
 pub(crate) struct CaptureArgs {
     #[command(flatten)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const LONGEST: u64 = 16 << 20;
 /// Most descriptors in one answer.
 const MOST_FDS: usize = 5;
-/// How long a mesh may be between two states before whoever asks is told so.
+/// How long a mesh may start or end before `ask` says that it does.
 const MOMENT: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -31,13 +31,13 @@ pub(crate) enum Ask {
     Enter { namespace: String, pod: String, container: Option<String> },
     /// Open a node's network namespace for me; the fabric's, if no node is named.
     Network { node: Option<String> },
-    /// Put a new instance in the place of a program that runs. Its status tells what becomes of that.
+    /// Put a new instance in the place of a program that runs. Its status says whether that succeeded.
     Restart { program: String },
     /// End.
     Down,
 }
 
-/// What comes back.
+/// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "answer")]
 pub(crate) enum Answer {
@@ -65,7 +65,8 @@ pub(crate) fn ask(run: &RunDir, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)> {
 }
 
 /// Connects to the mesh; `None` if none runs here. One whose lock is held and that does not listen is about to listen,
-/// or was killed and its last threads are about to be gone, or somebody looks whether it runs: a moment tells.
+/// or was killed and its last threads are about to end, or another command holds the lock to see whether it runs: wait a moment
+/// and look again.
 fn connect(run: &RunDir) -> Result<Option<UnixStream>> {
     let path = run.control_socket();
     let deadline = Instant::now() + MOMENT;
@@ -86,7 +87,7 @@ fn converse(mut stream: UnixStream, ask: &Ask) -> Result<(Answer, Vec<OwnedFd>)>
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut line = serde_json::to_vec(ask)?;
     line.push(b'\n');
-    stream.write_all(&line).context("the mesh hung up")?;
+    stream.write_all(&line).context("the mesh closed the connection")?;
     let (mut text, fds) = receive(&stream).context("the mesh did not answer")?;
     stream.take(LONGEST).read_to_end(&mut text).context("the mesh did not finish its answer")?;
     let answer =

@@ -1,4 +1,5 @@
-//! Process 1 of the machine: settles in, runs the reconciler, buries the dead, ends when the lifeline is cut.
+//! Process 1 of the machine: sets itself up, runs the reconciler, reaps processes, and ends when the pipe to `ambit up`
+//! closes.
 use crate::control::{self, Answer};
 use crate::machine::{self, MachineArgs};
 use crate::reconciler::{Inputs, Question, Reconciler};
@@ -46,7 +47,7 @@ pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
 
 async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result<()> {
     let (ender, end) = oneshot::channel();
-    cut_lifeline_ends(ender);
+    end_with_outside(ender);
     let children = Arc::new(Children::default());
     let burial = tokio::spawn(Arc::clone(&children).bury_forever());
     let reconciler = Reconciler::start(args, run, children).await?;
@@ -63,12 +64,12 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     Ok(())
 }
 
-/// Standard input is the lifeline: nothing comes through it, and its end is ours.
-fn cut_lifeline_ends(ender: oneshot::Sender<()>) {
+/// Standard input is the pipe to `ambit up`: nothing is sent through it, and when it closes the machine ends.
+fn end_with_outside(ender: oneshot::Sender<()>) {
     std::thread::spawn(move || {
         let mut byte = [0];
         while std::io::stdin().read(&mut byte).is_ok_and(|n| n > 0) {}
-        // Nobody listening means we are ending already.
+        // If nobody receives it, the machine is ending already.
         let _ = ender.send(());
     });
 }
@@ -88,7 +89,7 @@ fn listen(listener: &UnixListener, asker: &mpsc::Sender<Question>) {
         let ask = match control::read_ask(&stream) {
             Ok(ask) => ask,
             Err(e) => {
-                tracing::warn!("a question could not be read: {e:#}");
+                tracing::warn!("a request at the control socket could not be read: {e:#}");
                 continue;
             }
         };
@@ -100,7 +101,7 @@ fn listen(listener: &UnixListener, asker: &mpsc::Sender<Question>) {
             .blocking_recv()
             .unwrap_or_else(|_| (Answer::Refused { why: "the mesh is ending".into() }, Vec::new()));
         if let Err(e) = control::write_answer(&stream, &answer, &fds) {
-            tracing::warn!("an answer could not be given: {e:#}");
+            tracing::warn!("an answer could not be sent at the control socket: {e:#}");
         }
     }
 }

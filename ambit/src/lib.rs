@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `cli`, `commands` | what was asked, and doing it |
 //! | `prerequisites` | can this machine run a mesh, and what is missing? |
-//! | `machine`, `init` | the walls around it all, from outside and from inside |
+//! | `machine`, `init` | the namespaces around it all, from outside and from inside |
 //! | `run_dir` | where its files are; is it alive? |
 //! | `manifest` | the user's YAML |
 //! | `reconciler` | what should run, what does, and bringing the two together |
@@ -63,7 +63,7 @@ pub fn main_from(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
     let cli = match cli::Cli::read(args.into_iter().map(Into::into)) {
         Ok(cli) => cli,
         Err(e) => {
-            // Help and version are "errors" that go to standard output with code 0. If even that fails, nobody reads.
+            // Help and version are "errors" that go to standard output with code 0. If even that fails, the output is closed.
             let _ = e.print();
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }

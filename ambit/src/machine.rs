@@ -2,7 +2,7 @@
 //! left when its first process ends, however it ends.
 //!
 //! `ambit up` (outside) makes the namespaces and starts `ambit machine` (inside) as process 1 of them. The outside holds
-//! one end of a pipe, the lifeline; when it closes, by wish or by death, the inside ends.
+//! one end of a pipe; when it closes, because `ambit up` closes it or has died, the inside ends.
 use crate::exe;
 use crate::mesh::setting::{self, Setting};
 use crate::prerequisites::{self, Facts};
@@ -72,7 +72,7 @@ impl Machine {
         Ok(Machine { init, claim })
     }
 
-    /// Cuts the lifeline: the inside ends in good order.
+    /// Closes the pipe: the inside ends in good order.
     pub(crate) fn stop(&mut self) {
         drop(self.init.stdin.take());
     }

@@ -36,7 +36,7 @@ pub(crate) struct Objects {
 /// Where in the folder something is written. Shown as `FILE:LINE:COLUMN`, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
-    /// Relative to the folder; none if it is said of no file.
+    /// Relative to the folder; none if it is about no file.
     pub file: Option<PathBuf>,
     /// The first is 1.
     pub line: Option<usize>,
@@ -80,7 +80,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Something that is said, and refuses nothing.
+    /// A note: nothing is refused.
     pub(crate) fn note(position: Position, reason: String) -> Self {
         Rejected { position, reason, refused: false, last_good_kept: false }
     }

@@ -24,7 +24,7 @@ impl RunDir {
         Ok(RunDir { root: base().join(name), name: name.to_owned() })
     }
 
-    /// For the process inside the machine, which is told where it is: its user id no longer says.
+    /// For the process inside the machine, which is given the path: its user id there is another one.
     pub(crate) fn at(root: PathBuf) -> Result<Self> {
         let name = root.file_name().and_then(|n| n.to_str()).context("the run directory has no name")?.to_owned();
         Ok(RunDir { root, name })
@@ -107,7 +107,7 @@ impl RunDir {
         self.node(node).join("token")
     }
 
-    /// The longest socket path must fit the kernel's limit; better said now than by a failing bind later.
+    /// The longest socket path must fit the kernel's limit; checked now, because a bind that fails later says less.
     pub(crate) fn check_lengths(&self, nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
         for node in nodes {
             let path = self.plugin_socket(node.as_ref());
@@ -123,7 +123,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// A folder of YAML that lives and goes with the mesh; the demo's.
+    /// A folder of YAML that is removed with the mesh; the demo's.
     pub(crate) fn folder(&self) -> PathBuf {
         self.root.with_extension("folder")
     }
@@ -141,7 +141,7 @@ impl RunDir {
 
     /// Takes the mesh for this process, cleaning up after one that died. `None` if it is running.
     pub(crate) fn claim(&self) -> Result<Option<Claim>> {
-        // Somebody who only looks whether it runs holds the lock for a moment, too.
+        // A command that only looks whether the mesh runs holds the lock for a moment, too.
         const LOOKERS: Duration = Duration::from_millis(500);
         let deadline = Instant::now() + LOOKERS;
         loop {
@@ -173,7 +173,7 @@ impl RunDir {
             let same = std::fs::metadata(&path).is_ok_and(|m| file.metadata().is_ok_and(|f| f.ino() == m.ino()));
             if same {
                 if self.root.exists() {
-                    // Whoever made it is dead, or we would not have the lock.
+                    // Its maker has ended, or we would not have the lock.
                     remove_tree(&self.root)?;
                     remove_tree(&self.folder())?;
                 }
@@ -189,7 +189,7 @@ impl RunDir {
         }
         match self.try_claim()? {
             None => Ok(true),
-            // Taken over from the dead, and given up at once.
+            // Left by a mesh that was killed; removed at once.
             Some(claim) => {
                 let _ = std::fs::remove_file(claim.run.lock_path());
                 Ok(false)
@@ -260,7 +260,7 @@ fn base() -> PathBuf {
     }
 }
 
-/// A directory only its owner can enter. One of somebody else's is refused: `/tmp` is everybody's.
+/// A directory that only its owner can enter. One of another user is refused: all users write to `/tmp`.
 fn private_dir(path: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)

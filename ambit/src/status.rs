@@ -78,7 +78,7 @@ pub struct ProgramStatus {
 }
 
 impl ProgramStatus {
-    /// What there is to say of it beyond its state: the first of what needs somebody to do something.
+    /// What to say of it beyond its state; what a person has to act on comes first.
     fn note(&self) -> String {
         match (&self.not_ready, &self.older_tables, &self.draining, &self.last_end) {
             (Some(why), ..) | (None, Some(why), ..) => why.clone(),
@@ -171,7 +171,7 @@ impl Status {
         self.pods.iter().find(|p| p.namespace == namespace && p.name == name)
     }
 
-    /// One line, if an object of the folder is refused: nobody may take such a mesh for well.
+    /// One line, if an object of the folder is refused, so that such a mesh is not taken for healthy.
     pub fn alarm(&self) -> Option<String> {
         let refused: Vec<String> = self.rejected.iter().filter(|r| r.refused).map(|r| r.position.to_string()).collect();
         match refused.as_slice() {

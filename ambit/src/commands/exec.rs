@@ -17,9 +17,9 @@ pub(super) fn run(args: &Exec) -> Result<ExitCode> {
     let (answer, fds) = control::ask(&run, &ask)?;
     let (Answer::Entered { env, directory }, [user, net, mounts, host_name, processes]) = (answer, fds.as_slice())
     else {
-        bail!("the mesh answered something else than where the pod is");
+        bail!("the answer of the mesh does not say where the pod is; is it of another version of ambit?");
     };
-    // As an ordinary user we are nobody in there before we are in its user namespace.
+    // An ordinary user has no rights over the other namespaces before entering the user namespace that owns them.
     if !caps::has_sys_admin() {
         namespace::enter(user.as_fd(), LinkNameSpaceType::User).context("cannot enter the mesh's user namespace")?;
     }

@@ -1,6 +1,6 @@
 //! What ztunnel's access log says.
 
-/// One line of it: who called whom, and how it ended.
+/// One line of an access log: caller, callee, and how the connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Access {
     pub(super) source: String,

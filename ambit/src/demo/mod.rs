@@ -23,7 +23,7 @@ const NAMESPACE: &str = include_str!("../../../examples/demo/namespace.yaml");
 const JOINED: &str = include_str!("../../../examples/demo/joined.yaml");
 const POLICY: &str = include_str!("../../../examples/demo/policy.yaml");
 
-/// What orders answers; nobody on the wire should read it.
+/// What `orders` answers; it must not be readable on the wire.
 const SECRET: &str = "three oranges for Ada";
 const URL: &str = "http://orders.shop/";
 const STOREFRONT: &str = "spiffe://cluster.local/ns/shop/sa/storefront";

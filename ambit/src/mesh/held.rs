@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Reads what the control plane says; nothing before it has said anything.
+/// Reads the file that the control plane writes; an empty answer if there is none yet.
 pub(crate) fn read(path: &Path) -> Held {
     let Ok(text) = std::fs::read(path) else { return Held::default() };
     serde_json::from_slice(&text).unwrap_or_else(|e| {
@@ -22,11 +22,11 @@ pub(crate) fn read(path: &Path) -> Held {
 pub(crate) struct Told {
     object: Value,
     version: u64,
-    /// Since when it is told that it takes connections as it does.
+    /// The version in which the way it takes connections last changed.
     protocol: u64,
-    /// Since when it is told that it is ready, or that it is not.
+    /// The version in which its readiness last changed.
     ready: u64,
-    /// Everybody's tables held that it is ready, and it is so still.
+    /// Every ztunnel's tables have held that it is ready, and it has been ready since.
     known_ready: bool,
 }
 
@@ -51,7 +51,7 @@ impl Told {
         object
     }
 
-    /// Takes in what the control plane says everybody holds of the pod with this uid.
+    /// Takes in what every ztunnel holds of the pod with this uid, as the control plane says.
     pub(crate) fn hear(&mut self, held: &Held, uid: &str) {
         let said = held.pods.get(uid);
         let ready = said.is_some_and(|said| said.ready && version(&said.resource_version) >= self.ready);
@@ -59,12 +59,12 @@ impl Told {
         self.known_ready |= ready;
     }
 
-    /// Everybody's tables hold that it is ready.
+    /// Every ztunnel's tables hold that it is ready.
     pub(crate) fn known_ready(&self) -> bool {
         self.known_ready
     }
 
-    /// How everybody's tables say that it takes connections; None while they may differ.
+    /// How it takes connections by every ztunnel's tables; None while they may differ.
     pub(crate) fn known_as(&self, held: &Held, uid: &str) -> Option<Protocol> {
         let said = held.pods.get(uid).filter(|said| version(&said.resource_version) >= self.protocol)?;
         said.protocol
@@ -74,7 +74,7 @@ impl Told {
 /// What the control plane was told of one Service, and what everybody's tables held of it since.
 #[derive(Debug)]
 pub(crate) struct ToldService {
-    /// Since when it is told of this Service: another one of the same name comes later.
+    /// The version in which the control plane was first told of this Service: another one of the same name has a later one.
     version: u64,
     /// The addresses by which everybody knew it; None within for one that is in no tables.
     known: Option<Option<Vec<IpAddr>>>,

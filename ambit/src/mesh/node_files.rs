@@ -23,7 +23,7 @@ pub(crate) fn dns_is_captured(pod: &Pod, agent: &Config) -> bool {
         && Settings::of(&pod.annotations, agent.redirection).0.dns_capture
 }
 
-/// What a node's agent did about its pods, by their uid. A broken file is the agent's fault and is said so.
+/// What a node's agent did about its pods, by their uid. A broken file is logged as the agent's fault.
 pub(crate) fn enrolled(path: &Path) -> States {
     node_agent::enrolled::read(path).unwrap_or_else(|e| {
         tracing::warn!("{} is not what a node agent writes: {e}", path.display());

@@ -1,4 +1,5 @@
-//! What the control plane is told beyond the user's files: what a cluster would have written into objects by now.
+//! What the control plane reads beside the user's files: what the API server, schedulers and kubelets of a cluster would
+//! have written into the objects.
 use crate::pods::state::Phase;
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -63,7 +64,7 @@ pub(crate) fn pod(facts: &PodFacts<'_>) -> Result<Value> {
     Ok(object)
 }
 
-/// A ztunnel as the Pod it would be: the control plane looks there for who runs on which node.
+/// A ztunnel as a Pod: from these the control plane knows which ztunnel runs on which node.
 pub(crate) fn ztunnel(name: &str, uid: &str, node: &str, node_ip: IpAddr) -> Value {
     json!({
         "apiVersion": "v1",

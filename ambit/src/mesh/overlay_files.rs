@@ -33,7 +33,8 @@ impl OverlayFiles {
     /// The files of these objects, to be written in this order.
     ///
     /// An object belongs to the same file for as long as there are several, so that no look of the reader finds it in two
-    /// or in none. When they come to be several, each is in its new file, which counts, before it goes from the old one.
+    /// or in none. When one file becomes several, an object is written to its new file, which counts, before it is removed
+    /// from the old one.
     pub(crate) fn of(&mut self, objects: &[Value]) -> Result<Vec<OverlayFile>> {
         let whole = yaml(objects.iter())?;
         self.divided |= whole.len() as u64 > FULL;
@@ -112,7 +113,7 @@ mod tests {
             assert!(written.iter().all(|file| (file.text.len() as u64) < MAX_FILE_BYTES));
             for (number, OverlayFile { name, text }) in written.into_iter().enumerate() {
                 fs::write(directory.path().join(name), text).unwrap();
-                // Never fewer than before and after. (What is in two files for a moment is said, and the first counts.)
+                // Never fewer than before and after. (An object in two files for a moment is an error, and the first counts.)
                 if number % 16 == 1 {
                     assert!(read(directory.path()).0 >= before.min(pods_now));
                 }

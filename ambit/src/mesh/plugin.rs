@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Whether the mesh must take a pod before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Nobody has said yet: it waits.
+    /// Not decided yet: the pod waits.
     Undecided,
     /// It does not belong to the mesh.
     Free,

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 
 /// Port of istiod-lite on the fabric.
 const ISTIOD_PORT: u16 = 15012;
-/// Whom ztunnels' tokens speak for.
+/// The service account that ztunnels' tokens are for.
 const NAMESPACE: &str = "istio-system";
 const ACCOUNT: &str = "ztunnel";
 
@@ -157,7 +157,7 @@ impl Programs {
             .collect()
     }
 
-    /// Wishes for a new instance of one of them, which then takes the place of the one that runs.
+    /// Asks for a new instance of one of them, which then takes the place of the one that runs.
     ///
     /// # Errors
     /// There is no such program.
@@ -267,7 +267,7 @@ fn agent(programs: &[Program], node: &Node) -> Result<Config> {
 
 fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
     let name = agent_name(node);
-    // No pods yet; better said than left to be missed.
+    // An empty list: without the file the agent would wait for it.
     let nobody = serde_json::to_vec(&Pods::default())?;
     write_atomically(&run.pods_file(&node.name), &nobody).context("cannot write a node's list of pods")?;
     let mut env = common_env(run);

@@ -89,7 +89,7 @@ impl Supervised {
         Supervised { name, state, wish, done }
     }
 
-    /// Wishes for a new instance in place of the one that runs. Its state tells what becomes of that.
+    /// Asks for a new instance in place of the one that runs. Its state says whether that succeeded.
     pub(crate) fn replace(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).not_replaced = None;
         self.wish.notify_one();
@@ -126,7 +126,7 @@ struct Running {
 }
 
 impl Running {
-    /// How it ended by itself; the last thing it said is why.
+    /// How it ended by itself; its last line of output is given as the reason.
     async fn ended(&mut self) -> String {
         let exit = (&mut self.child.ended).await.unwrap_or(Exit::Signal(libc::SIGKILL));
         match timeout(LAST_LINE, &mut self.last_line).await {
@@ -377,6 +377,6 @@ async fn end(children: &Children, child: &mut Child, limit: Duration) -> String 
 
 /// Resolves once it should stop, with how long it may take.
 async fn told_to_stop(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    // Nobody left to tell us means stop at once.
+    // If the sender is gone, the owner is gone: stop at once.
     stop.wait_for(Option::is_some).await.map_or(Duration::ZERO, |limit| limit.unwrap_or_default())
 }

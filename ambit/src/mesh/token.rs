@@ -22,7 +22,7 @@ pub(crate) struct Issuer {
     public: String,
 }
 
-/// Who a token speaks for.
+/// The pod and service account that a token is for.
 #[derive(Debug, Clone)]
 pub(crate) struct Bearer<'a> {
     pub(crate) namespace: &'a str,

@@ -30,7 +30,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Waits until it must end. Whoever could say so being gone says so.
+    /// Waits until it must end: it is told to, or the sender is gone.
     async fn told(ending: &mut watch::Receiver<End>) -> Instant {
         match ending.wait_for(|end| *end != End::NotYet).await.map(|end| *end) {
             Ok(End::By(deadline)) => deadline,
@@ -329,7 +329,7 @@ impl Container {
     }
 }
 
-/// A command of a probe or hook; killed when nobody waits for it any more.
+/// A command of a probe or hook; killed when the probe or hook is dropped.
 struct Stopped<'a>(&'a Container, Option<Child>);
 
 impl Drop for Stopped<'_> {

@@ -51,7 +51,7 @@ pub(crate) fn hosts(own: &Own<'_>, services: &BTreeMap<Key, Vec<IpAddr>>) -> Str
         if *namespace == own.key.0 && !own_names.contains(service) {
             names.push(service.clone());
         }
-        // What is its own name it has said already.
+        // Its own name is in the file already.
         names.retain(|name| !own_names.contains(name));
         for address in addresses {
             let _ = writeln!(text, "{address} {}", names.join(" "));

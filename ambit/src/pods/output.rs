@@ -50,7 +50,7 @@ impl Log {
         Ok(self.pipe_to_last(prefix)?.0)
     }
 
-    /// The same, and a task that ends when nobody writes any more, with the last line that was written.
+    /// The same, and a task that ends when all writers have closed it, with the last line that was written.
     pub(crate) fn pipe_to_last(&self, prefix: &str) -> io::Result<(OwnedFd, JoinHandle<Option<String>>)> {
         let (sender, receiver) = pipe::pipe()?;
         let (log, prefix) = (self.clone(), prefix.as_bytes().to_vec());

@@ -74,7 +74,7 @@ impl Sandbox {
 
     /// Lets go of it all.
     pub(crate) fn remove(&self) {
-        // What stays behind goes with the machine; the log says why.
+        // What cannot be removed now is removed with the machine; the log says why.
         if let Some(pin) = &self.pin
             && let Err(e) = namespace::unpin(pin)
         {

@@ -83,7 +83,7 @@ pub(crate) struct Reconciler {
     was_ready: bool,
     /// Why something outside does not know the latest.
     out_of_date: Option<String>,
-    /// Complaints the person at the terminal has seen and that still hold.
+    /// Complaints that were printed at the terminal and that still hold.
     complaints: BTreeSet<String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Question {
     pub(crate) answer: oneshot::Sender<(crate::control::Answer, Vec<OwnedFd>)>,
 }
 
-/// Where a question comes from and what ends everything.
+/// The events that the reconciler waits for.
 pub(crate) struct Inputs {
     /// The folder changed.
     pub(crate) edits: Arc<Notify>,
@@ -110,7 +110,7 @@ impl Reconciler {
         let fabric = Fabric::make(own_netns, links::has_ipv6()).await?;
         let mut folder = Reading::new(Folder::new(args.folder.clone()), Folder::read);
         folder.look();
-        // Nodes are made now or not at all. Who does not get to know them in this time is told so.
+        // Nodes are made now or not at all; status says so of those that are read later.
         let (objects, rejected) = timeout(FIRST_LOOK, folder.done()).await.ok().flatten().unwrap_or_default();
         let changed = Arc::new(Notify::new());
         let mut names: Vec<String> = objects.nodes.keys().cloned().collect();

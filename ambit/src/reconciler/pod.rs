@@ -47,7 +47,7 @@ pub(super) struct RunningPod {
 }
 
 enum Course {
-    /// Everything is made; it starts once everybody has been told.
+    /// Everything is made; it starts once nodes, agents and the control plane know of it.
     Prepared(Box<Life>),
     Living(JoinHandle<()>),
 }

@@ -1,4 +1,4 @@
-//! Telling everybody: pods by their hosts files, nodes by their rules, node agents and the control plane by files.
+//! Writes what others read: hosts files for pods, rules on nodes, files for node agents and the control plane.
 use super::Reconciler;
 use super::pod::RunningPod;
 use super::service::{external_name, families};
@@ -28,7 +28,7 @@ impl Reconciler {
     /// Brings everything outside of this task up to date. Files are only touched when they change.
     pub(super) async fn publish(&mut self) -> Result<()> {
         self.hear_control_plane();
-        // What cannot be told to one keeps nobody else from being told.
+        // A failure for one of them does not keep the others from being written.
         let pods = self.tell_pods();
         // An address that is translated no more goes from the tables after it, one that is new is translated after it
         // is in them (`is_known`).
@@ -38,7 +38,7 @@ impl Reconciler {
         pods.and(nodes).and(control_plane).and(agents)
     }
 
-    /// What everybody's tables hold by now.
+    /// Reads what every ztunnel's tables hold by now.
     fn hear_control_plane(&mut self) {
         self.held = held::read(&self.run.acknowledged());
         for pod in self.pods.values_mut() {
@@ -78,7 +78,7 @@ impl Reconciler {
         }
         hosts::follow(&mut names, &aliases);
         let enrolled = self.enrolled();
-        // A pod that runs while it joins asks whom it asked before, until it is captured.
+        // A pod that runs while it joins keeps its name servers until it is captured.
         let asks = |pod: &RunningPod| {
             pod.state().phase == Phase::Pending
                 || enrolled.get(&pod.uid).is_some_and(|e| e.redirection == Redirection::Enabled)

@@ -1,10 +1,9 @@
-//! Reading the folder on a thread where it keeps nobody waiting: a network disk may take its time, and questions are
-//! answered meanwhile.
+//! Reads the folder on a thread of its own: a network disk may take long, and requests are answered meanwhile.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// What is read takes longer than this: people are told.
+/// A look that takes longer than this is told in the status.
 const LONG: Duration = Duration::from_secs(2);
 
 /// `T` is looked at by a function that may block, once at a time.

@@ -170,7 +170,7 @@ impl Reconciler {
         Ok((life, admission, stop))
     }
 
-    /// Lets prepared pods start. Called after everybody has been told about them. A program may ask for a Service at once,
+    /// Lets prepared pods start. Called after nodes, agents and the control plane know of them. A program may ask for a Service at once,
     /// so the Services come first; but not for ever.
     pub(super) fn begin_lives(&mut self) {
         let known = self.objects.services.keys().all(|service| self.is_known(service));
@@ -220,7 +220,7 @@ fn needs_replacement(running: &Pod, wanted: &Pod) -> bool {
     running.spec != wanted.spec || fixed(running) != fixed(wanted)
 }
 
-/// Variables of whoever started the mesh that programs need to be found and to speak the right language.
+/// Variables of the environment of `ambit up` that programs need, to be found and for their language.
 fn machine_env() -> Vec<(String, String)> {
     const NEEDED: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "SHELL", "TMPDIR"];
     let mut env: Vec<(String, String)> =

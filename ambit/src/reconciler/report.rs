@@ -91,7 +91,7 @@ impl Reconciler {
         }
     }
 
-    /// Everybody's tables hold that it is ready: who asks for it through a Service from now on is answered.
+    /// Every ztunnel's tables hold that it is ready: a caller that uses a Service of it is answered from now on.
     fn is_told_ready(&self, pod: &super::RunningPod) -> bool {
         !self.programs.take_part() || pod.told.known_ready()
     }

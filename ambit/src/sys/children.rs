@@ -1,4 +1,4 @@
-//! One owner for the ends of all our processes: as process 1 of the machine we must also bury what we did not start.
+//! One owner for the ends of all our processes: as process 1 of the machine we must also reap processes that we did not start.
 use super::launch::{self, Launch};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// The processes we started and have not buried yet.
+/// The processes we started and have not reaped yet.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     waiting: Mutex<HashMap<i32, oneshot::Sender<Exit>>>,
@@ -52,7 +52,7 @@ impl Children {
     pub(crate) async fn start(self: &Arc<Self>, launch: Launch) -> io::Result<Child> {
         let children = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            // Held across the start: nobody may bury a process before it is known here, nor the half-started one
+            // Held across the start: no process may be reaped before it is known here, nor the half-started one
             // whose exec failed, which the standard library waits for itself.
             let mut waiting = children.waiting();
             let pid = i32::try_from(launch::start(launch)?).map_err(io::Error::other)?;
@@ -70,12 +70,12 @@ impl Children {
         if waiting.contains_key(&pid)
             && let Some(pid) = Pid::from_raw(pid)
         {
-            // It may be a zombie that is not buried yet; then there is nothing to end.
+            // It may be a zombie that is not reaped yet; then there is nothing to end.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Buries the dead until the runtime stops.
+    /// Reaps processes until the runtime stops.
     pub(crate) async fn bury_forever(self: Arc<Self>) -> io::Result<()> {
         let mut deaths = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())?;
         loop {
@@ -93,7 +93,7 @@ impl Children {
                 (None, None) => continue,
             };
             if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
-                // Nobody listens any more when its owner was stopped first.
+                // The receiver is gone when its owner was stopped first.
                 let _ = sender.send(exit);
             }
         }

@@ -169,7 +169,7 @@ fn resets(to: &str, connections: usize) -> Result<ExitCode> {
 fn first_line(to: &str) -> Result<ExitCode> {
     let stream = connect(to, Duration::from_secs(5))?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).context("nothing was said")?;
+    BufReader::new(stream).read_line(&mut line).context("the server sent nothing")?;
     print!("{line}");
     Ok(if line.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,4 +1,4 @@
-//! TCP as all tools use it: a thread for each connection that comes, and one connection to whoever answers.
+//! TCP as all tools use it: a thread for each connection that comes, and one connection to the first address that answers.
 use anyhow::{Context, Result};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;

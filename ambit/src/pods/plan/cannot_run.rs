@@ -1,4 +1,4 @@
-//! Why a pod cannot run here, in words for whoever wrote it.
+//! Why a pod cannot run here, in words for its author.
 use thiserror::Error;
 
 /// Why a pod cannot run here.

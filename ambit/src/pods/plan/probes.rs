@@ -148,7 +148,7 @@ fn http_get(container: &Container, what: &'static str, http: &HTTPGetAction) -> 
     })
 }
 
-/// Where to connect instead of the pod's address. Nobody resolves names on a node of ours.
+/// Where to connect instead of the pod's address. A node here resolves no names.
 fn host(container: &Container, what: &'static str, host: Option<&str>) -> Result<Option<IpAddr>, CannotRun> {
     match host {
         None | Some("") => Ok(None),
