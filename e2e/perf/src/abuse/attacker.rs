@@ -93,7 +93,7 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
     // Without an answer its time is over, as it should be.
     let bounded = async { tokio::time::timeout(time, attack).await.unwrap_or(Ok(())) };
     runtime.block_on(LocalSet::new().run_until(bounded))?;
-    println!("{}", tunnels::said(&count, time));
+    println!("{}", tunnels::summary(&count, time));
     Ok(())
 }
 

@@ -118,7 +118,7 @@ impl Watched<'_> {
         let (cpu, began) = (attackers.cpu_seconds()?, Instant::now());
         let (attacked, peak) = run.good_callers_and_peak(seconds)?;
         let share = (attackers.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();
-        let said = attackers.end()?;
+        let summary = attackers.end()?;
         // The last of the rest is the neighbour's: what the attack left behind has been cleared away by then.
         let rest = Duration::from_secs_f64(run.args.rest);
         let (ended, neighbour) = (Instant::now(), Duration::from_secs_f64(seconds) + neighbour::MARGIN);
@@ -126,7 +126,7 @@ impl Watched<'_> {
         let beside_neighbour = run.beside_neighbour(attack, share)?;
         std::thread::sleep(rest.saturating_sub(ended.elapsed()));
         let memory = Course { start: *start, before, peak, after: run.world.memory()? };
-        Ok(Row { attack, said, share, callers: Callers { at_rest, beside_neighbour, attacked }, memory })
+        Ok(Row { attack, summary, share, callers: Callers { at_rest, beside_neighbour, attacked }, memory })
     }
 }
 
@@ -143,7 +143,7 @@ impl Run<'_> {
         let mut neighbour = Child::steer(command)?;
         let callers = self.good_callers(self.args.seconds)?;
         wait(&mut neighbour, "the neighbour")?;
-        let had: f64 = said(&mut neighbour)?.parse().context("the neighbour's share")?;
+        let had: f64 = output(&mut neighbour)?.parse().context("the neighbour's share")?;
         bench::say(&format!("the attackers took {share:.2} of a core, the neighbour {had:.2}"));
         Ok(callers)
     }
@@ -211,10 +211,10 @@ impl Attackers {
         processes::cpu_seconds(self.child.id())
     }
 
-    /// Waits for their end; what they say they did.
+    /// Waits for their end; their summary.
     fn end(&mut self) -> Result<String> {
         wait(&mut self.child, "the attackers")?;
-        said(&mut self.child)
+        output(&mut self.child)
     }
 }
 
@@ -229,11 +229,11 @@ fn wait(child: &mut Child, who: &str) -> Result<()> {
 }
 
 fn outcome(child: &mut Child) -> Result<Caller> {
-    let line = said(child)?;
+    let line = output(child)?;
     serde_json::from_str(&line).with_context(|| format!("a good caller said `{line}`"))
 }
 
-fn said(child: &mut Child) -> Result<String> {
+fn output(child: &mut Child) -> Result<String> {
     let process = child.process();
     let (mut line, mut why) = (String::new(), String::new());
     process.stdout.take().context("a role without output")?.read_to_string(&mut line)?;

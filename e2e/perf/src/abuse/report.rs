@@ -47,7 +47,7 @@ pub(crate) struct Course {
 pub(crate) struct Row {
     pub(crate) attack: Attack,
     /// What the attackers did.
-    pub(crate) said: String,
+    pub(crate) summary: String,
     /// How much of a core they took.
     pub(crate) share: f64,
     pub(crate) callers: Callers,
@@ -56,7 +56,7 @@ pub(crate) struct Row {
 
 /// One row, for whoever watches.
 pub(crate) fn line(row: &Row) -> String {
-    let mut line = format!("  {}\n  {}\n  {}", row.said, waits(row).join(" | "), memory(row).join(" | "));
+    let mut line = format!("  {}\n  {}\n  {}", row.summary, waits(row).join(" | "), memory(row).join(" | "));
     if let Some(example) = row.callers.attacked.iter().find_map(|caller| caller.example.as_deref()) {
         // Writing to a String cannot fail.
         let _ = write!(line, "\n  a good caller failed: {example}");
@@ -176,7 +176,7 @@ pub(super) mod tests {
         let memory = |ztunnel, istiod| Memory { ztunnel, istiod };
         Row {
             attack: crate::abuse::attacks::ALL[0],
-            said: String::new(),
+            summary: String::new(),
             share: 0.615,
             callers: Callers {
                 at_rest: [caller(100, 2.0), caller(100, 4.0), caller(10, 5.0)],

@@ -185,7 +185,7 @@ pub(super) async fn half_open(target: Target) -> Result<()> {
 }
 
 /// For the table: what was done.
-pub(super) fn said(count: &Count, time: Duration) -> String {
+pub(super) fn summary(count: &Count, time: Duration) -> String {
     let (begun, failed) = count.get();
     format!("{begun} begun, {failed} refused in {} s", time.as_secs())
 }
