@@ -15,7 +15,7 @@ use node_agent::netns;
 use rustix::thread::UnshareFlags;
 
 /// Long enough for a loaded machine, short enough to see a test hang.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the tests in namespaces of their own, or says loudly that this machine has none.
 #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
