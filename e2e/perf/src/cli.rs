@@ -191,6 +191,9 @@ pub(crate) struct Ask {
 pub(crate) struct Serve {
     /// The pod it serves in; only to be found by.
     pub(crate) pod: String,
+    /// Seconds after which the server that does not read closes a connection.
+    #[arg(long, default_value_t = 600.0, value_parser = seconds)]
+    pub(crate) hold: f64,
 }
 
 #[derive(Debug, Args)]

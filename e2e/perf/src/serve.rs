@@ -5,6 +5,7 @@ use crate::wire::{self, BULK_PORT, ECHO_PORT, HTTP_PORT, SINK_PORT};
 use anyhow::{Context, Result};
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -14,7 +15,8 @@ const BULK_BUFFER: usize = 256 * 1024;
 const BACKLOG: u32 = 4096;
 
 /// Serves until it is killed.
-pub(crate) fn run(_: &Serve) -> Result<()> {
+pub(crate) fn run(args: &Serve) -> Result<()> {
+    let hold = Duration::from_secs_f64(args.hold);
     crate::launch::raise_descriptor_limit()?;
     let bulk = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, BULK_PORT)).context("cannot listen for streams")?;
     std::thread::Builder::new().name("bulk".into()).spawn(move || serve_streams(&bulk))?;
@@ -32,7 +34,7 @@ pub(crate) fn run(_: &Serve) -> Result<()> {
         tokio::spawn(async move {
             loop {
                 if let Ok((stream, _)) = sink.accept().await {
-                    tokio::spawn(let_be(stream));
+                    tokio::spawn(let_be(stream, hold));
                 }
             }
         });
@@ -82,9 +84,10 @@ async fn serve_echo(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// Reads nothing, until the other side breaks off.
-async fn let_be(stream: TcpStream) {
+/// Reads nothing, and closes the connection after some time.
+async fn let_be(stream: TcpStream, hold: Duration) {
     // An error of the socket is its end.
-    let _ = stream.ready(tokio::io::Interest::ERROR).await;
+    let _ = tokio::time::timeout(hold, stream.ready(tokio::io::Interest::ERROR)).await;
 }
 
 async fn serve_http(mut stream: TcpStream) -> std::io::Result<()> {

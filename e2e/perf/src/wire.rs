@@ -4,7 +4,7 @@
 pub(crate) const BULK_PORT: u16 = 5001;
 /// Sends every byte back.
 pub(crate) const ECHO_PORT: u16 = 7000;
-/// Accepts connections and never reads.
+/// Accepts connections, reads nothing, and closes them after a time.
 pub(crate) const SINK_PORT: u16 = 7001;
 /// HTTP/1.1.
 pub(crate) const HTTP_PORT: u16 = 8080;

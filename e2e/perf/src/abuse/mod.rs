@@ -42,6 +42,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use world::{Memory, World};
 
+/// Seconds that attackers go on for after the good callers.
+const LONGER: f64 = 5.0;
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -63,7 +65,7 @@ pub(crate) fn run(args: &Abuse) -> Result<()> {
     let own = std::env::current_exe().context("cannot find our own program file")?;
     let directory = tempfile::Builder::new().prefix("ambit-abuse-").tempdir()?;
     crate::interrupt::remove_at_signal(directory.path().to_owned())?;
-    let world = World::start(&own, directory.path())?;
+    let world = World::start(&own, directory.path(), args.seconds + LONGER)?;
     // The first connections of a mesh fetch certificates.
     let run = Run { args, own: &own, world: &world };
     run.good_callers(1.0)?;
@@ -188,7 +190,7 @@ impl Run<'_> {
 
     fn attackers(&self, attack: Attack) -> Result<Attackers> {
         // Longer than the callers, so that they see nothing else.
-        let seconds = self.args.seconds + 5.0;
+        let seconds = self.args.seconds + LONGER;
         let mut command = self.inside(self.attackers_pod(attack));
         command.args(["play", "attack", attack.name, "--seconds", &seconds.to_string(), "--files"]);
         command.arg(&self.world.files).arg("--token").arg(&self.world.token);

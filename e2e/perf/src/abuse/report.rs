@@ -156,7 +156,8 @@ pub(crate) fn page(rows: &[Row], circumstances: &str) -> String {
          the attackers' namespaces and sends nothing. A cell of callers has failures under attack; the 99th percentile at rest, beside the\n\
          neighbour, and under attack; and how many times as long the last is as the first, and as the second.\n\n\
          {}\n\
-         Memory is resident: before the attack, at most during it, and 30 s after it; then how much more that is than before the attack, and\n\
+         Memory is resident: before the attack, at most during it, and 30 s after it, when a server that does not read has closed the\n\
+         connections that it had for as long as the attack; then how much more that is than before the attack, and\n\
          than at the start of the run.\n\n\
          {}\n{}\n\
          What each bound is, and what happens at it: [operations](operations.md#bounds). Who may be hostile: [threat model](threat-model.md).\n",

@@ -55,7 +55,8 @@ impl Memory {
 }
 
 impl World {
-    pub(super) fn start(own: &Path, directory: &Path) -> Result<Self> {
+    /// `hold`: for so many seconds the server that does not read keeps a connection.
+    pub(super) fn start(own: &Path, directory: &Path, hold: f64) -> Result<Self> {
         let (folder, files) = (directory.join("yaml"), directory.join("files"));
         fs::create_dir_all(&folder)?;
         fs::create_dir_all(&files)?;
@@ -70,7 +71,7 @@ impl World {
         let leaf = authority.leaf(&format!("spiffe://cluster.local/ns/{NAMESPACE}/sa/attacker"))?;
         fs::write(files.join(CHAIN), leaf.chain_pem)?;
         fs::write(files.join(KEY), leaf.key_pem)?;
-        fs::write(folder.join("pods.yaml"), yaml(own))?;
+        fs::write(folder.join("pods.yaml"), yaml(own, hold))?;
         let name = format!("abuse-{}", std::process::id());
         let plugged = format!("istiod-lite:PLUGGED_CA={}", files.display());
         let (up, status) = world::up(own, own, &name, directory, &folder, &["--set", &plugged])?;
@@ -114,7 +115,7 @@ impl World {
     }
 }
 
-fn yaml(own: &Path) -> String {
+fn yaml(own: &Path, hold: f64) -> String {
     let mut yaml = format!(
         "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{istio.io/dataplane-mode: ambient}}}}}}\n\
          ---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: outside}}}}\n"
@@ -136,7 +137,7 @@ spec:
   serviceAccountName: {name}
   containers:
     - name: {name}
-      command: [{own}, serve, {name}]
+      command: [{own}, serve, {name}, --hold, '{hold}']
       readinessProbe: {{tcpSocket: {{port: {HTTP_PORT}}}, periodSeconds: 1}}
 ",
             // A JSON string is a YAML string, whatever is in it.

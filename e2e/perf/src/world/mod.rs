@@ -220,7 +220,7 @@ pub(crate) fn pod(
 ) -> Result<Pod> {
     let pod = status.pod(namespace, name).with_context(|| format!("there is no pod {name}"))?;
     let ip = *pod.ips.iter().find(|ip| ip.is_ipv4()).with_context(|| format!("pod {name} has no IPv4 address"))?;
-    let serves = |words: &[String]| words.get(1..) == Some(&["serve".to_owned(), name.to_owned()]);
+    let serves = |words: &[String]| words.get(1..3) == Some(&["serve".to_owned(), name.to_owned()]);
     let (pid, _) =
         tree.iter().find(|(_, words)| serves(words)).with_context(|| format!("pod {name} has no server process"))?;
     Ok(Pod { pid: *pid, ip })
