@@ -22,7 +22,15 @@ const MOST_STUCK: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     worker: Option<Worker>,
-    stuck: BTreeMap<Job, Receiver<Done>>,
+    stuck: BTreeMap<Job, Stuck>,
+}
+
+/// What has not answered.
+#[derive(Debug)]
+struct Stuck {
+    done: Receiver<Done>,
+    /// How long it was waited for.
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -74,14 +82,16 @@ impl Elsewhere {
     }
 
     fn run(&mut self, job: Job, limit: Duration) -> Result<Done, String> {
-        let late = format!(
-            "cannot be read: no answer within {limit:?}. Is it a link to something that never ends, or on a network file \
-             system that hangs?"
-        );
+        let late = |limit: Duration| {
+            format!(
+                "cannot be read: no answer within {limit:?}. Is it a link to something that never ends, or on a network \
+                 file system that hangs?"
+            )
+        };
         // An answer that comes late is as good.
-        match self.stuck.get(&job).map(Receiver::try_recv) {
-            Some(Err(TryRecvError::Empty)) => return Err(late),
-            Some(answer) => {
+        match self.stuck.get(&job).map(|stuck| (stuck.done.try_recv(), stuck.limit)) {
+            Some((Err(TryRecvError::Empty), limit)) => return Err(late(limit)),
+            Some((answer, _)) => {
                 self.stuck.remove(&job);
                 if let Ok(done) = answer {
                     return Ok(done);
@@ -103,8 +113,8 @@ impl Elsewhere {
                 Ok(done)
             }
             Err(RecvTimeoutError::Timeout) if asked => {
-                self.stuck.insert(job, worker.done);
-                Err(late)
+                self.stuck.insert(job, Stuck { done: worker.done, limit });
+                Err(late(limit))
             }
             Err(_) => Err("cannot be read: the thread that reads ended".to_owned()),
         }
@@ -144,7 +154,8 @@ mod tests {
         let mut all = Duration::ZERO;
         for number in 0..MOST_STUCK {
             all += elsewhere.patience();
-            elsewhere.stuck.insert(Job::Read(number.to_string().into()), channel().1);
+            let stuck = Stuck { done: channel().1, limit: READ };
+            elsewhere.stuck.insert(Job::Read(number.to_string().into()), stuck);
         }
         assert!(elsewhere.patience() == LEAST && all < READ * 2 + LEAST * 16, "{all:?}");
         elsewhere.stuck.clear();
