@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 /// Below this, nothing is looked for that is not used any more.
 const SMALL: usize = 1024;
 
-pub(crate) struct Pool<T: ?Sized> {
+/// Values, each of which is kept once.
+pub struct Pool<T: ?Sized> {
     known: HashSet<Arc<T>>,
     /// Look for what is unused at this many.
     sweep_at: usize,
@@ -41,10 +42,10 @@ impl<T: ?Sized + Hash + Eq> Pool<T> {
 }
 
 /// A pool of the process's.
-pub(crate) type Shared<T> = LazyLock<Mutex<Pool<T>>>;
+pub type Shared<T> = LazyLock<Mutex<Pool<T>>>;
 
-/// The one copy of a value; `copy` makes it.
-pub(crate) fn one<T: ?Sized + Hash + Eq>(pool: &Shared<T>, value: &T, copy: impl FnOnce(&T) -> Arc<T>) -> Arc<T> {
+/// The one copy of a value; `copy` makes it. Not for the data path: it takes a lock.
+pub fn one<T: ?Sized + Hash + Eq>(pool: &Shared<T>, value: &T, copy: impl FnOnce(&T) -> Arc<T>) -> Arc<T> {
     pool.lock().unwrap_or_else(PoisonError::into_inner).one(value, copy)
 }
 

@@ -5,16 +5,13 @@
 //! a resource's bytes, so a control plane that restarts says the same versions and sends nothing twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use mesh_model::persistent::PersistentMap;
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::shared;
-use mesh_proto::discovery;
-use prost::Message;
-use prost_types::Any;
 use tokio::sync::watch;
 
 /// Most publications that are remembered: a subscriber that has seen one of them is told the difference, one that is
@@ -26,11 +23,12 @@ const STEP_NAMES: usize = 64 * 1024;
 /// One resource, encoded once for all subscribers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its name.
+    pub name: Arc<str>,
     /// Changes exactly when the bytes do.
-    pub version: Arc<str>,
-    /// The resource as it is in responses, with its name and version, but without other names: those only come to who
-    /// asks for names.
-    pub wire: Bytes,
+    pub version: Version,
+    /// The resource itself, encoded.
+    pub value: Box<[u8]>,
     /// Other names under which it may be asked for.
     pub aliases: Box<[Arc<str>]>,
     /// The services it is an endpoint of: who asks for them needs it too.
@@ -39,14 +37,7 @@ pub struct Entry {
 
 impl Entry {
     fn new(resource: &Resource) -> Self {
-        let bytes = resource.encode();
-        let version = version(&bytes);
-        let wire = discovery::Resource {
-            name: resource.name(),
-            version: version.to_string(),
-            aliases: Vec::new(),
-            resource: Some(Any { type_url: resource.kind().type_url().to_owned(), value: bytes.to_vec() }),
-        };
+        let value: Box<[u8]> = (*resource.encode()).into();
         let endpoint_of = match resource {
             // All endpoints of a service share its name.
             Resource::Workload(workload) => {
@@ -55,7 +46,7 @@ impl Entry {
             Resource::Service(_) | Resource::Policy(_) => Box::default(),
         };
         let aliases = resource.aliases().into_iter().map(Arc::from).collect();
-        Self { version, wire: wire.encode_to_vec().into(), aliases, endpoint_of }
+        Self { name: resource.name().into(), version: Version::of(&value), value, aliases, endpoint_of }
     }
 
     /// What it is found by, besides its name.
@@ -64,10 +55,33 @@ impl Entry {
     }
 }
 
-/// 128 bits of SHA-256: nobody can make two forms of one resource that pass for the same.
-fn version(bytes: &[u8]) -> Arc<str> {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+/// 128 bits of SHA-256: nobody can make two forms of one resource that pass for the same. Written in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(u128);
+
+impl Version {
+    /// Characters of its text.
+    pub const LEN: usize = 32;
+
+    fn of(bytes: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        Self(digest.as_ref().iter().take(16).fold(0, |version, byte| version << 8 | u128::from(*byte)))
+    }
+
+    /// Of a text that a subscriber declares. None for what is no version of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_ours = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != Self::LEN || !text.bytes().all(is_ours) {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
 /// The resources of one kind at one moment.
@@ -123,7 +137,10 @@ impl Snapshot {
                 index.remove(&(way.clone(), name.clone()));
             }
             match entry {
-                Some(entry) => {
+                Some(mut entry) => {
+                    if let Some(entry) = Arc::get_mut(&mut entry) {
+                        entry.name = name.clone();
+                    }
                     for way in entry.ways() {
                         index.insert((way.clone(), name.clone()), ());
                     }
@@ -455,7 +472,12 @@ mod tests {
     #[test]
     fn versions_outlive_the_process() {
         // A fixed input has a fixed version: a restarted control plane must say the same.
-        assert_eq!(&*version(b"abc"), "ba7816bf8f01cfea414140de5dae2223");
+        let version = Version::of(b"abc");
+        assert_eq!(version.to_string(), "ba7816bf8f01cfea414140de5dae2223");
+        assert_eq!(Version::parse("ba7816bf8f01cfea414140de5dae2223"), Some(version));
+        for other in ["", "1", "BA7816bf8f01cfea414140de5dae2223", "+a7816bf8f01cfea414140de5dae2223"] {
+            assert_eq!(Version::parse(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use mesh_proto::discovery::DeltaDiscoveryRequest;
 
 use super::WILDCARD;
 use crate::node;
-use crate::published::{Entry, Published, Snapshot};
+use crate::published::{Entry, Published, Snapshot, Version};
 
 mod response;
 
@@ -68,8 +68,8 @@ struct Watch {
 /// What the subscriber has.
 #[derive(Debug)]
 enum Has {
-    /// Names to versions, declared or sent.
-    Names(HashMap<Arc<str>, Arc<str>>),
+    /// Names to versions, declared or sent; None is one that is none of ours.
+    Names(HashMap<Arc<str>, Option<Version>>),
     /// All of it: said without a copy of all names for each subscriber.
     All(Arc<Snapshot>),
 }
@@ -222,8 +222,8 @@ impl Watch {
         let everything = |names: &[String]| names.iter().any(|name| name == WILDCARD);
         let wildcard = (subscribe.is_empty() || everything(&subscribe)) && !everything(unsubscribe);
         let keys: HashSet<Arc<str>> = subscribe.into_iter().filter(|key| key != WILDCARD).map(Into::into).collect();
-        let has: HashMap<Arc<str>, Arc<str>> =
-            declared.into_iter().map(|(name, version)| (name.into(), version.into())).collect();
+        let declared = declared.into_iter().map(|(name, version)| (name.into(), Version::parse(&version)));
+        let has: HashMap<Arc<str>, Option<Version>> = declared.collect();
         Self {
             wildcard,
             bytes: keys.iter().chain(has.keys()).map(|name| name.len()).sum(),
@@ -276,7 +276,7 @@ impl Watch {
             && let Has::All(snapshot) = &self.has
         {
             let wanted = self.keys.iter().flat_map(|key| snapshot.resolve(key));
-            let wanted: HashMap<_, _> = wanted.map(|(name, entry)| (name.clone(), entry.version.clone())).collect();
+            let wanted: HashMap<_, _> = wanted.map(|(name, entry)| (name.clone(), Some(entry.version))).collect();
             self.bytes += wanted.keys().map(|name| name.len()).sum::<usize>();
             self.has = Has::Names(wanted);
         }
@@ -344,7 +344,7 @@ impl Watch {
         match &before {
             Has::Names(names) => {
                 self.bytes -= names.keys().map(|name| name.len()).sum::<usize>();
-                let differs = |(name, entry): &(&Arc<str>, &Arc<Entry>)| names.get(*name) != Some(&entry.version);
+                let differs = |(name, entry): &(&Arc<str>, &Arc<Entry>)| names.get(*name) != Some(&Some(entry.version));
                 (
                     entries.iter().filter(differs).map(|(_, entry)| entry.clone()).collect(),
                     names.keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
@@ -411,7 +411,7 @@ impl Watch {
                 let bytes = &mut self.bytes;
                 names.retain(|name, version| match now.entries().get_key_value(name) {
                     Some((name, entry)) => {
-                        if *version != entry.version {
+                        if *version != Some(entry.version) {
                             differs.insert(name, entry);
                         }
                         true
@@ -423,13 +423,13 @@ impl Watch {
                     }
                 });
                 let meant = self.keys.iter().flat_map(|key| now.resolve(key));
-                differs.extend(meant.filter(|(name, entry)| names.get(*name) != Some(&entry.version)));
+                differs.extend(meant.filter(|(name, entry)| names.get(*name) != Some(&Some(entry.version))));
             }
         }
-        differs.retain(|name, entry| names.get(*name) != Some(&entry.version));
+        differs.retain(|name, entry| names.get(*name) != Some(&Some(entry.version)));
         differs.extend(asked.iter().flat_map(|key| now.resolve(key)));
         for (name, entry) in &differs {
-            if names.insert((*name).clone(), entry.version.clone()).is_none() {
+            if names.insert((*name).clone(), Some(entry.version)).is_none() {
                 self.bytes += name.len();
             }
         }

@@ -8,14 +8,20 @@ use mesh_model::resource::Kind;
 use mesh_proto::discovery::DeltaDiscoveryResponse;
 use prost::{Message, length_delimiter_len};
 
-use crate::published::Entry;
+use crate::published::{Entry, Version};
 
 /// About how many bytes there are in a piece.
 const PIECE: usize = 64 * 1024;
 /// What comes before the length of an element of `DeltaDiscoveryResponse.resources`: field 2, a message.
 const RESOURCE: u8 = 2 << 3 | 2;
-/// The same for `Resource.aliases`: field 4, a text.
+/// The same for the fields of a `Resource`: `version`, `resource` (an `Any`), `name` and `aliases`.
+const VERSION: u8 = 1 << 3 | 2;
+const ANY: u8 = 2 << 3 | 2;
+const NAME: u8 = 3 << 3 | 2;
 const ALIAS: u8 = 4 << 3 | 2;
+/// And for those of an `Any`.
+const TYPE_URL: u8 = 1 << 3 | 2;
+const VALUE: u8 = 2 << 3 | 2;
 
 /// What a subscriber is told.
 #[derive(Debug)]
@@ -47,14 +53,15 @@ impl Response {
             removed_resources: self.removed,
             ..DeltaDiscoveryResponse::default()
         };
-        let resources: u64 = self.changed.iter().map(|entry| resource_len(entry, self.aliases) as u64).sum();
+        let form = Form { kind: self.kind, aliases: self.aliases };
+        let resources: u64 = self.changed.iter().map(|entry| form.resource_len(entry) as u64).sum();
         let length = head.encoded_len() as u64 + resources;
         let prefix = u32::try_from(length).map_err(|_| length)?;
         let mut first = BytesMut::with_capacity(5 + head.encoded_len());
         first.put_u8(0);
         first.put_u32(prefix);
         first.put_slice(&head.encode_to_vec());
-        Ok(Chunks { first: Some(first.freeze()), changed: self.changed.into_iter(), aliases: self.aliases })
+        Ok(Chunks { first: Some(first.freeze()), changed: self.changed.into_iter(), form })
     }
 }
 
@@ -63,6 +70,14 @@ impl Response {
 pub struct Chunks {
     first: Option<Bytes>,
     changed: std::vec::IntoIter<Arc<Entry>>,
+    form: Form,
+}
+
+/// How the resources of a response are written.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    kind: Kind,
+    /// Whether their other names are said.
     aliases: bool,
 }
 
@@ -78,10 +93,10 @@ impl Iterator for Chunks {
             && let Some(entry) = self.changed.next()
         {
             if piece.is_empty() {
-                let left = self.changed.len().saturating_add(1).saturating_mul(resource_len(&entry, self.aliases));
+                let left = self.changed.len().saturating_add(1).saturating_mul(self.form.resource_len(&entry));
                 piece.reserve(left.min(PIECE + PIECE / 8));
             }
-            put_resource(&mut piece, &entry, self.aliases);
+            self.form.put(&mut piece, &entry);
         }
         (!piece.is_empty()).then(|| piece.freeze())
     }
@@ -92,19 +107,35 @@ fn field_len(length: usize) -> usize {
     1 + length_delimiter_len(length) + length
 }
 
-fn body_len(entry: &Entry, aliases: bool) -> usize {
-    let said = if aliases { &*entry.aliases } else { &[] };
-    entry.wire.len() + said.iter().map(|alias| field_len(alias.len())).sum::<usize>()
-}
+impl Form {
+    fn aliases(self, entry: &Entry) -> &[Arc<str>] {
+        if self.aliases { &entry.aliases } else { &[] }
+    }
 
-fn resource_len(entry: &Entry, aliases: bool) -> usize {
-    field_len(body_len(entry, aliases))
-}
+    fn any_len(self, entry: &Entry) -> usize {
+        field_len(self.kind.type_url().len()) + field_len(entry.value.len())
+    }
 
-fn put_resource(to: &mut BytesMut, entry: &Entry, aliases: bool) {
-    put_field(to, RESOURCE, body_len(entry, aliases), &entry.wire);
-    for alias in if aliases { &*entry.aliases } else { &[] } {
-        put_field(to, ALIAS, alias.len(), alias.as_bytes());
+    fn body_len(self, entry: &Entry) -> usize {
+        let aliases = self.aliases(entry).iter().map(|alias| field_len(alias.len())).sum::<usize>();
+        field_len(Version::LEN) + field_len(self.any_len(entry)) + field_len(entry.name.len()) + aliases
+    }
+
+    fn resource_len(self, entry: &Entry) -> usize {
+        field_len(self.body_len(entry))
+    }
+
+    /// As prost writes it: field by field, in the order of their numbers.
+    fn put(self, to: &mut BytesMut, entry: &Entry) {
+        put_field(to, RESOURCE, self.body_len(entry), &[]);
+        put_field(to, VERSION, Version::LEN, entry.version.to_string().as_bytes());
+        put_field(to, ANY, self.any_len(entry), &[]);
+        put_field(to, TYPE_URL, self.kind.type_url().len(), self.kind.type_url().as_bytes());
+        put_field(to, VALUE, entry.value.len(), &entry.value);
+        put_field(to, NAME, entry.name.len(), entry.name.as_bytes());
+        for alias in self.aliases(entry) {
+            put_field(to, ALIAS, alias.len(), alias.as_bytes());
+        }
     }
 }
 
