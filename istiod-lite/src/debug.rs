@@ -44,8 +44,7 @@ fn cluster_summary(cluster: &Cluster) -> Value {
     let counts: BTreeMap<_, _> = cluster.counts().into_iter().map(|(kind, n)| (kind.as_str(), n)).collect();
     let mut nodes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (key, pod) in cluster.pods() {
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
-        nodes.entry(node).or_default().push(key.to_string());
+        nodes.entry(&pod.node).or_default().push(key.to_string());
     }
     json!({"objects": counts, "podsByNode": nodes})
 }

@@ -10,19 +10,18 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use mesh_model::address::NamespacedName;
+use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 use mesh_model::persistent::PersistentMap;
 use mesh_model::resource::Resource;
-use mesh_model::workload::{Tunnel, Workload};
+use mesh_model::workload::{Memberships, Tunnel, Workload};
 use mesh_runtime::files;
 use mesh_xds::acknowledged::{Acknowledged, Floor};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Pod};
 use crate::translate::delta::Delta;
-use crate::translate::{pod_namespace, pod_service_account};
 
 /// What is published of each pod and service, and since when. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -37,12 +36,23 @@ pub struct Sent {
 
 #[derive(Debug)]
 struct SentPod {
-    uid: String,
-    resource_version: String,
-    workload: Arc<Workload>,
+    uid: Box<str>,
+    resource_version: Box<str>,
+    published: Published,
     /// Since when it takes connections as it does now, at the addresses that it has now.
     protocol_since: u64,
     ready_since: u64,
+}
+
+/// What of a workload's tables others wait for.
+#[derive(Debug)]
+struct Published {
+    tunnel: Tunnel,
+    addresses: Box<[IpAddr]>,
+    network: Arc<str>,
+    identity: Result<SpiffeId, InvalidSpiffeId>,
+    healthy: bool,
+    services: Memberships,
 }
 
 #[derive(Debug)]
@@ -129,7 +139,7 @@ impl Sent {
             let sent = pod.zip(workload).and_then(|(pod, workload)| self.sent_pod(key, pod, workload, generation));
             set(&mut next.pods, key, sent);
             let is_proxy = pod.is_some_and(|pod| {
-                trusted.contains(&NamespacedName::new(pod_namespace(pod), pod_service_account(pod)))
+                trusted.contains(&NamespacedName::new(pod.name.namespace.clone(), pod.service_account.clone()))
             });
             match is_proxy {
                 true => drop(next.proxies.insert(key.clone(), ())),
@@ -150,19 +160,22 @@ impl Sent {
     }
 
     /// One pod as it is published now. None for one that nothing can be told by.
-    fn sent_pod(&self, key: &NamespacedName, pod: &Pod, workload: &Arc<Workload>, generation: u64) -> Option<SentPod> {
-        let uid = pod.metadata.uid.clone()?;
+    fn sent_pod(&self, key: &NamespacedName, pod: &Pod, workload: &Workload, generation: u64) -> Option<SentPod> {
+        let uid = pod.uid.clone()?;
         // Another pod of the name is another pod.
         let before = self.pods.get(key).filter(|before| before.uid == uid);
-        let since = |same: fn(&Workload, &Workload) -> bool, since: fn(&SentPod) -> u64| {
-            before.filter(|before| same(&before.workload, workload)).map_or(generation, |before| since(before))
+        let published = Published::of(workload);
+        let since = |same: fn(&Published, &Published) -> bool, since: fn(&SentPod) -> u64| {
+            before.filter(|before| same(&before.published, &published)).map_or(generation, |before| since(before))
         };
+        let (protocol_since, ready_since) =
+            (since(takes_the_same, |before| before.protocol_since), since(is_as_ready, |before| before.ready_since));
         Some(SentPod {
             uid,
-            resource_version: pod.metadata.resource_version.clone().unwrap_or_default(),
-            workload: Arc::clone(workload),
-            protocol_since: since(takes_the_same, |before| before.protocol_since),
-            ready_since: since(is_as_ready, |before| before.ready_since),
+            resource_version: pod.resource_version.clone().unwrap_or_default(),
+            published,
+            protocol_since,
+            ready_since,
         })
     }
 
@@ -174,16 +187,16 @@ impl Sent {
     /// What of it everybody holds.
     pub fn held(&self, floor: &Floor) -> Held {
         let pods = self.pods.values().map(|pod| {
-            let protocol = match pod.workload.tunnel {
+            let protocol = match pod.published.tunnel {
                 Tunnel::Hbone => Protocol::Hbone,
                 Tunnel::None => Protocol::Tcp,
             };
             let held = HeldPod {
-                resource_version: pod.resource_version.clone(),
+                resource_version: pod.resource_version.to_string(),
                 protocol: (pod.protocol_since <= floor.generation).then_some(protocol),
-                ready: pod.workload.healthy && pod.ready_since <= floor.generation,
+                ready: pod.published.healthy && pod.ready_since <= floor.generation,
             };
-            (pod.uid.clone(), held)
+            (pod.uid.to_string(), held)
         });
         let services = self.services.iter().filter(|(_, service)| service.since <= floor.generation);
         let services = services.map(|(name, service)| {
@@ -199,6 +212,20 @@ impl Sent {
     }
 }
 
+impl Published {
+    fn of(workload: &Workload) -> Self {
+        let Workload { tunnel, addresses, network, healthy, services, .. } = workload;
+        Self {
+            tunnel: *tunnel,
+            addresses: addresses.as_slice().into(),
+            network: network.clone(),
+            identity: workload.identity(),
+            healthy: *healthy,
+            services: services.clone(),
+        }
+    }
+}
+
 fn set<T>(all: &mut PersistentMap<NamespacedName, Arc<T>>, key: &NamespacedName, value: Option<T>) {
     match value {
         Some(value) => drop(all.insert(key.clone(), Arc::new(value))),
@@ -207,12 +234,12 @@ fn set<T>(all: &mut PersistentMap<NamespacedName, Arc<T>>, key: &NamespacedName,
 }
 
 /// Whoever holds the one opens connections as whoever holds the other.
-fn takes_the_same(a: &Workload, b: &Workload) -> bool {
-    a.tunnel == b.tunnel && a.addresses == b.addresses && a.network == b.network && a.identity() == b.identity()
+fn takes_the_same(a: &Published, b: &Published) -> bool {
+    a.tunnel == b.tunnel && a.addresses == b.addresses && a.network == b.network && a.identity == b.identity
 }
 
 /// Whoever holds the one sends as much to it as whoever holds the other.
-fn is_as_ready(a: &Workload, b: &Workload) -> bool {
+fn is_as_ready(a: &Published, b: &Published) -> bool {
     a.healthy == b.healthy && a.services == b.services && a.addresses == b.addresses
 }
 

@@ -75,7 +75,7 @@ impl Callers<'_> {
     fn nearness(self, inputs: &Inputs<'_>, endpoint: &Endpoint) -> Option<usize> {
         let Some(node) = self.node else { return Some(0) };
         let (name, zone) = match &endpoint.owner {
-            Owner::Pod(place) => (inputs.pods[*place].node, None),
+            Owner::Pod(place) => (&*inputs.pods[*place].node, None),
             Owner::Outside(outside) => (outside.node.as_deref().unwrap_or(""), outside.zone.as_deref()),
         };
         let known = self.nodes.iter().find(|n| n.name == name);
@@ -161,8 +161,9 @@ fn kept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use istiod_lite::translate::endpoints::PodState;
-    use k8s_openapi::api::core::v1::Pod;
+    use istiod_lite::cluster::pod::{Pod, Stage};
+    use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+    use std::sync::Arc;
 
     const WEB: &str = "
 metadata: {name: web, namespace: shop, labels: {app: web, tier: front}}
@@ -173,9 +174,18 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
         serde_saphyr::from_str(&format!("{{metadata: {{name: s, namespace: shop}}, spec: {{{spec}}}}}")).unwrap()
     }
 
-    fn state<'a>(pod: &'a Pod, ips: &[&str], serving: bool, terminating: bool) -> PodState<'a> {
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
-        PodState { pod, node, ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(), serving, terminating }
+    fn pod(yaml: &str) -> Pod {
+        Pod::from(&serde_saphyr::from_str::<KubernetesPod>(yaml).unwrap())
+    }
+
+    fn state(pod: &Pod, ips: &[&str], serving: bool, terminating: bool) -> Arc<Pod> {
+        let stage = match (serving, terminating) {
+            (serving, true) => Stage::Ending { serving },
+            (true, false) => Stage::Ready,
+            (false, false) => Stage::Starting,
+        };
+        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        Arc::new(pod.clone().observed(&pod.node, ips, stage))
     }
 
     fn anything() -> LoadBalancing {
@@ -192,7 +202,7 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
             let yaml = WEB
                 .replace("name: web,", &format!("name: {name},"))
                 .replace("{hostname", &format!("{{nodeName: {node}, hostname"));
-            serde_saphyr::from_str(&yaml).unwrap()
+            pod(&yaml)
         };
         let pods = [on("a", "n1"), on("b", "n2"), on("c", "n3")];
         let place = |name: &str, zone: &str| NodePlace {
@@ -223,7 +233,7 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
 
     #[test]
     fn what_stands_behind_an_address() {
-        let web: Pod = serde_saphyr::from_str(WEB).unwrap();
+        let web = pod(WEB);
         // (service spec, pod ready, expected backends of the IPv4 address)
         let cases = [
             ("selector: {app: web}, ports: [{port: 80, targetPort: http}]", true, vec!["10.244.1.2:8080"]),
@@ -249,7 +259,7 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
 
     #[test]
     fn a_headless_service_shows_addresses_and_names_of_its_families() {
-        let web: Pod = serde_saphyr::from_str(WEB).unwrap();
+        let web = pod(WEB);
         for (spec, ready, expected) in [
             ("selector: {app: web}", true, vec!["10.244.1.2", "fd00:10:244:1::2"]),
             ("selector: {app: web}", false, vec![]),
@@ -269,9 +279,7 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
 
     #[test]
     fn clients_keep_to_what_ztunnel_would_choose() {
-        let pods: Vec<Pod> = (0..4)
-            .map(|i| serde_saphyr::from_str(&WEB.replace("name: web,", &format!("name: web-{i},"))).unwrap())
-            .collect();
+        let pods: Vec<Pod> = (0..4).map(|i| pod(&WEB.replace("name: web,", &format!("name: web-{i},")))).collect();
         let service = service("sessionAffinity: ClientIP, selector: {app: web}, ports: [{port: 80}]");
         let states = pods.iter().zip(["10.244.1.2", "10.244.1.3", "10.244.2.2", "10.244.2.3"]);
         let pods = states.map(|(pod, ip)| state(pod, &[ip], true, false)).collect();
@@ -290,7 +298,7 @@ spec: {hostname: web-0, subdomain: s, containers: [{name: c, ports: [{name: http
                 let uid = |i: &i32| format!("Kubernetes//Pod/shop/web-{i}");
                 score(&uid(a)).total_cmp(&score(&uid(b)))
             });
-            assert_eq!(backend.0, inputs.pods[best.unwrap() as usize].ips[0], "{client}");
+            assert_eq!(backend.0, inputs.pods[best.unwrap() as usize].addresses[0], "{client}");
         }
         assert_eq!(kept.values().collect::<BTreeSet<_>>().len(), 4, "all are somebody's");
     }

@@ -14,8 +14,9 @@ use crate::pods::hosts;
 use crate::pods::state::Phase;
 use crate::run_dir::write_atomically;
 use anyhow::{Context, Result};
+use istiod_lite::cluster::pod::{Pod, Stage};
 use istiod_lite::held::Protocol;
-use istiod_lite::translate::endpoints::{self, Inputs, PodState};
+use istiod_lite::translate::endpoints::{self, Inputs};
 use k8s_openapi::api::core::v1::Service;
 use node_agent::config::Config;
 use node_agent::enrolled::{Redirection, States};
@@ -23,6 +24,7 @@ use node_agent::pods::{self, KnownAs};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 impl Reconciler {
     /// Brings everything outside of this task up to date. Files are only touched when they change.
@@ -241,12 +243,13 @@ impl Reconciler {
     pub(super) fn endpoint_inputs<'a>(&'a self, services: &'a [Service]) -> Inputs<'a> {
         let runs = |p: &&RunningPod| !matches!(p.state().phase, Phase::Succeeded | Phase::Failed);
         let pods = self.pods.values().filter(runs);
-        let state = |p: &'a RunningPod| PodState {
-            pod: &p.pod,
-            node: &self.nodes[p.node].name,
-            ips: p.ips.clone(),
-            serving: p.state().ready(),
-            terminating: p.leaving(),
+        let state = |p: &RunningPod| {
+            let stage = match (p.state().ready(), p.leaving()) {
+                (serving, true) => Stage::Ending { serving },
+                (true, false) => Stage::Ready,
+                (false, false) => Stage::Starting,
+            };
+            Arc::new(Pod::from(&p.pod).observed(&self.nodes[p.node].name, p.ips.clone(), stage))
         };
         Inputs {
             services: services.iter().collect(),

@@ -3,13 +3,12 @@
 //! A good token is not enough: it outlives the pod that it was given to. As an API server does when it reviews a token,
 //! [`alive`] asks whether that pod is still there and runs as that account.
 
-use k8s_openapi::api::core::v1::Pod;
 use mesh_model::address::NamespacedName;
 use mesh_model::identity::{InvalidSpiffeId, SpiffeId};
 
 use super::token::Caller;
 use crate::cluster::Cluster;
-use crate::translate::{Stage, pod_namespace, pod_service_account, pod_stage};
+use crate::cluster::pod::{Pod, Stage};
 
 /// Why not. For our log: a caller only hears that it was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +71,9 @@ pub fn alive<'a>(cluster: &'a Cluster, caller: &Caller) -> Result<&'a Pod, Refus
     let account = &caller.account;
     let (name, uid) = caller.pod.as_ref().ok_or(Refusal::NoPod)?;
     let key = NamespacedName::new(account.namespace.clone(), name.as_str());
-    let pod = cluster.pod(&key).filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+    let pod = cluster.pod(&key).filter(|pod| pod.uid.as_deref() == Some(uid));
     let Some(pod) = pod else { return Err(Refusal::UnknownPod(key)) };
-    if *pod_service_account(pod) != *account.name {
+    if pod.service_account != account.name {
         return Err(Refusal::OtherAccount { pod: key, account: account.clone() });
     }
     // That the account exists is what its pod shows; in a folder of YAML hardly anybody writes the account itself.
@@ -82,7 +81,7 @@ pub fn alive<'a>(cluster: &'a Cluster, caller: &Caller) -> Result<&'a Pod, Refus
     if known.is_some_and(|known| known != caller.account_uid) {
         return Err(Refusal::ReplacedAccount(account.clone()));
     }
-    if pod_stage(pod) == Stage::Ended {
+    if pod.stage == Stage::Ended {
         return Err(Refusal::Ended(key));
     }
     Ok(pod)
@@ -112,21 +111,16 @@ pub fn authorize(
     if !trusted.contains(account) {
         return Err(Refusal::NotTrusted(account.clone()));
     }
-    let node = own.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|node| !node.is_empty());
-    let node = node.ok_or_else(|| {
-        Refusal::NoNode(NamespacedName::new(
-            account.namespace.clone(),
-            own.metadata.name.as_deref().unwrap_or_default(),
-        ))
-    })?;
+    if own.node.is_empty() {
+        return Err(Refusal::NoNode(own.name.clone()));
+    }
     let may_run_as = |pod: &Pod| {
-        let failed = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Failed");
-        !failed && *pod_namespace(pod) == **id.namespace() && *pod_service_account(pod) == **id.service_account()
+        !pod.has_failed && pod.name.namespace == *id.namespace() && pod.service_account == *id.service_account()
     };
-    if cluster.pods_on_node(&node).any(|pod| may_run_as(pod)) {
+    if cluster.pods_on_node(&own.node).any(|pod| may_run_as(pod)) {
         Ok(id)
     } else {
-        Err(Refusal::NotOnNode { asked: id, node })
+        Err(Refusal::NotOnNode { asked: id, node: own.node.to_string() })
     }
 }
 

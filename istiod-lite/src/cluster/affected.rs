@@ -10,8 +10,9 @@ use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 
 use super::index::Index;
-use super::{Cluster, relations};
-use crate::resources::{Key, Kind, Object};
+use super::{Cluster, Kept, relations};
+use crate::resources::labels::Labels;
+use crate::resources::{Key, Kind};
 
 /// What has to be said anew.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,16 +41,15 @@ pub struct Affected {
 
 impl Affected {
     /// Adds what differs between two forms of one object, whoever depends on it.
-    pub fn by_difference(&mut self, key: &Key, old: Option<&Object>, new: Option<&Object>) {
-        let label = |object: Option<&Object>, name: &str| object?.metadata().labels.as_ref()?.get(name).cloned();
+    pub fn by_difference(&mut self, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
         match key.kind {
             Kind::Pod => {
-                let labels = |object: Option<&Object>| object.map(|object| object.metadata().labels.clone());
-                if labels(old) != labels(new) {
+                if pod_labels(old) != pod_labels(new) {
                     self.relabelled.insert(key.namespace.clone());
                 }
             }
             Kind::Service => {
+                let label = |object: Option<&Kept>, name| object?.labels().label(name).map(str::to_owned);
                 let differs = |name| label(old, name) != label(new, name);
                 self.revisions |= differs(labels::REVISION) || differs(labels::TAG);
             }
@@ -58,25 +58,25 @@ impl Affected {
     }
 
     /// Adds what depends on an object as it is in this cluster.
-    pub fn by_object(&mut self, cluster: &Cluster, index: &Index, key: &Key, object: &Object) {
+    pub fn by_object(&mut self, cluster: &Cluster, index: &Index, key: &Key, object: &Kept) {
         let name = key.object();
         match object {
-            Object::Namespace(_) => {
+            Kept::Namespace(_) => {
                 self.services.extend(cluster.services_in(&key.name).map(|(service, _)| service.clone()));
                 self.told.insert(key.clone());
             }
-            Object::Node(_) => {
+            Kept::Node(_) => {
                 self.pods.extend(cluster.keys_on_node(&key.name).cloned());
                 self.nodes.insert(key.name.clone());
             }
             // Only certificates depend on them.
-            Object::ServiceAccount(_) => {}
-            Object::Pod(pod) => {
+            Kept::ServiceAccount(_) => {}
+            Kept::Pod(pod) => {
                 self.endpoints.extend(index.services_of(cluster, &name, pod));
                 self.pods.insert(name);
                 self.told.insert(key.clone());
             }
-            Object::Service(_) => {
+            Kept::Service(_) => {
                 self.told.insert(key.clone());
                 self.told.insert(Key { kind: Kind::Endpoints, ..key.clone() });
                 self.told.extend(index.asking_for(&name).cloned());
@@ -84,16 +84,23 @@ impl Affected {
                 self.members.insert(name.clone());
                 self.services.insert(name);
             }
-            Object::EndpointSlice(slice) => {
+            Kept::EndpointSlice(slice) => {
                 self.endpoints.extend(relations::service_of(slice));
                 self.told.insert(key.clone());
             }
-            Object::Endpoints(_) => {
+            Kept::Endpoints(_) => {
                 self.endpoints.insert(name);
                 self.told.insert(key.clone());
             }
-            Object::AuthorizationPolicy(_) => drop(self.policies.insert(name)),
-            Object::PeerAuthentication(_) => self.peer_authentications = true,
+            Kept::AuthorizationPolicy(_) => drop(self.policies.insert(name)),
+            Kept::PeerAuthentication(_) => self.peer_authentications = true,
         }
+    }
+}
+
+fn pod_labels(object: Option<&Kept>) -> Option<&Labels> {
+    match object {
+        Some(Kept::Pod(pod)) => Some(&pod.labels),
+        _ => None,
     }
 }

@@ -8,16 +8,16 @@ use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use mesh_model::address::NamespacedName;
 
-use super::Cluster;
+use super::pod::{Pod, Stage};
 use super::relations::{self, Asked, Mention};
-use crate::resources::life::{self, Stage};
-use crate::resources::{Key, Kind, Object};
+use super::{Cluster, Kept};
+use crate::resources::{Key, Kind};
 
 /// A label's name and value.
-type Label = (String, String);
+type Label = (Arc<str>, Arc<str>);
 
 /// Services, by the first label of their selector.
 type ByLabel = BTreeMap<Label, BTreeSet<NamespacedName>>;
@@ -43,16 +43,16 @@ pub struct Index {
 
 impl Index {
     /// Takes a change in that `cluster` has taken in: of one object, from `old` to `new`.
-    pub fn update(&mut self, cluster: &Cluster, key: &Key, old: Option<&Object>, new: Option<&Object>) {
+    pub fn update(&mut self, cluster: &Cluster, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
         let name = key.object();
         if let Some(object) = old {
             if let Some(waypoint) = waypoint(object) {
                 self.waypoints.remove(&(waypoint, key.clone()));
             }
             match object {
-                Object::Pod(pod) => self.remove_pod(cluster, &name, pod),
-                Object::Service(object) => self.remove_selector(&name, object, new),
-                Object::EndpointSlice(slice) => {
+                Kept::Pod(pod) => self.remove_pod(cluster, &name, pod),
+                Kept::Service(object) => self.remove_selector(&name, object, new),
+                Kept::EndpointSlice(slice) => {
                     if let Some(service) = relations::service_of(slice) {
                         self.slices.remove(&(service.clone(), name.clone()));
                         self.mention(cluster, &service);
@@ -66,9 +66,9 @@ impl Index {
                 self.waypoints.insert((waypoint, key.clone()));
             }
             match object {
-                Object::Pod(pod) => self.add_pod(cluster, name.clone(), pod),
-                Object::Service(object) => self.add_selector(cluster, &name, object, old),
-                Object::EndpointSlice(slice) => {
+                Kept::Pod(pod) => self.add_pod(cluster, name.clone(), pod),
+                Kept::Service(object) => self.add_selector(cluster, &name, object, old),
+                Kept::EndpointSlice(slice) => {
                     if let Some(service) = relations::service_of(slice) {
                         self.slices.insert((service.clone(), name.clone()));
                         self.mention(cluster, &service);
@@ -100,7 +100,7 @@ impl Index {
         }
     }
 
-    fn remove_selector(&mut self, name: &NamespacedName, object: &Service, new: Option<&Object>) {
+    fn remove_selector(&mut self, name: &NamespacedName, object: &Service, new: Option<&Kept>) {
         let Some(first) = first_label(object).filter(|_| !has_selector_of(new, object)) else { return };
         if let Some(by_label) = self.selectors.get_mut(&name.namespace) {
             if let Some(services) = by_label.get_mut(&first) {
@@ -119,10 +119,10 @@ impl Index {
         }
     }
 
-    fn add_selector(&mut self, cluster: &Cluster, name: &NamespacedName, object: &Service, old: Option<&Object>) {
+    fn add_selector(&mut self, cluster: &Cluster, name: &NamespacedName, object: &Service, old: Option<&Kept>) {
         let Some(first) = first_label(object).filter(|_| !has_selector_of(old, object)) else { return };
         self.selectors.entry(name.namespace.clone()).or_default().entry(first).or_default().insert(name.clone());
-        for (pod, _) in cluster.pods_in(&name.namespace).filter(|(_, pod)| relations::selects(object, pod)) {
+        for (pod, _) in cluster.pods_in(&name.namespace).filter(|(_, pod)| relations::selects(object, &***pod)) {
             self.selected.insert((name.clone(), pod.clone()));
         }
     }
@@ -155,7 +155,7 @@ impl Index {
     /// The services whose selector chooses a pod.
     fn selecting(&self, cluster: &Cluster, namespace: &str, pod: &Pod) -> Vec<NamespacedName> {
         let Some(by_label) = self.selectors.get(namespace) else { return Vec::new() };
-        let labels = pod.metadata.labels.iter().flatten();
+        let labels = pod.labels.iter();
         let some = labels.filter_map(|(key, value)| by_label.get(&(key.clone(), value.clone()))).flatten();
         let all = some.filter(|service| cluster.service(service).is_some_and(|object| relations::selects(object, pod)));
         all.cloned().collect()
@@ -195,22 +195,23 @@ impl Index {
 }
 
 /// The addresses at which a pod is found; none that it shares with its node, and none before or after its life.
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
-    match life::stage(pod) {
-        Stage::Pending | Stage::Ended => Vec::new(),
-        _ if relations::on_host_network(pod) => Vec::new(),
-        _ => life::addresses(pod),
-    }
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let addresses = match pod.stage {
+        Stage::Pending | Stage::Ended => &[],
+        _ if pod.host_network => &[],
+        _ => &*pod.addresses,
+    };
+    addresses.iter().copied()
 }
 
-fn waypoint(object: &Object) -> Option<NamespacedName> {
+fn waypoint(object: &Kept) -> Option<NamespacedName> {
     let key = object.key();
     let namespace = match key.kind {
         Kind::Namespace => &key.name,
         Kind::Pod | Kind::Service => &key.namespace,
         _ => return None,
     };
-    match relations::waypoint(object.metadata(), namespace) {
+    match relations::waypoint(object.labels(), namespace) {
         Asked::Waypoint(waypoint) => Some(waypoint),
         Asked::Nothing | Asked::None => None,
     }
@@ -218,12 +219,12 @@ fn waypoint(object: &Object) -> Option<NamespacedName> {
 
 fn first_label(object: &Service) -> Option<Label> {
     let (key, value) = relations::selector(object)?.iter().next()?;
-    Some((key.clone(), value.clone()))
+    Some((key.as_str().into(), value.as_str().into()))
 }
 
 /// Whether another form of a service has the same selector.
-fn has_selector_of(other: Option<&Object>, object: &Service) -> bool {
-    matches!(other, Some(Object::Service(other)) if relations::selector(other) == relations::selector(object))
+fn has_selector_of(other: Option<&Kept>, object: &Service) -> bool {
+    matches!(other, Some(Kept::Service(other)) if relations::selector(other) == relations::selector(object))
 }
 
 /// Some things, each with some others: one sorted set, which takes little memory for things with few others.
@@ -289,11 +290,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::resources::Object;
 
     /// What stays of an object that is gone shows in no answer, only in memory.
     #[test]
     fn nothing_is_left_of_what_is_gone() {
-        let of = |kind, value| Object::from_value(kind, &value).unwrap();
+        let of = |kind, value| Kept::from(Object::from_value(kind, &value).unwrap());
         let pod = |app: &str, ip: &str| {
             let metadata = json!({"name": "a", "labels": {"app": app, "istio.io/use-waypoint": app}});
             let status = json!({"phase": "Running", "podIPs": [{"ip": ip}]});
@@ -323,10 +325,10 @@ mod tests {
             slice("s1", "10.0.0.3"),
             service(json!({})),
         ];
-        let keys: BTreeSet<Key> = steps.iter().map(Object::key).collect();
+        let keys: BTreeSet<Key> = steps.iter().map(Kept::key).collect();
         for first_gone in &keys {
             let (mut cluster, mut index) = (Cluster::default(), Index::default());
-            let mut set = |key: &Key, new: Option<&Object>| {
+            let mut set = |key: &Key, new: Option<&Kept>| {
                 let old = cluster.get(key);
                 match new {
                     Some(new) => cluster.apply(new.clone()),

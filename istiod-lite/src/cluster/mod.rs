@@ -3,6 +3,7 @@
 //! | file | question |
 //! |---|---|
 //! | this one | which objects are there? |
+//! | [`kept`], [`pod`] | how much of an object is kept? |
 //! | `relations` | whom does an object name, choose or point at? |
 //! | [`index`] | and who names, chooses or points at it? |
 //! | [`affected`] | so what has to be said anew when it changes? |
@@ -11,18 +12,23 @@
 
 pub mod affected;
 pub mod index;
+pub mod kept;
+pub mod pod;
 pub(crate) mod relations;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mesh_model::address::NamespacedName;
 use mesh_model::persistent::PersistentMap;
 use mesh_model::shared;
 
 use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthentication};
+
+pub use kept::Kept;
+pub use pod::Pod;
 
 /// One step from what was there to what is there.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,19 +60,20 @@ pub struct Cluster {
 
 impl Cluster {
     /// Takes an object as it is now.
-    pub fn apply(&mut self, object: Object) {
+    pub fn apply(&mut self, object: impl Into<Kept>) {
+        let object = object.into();
         let Key { namespace, name, .. } = object.key();
         let key = NamespacedName::new(shared::text(&namespace), name);
         match object {
-            Object::Namespace(o) => drop(self.namespaces.insert(key.name, o)),
-            Object::Node(o) => drop(self.nodes.insert(key.name, o)),
-            Object::ServiceAccount(o) => drop(self.service_accounts.insert(key, o)),
-            Object::Pod(o) => self.apply_pod(key, o),
-            Object::Service(o) => drop(self.services.insert(key, o)),
-            Object::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
-            Object::Endpoints(o) => drop(self.endpoints.insert(key, o)),
-            Object::AuthorizationPolicy(o) => drop(self.authorization_policies.insert(key, o)),
-            Object::PeerAuthentication(o) => drop(self.peer_authentications.insert(key, o)),
+            Kept::Namespace(o) => drop(self.namespaces.insert(key.name, o)),
+            Kept::Node(o) => drop(self.nodes.insert(key.name, o)),
+            Kept::ServiceAccount(o) => drop(self.service_accounts.insert(key, o)),
+            Kept::Pod(o) => self.apply_pod(o),
+            Kept::Service(o) => drop(self.services.insert(key, o)),
+            Kept::EndpointSlice(o) => drop(self.endpoint_slices.insert(key, o)),
+            Kept::Endpoints(o) => drop(self.endpoints.insert(key, o)),
+            Kept::AuthorizationPolicy(o) => drop(self.authorization_policies.insert(key, o)),
+            Kept::PeerAuthentication(o) => drop(self.peer_authentications.insert(key, o)),
         }
     }
 
@@ -94,47 +101,64 @@ impl Cluster {
         }
     }
 
-    fn apply_pod(&mut self, key: NamespacedName, pod: Arc<Pod>) {
-        self.delete_pod(&key);
-        if let Some(node) = node_name(&pod) {
-            self.pods_by_node.insert((shared::text(node), key.clone()), ());
+    fn apply_pod(&mut self, pod: Arc<Pod>) {
+        self.delete_pod(&pod.name);
+        if !pod.node.is_empty() {
+            self.pods_by_node.insert((pod.node.clone(), pod.name.clone()), ());
         }
-        self.pods.insert(key, pod);
+        self.pods.insert(pod.name.clone(), pod);
     }
 
     fn delete_pod(&mut self, key: &NamespacedName) {
         let Some(pod) = self.pods.remove(key) else { return };
-        if let Some(node) = node_name(&pod) {
-            self.pods_by_node.remove(&(node.into(), key.clone()));
+        if !pod.node.is_empty() {
+            self.pods_by_node.remove(&(pod.node.clone(), key.clone()));
+        }
+    }
+
+    /// As much of an object as is kept. Whoever knows a pod by its name goes on sharing it.
+    fn keep(&self, object: Object) -> Kept {
+        match object.into() {
+            Kept::Pod(mut pod) => {
+                if let Some((name, _)) = self.pods.get_key_value(&pod.name) {
+                    Arc::make_mut(&mut pod).name = name.clone();
+                }
+                Kept::Pod(pod)
+            }
+            other => other,
         }
     }
 
     /// The changes of single objects that a change comes to: what goes, goes first.
-    pub fn steps(&self, change: Change) -> Vec<(Key, Option<Object>)> {
+    pub fn steps(&self, change: Change) -> Vec<(Key, Option<Kept>)> {
+        let some = |object| {
+            let kept = self.keep(object);
+            (kept.key(), Some(kept))
+        };
         match change {
-            Change::Apply(object) => vec![(object.key(), Some(object))],
+            Change::Apply(object) => vec![some(object)],
             Change::Delete(key) => vec![(key, None)],
             Change::Replace(kind, objects) => {
                 let stays: BTreeSet<Key> = objects.iter().map(Object::key).collect();
                 let gone = self.keys(kind).into_iter().filter(|key| !stays.contains(key)).map(|key| (key, None));
-                gone.chain(objects.into_iter().map(|object| (object.key(), Some(object)))).collect()
+                gone.chain(objects.into_iter().map(some)).collect()
             }
         }
     }
 
     /// An object.
-    pub fn get(&self, key: &Key) -> Option<Object> {
+    pub fn get(&self, key: &Key) -> Option<Kept> {
         let name = key.object();
         Some(match key.kind {
-            Kind::Namespace => Object::Namespace(self.namespaces.get(&key.name)?.clone()),
-            Kind::Node => Object::Node(self.nodes.get(&key.name)?.clone()),
-            Kind::ServiceAccount => Object::ServiceAccount(self.service_accounts.get(&name)?.clone()),
-            Kind::Pod => Object::Pod(self.pods.get(&name)?.clone()),
-            Kind::Service => Object::Service(self.services.get(&name)?.clone()),
-            Kind::EndpointSlice => Object::EndpointSlice(self.endpoint_slices.get(&name)?.clone()),
-            Kind::Endpoints => Object::Endpoints(self.endpoints.get(&name)?.clone()),
-            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(self.authorization_policies.get(&name)?.clone()),
-            Kind::PeerAuthentication => Object::PeerAuthentication(self.peer_authentications.get(&name)?.clone()),
+            Kind::Namespace => Kept::Namespace(self.namespaces.get(&key.name)?.clone()),
+            Kind::Node => Kept::Node(self.nodes.get(&key.name)?.clone()),
+            Kind::ServiceAccount => Kept::ServiceAccount(self.service_accounts.get(&name)?.clone()),
+            Kind::Pod => Kept::Pod(self.pods.get(&name)?.clone()),
+            Kind::Service => Kept::Service(self.services.get(&name)?.clone()),
+            Kind::EndpointSlice => Kept::EndpointSlice(self.endpoint_slices.get(&name)?.clone()),
+            Kind::Endpoints => Kept::Endpoints(self.endpoints.get(&name)?.clone()),
+            Kind::AuthorizationPolicy => Kept::AuthorizationPolicy(self.authorization_policies.get(&name)?.clone()),
+            Kind::PeerAuthentication => Kept::PeerAuthentication(self.peer_authentications.get(&name)?.clone()),
         })
     }
 
@@ -272,10 +296,6 @@ impl Cluster {
     }
 }
 
-fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,7 +321,7 @@ mod tests {
     fn pods_are_found_by_node_wherever_they_go() {
         let mut cluster = Cluster::default();
         let on = |cluster: &Cluster, node: &str| {
-            cluster.pods_on_node(node).map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>()
+            cluster.pods_on_node(node).map(|p| p.name.name.to_string()).collect::<Vec<_>>()
         };
         cluster.apply(pod("x", "n1"));
         cluster.apply(pod("y", "n1"));

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Endpoints, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::labels;
+
+use crate::resources::labels::Labelled;
 
 /// The label that says whose endpoints a slice holds.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -32,15 +34,13 @@ pub(crate) fn selector(object: &Service) -> Option<&BTreeMap<String, String>> {
 }
 
 /// Whether a service's selector chooses a pod of its namespace.
-pub(crate) fn selects(object: &Service, pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    has_selector(object)
-        && selector(object).into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
+pub(crate) fn selects(object: &Service, pod: &dyn Labelled) -> bool {
+    has_selector(object) && selector(object).into_iter().flatten().all(|(k, v)| pod.label(k) == Some(v))
 }
 
-/// Whether a pod is on its node's network, and has no address of its own.
-pub(crate) fn on_host_network(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|s| s.host_network == Some(true))
+/// A port's protocol, TCP unless it says another.
+pub(crate) fn protocol(said: Option<&str>) -> &str {
+    said.filter(|p| !p.is_empty()).unwrap_or("TCP")
 }
 
 /// The service that a slice is about.
@@ -106,8 +106,8 @@ pub(crate) enum Asked {
 }
 
 /// The waypoint that an object of a namespace asks for.
-pub(crate) fn waypoint(metadata: &ObjectMeta, namespace: &str) -> Asked {
-    let label = |name| label(metadata, name);
+pub(crate) fn waypoint(object: &dyn Labelled, namespace: &str) -> Asked {
+    let label = |name| label(object, name);
     match label(labels::USE_WAYPOINT) {
         None => Asked::Nothing,
         Some(labels::USE_WAYPOINT_NONE) => Asked::None,
@@ -118,6 +118,6 @@ pub(crate) fn waypoint(metadata: &ObjectMeta, namespace: &str) -> Asked {
 }
 
 /// A label that says something.
-pub(crate) fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str).filter(|value| !value.is_empty())
+pub(crate) fn label<'a>(object: &'a dyn Labelled, name: &str) -> Option<&'a str> {
+    object.label(name).filter(|value| !value.is_empty())
 }

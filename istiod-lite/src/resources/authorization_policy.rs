@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::field::{FieldError, FieldPath};
+use super::labels::Labelled;
 
 /// The object.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -239,8 +240,8 @@ impl WorkloadSelector {
     }
 
     /// Whether a pod with these labels is meant.
-    pub fn matches(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
+    pub fn matches(&self, object: &dyn Labelled) -> bool {
+        self.match_labels.iter().all(|(key, value)| object.label(key) == Some(value))
     }
 }
 

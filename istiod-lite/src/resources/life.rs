@@ -17,7 +17,7 @@ use mesh_model::address::canonical_ip;
 
 /// Where a pod is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// It has no address: nobody can know it.
     Pending,
     /// It runs, or is about to. It has its address and identity, and is not ready to be sent anything through a Service.

@@ -7,6 +7,7 @@
 pub mod authorization_policy;
 mod defaults;
 pub mod field;
+pub mod labels;
 pub(crate) mod life;
 pub mod peer_authentication;
 mod strict;

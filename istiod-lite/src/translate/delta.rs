@@ -8,7 +8,7 @@
 //! A change costs as much as there is that depends on it, not as much as there is. What is the same as before may be
 //! among what this gives: whoever publishes compares.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -152,7 +152,7 @@ impl Translator {
         for key in &pods {
             let said = self.members.of_pod(key, &self.cluster);
             let found = self.cluster.pod(key).and_then(|pod| workload::translate(pod, &said, &context));
-            let uid = || workload::uid_of(&key.namespace, &key.name, &self.mesh.cluster_id);
+            let uid = || workload::uid(key, &self.mesh.cluster_id);
             delta.workload(found, uid);
         }
         for uid in outside {
@@ -199,9 +199,8 @@ impl Translator {
             let everywhere = key.namespace == self.mesh.root_namespace;
             let all = self.cluster.pods().filter(|_| everywhere);
             let own = self.cluster.pods_in(&key.namespace).filter(|_| !everywhere);
-            let meant = all.chain(own).filter(|(_, pod)| {
-                updated.reselected.iter().any(|selector| selector.matches(pod.metadata.labels.as_ref()))
-            });
+            let meant =
+                all.chain(own).filter(|(_, pod)| updated.reselected.iter().any(|selector| selector.matches(&***pod)));
             affected.pods.extend(meant.map(|(key, _)| key.clone()));
         }
     }
@@ -271,7 +270,8 @@ struct Members {
 /// The endpoints of one service.
 #[derive(Default)]
 struct Found {
-    pods: BTreeMap<NamespacedName, Endpoint>,
+    /// What a service says is the same of nearly all its pods: it is kept once.
+    pods: BTreeMap<NamespacedName, Arc<Endpoint>>,
     /// Each with its uid, in the order in which slices say them.
     outside: Vec<(Arc<str>, Endpoint)>,
 }
@@ -290,19 +290,22 @@ impl Members {
     /// says of itself is.
     fn replace(&mut self, key: &NamespacedName, inputs: &Inputs<'_>, cluster_id: &str, all: bool) -> Differ {
         let mut now = Found::default();
+        let (mut named, mut said) = (Vec::new(), HashSet::new());
         for (object, found) in inputs.services.iter().zip(inputs.resolve()) {
             for endpoint in found.endpoints {
                 if let Owner::Pod(place) = endpoint.owner {
-                    let pod = inputs.pods[place].pod;
-                    let name = pod.metadata.name.as_deref().unwrap_or("");
-                    // Its place means something among these inputs only.
-                    let endpoint = Endpoint { owner: Owner::Pod(0), ..endpoint };
-                    now.pods.insert(NamespacedName::new(workload::namespace(pod), name), endpoint);
+                    // Its place means something among these inputs only, and its addresses are the pod's to say.
+                    let endpoint = Endpoint { owner: Owner::Pod(0), addresses: Vec::new(), ..endpoint };
+                    let one = said.get(&endpoint).cloned().unwrap_or_else(|| Arc::new(endpoint));
+                    said.insert(one.clone());
+                    named.push((inputs.pods[place].name.clone(), one));
                 } else {
                     now.outside.push((endpoints::uid(inputs, object, &endpoint, cluster_id).into(), endpoint));
                 }
             }
         }
+        // Made of a list, it is as small as it can be.
+        now.pods = named.into_iter().collect();
         let before = self.found.remove(key).unwrap_or_default();
         let mut pods = Vec::new();
         for pod in before.pods.keys().filter(|pod| !now.pods.contains_key(*pod)) {
@@ -337,7 +340,7 @@ impl Members {
 
     fn of_pod<'a>(&'a self, pod: &NamespacedName, cluster: &'a Cluster) -> Sayings<'a> {
         let services = self.services_of.of(pod);
-        let said = |key| Some((&**cluster.service(key)?, self.found.get(key)?.pods.get(pod)?));
+        let said = |key| Some((&**cluster.service(key)?, &**self.found.get(key)?.pods.get(pod)?));
         services.filter_map(said).collect()
     }
 

@@ -37,10 +37,8 @@ use mesh_model::labels;
 use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
-pub(crate) use crate::resources::life::{Stage, stage as pod_stage};
 use condition::PolicyStatus;
 use endpoints::{Inputs, Owner};
-pub(crate) use workload::{namespace as pod_namespace, service_account as pod_service_account};
 
 /// What the mesh as a whole is set to.
 #[derive(Clone, Debug)]
@@ -124,7 +122,7 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     }
     let mut workloads = Vec::new();
     for (_, pod) in cluster.pods() {
-        let said = by_pod.get(&workload::uid(pod, &mesh.cluster_id));
+        let said = by_pod.get(&workload::uid(&pod.name, &mesh.cluster_id));
         workloads.extend(workload::translate(pod, said.map_or(&[], Vec::as_slice), &context));
     }
     workloads.extend(outside.iter().filter_map(|(uid, said)| outsider::translate(uid, said, &context)));

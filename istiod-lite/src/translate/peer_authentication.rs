@@ -6,7 +6,7 @@
 //! A selector in the root namespace selects workloads of that namespace, as the API says. (Istio's own control plane
 //! leaves such a policy out.)
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
@@ -16,6 +16,7 @@ use super::Mesh;
 use super::condition::{Condition, PolicyStatus};
 use super::revision::Revisions;
 use crate::cluster::Cluster;
+use crate::resources::labels::Labelled;
 use crate::resources::peer_authentication::{Mode, PeerAuthentication};
 use crate::resources::{Key, Kind};
 
@@ -68,8 +69,8 @@ fn is_selective(object: &PeerAuthentication) -> bool {
     object.spec.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty())
 }
 
-fn selects(object: &PeerAuthentication, labels: Option<&BTreeMap<String, String>>) -> bool {
-    object.spec.selector.as_ref().is_some_and(|s| s.matches(labels))
+fn selects(object: &PeerAuthentication, pod: &dyn Labelled) -> bool {
+    object.spec.selector.as_ref().is_some_and(|s| s.matches(pod))
 }
 
 /// What a workload's mode comes to.
@@ -150,8 +151,8 @@ impl Modes {
         let several = self.selectors.iter().filter(|(namespace, _)| self.is_contested(namespace));
         for (namespace, candidates) in several {
             for (_, object) in cluster.pods_in(namespace) {
-                let labels = object.metadata.labels.as_ref();
-                let mut matching = candidates.iter().filter(|(_, policy)| selects(policy, labels)).map(|(key, _)| key);
+                let mut matching =
+                    candidates.iter().filter(|(_, policy)| selects(policy, &**object)).map(|(key, _)| key);
                 let Some(oldest) = matching.next() else { continue };
                 all.entry(oldest).or_default().own += 1;
                 for other in matching {
@@ -195,13 +196,9 @@ impl Modes {
     }
 
     /// The policy a pod names, if any.
-    pub(super) fn named_by(
-        &self,
-        namespace: &str,
-        labels: Option<&BTreeMap<String, String>>,
-    ) -> Option<NamespacedName> {
+    pub(super) fn named_by(&self, namespace: &str, pod: &dyn Labelled) -> Option<NamespacedName> {
         let mut selective = self.selectors.get(namespace).into_iter().flatten();
-        let own = selective.find(|(_, object)| selects(object, labels));
+        let own = selective.find(|(_, object)| selects(object, pod));
         match own {
             None => self.namespace_is_strict(namespace).then(|| self.strict_key()),
             Some((key, object)) => match self.plan(object, namespace) {

@@ -18,6 +18,7 @@ use super::revision::Revisions;
 use crate::resources::authorization_policy::{
     self as written, Attribute, AuthorizationPolicy, Operation, Source, WorkloadSelector, parse_ip_block, parse_port,
 };
+use crate::resources::labels::Labelled;
 
 /// All policies of the cluster, translated.
 pub struct Policies {
@@ -79,15 +80,11 @@ impl Policies {
     }
 
     /// The policies whose selector means a pod. Those of the root namespace mean pods everywhere.
-    pub(super) fn selecting(
-        &self,
-        namespace: &str,
-        labels: Option<&BTreeMap<String, String>>,
-    ) -> impl Iterator<Item = NamespacedName> {
+    pub(super) fn selecting(&self, namespace: &str, pod: &dyn Labelled) -> impl Iterator<Item = NamespacedName> {
         let root = (*namespace != *self.root_namespace).then(|| self.selectors.get(&self.root_namespace)).flatten();
         let own = self.selectors.get(namespace);
         let all = own.into_iter().chain(root).flatten();
-        all.filter(move |(_, selector)| selector.matches(labels)).map(|(key, _)| key.clone())
+        all.filter(move |(_, selector)| selector.matches(pod)).map(|(key, _)| key.clone())
     }
 }
 

@@ -1,8 +1,11 @@
 //! Names and numbers of ports.
 
-use k8s_openapi::api::core::v1::{Pod, ServicePort};
+use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh_model::workload::AppProtocol;
+
+use crate::cluster::Pod;
+pub(super) use crate::cluster::relations::protocol;
 
 /// A port that was validated when it was read.
 pub(super) fn number(port: i32) -> u16 {
@@ -13,11 +16,6 @@ pub(super) fn number(port: i32) -> u16 {
 /// target, and the tables hold one per number.
 pub(super) fn is_tcp(said: Option<&str>) -> bool {
     protocol(said) == "TCP"
-}
-
-/// A port's protocol, TCP unless it says another.
-pub(super) fn protocol(said: Option<&str>) -> &str {
-    said.filter(|p| !p.is_empty()).unwrap_or("TCP")
 }
 
 /// The service's own target: its number, or 0 when each endpoint has to be asked for a name.
@@ -36,13 +34,9 @@ pub(super) fn target_in_pod(port: &ServicePort, pod: &Pod) -> Option<u16> {
         return Some(fixed);
     }
     let Some(IntOrString::String(name)) = &port.target_port else { return None };
-    let spec = pod.spec.as_ref()?;
-    // Init containers that go on running beside the others are sidecars, and may serve.
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let spoken = protocol(port.protocol.as_deref());
-    let named = ports.find(|p| p.name.as_ref() == Some(name) && protocol(p.protocol.as_deref()) == spoken)?;
-    Some(number(named.container_port))
+    let named = pod.named_ports.iter().find(|p| *p.name == **name && *p.protocol == *spoken)?;
+    Some(named.port)
 }
 
 /// Ports of protocols in which the server speaks first (SMTP, DNS, MySQL, MongoDB): guessing at them breaks them, so

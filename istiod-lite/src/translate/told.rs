@@ -4,8 +4,8 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
 use super::{Mesh, distribution, endpoints, waypoint};
-use crate::cluster::Cluster;
-use crate::resources::{Key, Kind, Object};
+use crate::cluster::{Cluster, Kept};
+use crate::resources::{Key, Kind};
 
 /// The order in which users are told: all of one part, by the objects' names, then the next. (Policies come before.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,18 +53,18 @@ pub(super) fn of(key: &Key, cluster: &Cluster, mesh: &Mesh) -> Vec<(Place, Polic
     parts.iter().filter_map(of_part).collect()
 }
 
-fn conditions(part: Part, key: &Key, object: &Object, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
+fn conditions(part: Part, key: &Key, object: &Kept, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
     let one = match (part, object) {
         (Part::NamespaceWaypoint | Part::ServiceWaypoint | Part::PodWaypoint, object) => {
-            return waypoint::unfollowed(key, object.metadata(), cluster, mesh);
+            return waypoint::unfollowed(key, object.labels(), cluster, mesh);
         }
-        (Part::ServiceDistribution, Object::Service(object)) => distribution::unknown_in_service(object),
-        (Part::NamespaceDistribution, Object::Namespace(object)) => distribution::unknown_on_namespace(object),
-        (Part::Endpoints, Object::Endpoints(object)) => {
+        (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),
+        (Part::NamespaceDistribution, Kept::Namespace(object)) => distribution::unknown_on_namespace(object),
+        (Part::Endpoints, Kept::Endpoints(object)) => {
             let of = cluster.service(&key.object()).map(|object| &**object);
             endpoints::ignored_endpoints(object, of).map(|why| Condition::unsupported(false, why))
         }
-        (Part::EndpointSlice, Object::EndpointSlice(object)) => (object.address_type == "FQDN").then(|| {
+        (Part::EndpointSlice, Kept::EndpointSlice(object)) => (object.address_type == "FQDN").then(|| {
             let why = "addressType FQDN: nobody follows such a slice, in Kubernetes neither: write addresses, or a Service \
                        of type ExternalName";
             Condition::unsupported(false, why)

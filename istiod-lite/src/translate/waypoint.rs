@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName};
 use mesh_model::labels;
 
@@ -14,6 +13,7 @@ use super::Mesh;
 use super::condition::{Condition, WAYPOINT_BOUND};
 use crate::cluster::Cluster;
 use crate::cluster::relations::{Asked, label, waypoint as asked};
+use crate::resources::labels::Labelled;
 use crate::resources::{Key, Kind};
 
 /// Where waypoints speak HBONE.
@@ -21,16 +21,16 @@ const HBONE_PORT: u16 = 15008;
 
 /// The waypoint of a Service: its own, else its namespace's.
 pub(super) fn of_service(
-    metadata: &ObjectMeta,
+    object: &dyn Labelled,
     namespace: &str,
     cluster: &Cluster,
     mesh: &Mesh,
 ) -> Option<Arc<GatewayAddress>> {
     // What belongs to a waypoint is not behind one.
-    if is_gateway(metadata) {
+    if is_gateway(object) {
         return None;
     }
-    let asked = match asked(metadata, namespace) {
+    let asked = match asked(object, namespace) {
         Asked::Nothing => asked(&cluster.namespace(namespace)?.metadata, namespace),
         own => own,
     };
@@ -38,15 +38,15 @@ pub(super) fn of_service(
 }
 
 /// The waypoint of a Pod: its own only. A namespace's is for services, unless its Gateway says otherwise.
-pub(super) fn of_pod(metadata: &ObjectMeta, namespace: &str, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
-    if is_gateway(metadata) {
+pub(super) fn of_pod(object: &dyn Labelled, namespace: &str, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
+    if is_gateway(object) {
         return None;
     }
-    address(asked(metadata, namespace), mesh)
+    address(asked(object, namespace), mesh)
 }
 
-fn is_gateway(metadata: &ObjectMeta) -> bool {
-    label(metadata, labels::GATEWAY_NAME).is_some()
+fn is_gateway(object: &dyn Labelled) -> bool {
+    label(object, labels::GATEWAY_NAME).is_some()
 }
 
 fn address(asked: Asked, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
@@ -58,16 +58,16 @@ fn address(asked: Asked, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
 
 /// Says of a namespace, service or pod which waypoint that it names nobody knows, and which other labels about the way to
 /// it are not followed.
-pub(super) fn unfollowed(key: &Key, metadata: &ObjectMeta, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
+pub(super) fn unfollowed(key: &Key, object: &dyn Labelled, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
     let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
     let mut conditions = Vec::new();
-    if let Asked::Waypoint(waypoint) = asked(metadata, namespace)
-        && !is_gateway(metadata)
+    if let Asked::Waypoint(waypoint) = asked(object, namespace)
+        && !is_gateway(object)
         && cluster.service(&waypoint).is_none()
     {
         conditions.push(not_there(&waypoint, key.kind));
     }
-    if let Some(network) = label(metadata, labels::TOPOLOGY_NETWORK)
+    if let Some(network) = label(object, labels::TOPOLOGY_NETWORK)
         && (key.kind, &*key.name) != (Kind::Namespace, &*mesh.root_namespace)
     {
         conditions.push(network_is_not_read(network, &mesh.root_namespace));

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Service as KubernetesService, ServicePort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Node, Service as KubernetesService, ServicePort};
 use mesh_model::address::NamespacedName;
-use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::endpoints::{Endpoint, publishes_not_ready};
 use super::{Context, ports, service, waypoint};
-use crate::cluster::relations;
-use crate::resources::life::{self, Stage};
+use crate::cluster::pod::{Pod, Stage};
+use crate::cluster::relations::label;
+use crate::resources::labels::Labelled;
 
 /// `None` for a pod that has ended or has no address yet. `endpoints` are what it is of services, in the services' order.
 pub(super) fn translate(
@@ -20,107 +19,55 @@ pub(super) fn translate(
     endpoints: &[(&KubernetesService, &Endpoint)],
     context: &Context<'_>,
 ) -> Option<Workload> {
-    let stage = life::stage(pod);
-    if matches!(stage, Stage::Pending | Stage::Ended) {
+    if matches!(pod.stage, Stage::Pending | Stage::Ended) {
         return None;
     }
-    let default_spec = PodSpec::default();
-    let spec = pod.spec.as_ref().unwrap_or(&default_spec);
-    let metadata = &pod.metadata;
-    let (name, namespace) = (metadata.name.as_deref().unwrap_or(""), namespace(pod));
-    let workload_name = workload_name(metadata);
-    let native_tunnel = label(metadata, labels::TUNNEL) == Some("http");
-    let node = spec.node_name.as_deref().unwrap_or("");
-    let ready = stage == Stage::Ready;
-    let Serving { healthy, services, hostname } = serving(endpoints, ready, context);
+    let NamespacedName { namespace, name } = pod.name.clone();
+    let native_tunnel = pod.label(labels::TUNNEL) == Some("http");
+    let Serving { healthy, services, hostname } = serving(endpoints, pod.is_ready(), context);
     Some(Workload {
-        name: name.into(),
-        namespace: namespace.into(),
-        addresses: life::addresses(pod),
+        name,
+        addresses: pod.addresses.to_vec(),
         network: context.network.clone(),
-        tunnel: if native_tunnel || is_captured(metadata) { Tunnel::Hbone } else { Tunnel::None },
+        tunnel: if native_tunnel || pod.is_captured { Tunnel::Hbone } else { Tunnel::None },
         native_tunnel,
         trust_domain: context.mesh.trust_domain.clone(),
-        service_account: service_account(pod).into(),
-        node: node.into(),
-        canonical_name: first_label(metadata, &[labels::CANONICAL_NAME, labels::APP_NAME, "app"])
-            .unwrap_or(&workload_name)
-            .into(),
-        canonical_revision: first_label(metadata, &[labels::CANONICAL_REVISION, labels::APP_VERSION, "version"])
+        service_account: pod.service_account.clone(),
+        node: pod.node.clone(),
+        canonical_name: first_label(pod, &[labels::CANONICAL_NAME, labels::APP_NAME, "app"])
+            .map_or_else(|| pod.workload_name.clone(), Arc::from),
+        canonical_revision: first_label(pod, &[labels::CANONICAL_REVISION, labels::APP_VERSION, "version"])
             .unwrap_or("latest")
             .into(),
         // As istiod sends it, whatever owns the pod.
         workload_type: WorkloadType::Pod,
-        workload_name: workload_name.into(),
-        authorization_policies: authorization_policies(metadata, namespace, context),
+        workload_name: pod.workload_name.clone(),
+        authorization_policies: authorization_policies(pod, context),
         healthy,
         cluster: context.mesh.cluster_id.clone(),
         services,
         hostname: hostname.into(),
-        locality: locality(node, context),
-        waypoint: waypoint::of_pod(metadata, namespace, context.mesh),
-        host_network: spec.host_network == Some(true),
-        ..Workload::empty(uid(pod, &context.mesh.cluster_id))
+        locality: locality(&pod.node, context),
+        waypoint: waypoint::of_pod(pod, &namespace, context.mesh),
+        host_network: pod.host_network,
+        namespace,
+        ..Workload::empty(uid(&pod.name, &context.mesh.cluster_id))
     })
 }
 
 /// What a pod is known by in proxies' tables.
-pub(super) fn uid(pod: &Pod, cluster_id: &str) -> String {
-    uid_of(namespace(pod), pod.metadata.name.as_deref().unwrap_or(""), cluster_id)
-}
-
-/// The same, of a pod that may be gone.
-pub(super) fn uid_of(namespace: &str, name: &str, cluster_id: &str) -> String {
+pub(super) fn uid(NamespacedName { namespace, name }: &NamespacedName, cluster_id: &str) -> String {
     format!("{cluster_id}//Pod/{namespace}/{name}")
 }
 
-/// Its namespace, `default` when it says none.
-pub(crate) fn namespace(pod: &Pod) -> &str {
-    relations::namespace(&pod.metadata)
+fn first_label<'a>(pod: &'a Pod, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| label(pod, name))
 }
 
-/// Its service account, `default` when it says none.
-pub(crate) fn service_account(pod: &Pod) -> &str {
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
-    account.filter(|a| !a.is_empty()).unwrap_or(DEFAULT_SERVICE_ACCOUNT)
-}
-
-fn is_captured(metadata: &ObjectMeta) -> bool {
-    let state = metadata.annotations.as_ref().and_then(|a| a.get(labels::REDIRECTION));
-    state.is_some_and(|state| state == labels::REDIRECTION_ENABLED)
-}
-
-fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str)
-}
-
-fn first_label<'a>(metadata: &'a ObjectMeta, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| label(metadata, name).filter(|value| !value.is_empty()))
-}
-
-/// The name users know the pod's owner by: the Deployment behind a ReplicaSet, the CronJob behind a Job. A pod that
-/// somebody named is known by that name, whoever owns it: as istiod has it.
-fn workload_name(metadata: &ObjectMeta) -> String {
-    let named_by_owner = metadata.generate_name.as_ref().is_some_and(|stem| !stem.is_empty());
-    let owner =
-        metadata.owner_references.iter().flatten().find(|owner| named_by_owner && owner.controller == Some(true));
-    let Some(owner) = owner else { return metadata.name.clone().unwrap_or_default() };
-    let stem = owner.name.rsplit_once('-');
-    match (owner.kind.as_str(), stem) {
-        ("ReplicaSet", Some((deployment, hash))) if label(metadata, "pod-template-hash") == Some(hash) => deployment,
-        // The controller names its Jobs by the scheduled minute.
-        ("Job", Some((cron_job, minute))) if minute.len() >= 8 && minute.bytes().all(|b| b.is_ascii_digit()) => {
-            cron_job
-        }
-        _ => owner.name.as_str(),
-    }
-    .to_owned()
-}
-
-fn authorization_policies(metadata: &ObjectMeta, namespace: &str, context: &Context<'_>) -> Vec<NamespacedName> {
-    let labels = metadata.labels.as_ref();
+fn authorization_policies(pod: &Pod, context: &Context<'_>) -> Vec<NamespacedName> {
+    let namespace = &pod.name.namespace;
     let mut names: Vec<_> =
-        context.policies.selecting(namespace, labels).chain(context.modes.named_by(namespace, labels)).collect();
+        context.policies.selecting(namespace, pod).chain(context.modes.named_by(namespace, pod)).collect();
     names.sort();
     names
 }

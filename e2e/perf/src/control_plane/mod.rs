@@ -41,6 +41,8 @@ pub(crate) use subscribers::run as subscribe;
 const SINGLE: u32 = 200;
 /// The same of those that touch a whole namespace.
 const WIDE: u32 = 10;
+/// Within this time, memory that is not needed any more is given back to the machine.
+const SETTLES: Duration = Duration::from_secs(5);
 /// After the last change, until nobody is waited for any more.
 const REST: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,8 @@ pub(crate) fn run(args: &ControlPlane) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("ambit-control-plane-").tempdir()?;
     crate::interrupt::remove_at_signal(directory.path().to_owned())?;
     mesh_runtime::open_files::raise();
+    // As the program does.
+    mesh_runtime::memory::give_back()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let figures = runtime.block_on(measure(args, directory.path()))?;
     let table = report::table(args, &figures);
@@ -92,8 +96,8 @@ async fn measure(args: &ControlPlane, directory: &Path) -> Result<Figures> {
     let mut published = Watch::new(&running, batches);
     published.batch().await?;
     let first = (began.0.elapsed().as_secs_f64(), cpu_seconds() - began.1);
-    // What was needed once is given back.
-    sleep(Duration::from_secs(2)).await;
+    // What was needed once is given back, by steps.
+    sleep(SETTLES).await;
     let held = processes::memory(own)?.anonymous - before;
     let costs = costs(&mesh, &feed, &mut published).await?;
 

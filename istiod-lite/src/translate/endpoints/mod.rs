@@ -17,8 +17,9 @@ mod slices;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use mesh_model::address::NamespacedName;
 use mesh_model::service::LoadBalancing;
@@ -27,8 +28,8 @@ use mesh_model::workload::Locality;
 use super::{ports, service, workload};
 use crate::cluster::Cluster;
 use crate::cluster::index::Index;
-use crate::cluster::relations::{on_host_network, selects};
-use crate::resources::life::{self, Stage};
+use crate::cluster::pod::{Pod, Stage};
+use crate::cluster::relations::selects;
 use slices::Slices;
 
 pub use crate::cluster::relations::has_selector;
@@ -40,26 +41,11 @@ pub struct Inputs<'a> {
     /// As an API server keeps them: with their addresses' families.
     pub services: Vec<&'a Service>,
     /// Pods that have an address and have not ended.
-    pub pods: Vec<PodState<'a>>,
+    pub pods: Vec<Arc<Pod>>,
     /// All of them.
     pub slices: Vec<&'a EndpointSlice>,
     /// All of them.
     pub endpoints: Vec<&'a Endpoints>,
-}
-
-/// A pod, as far as services care.
-#[derive(Clone, Debug)]
-pub struct PodState<'a> {
-    /// Its namespace, name, labels, ports and hostname.
-    pub pod: &'a Pod,
-    /// Its node's name; empty without one.
-    pub node: &'a str,
-    /// In normal form.
-    pub ips: Vec<IpAddr>,
-    /// Its condition Ready, whether it is ending or not.
-    pub serving: bool,
-    /// It was told to end.
-    pub terminating: bool,
 }
 
 /// The endpoints of one service.
@@ -70,7 +56,7 @@ pub struct ServiceEndpoints {
 }
 
 /// One endpoint of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Whose addresses they are.
     pub owner: Owner,
@@ -87,7 +73,7 @@ pub struct Endpoint {
 }
 
 /// Who an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A pod: its place in [`Inputs::pods`].
     Pod(usize),
@@ -96,7 +82,7 @@ pub enum Owner {
 }
 
 /// What a slice says about an endpoint that is no pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outside {
     /// The slice that names it; of several, the first.
     pub slice: String,
@@ -107,7 +93,7 @@ pub struct Outside {
 }
 
 /// A port of a service at one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointPort {
     /// The port's place in the service's `spec.ports`.
     pub port: usize,
@@ -130,30 +116,9 @@ struct Said {
     targets: Vec<(usize, u16)>,
 }
 
-impl<'a> PodState<'a> {
-    /// As the pod's own status has it. `None` for a pod that has ended or has no address yet.
-    pub fn of(pod: &'a Pod) -> Option<Self> {
-        let (serving, terminating) = match life::stage(pod) {
-            Stage::Pending | Stage::Ended => return None,
-            Stage::Starting => (false, false),
-            Stage::Ready => (true, false),
-            Stage::Ending { serving } => (serving, true),
-        };
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
-        Some(Self { pod, node, ips: life::addresses(pod), serving, terminating })
-    }
-
-    fn ready(&self) -> bool {
-        self.serving && !self.terminating
-    }
-
-    fn host_network(&self) -> bool {
-        on_host_network(self.pod)
-    }
-
-    fn name(&self) -> &'a str {
-        self.pod.metadata.name.as_deref().unwrap_or("")
-    }
+/// Whether a pod may be an endpoint: it has an address, and has not ended.
+fn is_there(pod: &Pod) -> bool {
+    !matches!(pod.stage, Stage::Pending | Stage::Ended)
 }
 
 impl<'a> Inputs<'a> {
@@ -161,7 +126,7 @@ impl<'a> Inputs<'a> {
     pub fn of(cluster: &'a Cluster) -> Self {
         Self {
             services: cluster.services().map(|(_, object)| &**object).collect(),
-            pods: cluster.pods().filter_map(|(_, pod)| PodState::of(pod)).collect(),
+            pods: cluster.pods().map(|(_, pod)| pod).filter(|pod| is_there(pod)).cloned().collect(),
             slices: cluster.endpoint_slices().map(|(_, object)| &**object).collect(),
             endpoints: cluster.endpoints().map(|(_, object)| &**object).collect(),
         }
@@ -169,9 +134,10 @@ impl<'a> Inputs<'a> {
 
     /// What the cluster says of one service: as much of it as decides on its endpoints.
     pub(crate) fn of_service(cluster: &'a Cluster, index: &Index, key: &NamespacedName) -> Self {
+        let pods = index.pods_of(key).into_iter().filter_map(|pod| cluster.pod(pod));
         Self {
             services: cluster.service(key).map(|object| &**object).into_iter().collect(),
-            pods: index.pods_of(key).into_iter().filter_map(|pod| PodState::of(cluster.pod(pod)?)).collect(),
+            pods: pods.filter(|pod| is_there(pod)).cloned().collect(),
             slices: index.slices_of(key).filter_map(|slice| Some(&**cluster.endpoint_slice(slice)?)).collect(),
             endpoints: cluster.endpoints_named(key).map(|object| &**object).into_iter().collect(),
         }
@@ -181,8 +147,8 @@ impl<'a> Inputs<'a> {
     pub fn resolve(&self) -> Vec<ServiceEndpoints> {
         let slices = Slices::new(self);
         let mut pods: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (place, state) in self.pods.iter().enumerate() {
-            pods.entry(workload::namespace(state.pod)).or_default().push(place);
+        for (place, pod) in self.pods.iter().enumerate() {
+            pods.entry(&pod.name.namespace).or_default().push(place);
         }
         let of = |object: &Service| {
             if service::is_external_name(object) {
@@ -198,26 +164,25 @@ impl<'a> Inputs<'a> {
 
     /// What a service's selector says about a pod of its namespace.
     fn selected(&self, object: &Service, place: usize) -> Option<Said> {
-        let state = &self.pods[place];
-        if !selects(object, state.pod) {
+        let pod = &*self.pods[place];
+        if !selects(object, pod) {
             return None;
         }
-        let addresses = of_families(object, state.ips.iter().copied());
+        let addresses = of_families(object, pod.addresses.iter().copied());
         if addresses.is_empty() {
             return None;
         }
-        let spec = state.pod.spec.as_ref();
-        let subdomain = spec.and_then(|s| s.subdomain.as_deref());
-        let hostname = spec.and_then(|s| s.hostname.clone()).filter(|name| !name.is_empty());
+        let named = pod.dns_name.as_ref();
+        let named = named.filter(|name| Some(&*name.subdomain) == object.metadata.name.as_deref());
         let targets = service_ports(object).iter().enumerate();
         Some(Said {
             owner: Owner::Pod(place),
             selected: true,
             addresses,
-            hostname: hostname.filter(|_| subdomain.is_some() && subdomain == object.metadata.name.as_deref()),
-            ready: state.ready() || publishes_not_ready(object),
-            ending: state.serving && state.terminating,
-            targets: targets.filter_map(|(i, p)| Some((i, ports::target_in_pod(p, state.pod)?))).collect(),
+            hostname: named.map(|name| name.hostname.to_string()),
+            ready: pod.is_ready() || publishes_not_ready(object),
+            ending: pod.stage == Stage::Ending { serving: true },
+            targets: targets.filter_map(|(i, p)| Some((i, ports::target_in_pod(p, pod)?))).collect(),
         })
     }
 }
@@ -284,7 +249,7 @@ fn in_use(said: Vec<Said>, object: &Service) -> ServiceEndpoints {
 /// What an endpoint of a service is known by, in proxies' tables too: the uid of its workload.
 pub fn uid(inputs: &Inputs<'_>, object: &Service, endpoint: &Endpoint, cluster_id: &str) -> String {
     match &endpoint.owner {
-        Owner::Pod(place) => workload::uid(inputs.pods[*place].pod, cluster_id),
+        Owner::Pod(place) => workload::uid(&inputs.pods[*place].name, cluster_id),
         Owner::Outside(outside) => format!(
             "{cluster_id}/discovery.k8s.io/EndpointSlice/{}/{}/{}",
             service::namespace(object),

@@ -9,18 +9,18 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
-use mesh_model::address::canonical_ip;
+use mesh_model::address::{NamespacedName, canonical_ip};
 
 use super::{Inputs, Outside, Owner, Said, mirror, of_families, ports, service_ports};
 use crate::cluster::relations::{SERVICE_NAME, counts_for, namespace, pod_named};
-use crate::translate::{service, workload};
+use crate::translate::service;
 
 /// All slices, by what is asked of them.
 pub(super) struct Slices<'a> {
     /// By namespace and service name.
     by_service: HashMap<(String, String), Vec<Cow<'a, EndpointSlice>>>,
     /// By namespace and name.
-    pods: HashMap<(&'a str, &'a str), usize>,
+    pods: HashMap<NamespacedName, usize>,
     /// Pods on their node's network have no address of their own.
     by_address: HashMap<IpAddr, usize>,
 }
@@ -38,10 +38,10 @@ impl<'a> Slices<'a> {
         if all.by_service.is_empty() {
             return all;
         }
-        for (place, state) in inputs.pods.iter().enumerate() {
-            all.pods.insert((workload::namespace(state.pod), state.name()), place);
-            if !state.host_network() {
-                all.by_address.extend(state.ips.iter().map(|ip| (*ip, place)));
+        for (place, pod) in inputs.pods.iter().enumerate() {
+            all.pods.insert(pod.name.clone(), place);
+            if !pod.host_network {
+                all.by_address.extend(pod.addresses.iter().map(|ip| (*ip, place)));
             }
         }
         all
@@ -69,7 +69,7 @@ impl<'a> Slices<'a> {
         let owner = self.owner(slice, endpoint, address)?;
         let addresses = match owner {
             Owner::Pod(place) => {
-                of_families(object, inputs.pods[place].ips.iter().copied().filter(|ip| ip.is_ipv4() == ipv4))
+                of_families(object, inputs.pods[place].addresses.iter().copied().filter(|ip| ip.is_ipv4() == ipv4))
             }
             Owner::Outside(_) => of_families(object, std::iter::once(address)),
         };
@@ -94,7 +94,10 @@ impl<'a> Slices<'a> {
     /// `None` for an address of a pod that is not there: it has ended, or never was.
     fn owner(&self, slice: &EndpointSlice, endpoint: &discovery::Endpoint, address: IpAddr) -> Option<Owner> {
         let named = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-        let place = named.and_then(|target| self.pods.get(&pod_named(target, &slice.metadata)?));
+        let place = named.and_then(|target| {
+            let (namespace, name) = pod_named(target, &slice.metadata)?;
+            self.pods.get(&NamespacedName::new(namespace, name))
+        });
         match (place.or_else(|| self.by_address.get(&address)), named) {
             (Some(place), _) => Some(Owner::Pod(*place)),
             (None, Some(_)) => None,

@@ -1,21 +1,28 @@
 use super::*;
+use k8s_openapi::api::core::v1::Pod as KubernetesPod;
 
 fn object<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
     serde_saphyr::from_str(yaml).unwrap()
 }
 
 fn pod(name: &str, spec: &str) -> Pod {
-    object(&format!(
+    let pod: KubernetesPod = object(&format!(
         "{{metadata: {{name: {name}, namespace: shop, labels: {{app: web}}}}, spec: {{containers: [], {spec}}}}}"
-    ))
+    ));
+    Pod::from(&pod)
 }
 
 fn service(spec: &str) -> Service {
     object(&format!("{{metadata: {{name: web, namespace: shop}}, spec: {{{spec}}}}}"))
 }
 
-fn state<'a>(pod: &'a Pod, ip: &str, serving: bool, terminating: bool) -> PodState<'a> {
-    PodState { pod, node: "", ips: vec![ip.parse().unwrap()], serving, terminating }
+fn state(pod: &Pod, ip: &str, serving: bool, terminating: bool) -> Arc<Pod> {
+    let stage = match (serving, terminating) {
+        (serving, true) => Stage::Ending { serving },
+        (true, false) => Stage::Ready,
+        (false, false) => Stage::Starting,
+    };
+    Arc::new(pod.clone().observed("", vec![ip.parse().unwrap()], stage))
 }
 
 /// `HOSTNAME ADDRESS`, of those that take traffic.

@@ -1,0 +1,153 @@
+//! An object as a cluster keeps it: as much of it as anything here depends on.
+
+use std::sync::Arc;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::pod::Pod;
+use crate::resources::labels::Labelled;
+use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthentication};
+
+/// Whole objects as `kubectl apply` last had them: nobody here reads them.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// One object. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept {
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A node: its labels only.
+    Node(Arc<Node>),
+    /// A service account: which one it is.
+    ServiceAccount(Arc<ServiceAccount>),
+    /// A pod.
+    Pod(Arc<Pod>),
+    /// A service.
+    Service(Arc<Service>),
+    /// Endpoints of a service.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// Endpoints of a service, in the older form.
+    Endpoints(Arc<Endpoints>),
+    /// Who may talk to whom.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// Whether plaintext is taken.
+    PeerAuthentication(Arc<PeerAuthentication>),
+}
+
+impl From<Object> for Kept {
+    fn from(object: Object) -> Self {
+        match object {
+            Object::Namespace(o) => Self::Namespace(without_history(o)),
+            Object::Node(o) => Self::Node(Arc::new(Node { metadata: node(&o.metadata), ..Node::default() })),
+            Object::ServiceAccount(o) => {
+                Self::ServiceAccount(Arc::new(ServiceAccount { metadata: account(&o.metadata), ..Default::default() }))
+            }
+            Object::Pod(o) => Self::Pod(Arc::new(Pod::from(&*o))),
+            Object::Service(o) => Self::Service(without_history(o)),
+            Object::EndpointSlice(o) => Self::EndpointSlice(without_history(o)),
+            Object::Endpoints(o) => Self::Endpoints(without_history(o)),
+            Object::AuthorizationPolicy(o) => Self::AuthorizationPolicy(o),
+            Object::PeerAuthentication(o) => Self::PeerAuthentication(o),
+        }
+    }
+}
+
+fn node(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta { name: metadata.name.clone(), labels: metadata.labels.clone(), ..ObjectMeta::default() }
+}
+
+fn account(metadata: &ObjectMeta) -> ObjectMeta {
+    let ObjectMeta { name, namespace, uid, .. } = metadata.clone();
+    ObjectMeta { name, namespace, uid, ..ObjectMeta::default() }
+}
+
+/// Without what says only who wrote the object, and how it was before.
+fn without_history<T: Clone + Metadata<Ty = ObjectMeta>>(mut object: Arc<T>) -> Arc<T> {
+    let metadata = object.metadata();
+    let last_applied = metadata.annotations.as_ref().is_some_and(|all| all.contains_key(LAST_APPLIED));
+    if last_applied || metadata.managed_fields.is_some() {
+        // Whoever read it may keep it whole; else it is changed where it is.
+        let metadata = Arc::make_mut(&mut object).metadata_mut();
+        metadata.managed_fields = None;
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.remove(LAST_APPLIED);
+        }
+    }
+    object
+}
+
+impl Kept {
+    /// What it is known by.
+    pub fn key(&self) -> Key {
+        let (kind, metadata) = match self {
+            Self::Pod(pod) => {
+                return Key { kind: Kind::Pod, namespace: pod.name.namespace.clone(), name: pod.name.name.clone() };
+            }
+            Self::Namespace(o) => (Kind::Namespace, &o.metadata),
+            Self::Node(o) => (Kind::Node, &o.metadata),
+            Self::ServiceAccount(o) => (Kind::ServiceAccount, &o.metadata),
+            Self::Service(o) => (Kind::Service, &o.metadata),
+            Self::EndpointSlice(o) => (Kind::EndpointSlice, &o.metadata),
+            Self::Endpoints(o) => (Kind::Endpoints, &o.metadata),
+            Self::AuthorizationPolicy(o) => (Kind::AuthorizationPolicy, &o.metadata),
+            Self::PeerAuthentication(o) => (Kind::PeerAuthentication, &o.metadata),
+        };
+        Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &dyn Labelled {
+        match self {
+            Self::Namespace(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
+            Self::ServiceAccount(o) => &o.metadata,
+            Self::Pod(pod) => &**pod,
+            Self::Service(o) => &o.metadata,
+            Self::EndpointSlice(o) => &o.metadata,
+            Self::Endpoints(o) => &o.metadata,
+            Self::AuthorizationPolicy(o) => &o.metadata,
+            Self::PeerAuthentication(o) => &o.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_not_kept() {
+        let kept = |kind, value: &Value| Kept::from(Object::from_value(kind, value).unwrap());
+        let metadata = json!({
+            "name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}, "uid": "u", "resourceVersion": "7",
+        });
+        let mut written = metadata.clone();
+        written["managedFields"] = json!([{"manager": "kubectl"}]);
+        written["annotations"][LAST_APPLIED] = "{}".into();
+        for (kind, rest) in [
+            (Kind::Namespace, json!({})),
+            (Kind::Node, json!({"status": {"images": [{"names": ["i"], "sizeBytes": 1}]}})),
+            (Kind::ServiceAccount, json!({"secrets": [{"name": "s"}]})),
+            (Kind::Service, json!({})),
+            (Kind::Endpoints, json!({})),
+            (Kind::EndpointSlice, json!({"addressType": "IPv4", "endpoints": []})),
+        ] {
+            let with = |metadata: &Value| {
+                let mut value = rest.clone();
+                value["metadata"] = metadata.clone();
+                kept(kind, &value)
+            };
+            let (plain, written) = (with(&metadata), with(&written));
+            assert_eq!(
+                (plain.key(), plain.labels().label("a").is_some()),
+                (written.key(), kind != Kind::ServiceAccount)
+            );
+            assert_eq!(plain, written, "{kind}");
+        }
+    }
+}
