@@ -31,7 +31,7 @@ pub(crate) fn main(args: &MachineArgs) -> Result<ExitCode> {
         .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("AMBIT_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,nlink=warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -26,9 +26,9 @@ impl Node {
         std::fs::create_dir_all(run.node(name).join("netns"))
             .with_context(|| format!("cannot make {}", run.node(name).display()))?;
         let netns = namespace::new_netns().context("cannot make a network namespace")?;
-        fabric.plug_node(k, &netns).await?;
+        fabric.plug_node(k, &netns)?;
         for other in others {
-            fabric.introduce((k, &netns), (other.k, &other.netns)).await?;
+            fabric.introduce((k, &netns), (other.k, &other.netns))?;
         }
         Ok(Node {
             name: name.to_owned(),

@@ -367,7 +367,7 @@ async fn a_new_pod_starts_only_when_enrolled() {
 /// Never silently outside: each pod is told of, by name, with why and what to do; and none of them holds up the others.
 async fn one_bad_pod_holds_up_nobody() {
     let (netns, good, mut node) = (Netns::new(), Netns::new(), Node::new());
-    nlink::Connection::<nlink::Route>::new().unwrap().set_link_up("lo").await.unwrap();
+    common::own().routing().set_loopback_up().unwrap();
     node.observed = true;
     let mut bad = pod("u1", "bad", None);
     bad["netns"] = json!("/nonexistent");
@@ -514,20 +514,11 @@ async fn tampering_is_repaired() {
 async fn probes_of_the_node_reach_strict_pods() {
     // The agent runs in this process' own namespace, so that is the node.
     let (netns, mut node) = (Netns::new(), Node::new());
-    let host = nlink::Connection::<nlink::Route>::new().unwrap();
-    host.add_link(nlink::netlink::link::VethLink::new("veth0", "eth0").peer_netns_fd(&netns)).await.unwrap();
-    for (route, name, v4, v6) in
-        [(&host, "veth0", CLIENT_V4, common::CLIENT_V6), (&netns.route(), "eth0", POD_V4, POD_V6)]
-    {
-        use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
-        route.set_link_up(name).await.unwrap();
-        route.add_address(Ipv4Address::new(name, v4, 24)).await.unwrap();
-        route.add_address(Ipv6Address::new(name, v6, 64).nodad()).await.unwrap();
-    }
-    let gateway = nlink::Ipv4Route::from_addr([0, 0, 0, 0].into(), 0).gateway(CLIENT_V4);
-    netns.route().add_route(gateway).await.unwrap();
-    let gateway = nlink::Ipv6Route::from_addr([0; 8].into(), 0).gateway(common::CLIENT_V6);
-    netns.route().add_route(gateway).await.unwrap();
+    let host = common::own();
+    host.routing().add_veth("veth0", "eth0", netns.as_fd(), None).unwrap();
+    host.settle("veth0", CLIENT_V4, common::CLIENT_V6);
+    netns.settle("eth0", POD_V4, POD_V6);
+    netns.route_by(CLIENT_V4, common::CLIENT_V6);
 
     node.host_probes = true;
     node.write(&[pod("u1", "web", Some(&netns))]);

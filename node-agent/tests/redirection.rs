@@ -9,6 +9,8 @@ use std::time::Duration;
 use common::{
     CLIENT_V4, FAMILIES, PATIENCE, POD_V4, Pair, accept, hang_up, is_dialled, original_destination, talk, wait,
 };
+use mesh_netlink::nftables::{Nftables, Rule, Transaction, Verdict};
+use mesh_netlink::routing::{Family, LOOPBACK, MarkRule, Route};
 use node_agent::redirect::rules::{PROBE_ADDRESS_V4, Table, ZTUNNEL_MARK};
 use node_agent::redirect::{Settings, apply};
 
@@ -123,10 +125,7 @@ fn an_application_is_not_taken_for_ztunnel() {
         })
     };
     assert!(dial(Some(ZTUNNEL_MARK), Duration::from_millis(200)).is_err(), "nobody is there yet");
-    wait(async {
-        let address = nlink::netlink::addr::Ipv4Address::new("eth0", Ipv4Addr::new(192, 0, 2, 1), 32);
-        pair.client.route().add_address(address).await.unwrap();
-    });
+    pair.client.add_address(Ipv4Addr::new(192, 0, 2, 1));
     let server = pair.client.listen("0.0.0.0:9000");
     let mut dialled = dial(None, PATIENCE).unwrap();
     assert!(!is_dialled(&server), "the application's connection left the pod in the clear");
@@ -142,10 +141,7 @@ fn probes_pass_ztunnel_by() {
     let pair = captured(&settings());
     let app = pair.pod.listen("0.0.0.0:8080");
     let inbound = pair.pod.listen_as_ztunnel(15006);
-    wait(async {
-        let address = nlink::netlink::addr::Ipv4Address::new("eth0", PROBE_ADDRESS_V4, 32);
-        pair.client.route().add_address(address).await.unwrap();
-    });
+    pair.client.add_address(PROBE_ADDRESS_V4);
     let mut probe = pair.client.run(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(PROBE_ADDRESS_V4.into(), 0).into()).unwrap();
@@ -318,19 +314,19 @@ fn removal_leaves_no_trace() {
 
 /// Everything that rules change in a pod: tables, ip rules, routes.
 fn trace(pair: &Pair) -> Vec<String> {
-    wait(async {
-        let route = pair.pod.route();
-        let filter = nlink::Connection::<nlink::Nftables>::new_in(pair.pod.as_fd()).unwrap();
-        let mut trace: Vec<String> =
-            filter.list_tables().await.unwrap().into_iter().map(|table| format!("table {}", table.name)).collect();
-        trace.extend(
-            route.get_rules().await.unwrap().iter().map(|rule| format!("{} {:?}", rule.priority(), rule.fwmark())),
-        );
-        let routes = route.get_routes_for_table(100).await.unwrap();
-        trace.extend(routes.iter().map(|route| format!("route {}", route.destination_str())));
-        trace.sort();
-        trace
-    })
+    let routing = pair.pod.routing();
+    let tables = filter(pair).tables().unwrap();
+    let mut trace: Vec<String> = tables.into_iter().map(|table| format!("table {table}")).collect();
+    for family in [Family::V4, Family::V6] {
+        trace.extend(routing.mark_rules(family).unwrap().iter().map(|rule| format!("{rule:?}")));
+        trace.extend(routing.routes(family, 100).unwrap().iter().map(|route| format!("{route:?}")));
+    }
+    trace.sort();
+    trace
+}
+
+fn filter(pair: &Pair) -> Nftables {
+    Nftables::open_in(pair.pod.as_fd()).unwrap()
 }
 
 fn what_is_missing_is_seen() {
@@ -339,24 +335,21 @@ fn what_is_missing_is_seen() {
     let other = Settings { inbound_capture: false, ..settings() };
     assert!(!missing(&pair, &other).is_empty(), "other settings want other rules");
     // Someone flushes a chain, deletes a table, deletes the ip rule: each is seen and each is repaired.
-    let filter = || nlink::Connection::<nlink::Nftables>::new_in(pair.pod.as_fd()).unwrap();
-    let inet = nlink::netlink::nftables::Family::Inet;
-    let break_it: [(&str, &dyn Fn()); 4] = [
-        ("istio-output", &|| {
-            wait(async { filter().flush_chain(Table::Nat.name(), "istio-output", inet).await.unwrap() });
-        }),
-        (Table::Mangle.name(), &|| {
-            wait(async { filter().del_table(Table::Mangle.name(), inet).await.unwrap() });
+    let change = |transaction: Transaction| filter(&pair).commit(transaction).unwrap();
+    let break_it: [(&str, &dyn Fn()); 5] = [
+        ("istio-output", &|| change(Transaction::new().flush_chain(Table::Nat.name(), "istio-output"))),
+        (Table::Mangle.name(), &|| change(Transaction::new().remove_table(Table::Mangle.name()))),
+        ("more than ours", &|| {
+            let rule = Rule::new().counter().verdict(Verdict::Accept);
+            change(Transaction::new().add_rule(Table::Raw.name(), "istio-output", &rule));
         }),
         ("ip rule", &|| {
-            wait(async {
-                pair.pod.route().del_rule_by_priority(nlink::AddressFamily::v6(), 32764).await.unwrap();
-            })
+            let rule = MarkRule { family: Family::V6, priority: 32764, mark: 0x111, mask: 0xfff, table: 100 };
+            assert!(pair.pod.routing().remove_rule(&rule).unwrap());
         }),
         ("ip route", &|| {
-            use nlink::netlink::types::route::RouteType;
-            let local = nlink::Ipv4Route::from_addr([0, 0, 0, 0].into(), 0).route_type(RouteType::Local).table(100);
-            wait(async { pair.pod.route().del_route(local).await.unwrap() });
+            let local = Route::everything_local(Family::V4, LOOPBACK, 100);
+            assert!(pair.pod.routing().remove_route(&local).unwrap());
         }),
     ];
     for (what, break_it) in break_it {

@@ -2,10 +2,7 @@
 //! its endpoints, at random or the one that the client keeps to.
 use super::services::{Frontend, Protocol};
 use anyhow::{Context, Result};
-use nlink::netlink::nftables::{
-    BaseChain, Chain, CmpOp, Expr, Family, Field, Match, NatHook, NumgenKind, Priority, Register, Rule, Transaction,
-};
-use nlink::netlink::{Connection, Nftables};
+use mesh_netlink::nftables::{Base, ChainType, End, Hook, Nftables, Operator, Rule, Transaction, Transport, priority};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,51 +11,35 @@ const SERVICES: &str = "services";
 const HAIRPIN: &str = "postrouting";
 
 /// Replaces all translations of a node in one transaction: no packet sees half of them.
-pub(crate) async fn apply(node: &OwnedFd, frontends: &[Frontend]) -> Result<()> {
-    let nft = Connection::<Nftables>::new_in(node.as_fd()).context(
-        "cannot speak nftables; does this kernel have the `nf_tables` module? (as root: modprobe nf_tables)",
-    )?;
-    let exists = nft.list_tables().await.context("cannot list nftables")?.iter().any(|t| t.name == TABLE);
-    let mut change = nft.transaction();
-    if exists {
-        change = change.del_table(TABLE, Family::Inet);
-    }
-    plan(change.add_table(TABLE, Family::Inet), frontends)?
-        .commit(&nft)
-        .await
-        .context("cannot program service addresses (nftables)")
+pub(crate) fn apply(node: &OwnedFd, frontends: &[Frontend]) -> Result<()> {
+    let nft = Nftables::open_in(node.as_fd()).context("cannot speak nftables")?;
+    nft.commit(plan(frontends)?).context(
+        "cannot program service addresses; does this kernel have nftables with nat? (as root: modprobe nft_nat)",
+    )
 }
 
-fn plan(mut change: Transaction, frontends: &[Frontend]) -> Result<Transaction> {
-    change = change.add_chain(Chain::new(TABLE, SERVICES)?.family(Family::Inet));
-    for (name, hook) in [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)] {
-        change = change
-            .add_chain(Chain::new(TABLE, name)?.family(Family::Inet).base(BaseChain::nat(hook, Priority::DstNat)))
-            .add_rule(Rule::new(TABLE, name).try_jump(SERVICES)?);
+fn plan(frontends: &[Frontend]) -> Result<Transaction> {
+    let mut change = Transaction::new().remove_table(TABLE).add_table(TABLE).add_chain(TABLE, SERVICES);
+    let nat = |hook, priority| Base { kind: ChainType::Nat, hook, priority };
+    for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
+        change = change.add_base_chain(TABLE, name, nat(hook, priority::DSTNAT));
+        change = change.add_rule(TABLE, name, &Rule::new().jump(SERVICES));
     }
-    change = change.add_chain(
-        Chain::new(TABLE, HAIRPIN)?.family(Family::Inet).base(BaseChain::nat(NatHook::Postrouting, Priority::SrcNat)),
-    );
+    change = change.add_base_chain(TABLE, HAIRPIN, nat(Hook::Postrouting, priority::SRCNAT));
     for frontend in frontends {
         for (client, backend) in &frontend.kept {
-            let rule = to_frontend(Rule::new(TABLE, SERVICES), frontend);
-            let rule = match client {
-                IpAddr::V4(v4) => rule.match_saddr_v4(*v4, 32),
-                IpAddr::V6(v6) => rule.match_saddr_v6(*v6, 128),
-            };
-            change = change.add_rule(translate(rule, backend));
+            let rule = to_frontend(frontend).address(End::Source, Operator::Equal, *client);
+            change = change.add_rule(TABLE, SERVICES, &rule.dnat(backend.0, backend.1));
         }
         let total = frontend.backends.len();
         for (position, backend) in frontend.backends.iter().enumerate() {
             let remaining = u32::try_from(total - position)?;
-            let mut rule = to_frontend(Rule::new(TABLE, SERVICES), frontend);
+            let mut rule = to_frontend(frontend);
             if remaining > 1 {
                 // Each rule takes its fair share of what reached it; the last takes the rest.
-                rule = rule
-                    .then(Expr::Numgen { dreg: Register::R0, kind: NumgenKind::Random, modulus: remaining, offset: 0 })
-                    .then(Expr::Cmp { sreg: Register::R0, op: CmpOp::Eq, data: 0u32.to_ne_bytes().to_vec() });
+                rule = rule.one_in(remaining);
             }
-            change = change.add_rule(translate(rule, backend));
+            change = change.add_rule(TABLE, SERVICES, &rule.dnat(backend.0, backend.1));
         }
     }
     let mut endpoints: Vec<IpAddr> = frontends.iter().flat_map(|f| f.backends.iter().map(|b| b.0)).collect();
@@ -66,30 +47,18 @@ fn plan(mut change: Transaction, frontends: &[Frontend]) -> Result<Transaction> 
     endpoints.dedup();
     for endpoint in endpoints {
         // A pod that reaches itself through a service would not accept packets from its own address.
-        let rule = Rule::new(TABLE, HAIRPIN);
-        change = change.add_rule(match endpoint {
-            IpAddr::V4(v4) => rule.match_saddr_v4(v4, 32).match_daddr_v4(v4, 32).masquerade(),
-            IpAddr::V6(v6) => rule.match_saddr_v6(v6, 128).match_daddr_v6(v6, 128).masquerade(),
-        });
+        let itself = Rule::new().address(End::Source, Operator::Equal, endpoint);
+        let itself = itself.address(End::Destination, Operator::Equal, endpoint);
+        change = change.add_rule(TABLE, HAIRPIN, &itself.masquerade());
     }
     Ok(change)
 }
 
-fn translate(rule: Rule, (address, port): &(IpAddr, u16)) -> Rule {
-    match address {
-        IpAddr::V4(v4) => rule.dnat(*v4, Some(*port)),
-        IpAddr::V6(v6) => rule.dnat_v6(*v6, Some(*port)),
-    }
-}
-
-fn to_frontend(rule: Rule, frontend: &Frontend) -> Rule {
-    let rule = match frontend.address {
-        IpAddr::V4(v4) => rule.match_daddr_v4(v4, 32),
-        IpAddr::V6(v6) => rule.match_daddr_v6(v6, 128),
+fn to_frontend(frontend: &Frontend) -> Rule {
+    let protocol = match frontend.protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
     };
-    let field = match frontend.protocol {
-        Protocol::Tcp => Field::TcpDport,
-        Protocol::Udp => Field::UdpDport,
-    };
-    rule.then(Match::eq(field, frontend.port))
+    let rule = Rule::new().address(End::Destination, Operator::Equal, frontend.address);
+    rule.port(protocol, End::Destination, Operator::Equal, frontend.port)
 }

@@ -2,11 +2,8 @@
 use super::addressing::{self, Pair};
 use crate::sys::namespace;
 use anyhow::{Context, Result};
-use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
-use nlink::netlink::link::{BridgeLink, LinkCreateExt, VethLink};
-use nlink::netlink::route::{Ipv4Route, Ipv6Route};
-use nlink::netlink::{Connection, Route};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use mesh_netlink::routing::{Route, Routing};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -19,8 +16,8 @@ pub(crate) fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 
-fn connect(netns: &OwnedFd) -> Result<Connection<Route>> {
-    Connection::<Route>::new_in(netns.as_fd()).context("cannot speak netlink in a network namespace")
+fn connect(netns: &OwnedFd) -> Result<Routing> {
+    Routing::open_in(netns.as_fd()).context("cannot speak netlink in a network namespace")
 }
 
 /// Kernel settings of a namespace, before it gets interfaces that would take the defaults.
@@ -57,41 +54,29 @@ fn settle(netns: &OwnedFd, ipv6: bool, forwards: bool) -> Result<()> {
     .context("cannot set the network's kernel settings")
 }
 
-async fn add_addresses(
-    on: &Connection<Route>,
-    interface: u32,
-    pair: Pair,
-    lengths: (u8, u8),
-    ipv6: bool,
-) -> Result<()> {
-    on.add_address(Ipv4Address::with_index(interface, pair.v4, lengths.0)).await.context("adding an IPv4 address")?;
-    if ipv6 {
-        on.add_address(Ipv6Address::with_index(interface, pair.v6, lengths.1).nodad())
-            .await
-            .context("adding an IPv6 address")?;
+/// Both addresses of a pair, or the one of the family that there is.
+fn each(pair: Pair, ipv6: bool) -> impl Iterator<Item = IpAddr> {
+    [IpAddr::from(pair.v4)].into_iter().chain(ipv6.then_some(pair.v6.into()))
+}
+
+fn length(address: IpAddr, (v4, v6): (u8, u8)) -> u8 {
+    if address.is_ipv4() { v4 } else { v6 }
+}
+
+fn add_addresses(on: &Routing, interface: u32, pair: Pair, lengths: (u8, u8), ipv6: bool) -> Result<()> {
+    for address in each(pair, ipv6) {
+        on.add_address(interface, address, length(address, lengths))
+            .with_context(|| format!("adding the address {address}"))?;
     }
     Ok(())
 }
 
-async fn add_routes(
-    on: &Connection<Route>,
-    interface: u32,
-    to: Pair,
-    lengths: (u8, u8),
-    via: Option<Pair>,
-    ipv6: bool,
-) -> Result<()> {
-    let mut v4 = Ipv4Route::from_addr(to.v4, lengths.0).dev_index(interface);
-    if let Some(via) = via {
-        v4 = v4.gateway(via.v4);
-    }
-    on.add_route(v4).await.with_context(|| format!("adding the route to {}/{}", to.v4, lengths.0))?;
-    if ipv6 {
-        let mut v6 = Ipv6Route::from_addr(to.v6, lengths.1).dev_index(interface);
-        if let Some(via) = via {
-            v6 = v6.gateway(via.v6);
-        }
-        on.add_route(v6).await.with_context(|| format!("adding the route to {}/{}", to.v6, lengths.1))?;
+fn add_routes(on: &Routing, interface: u32, to: Pair, lengths: (u8, u8), via: Option<Pair>, ipv6: bool) -> Result<()> {
+    for to in each(to, ipv6) {
+        let gateway = via.map(|via| if to.is_ipv4() { via.v4.into() } else { via.v6.into() });
+        let length = length(to, lengths);
+        on.add_route(&Route::to(to, length).over(interface).via(gateway))
+            .with_context(|| format!("adding the route to {to}/{length}"))?;
     }
     Ok(())
 }
@@ -99,8 +84,8 @@ async fn add_routes(
 const EVERYWHERE: Pair = Pair { v4: Ipv4Addr::UNSPECIFIED, v6: Ipv6Addr::UNSPECIFIED };
 const HOST: (u8, u8) = (32, 128);
 
-async fn index_of(on: &Connection<Route>, name: &str) -> Result<u32> {
-    Ok(on.get_link_by_name(name).await?.with_context(|| format!("interface {name} is not there"))?.ifindex())
+fn index_of(on: &Routing, name: &str) -> Result<u32> {
+    on.interface(name).with_context(|| format!("looking for interface {name}"))
 }
 
 /// The network between nodes.
@@ -112,17 +97,16 @@ pub(crate) struct Fabric {
 
 impl Fabric {
     /// Makes `netns` the fabric: a bridge with the control plane's address.
-    pub(crate) async fn make(netns: OwnedFd, ipv6: bool) -> Result<Self> {
+    pub(crate) fn make(netns: OwnedFd, ipv6: bool) -> Result<Self> {
         settle(&netns, ipv6, true)?;
         let links = connect(&netns)?;
-        links.set_link_up("lo").await.context("cannot bring the loopback up")?;
+        links.set_loopback_up().context("cannot bring the loopback up")?;
         links
-            .add_link(BridgeLink::new(BRIDGE).up())
-            .await
+            .add_bridge(BRIDGE)
             .context("cannot make a bridge; does this kernel have the `bridge` module? (as root: modprobe bridge)")?;
-        let bridge = index_of(&links, BRIDGE).await?;
+        let bridge = index_of(&links, BRIDGE)?;
         let own = Pair { v4: addressing::FABRIC_V4, v6: addressing::FABRIC_V6 };
-        add_addresses(&links, bridge, own, (24, 64), ipv6).await?;
+        add_addresses(&links, bridge, own, (24, 64), ipv6)?;
         Ok(Fabric { netns, ipv6 })
     }
 
@@ -137,69 +121,59 @@ impl Fabric {
     }
 
     /// Connects node `k`'s namespace to the fabric and tells the fabric where its pods are.
-    pub(crate) async fn plug_node(&self, k: u8, node: &OwnedFd) -> Result<()> {
+    pub(crate) fn plug_node(&self, k: u8, node: &OwnedFd) -> Result<()> {
         settle(node, self.ipv6, true)?;
         let fabric = connect(&self.netns)?;
         let port = node_port(k);
+        let bridge = index_of(&fabric, BRIDGE)?;
         fabric
-            .add_link(VethLink::new(&port, ETH0).peer_netns_fd(node).master(BRIDGE).up())
-            .await
+            .add_veth(&port, ETH0, node.as_fd(), Some(bridge))
             .context("cannot make a veth pair; does this kernel have the `veth` module? (as root: modprobe veth)")?;
         let links = connect(node)?;
-        links.set_link_up("lo").await?;
-        let eth0 = index_of(&links, ETH0).await?;
-        add_addresses(&links, eth0, addressing::node(k), (24, 64), self.ipv6).await?;
-        links.set_link_up_by_index(eth0).await?;
+        links.set_loopback_up()?;
+        let eth0 = index_of(&links, ETH0)?;
+        add_addresses(&links, eth0, addressing::node(k), (24, 64), self.ipv6)?;
+        links.set_up(eth0)?;
         let own = Pair { v4: addressing::FABRIC_V4, v6: addressing::FABRIC_V6 };
         // The fabric answers "unreachable" for what nobody has, service addresses without endpoints among them.
-        add_routes(&links, eth0, EVERYWHERE, (0, 0), Some(own), self.ipv6).await?;
-        let bridge = index_of(&fabric, BRIDGE).await?;
-        add_routes(&fabric, bridge, addressing::pod_network(k), (24, 64), Some(addressing::node(k)), self.ipv6).await
+        add_routes(&links, eth0, EVERYWHERE, (0, 0), Some(own), self.ipv6)?;
+        add_routes(&fabric, bridge, addressing::pod_network(k), (24, 64), Some(addressing::node(k)), self.ipv6)
     }
 
     /// Tells two nodes the way to each other's pods.
-    pub(crate) async fn introduce(&self, (a, a_ns): (u8, &OwnedFd), (b, b_ns): (u8, &OwnedFd)) -> Result<()> {
+    pub(crate) fn introduce(&self, (a, a_ns): (u8, &OwnedFd), (b, b_ns): (u8, &OwnedFd)) -> Result<()> {
         for (from, to) in [(a_ns, b), (b_ns, a)] {
             let links = connect(from)?;
-            let eth0 = index_of(&links, ETH0).await?;
-            add_routes(&links, eth0, addressing::pod_network(to), (24, 64), Some(addressing::node(to)), self.ipv6)
-                .await?;
+            let eth0 = index_of(&links, ETH0)?;
+            add_routes(&links, eth0, addressing::pod_network(to), (24, 64), Some(addressing::node(to)), self.ipv6)?;
         }
         Ok(())
     }
 
     /// Connects a pod's namespace to its node. `serial` makes the interface's name, unique on the node.
-    pub(crate) async fn plug_pod(
-        &self,
-        k: u8,
-        node: &OwnedFd,
-        pod: &OwnedFd,
-        address: Pair,
-        serial: u64,
-    ) -> Result<()> {
+    pub(crate) fn plug_pod(&self, k: u8, node: &OwnedFd, pod: &OwnedFd, address: Pair, serial: u64) -> Result<()> {
         settle(pod, self.ipv6, false)?;
         let links = connect(node)?;
         let port = pod_port(serial);
-        links.add_link(VethLink::new(&port, ETH0).peer_netns_fd(pod).up()).await.context("cannot make a veth pair")?;
-        let outside = index_of(&links, &port).await?;
+        links.add_veth(&port, ETH0, pod.as_fd(), None).context("cannot make a veth pair")?;
+        let outside = index_of(&links, &port)?;
         let gateway = addressing::gateway(k);
-        add_addresses(&links, outside, gateway, HOST, self.ipv6).await?;
+        add_addresses(&links, outside, gateway, HOST, self.ipv6)?;
 
         let inside = connect(pod)?;
-        inside.set_link_up("lo").await?;
-        let eth0 = index_of(&inside, ETH0).await?;
-        add_addresses(&inside, eth0, address, HOST, self.ipv6).await?;
-        inside.set_link_up_by_index(eth0).await?;
-        add_routes(&inside, eth0, gateway, HOST, None, self.ipv6).await?;
-        add_routes(&inside, eth0, EVERYWHERE, (0, 0), Some(gateway), self.ipv6).await?;
+        inside.set_loopback_up()?;
+        let eth0 = index_of(&inside, ETH0)?;
+        add_addresses(&inside, eth0, address, HOST, self.ipv6)?;
+        inside.set_up(eth0)?;
+        add_routes(&inside, eth0, gateway, HOST, None, self.ipv6)?;
+        add_routes(&inside, eth0, EVERYWHERE, (0, 0), Some(gateway), self.ipv6)?;
         // Last, so that nothing reaches the pod before it can answer.
-        add_routes(&links, outside, address, HOST, None, self.ipv6).await
+        add_routes(&links, outside, address, HOST, None, self.ipv6)
     }
 
     /// Takes a pod's wire away, at once: its address may be somebody else's a moment later.
-    pub(crate) async fn unplug_pod(&self, node: &OwnedFd, serial: u64) -> Result<()> {
-        connect(node)?.del_link_if_exists(pod_port(serial)).await.context("cannot remove a pod's veth")?;
-        Ok(())
+    pub(crate) fn unplug_pod(&self, node: &OwnedFd, serial: u64) -> Result<()> {
+        connect(node)?.remove_interface(&pod_port(serial)).context("cannot remove a pod's veth")
     }
 }
 

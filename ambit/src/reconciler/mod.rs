@@ -107,7 +107,7 @@ impl Reconciler {
     /// Makes the network and starts the mesh's programs; no pods yet.
     pub(crate) async fn start(args: &MachineArgs, run: RunDir, children: Arc<Children>) -> Result<Self> {
         let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
-        let fabric = Fabric::make(own_netns, links::has_ipv6()).await?;
+        let fabric = Fabric::make(own_netns, links::has_ipv6())?;
         let mut folder = Reading::new(Folder::new(args.folder.clone()), Folder::read);
         folder.look();
         // Nodes are made now or not at all; status says so of those that are read later.

@@ -107,7 +107,7 @@ impl Reconciler {
         let frontends: Vec<Vec<Frontend>> = places.iter().map(|place| self.frontends(Some(place))).collect();
         if self.translated.as_ref() != Some(&frontends) {
             for (node, frontends) in self.nodes.iter().zip(&frontends) {
-                kube_proxy::apply(&node.netns, frontends).await.with_context(|| format!("node {}", node.name))?;
+                kube_proxy::apply(&node.netns, frontends).with_context(|| format!("node {}", node.name))?;
             }
             self.translated = Some(frontends);
         }

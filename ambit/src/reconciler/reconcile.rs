@@ -74,7 +74,7 @@ impl Reconciler {
             let Some(pod) = self.pods.remove(&key) else { continue };
             let node = &mut self.nodes[pod.node];
             if let Some(pair) = pod.pair {
-                if let Err(e) = self.fabric.unplug_pod(&node.netns, pod.serial).await {
+                if let Err(e) = self.fabric.unplug_pod(&node.netns, pod.serial) {
                     tracing::warn!("pod {}/{}: {e:#}", key.0, key.1);
                 }
                 node.pool.give_back(pair);
@@ -149,7 +149,7 @@ impl Reconciler {
         let shared_netns = pair.is_none().then(|| Arc::clone(&node.netns));
         let sandbox = Arc::new(Sandbox::make(&self.run, &node.name, uid, shared_netns)?);
         if let Some(pair) = pair
-            && let Err(e) = self.fabric.plug_pod(node.k, &node.netns, &sandbox.netns, pair, self.serial).await
+            && let Err(e) = self.fabric.plug_pod(node.k, &node.netns, &sandbox.netns, pair, self.serial)
         {
             sandbox.remove();
             return Err(e);

@@ -43,10 +43,8 @@ impl Affected {
     /// Adds what differs between two forms of one object, whoever depends on it.
     pub fn by_difference(&mut self, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
         match key.kind {
-            Kind::Pod => {
-                if pod_labels(old) != pod_labels(new) {
-                    self.relabelled.insert(key.namespace.clone());
-                }
+            Kind::Pod if pod_labels(old) != pod_labels(new) => {
+                self.relabelled.insert(key.namespace.clone());
             }
             Kind::Service => {
                 let label = |object: Option<&Kept>, name| object?.labels().label(name).map(str::to_owned);

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mesh_model::pod::PodInfo;
-
 use crate::message::{self, DecodeError, Message, Request};
 use crate::socket::{PacketSocket, RecvError};
 

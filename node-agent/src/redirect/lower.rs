@@ -1,169 +1,183 @@
 //! A rule of ours as the kernel's expressions. Pure.
 
-use nlink::netlink::nftables as nft;
+use mesh_netlink::nftables::{self as nft, Base, ChainType, Operator, Transport, Verdict, priority};
 
-use super::rules::{
-    Action, ChainKind, End, Hook, INBOUND_MARK, Is, MARK_MASK, Match, Protocol, Rule, Table, chain_kind,
-};
-
-/// The family of all tables.
-pub(super) const FAMILY: nft::Family = nft::Family::Inet;
+use super::rules::{Action, ChainKind, End, Hook, Is, MARK_MASK, Match, Protocol, Rule, Table, chain_kind};
 
 /// The rule's body.
-pub(super) fn rule(rule: &Rule) -> nft::RuleSpec {
-    let spec = rule.matches.iter().fold(nft::RuleSpec::new(), |spec, condition| spec.then(matched(condition)));
-    action(spec.then(nft::Stmt::Counter), rule.action)
+pub(super) fn rule(rule: &Rule) -> nft::Rule {
+    action(rule.matches.iter().fold(nft::Rule::new(), matched).counter(), rule.action)
 }
 
 /// The base chain at a hook of a table.
-pub(super) fn base_chain(table: Table, hook: Hook) -> nft::BaseChain {
-    let priority = match table {
-        Table::Nat => nft::Priority::DstNat,
-        Table::Mangle => nft::Priority::Mangle,
-        Table::Raw => nft::Priority::Raw,
-    };
-    match (chain_kind(table, hook), hook) {
-        (ChainKind::Nat, Hook::Prerouting) => nft::BaseChain::nat(nft::NatHook::Prerouting, priority),
-        (ChainKind::Nat, Hook::Output) => nft::BaseChain::nat(nft::NatHook::Output, priority),
-        (ChainKind::Filter, Hook::Prerouting) => nft::BaseChain::filter(nft::FilterHook::Prerouting, priority),
-        (ChainKind::Filter, Hook::Output) => nft::BaseChain::filter(nft::FilterHook::Output, priority),
-        (ChainKind::Route, _) => nft::BaseChain::route(priority),
+pub(super) fn base_chain(table: Table, hook: Hook) -> Base {
+    Base {
+        kind: match chain_kind(table, hook) {
+            ChainKind::Nat => ChainType::Nat,
+            ChainKind::Filter => ChainType::Filter,
+            ChainKind::Route => ChainType::Route,
+        },
+        hook: match hook {
+            Hook::Prerouting => nft::Hook::Prerouting,
+            Hook::Output => nft::Hook::Output,
+        },
+        priority: match table {
+            Table::Nat => priority::DSTNAT,
+            Table::Mangle => priority::MANGLE,
+            Table::Raw => priority::RAW,
+        },
     }
-    // Said aloud so that what the kernel reports can be compared with it.
-    .policy(nft::Policy::Accept)
 }
 
-/// A rule that the kernel holds, as nftables prints it without its counters' values. Empty if it is none that we would make.
-pub(super) fn text_of(rule: &nft::RuleInfo) -> String {
-    text(&nft::RuleSpec::lift(&rule.expressions(), rule.family)).unwrap_or_default()
-}
-
-fn text(spec: &nft::RuleSpec) -> Option<String> {
-    if let [rest @ .., nft::Item::Expr(nft::Expr::Immediate { data, .. }), nft::Item::Expr(last)] = spec.items()
-        && *last == set_original_zone()
-    {
-        let zone = u16::from_ne_bytes(data.as_slice().try_into().ok()?);
-        let rest: nft::RuleSpec = rest.iter().cloned().collect();
-        return Some(format!("{} ct original zone set {zone}", rest.nft_syntax_stateless(FAMILY)?));
-    }
-    spec.nft_syntax_stateless(FAMILY)
-}
-
-/// Sets the zone in which the connection's original direction is tracked, from the first register. The library models no
-/// `ct set` with a direction, so these are the attributes as the kernel takes and dumps them (`nft_ct_set_dump`).
-fn set_original_zone() -> nft::Expr {
-    let original = 0_u8;
-    let attributes = [
-        attribute(nft::NFTA_CT_SREG, &nft::Register::R0.wire().to_be_bytes()),
-        attribute(nft::NFTA_CT_KEY, &(nft::CtKey::Zone as u32).to_be_bytes()),
-        attribute(nft::NFTA_CT_DIRECTION, &[original]),
-    ];
-    nft::RawExpr::new("ct", attributes.concat()).into()
-}
-
-/// A netlink attribute: its length, its type and its value, padded to four bytes.
-///
-/// # Panics
-/// If the value is longer than an attribute can be: they are ours, and short.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(4 + value.len()).expect("our attributes are short");
-    let mut attribute = [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
-}
-
-fn matched(condition: &Match) -> nft::Match {
-    use nft::Field;
-    let masked = |mark: u32| nft::Value::Masked { value: mark.into(), mask: MARK_MASK.into() };
+fn matched(rule: nft::Rule, condition: &Match) -> nft::Rule {
     match condition {
-        Match::Protocol(protocol) => nft::Match::eq(Field::L4Proto, number(*protocol)),
-        Match::Port(protocol, end, is, port) => {
-            let field = match (protocol, end) {
-                (Protocol::Tcp, End::Source) => Field::TcpSport,
-                (Protocol::Tcp, End::Destination) => Field::TcpDport,
-                (Protocol::Udp, End::Source) => Field::UdpSport,
-                (Protocol::Udp, End::Destination) => Field::UdpDport,
-            };
-            nft::Match::new(field, op(*is), *port)
-        }
-        Match::Address(end, is, address) => {
-            let field = match (address.is_ipv4(), end) {
-                (true, End::Source) => Field::Ip4Saddr,
-                (true, End::Destination) => Field::Ip4Daddr,
-                (false, End::Source) => Field::Ip6Saddr,
-                (false, End::Destination) => Field::Ip6Daddr,
-            };
-            nft::Match::new(field, op(*is), *address)
-        }
-        Match::InInterface(name) => nft::Match::eq(Field::Iifname, name.as_str()),
-        Match::OutInterface(is, name) => nft::Match::new(Field::Oifname, op(*is), *name),
-        Match::PacketMark(is, mark) => nft::Match::new(Field::Mark, op(*is), masked(*mark)),
-        Match::Opens => {
-            let (opens, mask) = (nft::TcpFlags::SYN, nft::TcpFlags::SYN | nft::TcpFlags::ACK);
-            let masked = nft::Value::Masked { value: opens.0.into(), mask: mask.0.into() };
-            nft::Match::eq(Field::TcpFlags, masked)
-        }
-        Match::ConnectionMark(mark) => nft::Match::eq(Field::CtMark, masked(*mark)),
+        Match::Protocol(protocol) => rule.transport(transport(*protocol)),
+        Match::Port(protocol, end, is, port) => rule.port(transport(*protocol), end_of(*end), operator(*is), *port),
+        Match::Address(end, is, address) => rule.address(end_of(*end), operator(*is), *address),
+        Match::InInterface(name) => rule.in_interface(Operator::Equal, name),
+        Match::OutInterface(is, name) => rule.out_interface(operator(*is), name),
+        Match::PacketMark(is, mark) => rule.mark(operator(*is), *mark, MARK_MASK),
+        Match::ConnectionMark(mark) => rule.connection_mark(Operator::Equal, *mark, MARK_MASK),
+        Match::Opens => rule.opens(),
     }
 }
 
-fn action(spec: nft::RuleSpec, action: Action) -> nft::RuleSpec {
+fn action(rule: nft::Rule, action: Action) -> nft::Rule {
     match action {
-        Action::Redirect(port) => spec.then(nft::Stmt::Redirect(Some(port))),
-        Action::Accept => spec.then(nft::Verdict::Accept),
-        Action::Return => spec.then(nft::Verdict::Return),
-        Action::RestoreMark => spec.then(nft::Stmt::RestoreMarkFromCt),
-        Action::Zone(zone) => spec.then(nft::Stmt::SetCtZone(zone)),
-        Action::OriginalZone(zone) => spec
-            .then(nft::Expr::Immediate { dreg: nft::Register::R0, data: zone.to_ne_bytes().to_vec() })
-            .then(set_original_zone()),
-        // ct mark := (ct mark & !mask) ^ mark: the bits of others stay.
-        Action::SetConnectionMark(mark) => {
-            debug_assert_eq!(mark & !MARK_MASK, 0, "{INBOUND_MARK:#x} is within the mask");
-            let register = nft::Register::R0;
-            spec.then(nft::Expr::Ct { dreg: register, key: nft::CtKey::Mark })
-                .then(nft::Expr::Bitwise {
-                    sreg: register,
-                    dreg: register,
-                    len: 4,
-                    mask: (!MARK_MASK).to_ne_bytes().to_vec(),
-                    xor: mark.to_ne_bytes().to_vec(),
-                })
-                .then(nft::Expr::CtSet { key: nft::CtKey::Mark, sreg: register })
-        }
+        Action::Redirect(port) => rule.redirect(port),
+        Action::Accept => rule.verdict(Verdict::Accept),
+        Action::Return => rule.verdict(Verdict::Return),
+        Action::RestoreMark => rule.restore_mark(),
+        Action::Zone(zone) => rule.set_zone(zone, false),
+        Action::OriginalZone(zone) => rule.set_zone(zone, true),
+        Action::SetConnectionMark(mark) => rule.set_connection_mark(mark, MARK_MASK),
     }
 }
 
-fn op(is: Is) -> nft::MatchOp {
-    match is {
-        Is::Equal => nft::MatchOp::Eq,
-        Is::Not => nft::MatchOp::Ne,
-    }
-}
-
-fn number(protocol: Protocol) -> u8 {
+fn transport(protocol: Protocol) -> Transport {
     match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    }
+}
+
+fn end_of(end: End) -> nft::End {
+    match end {
+        End::Source => nft::End::Source,
+        End::Destination => nft::End::Destination,
+    }
+}
+
+fn operator(is: Is) -> Operator {
+    match is {
+        Is::Equal => Operator::Equal,
+        Is::Not => Operator::Differs,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use mesh_netlink::nftables::{CtKey, Expression, MetaKey, Part};
+
     use super::super::{Settings, rules};
     use super::*;
 
-    /// Our text is what nftables itself would print for what we send: neither can drift from the other.
+    /// What the kernel is told and what people are shown are made apart from the same rule; this reads the one back as the
+    /// other would say it, so that neither drifts. Conditions that a later one implies are left out, as nftables does.
     #[test]
     fn what_is_sent_reads_as_what_is_shown() {
-        let settings = Settings {
-            ipv6: true,
-            inbound_capture: true,
-            dns_capture: true,
-            outbound_interfaces: vec!["tap0".to_owned()],
-        };
-        for shown in rules::rules(&settings) {
-            assert_eq!(text(&rule(&shown)), Some(shown.to_string()));
+        for dns_capture in [false, true] {
+            let settings = Settings {
+                ipv6: true,
+                inbound_capture: true,
+                dns_capture,
+                outbound_interfaces: vec!["tap0".to_owned()],
+            };
+            for shown in rules::rules(&settings) {
+                assert_eq!(read(rule(&shown).expressions()), shown.to_string());
+            }
         }
+    }
+
+    fn number(bytes: &[u8]) -> u32 {
+        u32::from_ne_bytes(bytes.try_into().unwrap())
+    }
+
+    fn port(bytes: &[u8]) -> u16 {
+        u16::from_be_bytes(bytes.try_into().unwrap())
+    }
+
+    fn read(mut list: &[Expression]) -> String {
+        use Expression as E;
+        let (mut said, mut l4) = (Vec::new(), "");
+        while !list.is_empty() {
+            let signs = |operator: &Operator| if *operator == Operator::Equal { ("", "==") } else { ("!= ", "!=") };
+            let (line, used) = match list {
+                [E::Meta(MetaKey::Transport), E::Compare(Operator::Equal, with), rest @ ..] => {
+                    l4 = if with[..] == [6] { "tcp" } else { "udp" };
+                    // The port or the flags that follow say it.
+                    let implied = matches!(rest, [E::Payload { part: Part::Transport, .. }, ..]);
+                    (if implied { String::new() } else { format!("meta l4proto {l4}") }, 2)
+                }
+                [
+                    E::Meta(MetaKey::Family),
+                    E::Compare(Operator::Equal, _),
+                    E::Payload { part: Part::Network, .. },
+                    ..,
+                ] => (String::new(), 2),
+                [E::Payload { part: Part::Network, offset, .. }, E::Compare(operator, with), ..] => {
+                    let (family, address) = match <[u8; 4]>::try_from(&with[..]) {
+                        Ok(v4) => ("ip", Ipv4Addr::from(v4).to_string()),
+                        Err(_) => ("ip6", Ipv6Addr::from(<[u8; 16]>::try_from(&with[..]).unwrap()).to_string()),
+                    };
+                    let end = if [12, 8].contains(offset) { 's' } else { 'd' };
+                    (format!("{family} {end}addr {}{address}", signs(operator).0), 2)
+                }
+                [E::Payload { part: Part::Transport, offset, len: 2 }, E::Compare(operator, with), ..] => {
+                    let end = if *offset == 0 { 's' } else { 'd' };
+                    (format!("{l4} {end}port {}{}", signs(operator).0, port(with)), 2)
+                }
+                [
+                    E::Payload { part: Part::Transport, offset: 13, len: 1 },
+                    E::Bitwise { mask, xor },
+                    E::Compare(Operator::Equal, with),
+                    ..,
+                ] if (&mask[..], &xor[..], &with[..]) == (&[0x12], &[0], &[0x02]) => {
+                    ("tcp flags & (syn | ack) == syn".to_owned(), 3)
+                }
+                [E::Meta(MetaKey::Mark), E::Bitwise { mask, .. }, E::Compare(operator, with), ..] => {
+                    let (mask, mark) = (number(mask), number(with));
+                    (format!("meta mark & {mask:#010x} {} {mark:#010x}", signs(operator).1), 3)
+                }
+                [E::Ct(CtKey::Mark), E::Bitwise { mask, .. }, E::Compare(operator, with), ..] => {
+                    let (mask, mark) = (number(mask), number(with));
+                    (format!("ct mark & {mask:#010x} {} {mark:#010x}", signs(operator).1), 3)
+                }
+                [E::Ct(CtKey::Mark), E::Bitwise { mask, xor }, E::SetCt { key: CtKey::Mark, original: false }, ..] => {
+                    let (mask, mark) = (number(mask), number(xor));
+                    (format!("ct mark set ct mark & {:#010x} | {mark:#010x}", mask | mark), 3)
+                }
+                [E::Ct(CtKey::Mark), E::SetMeta(MetaKey::Mark), ..] => ("meta mark set ct mark".to_owned(), 2),
+                [E::Meta(key), E::Compare(operator, name), ..] => {
+                    let which = if *key == MetaKey::InInterface { "iifname" } else { "oifname" };
+                    let name = std::str::from_utf8(name).unwrap().trim_end_matches('\0');
+                    (format!("{which} {}\"{name}\"", signs(operator).0), 2)
+                }
+                [E::Load(zone), E::SetCt { key: CtKey::Zone, original }, ..] => {
+                    let zone = u16::from_ne_bytes(zone[..].try_into().unwrap());
+                    (format!("ct {}zone set {zone}", if *original { "original " } else { "" }), 2)
+                }
+                [E::Load(to), E::Redirect, ..] => (format!("redirect to :{}", port(to)), 2),
+                [E::Counter, ..] => ("counter".to_owned(), 1),
+                [E::Verdict(Verdict::Accept), ..] => ("accept".to_owned(), 1),
+                [E::Verdict(Verdict::Return), ..] => ("return".to_owned(), 1),
+                other => panic!("nothing that is shown reads so: {other:?}"),
+            };
+            said.extend((!line.is_empty()).then_some(line));
+            list = &list[used..];
+        }
+        said.join(" ")
     }
 }

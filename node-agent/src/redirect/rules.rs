@@ -60,7 +60,7 @@ impl Table {
     pub const ALL: [Self; 3] = [Self::Nat, Self::Mangle, Self::Raw];
 
     /// Its name in the kernel.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Nat => "istio-ambient-nat",
             Self::Mangle => "istio-ambient-mangle",

@@ -8,9 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
-use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
-use nlink::netlink::link::VethLink;
-use nlink::{Connection, Ipv4Route, Ipv6Route, Route};
+use mesh_netlink::routing::{Route, Routing};
 use node_agent::netns;
 use rustix::thread::UnshareFlags;
 
@@ -75,7 +73,7 @@ impl Netns {
             OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
         });
         let netns = Self(thread.join().unwrap());
-        wait(async { netns.route().set_link_up("lo").await.unwrap() });
+        netns.routing().set_loopback_up().unwrap();
         netns
     }
 
@@ -83,8 +81,32 @@ impl Netns {
         netns::run(self.as_fd(), inside).unwrap()
     }
 
-    pub fn route(&self) -> Connection<Route> {
-        Connection::new_in(self.as_fd()).unwrap()
+    pub fn routing(&self) -> Routing {
+        Routing::open_in(self.as_fd()).unwrap()
+    }
+
+    /// Brings an interface up, with an address of each family.
+    pub fn settle(&self, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
+        let routing = self.routing();
+        let interface = routing.interface(interface).unwrap();
+        routing.set_up(interface).unwrap();
+        routing.add_address(interface, v4.into(), 24).unwrap();
+        routing.add_address(interface, v6.into(), 64).unwrap();
+    }
+
+    /// Another address for its `eth0`.
+    pub fn add_address(&self, address: Ipv4Addr) {
+        let routing = self.routing();
+        routing.add_address(routing.interface("eth0").unwrap(), address.into(), 32).unwrap();
+    }
+
+    /// Sends everything to these machines.
+    pub fn route_by(&self, v4: Ipv4Addr, v6: Ipv6Addr) {
+        for (everywhere, gateway) in
+            [(Ipv4Addr::UNSPECIFIED.into(), v4.into()), (Ipv6Addr::UNSPECIFIED.into(), v6.into())]
+        {
+            self.routing().add_route(&Route::to(everywhere, 0).via(Some(gateway))).unwrap();
+        }
     }
 
     pub fn listen(&self, address: &str) -> TcpListener {
@@ -165,23 +187,20 @@ pub const FAMILIES: [(IpAddr, IpAddr); 2] =
 impl Pair {
     pub fn new() -> Self {
         let pair = Self { client: Netns::new(), pod: Netns::new() };
-        wait(async {
-            let client = pair.client.route();
-            client.add_link(VethLink::new("eth0", "eth0").peer_netns_fd(&pair.pod)).await.unwrap();
-            for (netns, v4, v6, peer_v4, peer_v6) in [
-                (&pair.client, CLIENT_V4, CLIENT_V6, POD_V4, POD_V6),
-                (&pair.pod, POD_V4, POD_V6, CLIENT_V4, CLIENT_V6),
-            ] {
-                let route = netns.route();
-                route.set_link_up("eth0").await.unwrap();
-                route.add_address(Ipv4Address::new("eth0", v4, 24)).await.unwrap();
-                route.add_address(Ipv6Address::new("eth0", v6, 64).nodad()).await.unwrap();
-                route.add_route(Ipv4Route::from_addr(Ipv4Addr::UNSPECIFIED, 0).gateway(peer_v4)).await.unwrap();
-                route.add_route(Ipv6Route::from_addr(Ipv6Addr::UNSPECIFIED, 0).gateway(peer_v6)).await.unwrap();
-            }
-        });
+        pair.client.routing().add_veth("eth0", "eth0", pair.pod.as_fd(), None).unwrap();
+        for (netns, v4, v6, peer_v4, peer_v6) in
+            [(&pair.client, CLIENT_V4, CLIENT_V6, POD_V4, POD_V6), (&pair.pod, POD_V4, POD_V6, CLIENT_V4, CLIENT_V6)]
+        {
+            netns.settle("eth0", v4, v6);
+            netns.route_by(peer_v4, peer_v6);
+        }
         pair
     }
+}
+
+/// The network namespace that the tests' own process is in.
+pub fn own() -> Netns {
+    Netns(File::open("/proc/self/ns/net").unwrap().into())
 }
 
 /// Runs a future to its end on a runtime and a thread of its own, so that async tests can make namespaces too.
