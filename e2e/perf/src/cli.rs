@@ -25,11 +25,14 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PATH", env = "ENVOY")]
     pub(crate) envoy: Option<PathBuf>,
     /// Only these worlds.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Direct, Kind::Ambit, Kind::Envoy])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Direct, Kind::Ambit, Kind::Before, Kind::Envoy])]
     pub(crate) worlds: Vec<Kind>,
     /// Another build of ambit to measure, instead of the one built into this command.
     #[arg(long, value_name = "PATH")]
     pub(crate) ambit: Option<PathBuf>,
+    /// Another build of ambit, to be measured beside it in the same run: the commit before, for instance.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) before: Option<PathBuf>,
     /// Rounds; in each, every case is measured once in every world.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) reps: u32,

@@ -117,12 +117,12 @@ fn takes_its_way(world: &World, path: Path) -> Result<()> {
     match (world.kind, path) {
         (Kind::Direct, _) => ensure!(tunnels == 0, "there is a tunnel in the world without a mesh"),
         // Two pods of one node meet in their ztunnel: the client's connection ends there.
-        (Kind::Ambit, Path::Same) => ensure!(
+        (Kind::Ambit | Kind::Before, Path::Same) => ensure!(
             processes::connections(world.client.pid, OUTBOUND_PORT) > 0,
             "in world `{}` the {path} path works without ztunnel",
             world.kind
         ),
-        (Kind::Ambit | Kind::Envoy, _) => ensure!(
+        (Kind::Ambit | Kind::Before | Kind::Envoy, _) => ensure!(
             tunnels > 0,
             "in world `{}` the {path} path works without a tunnel to the server's port {HBONE_PORT}",
             world.kind

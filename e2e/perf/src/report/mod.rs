@@ -54,8 +54,8 @@ pub(crate) struct Ratio {
 }
 
 /// The ratios people ask for.
-const RATIOS: [(Kind, Kind); 3] =
-    [(Kind::Ambit, Kind::Direct), (Kind::Envoy, Kind::Direct), (Kind::Ambit, Kind::Envoy)];
+const RATIOS: [(Kind, Kind); 4] =
+    [(Kind::Ambit, Kind::Direct), (Kind::Envoy, Kind::Direct), (Kind::Ambit, Kind::Envoy), (Kind::Ambit, Kind::Before)];
 
 /// Brings rows together, cases in the order in which they first appear.
 pub(crate) fn summarize(rows: &[Row]) -> Vec<Section> {

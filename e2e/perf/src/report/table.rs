@@ -4,7 +4,7 @@ use crate::statistics::Spread;
 use crate::world::Kind;
 use std::fmt::Write as _;
 
-const WORLDS: [Kind; 3] = [Kind::Direct, Kind::Ambit, Kind::Envoy];
+const WORLDS: [Kind; 4] = [Kind::Direct, Kind::Ambit, Kind::Before, Kind::Envoy];
 /// For what was not measured.
 const NOTHING: &str = "–";
 
@@ -49,19 +49,24 @@ fn errors(out: &mut String, section: &Section) {
 
 /// Head and lines, as cells.
 fn rows(section: &Section) -> Vec<Vec<String>> {
+    // Another build is the exception: its columns are there only where it was measured.
+    let other_build = section.lines.iter().any(|line| line.worlds.contains_key(&Kind::Before));
+    let shown = |world: Kind| world != Kind::Before || other_build;
+    let worlds: Vec<Kind> = WORLDS.into_iter().filter(|world| shown(*world)).collect();
+    let ratios: Vec<(Kind, Kind)> = RATIOS.into_iter().filter(|(_, to)| shown(*to)).collect();
     let mut head = vec![section.case.clone()];
-    head.extend(WORLDS.map(|world| world.to_string()));
-    head.extend(RATIOS.map(|(of, to)| format!("{of} / {to}")));
+    head.extend(worlds.iter().map(ToString::to_string));
+    head.extend(ratios.iter().map(|(of, to)| format!("{of} / {to}")));
     let mut rows = vec![head];
-    rows.extend(section.lines.iter().map(cells));
+    rows.extend(section.lines.iter().map(|line| cells(line, &worlds, &ratios)));
     rows
 }
 
-fn cells(line: &Line) -> Vec<String> {
+fn cells(line: &Line, worlds: &[Kind], ratios: &[(Kind, Kind)]) -> Vec<String> {
     let mut cells = vec![metric::named(line.metric).map_or(line.metric, |m| m.title).to_owned()];
-    cells.extend(WORLDS.map(|world| line.worlds.get(&world).map_or(NOTHING.into(), range)));
-    cells.extend(RATIOS.map(|(of, to)| {
-        let ratio = line.ratios.iter().find(|r| (r.of, r.to) == (of, to));
+    cells.extend(worlds.iter().map(|world| line.worlds.get(world).map_or(NOTHING.into(), range)));
+    cells.extend(ratios.iter().map(|(of, to)| {
+        let ratio = line.ratios.iter().find(|r| (r.of, r.to) == (*of, *to));
         ratio.map_or(NOTHING.into(), |r| verdict(line.metric, &r.spread))
     }));
     cells
@@ -164,5 +169,14 @@ mod tests {
              \nambit: 2 requests FAILED in remote/http1; its numbers do not count.\n"
         );
         assert!(text(&summary).contains("requests/s    1000    500"), "{}", text(&summary));
+    }
+
+    #[test]
+    fn another_build_has_columns_only_where_it_was_measured() {
+        let mut measured = vec![row(0, Kind::Ambit, "remote/http1", &[("requests_per_s", 500.0)])];
+        assert!(!text(&summarize(&measured)).contains("before"));
+        measured.push(row(0, Kind::Before, "remote/http1", &[("requests_per_s", 250.0)]));
+        let shown = text(&summarize(&measured));
+        assert!(shown.contains("ambit / before") && shown.contains("2.00×"), "{shown}");
     }
 }

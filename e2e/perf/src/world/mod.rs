@@ -33,8 +33,17 @@ pub(crate) enum Kind {
     Direct,
     /// The mesh: a ztunnel on each node.
     Ambit,
+    /// Another build of the mesh, which it is compared with.
+    Before,
     /// An Envoy beside each pod.
     Envoy,
+}
+
+impl Kind {
+    /// Its pods are in a mesh of ours.
+    pub(crate) fn is_mesh(self) -> bool {
+        matches!(self, Kind::Ambit | Kind::Before)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -42,6 +51,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Direct => "direct",
             Kind::Ambit => "ambit",
+            Kind::Before => "before",
             Kind::Envoy => "envoy",
         })
     }
@@ -54,6 +64,8 @@ pub(crate) struct Programs {
     pub(crate) own: PathBuf,
     /// Whatever is to be measured as Ambit.
     pub(crate) ambit: PathBuf,
+    /// Another build of it.
+    pub(crate) before: Option<PathBuf>,
     /// Whatever is to be measured as Envoy.
     pub(crate) envoy: Option<PathBuf>,
 }
@@ -104,10 +116,14 @@ impl World {
         let directory = directory.join(kind.to_string());
         let folder = directory.join("yaml");
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join("pods.yaml"), manifest::yaml(&programs.own, kind == Kind::Ambit))?;
+        fs::write(folder.join("pods.yaml"), manifest::yaml(&programs.own, kind.is_mesh()))?;
         let name = format!("perf-{}-{kind}", std::process::id());
-        let more: &[&str] = if kind == Kind::Ambit { &[] } else { &["--no-mesh"] };
-        let (up, status) = up(&programs.own, &programs.ambit, &name, &directory, &folder, more)
+        let more: &[&str] = if kind.is_mesh() { &[] } else { &["--no-mesh"] };
+        let ambit = match kind {
+            Kind::Before => programs.before.as_ref().context("no other build of ambit was given")?,
+            _ => &programs.ambit,
+        };
+        let (up, status) = up(&programs.own, ambit, &name, &directory, &folder, more)
             .with_context(|| format!("the pods of world `{kind}` did not start"))?;
         let tree = processes::descendants(up.id())?;
         let pod = |name| pod(&status, &tree, manifest::NAMESPACE, name);
@@ -115,7 +131,7 @@ impl World {
         let mut world = World { kind, client, near, far, proxies: Vec::new(), _envoys: Vec::new(), _up: up, directory };
         match kind {
             Kind::Direct => {}
-            Kind::Ambit => {
+            Kind::Ambit | Kind::Before => {
                 for pod in &status.pods {
                     ensure!(pod.mesh.state == "yes", "pod {} is not in the mesh: {}", pod.name, pod.mesh.reason);
                 }
