@@ -80,7 +80,7 @@ pub async fn judge(
 
 /// Why an open connection must be cut now, if it must. While a policy is missing, what was let in stays open: the control
 /// plane is about to send it.
-pub fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
+pub(crate) fn judge_open(tables: &Reader, pod: &PodInfo, facts: &Facts) -> Option<Reason> {
     let verdict = tables.read(|tables| {
         let workload = tables.workload_of_pod(&pod.namespace, &pod.name, &pod.service_account)?;
         Some(verdict(tables, workload, facts))

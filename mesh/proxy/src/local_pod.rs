@@ -45,7 +45,7 @@ impl LocalPod {
     }
 
     /// Resolves when callers should open no more tunnels to the pod here: it terminates, or the proxy does.
-    pub fn sends_callers_away(&self, drain: &drain::Watch) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn sends_callers_away(&self, drain: &drain::Watch) -> impl Future<Output = ()> + use<> {
         let (drain, mut leaving) = (drain.clone(), self.leaving.subscribe());
         async move {
             tokio::select! {

@@ -84,7 +84,7 @@ impl ThreadHbone {
 }
 
 /// The reason codes that connections may end with.
-pub fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
+fn connection_reasons() -> impl Iterator<Item = ReasonCode> {
     ReasonCode::ALL.iter().copied().filter(|code| !code.is_of_dns())
 }
 

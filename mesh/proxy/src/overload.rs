@@ -31,7 +31,7 @@ pub fn admit(
 }
 
 /// Reports that there is no room for a connection, and has it end with a reset when it is dropped.
-pub fn shed(
+pub(crate) fn shed(
     telemetry: &Arc<Telemetry>,
     direction: Direction,
     tcp: &TcpStream,

@@ -165,7 +165,7 @@ impl Drop for Permit {
 }
 
 /// A permit that may be given to another source ([`PodQuota::spare`]).
-pub type Spared = spare::Spared<Permit>;
+pub(crate) type Spared = spare::Spared<Permit>;
 
 /// Pods that are served, by uid.
 type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
@@ -237,7 +237,7 @@ impl PodQuota {
     ///
     /// # Errors
     /// When there is no room, and none could be made.
-    pub fn handshake(&self, source: &Source) -> Result<Permit, Full> {
+    pub(crate) fn handshake(&self, source: &Source) -> Result<Permit, Full> {
         self.enter(|held| &held.handshakes, Some(source))
     }
 
@@ -250,7 +250,7 @@ impl PodQuota {
     ///
     /// # Errors
     /// When the identity's share is full; the permit is given back.
-    pub fn proven(&self, mut permit: Permit, identity: &Source) -> Result<Permit, Full> {
+    pub(crate) fn proven(&self, mut permit: Permit, identity: &Source) -> Result<Permit, Full> {
         let part = permit.part.clone();
         // The address gives its share back, whether the identity finds room or not.
         permit.share = None;
@@ -308,13 +308,13 @@ impl PodQuota {
 
     /// Lets `permit`, which `source` holds for something that carries nothing, be given to another source that finds no
     /// room; then `ended` is notified.
-    pub fn spare(&self, permit: Permit, source: &Source, ended: &Arc<Notify>) -> Spared {
+    pub(crate) fn spare(&self, permit: Permit, source: &Source, ended: &Arc<Notify>) -> Spared {
         let spare = permit.part.spare.clone();
         spare.add(permit, source.clone(), ended.clone())
     }
 
     /// Counts a connection that has lost its permit and finishes what was asked of it. `None` when too many do.
-    pub fn leaving(&self) -> Option<Leaving<'_>> {
+    pub(crate) fn leaving(&self) -> Option<Leaving<'_>> {
         (self.leaving.get() < LEAVING).then(|| {
             self.leaving.set(self.leaving.get() + 1);
             Leaving(&self.leaving)
@@ -323,7 +323,7 @@ impl PodQuota {
 }
 
 /// A connection that has lost its permit and finishes; counted until it is dropped.
-pub struct Leaving<'a>(&'a Cell<usize>);
+pub(crate) struct Leaving<'a>(&'a Cell<usize>);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {

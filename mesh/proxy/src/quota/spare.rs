@@ -60,7 +60,7 @@ struct Entry<P> {
 }
 
 /// A permit that is spare; if it is still here, it is given back when this is dropped.
-pub struct Spared<P> {
+pub(crate) struct Spared<P> {
     all: Arc<Spare<P>>,
     source: Source,
     number: u64,
@@ -124,7 +124,7 @@ impl<P> Inner<P> {
 
 impl<P> Spared<P> {
     /// Takes the permit back. `None` when it was given to another.
-    pub fn take(self) -> Option<P> {
+    pub(crate) fn take(self) -> Option<P> {
         self.remove().map(|entry| entry.permit)
     }
 
