@@ -1,9 +1,9 @@
 //! The user's folder, as far as running pods needs it. How files are read, checked and kept while broken is
 //! istiod-lite's to say, so that both read the same.
-use istiod_lite::folder::Folder as Source;
 use istiod_lite::resources::Object;
 use istiod_lite::resources::unread::Unread;
 use istiod_lite::source::Origin;
+use istiod_lite::source::folder::Folder as Source;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! The control plane: reads Kubernetes objects, tells proxies what follows from them, and signs their certificates.
 //!
 //! ```text
-//! folder ──▶ cluster ──▶ translate ──▶ publish ──▶ proxies (discovery)
+//! source ──▶ cluster ──▶ translate ──▶ publish ──▶ proxies (discovery)
 //! (YAML)     (objects)   (model)          │
 //!                          └──▶ status    └──▶ ca: who may ask for which identity
 //!    changes ─────────────▶ what differs ─▶ what differs
@@ -11,8 +11,7 @@
 //! |---|---|
 //! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
 //! | [`cluster`] | what Kubernetes says now, by kind; who names whom, and what depends on what (pure) |
-//! | [`source`] | what a source of objects is: changes, and what is rejected |
-//! | [`folder`] | the source that is a folder of YAML, kept up to date; errors with file, line and field |
+//! | [`source`] | where objects come from: changes, and what is rejected. A folder of YAML is one such place |
 //! | [`translate`] | cluster → model, one file per kind, and what differs of it after a change (pure) |
 //! | [`publish`] | what changed since last time, as resources |
 //! | [`held`] | what of it the tables of every proxy hold |
@@ -23,14 +22,13 @@
 //! | [`config`], [`app`] | what was set; the wiring |
 //!
 //! Each line uses only the lines above it. Begin with [`translate::translate()`] to see what it is all for, and with
-//! [`folder`] to see where it comes from.
+//! [`source`] to see where it comes from.
 
 pub mod app;
 pub mod ca;
 pub mod cluster;
 pub mod config;
 mod debug;
-pub mod folder;
 pub mod held;
 pub mod publish;
 pub mod resources;

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use istiod_lite::cluster::Cluster;
-use istiod_lite::folder::parse_file;
+use istiod_lite::source::folder::parse_file;
 use istiod_lite::translate::condition::PolicyStatus;
 use istiod_lite::translate::{Mesh, translate};
 use mesh_model::policy::{Facts, decide};

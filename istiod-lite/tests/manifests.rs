@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use istiod_lite::folder::parse_file;
 use istiod_lite::resources::Object;
+use istiod_lite::source::folder::parse_file;
 
 fn yaml_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {

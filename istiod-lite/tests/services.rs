@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use istiod_lite::cluster::Cluster;
-use istiod_lite::folder::parse_file;
+use istiod_lite::source::folder::parse_file;
 use istiod_lite::translate::{Mesh, Translation, translate};
 use mesh_model::destination::{Destination, decide};
 use mesh_model::resource::Resource;

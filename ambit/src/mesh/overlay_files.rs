@@ -1,6 +1,6 @@
 //! The files by which the control plane is told of objects: as many as its reader needs. Pure.
 use anyhow::Result;
-use istiod_lite::folder::MAX_FILE_BYTES;
+use istiod_lite::source::folder::MAX_FILE_BYTES;
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -76,7 +76,7 @@ fn yaml<'a>(objects: impl Iterator<Item = &'a Value>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use istiod_lite::folder::Folder;
+    use istiod_lite::source::folder::Folder;
     use serde_json::json;
     use std::fs;
     use std::path::Path;

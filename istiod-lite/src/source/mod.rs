@@ -1,9 +1,16 @@
 //! Where objects come from: what a control plane asks of a folder of YAML, or of a watch on an API server.
 //!
+//! | file | holds |
+//! |---|---|
+//! | this one | what every source does |
+//! | `rejected` | what a source cannot use, wherever it was said |
+//! | [`folder`] | the source that is a folder of YAML, kept up to date; errors with file, line and field |
+//!
 //! A source says in [`Batch`]es what changed and what it had to reject. It says everything once at first, and again
 //! ([`Change::Replace`]) when it cannot tell what it has missed; what an object says that is rejected, it goes on saying as
 //! it was last good.
 
+pub mod folder;
 mod rejected;
 
 use crate::cluster::Change;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use istiod_lite::folder::parse_file;
 use istiod_lite::resources::Object;
 use istiod_lite::source::Origin;
+use istiod_lite::source::folder::parse_file;
 
 /// Any text is read without harm; what is good survives being kept, and what is not is somewhere in the text.
 #[allow(unreachable_pub, reason = "the fuzz target calls it, too")]
