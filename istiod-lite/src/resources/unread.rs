@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Recognized;
-use mesh_runtime::nearest::nearest;
-
 /// What a kind that is not read is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unread {
@@ -14,61 +11,6 @@ pub enum Unread {
     NotEnforced,
     /// Nothing we have heard of.
     Unknown,
-}
-
-/// Core kinds that say nothing to the mesh.
-const CORE: [&str; 8] = [
-    "ConfigMap",
-    "Secret",
-    "PersistentVolumeClaim",
-    "PersistentVolume",
-    "LimitRange",
-    "ResourceQuota",
-    "Event",
-    "ReplicationController",
-];
-/// Groups of kinds that say nothing to the mesh.
-const GROUPS: [&str; 12] = [
-    "apps",
-    "batch",
-    "autoscaling",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "scheduling.k8s.io",
-    "apiextensions.k8s.io",
-    "kustomize.config.k8s.io",
-    "admissionregistration.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-];
-/// Groups whose kinds say something about traffic that Ambit does not do.
-const TRAFFIC: [&str; 7] = [
-    "networking.k8s.io",
-    "policy.networking.k8s.io",
-    "networking.istio.io",
-    "security.istio.io",
-    "telemetry.istio.io",
-    "extensions.istio.io",
-    "gateway.networking.k8s.io",
-];
-
-/// For a kind that is not read.
-pub(super) fn recognize(group: &str, kind: &str) -> Recognized {
-    let read: &[&'static str] = match group {
-        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints"],
-        "discovery.k8s.io" => &["EndpointSlice"],
-        "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
-        _ => &[],
-    };
-    if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
-        return Recognized::Unread(Unread::SaysNothing);
-    }
-    match nearest(kind, read.iter().copied()) {
-        Some(meant) => Recognized::Misspelt(meant),
-        None if TRAFFIC.contains(&group) => Recognized::Unread(Unread::NotEnforced),
-        None => Recognized::Unread(Unread::Unknown),
-    }
 }
 
 impl Unread {

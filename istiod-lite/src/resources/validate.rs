@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::field::{FieldError, FieldPath};
-use super::{Kind, Object, authorization_policy, peer_authentication};
+use super::kind::Kind;
+use super::object::Object;
+use super::{authorization_policy, peer_authentication};
 
 /// Checks an object.
 pub(super) fn object(object: &Object) -> Result<(), FieldError> {

@@ -17,11 +17,13 @@ use mesh_model::resource::{Kind, Resource};
 use mesh_model::workload::Workload;
 
 use super::condition::PolicyStatus;
+use super::context::{Context, network};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
+use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::revision::Revisions;
-use super::{Context, Mesh, network, outsider, service, told, workload};
+use super::{names, outsider, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::index::{Index, Pairs};
 use crate::cluster::{Change, Cluster};
@@ -145,14 +147,14 @@ impl Translator {
         for key in &services {
             let found = self.cluster.service(key).map(|object| service::translate(object, &context));
             let other = |name: &NamespacedName| found.as_ref().is_none_or(|found| found.key() != *name);
-            let gone = service::names(key, &self.mesh).into_iter().filter(other);
+            let gone = names::of_service(key, &self.mesh).into_iter().filter(other);
             delta.removed.extend(gone.map(|name| (Kind::Address, name.to_string())));
             delta.resources.extend(found.map(|found| Resource::Service(Arc::new(found))));
         }
         for key in &pods {
             let said = self.members.of_pod(key, &self.cluster);
             let found = self.cluster.pod(key).and_then(|pod| workload::translate(pod, &said, &context));
-            let uid = || workload::uid(key, &self.mesh.cluster_id);
+            let uid = || names::uid(key, &self.mesh.cluster_id);
             delta.workload(found, uid);
         }
         for uid in outside {

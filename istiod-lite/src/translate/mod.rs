@@ -8,7 +8,9 @@
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
 //! | [`policy`] | AuthorizationPolicy | Policy |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
-//! | `ports` | names and numbers of ports, as all of them need | |
+//! | `service_spec` | what a Service says, of itself alone | |
+//! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
+//! | `mesh`, `context` | what is set, and what is known of everything else | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint` | the waypoint in the way to a service or workload |
 //! | [`condition`], `told` | | what users are told |
@@ -17,15 +19,20 @@
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
 pub mod condition;
+mod context;
 pub mod delta;
 mod distribution;
 pub mod endpoints;
+mod locality;
+mod mesh;
+mod names;
 mod outsider;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
 pub mod revision;
 mod service;
+mod service_spec;
 mod told;
 mod waypoint;
 mod workload;
@@ -33,45 +40,14 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_model::labels;
 use mesh_model::resource::Resource;
 
 use crate::cluster::Cluster;
 use condition::PolicyStatus;
+use context::{Context, network};
 use endpoints::{Inputs, Owner};
 
-/// What the mesh as a whole is set to.
-#[derive(Clone, Debug)]
-pub struct Mesh {
-    /// Name of this cluster (`CLUSTER_ID`); ztunnel's must be equal.
-    pub cluster_id: Arc<str>,
-    /// Of every identity.
-    pub trust_domain: Arc<str>,
-    /// Below which services have their names: `cluster.local`.
-    pub domain: Arc<str>,
-    /// Policies in it are for the whole mesh: `istio-system`.
-    pub root_namespace: Arc<str>,
-    /// Name of this control plane among several in one cluster (`REVISION`).
-    pub revision: Arc<str>,
-    /// Its other names (`REVISION_TAGS`); those that Services say are added.
-    pub revision_tags: Vec<String>,
-    /// Whether policies annotated as dry runs are sent, to be decided and logged only.
-    pub dry_run_policies: bool,
-}
-
-impl Default for Mesh {
-    fn default() -> Self {
-        Self {
-            cluster_id: mesh_model::workload::DEFAULT_CLUSTER.into(),
-            trust_domain: mesh_model::identity::DEFAULT_TRUST_DOMAIN.into(),
-            domain: "cluster.local".into(),
-            root_namespace: "istio-system".into(),
-            revision: revision::DEFAULT.into(),
-            revision_tags: Vec::new(),
-            dry_run_policies: false,
-        }
-    }
-}
+pub use mesh::Mesh;
 
 /// What the cluster means.
 #[derive(Clone, Debug, Default)]
@@ -122,26 +98,10 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     }
     let mut workloads = Vec::new();
     for (_, pod) in cluster.pods() {
-        let said = by_pod.get(&workload::uid(&pod.name, &mesh.cluster_id));
+        let said = by_pod.get(&names::uid(&pod.name, &mesh.cluster_id));
         workloads.extend(workload::translate(pod, said.map_or(&[], Vec::as_slice), &context));
     }
     workloads.extend(outside.iter().filter_map(|(uid, said)| outsider::translate(uid, said, &context)));
     resources.extend(workloads.into_iter().map(|workload| Resource::Workload(Arc::new(workload))));
     translation
-}
-
-/// What one object's translation may look at, besides what services say of it.
-struct Context<'a> {
-    cluster: &'a Cluster,
-    mesh: &'a Mesh,
-    network: Arc<str>,
-    policies: &'a policy::Policies,
-    modes: &'a peer_authentication::Modes,
-}
-
-/// The network of this cluster: a label on its root namespace; empty without.
-fn network(cluster: &Cluster, mesh: &Mesh) -> Arc<str> {
-    let root = cluster.namespace(&mesh.root_namespace);
-    let label = root.and_then(|n| n.metadata.labels.as_ref()?.get(labels::TOPOLOGY_NETWORK));
-    label.map_or("", String::as_str).into()
 }

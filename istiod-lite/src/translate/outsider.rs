@@ -6,8 +6,10 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use mesh_model::workload::{Locality, Workload};
 
-use super::endpoints::{Endpoint, Outside, Owner, publishes_not_ready};
-use super::{Context, service, workload};
+use super::context::Context;
+use super::endpoints::{Endpoint, Outside, Owner};
+use super::service_spec::{namespace, publishes_not_ready};
+use super::{locality, names, workload};
 
 /// An endpoint that is no pod, by what services say of it, in their order. It is on no network of pods, takes no tunnel,
 /// no policy covers it, and nobody knows what runs there: names of applications stay empty, as istiod leaves them.
@@ -20,11 +22,11 @@ pub(super) fn translate(uid: &str, said: &[(&Service, &Endpoint)], context: &Con
         if publishes_not_ready(object) && !endpoint.in_use {
             continue;
         }
-        let namespace = service::namespace(object);
+        let namespace = namespace(object);
         let address = endpoint.addresses[0];
         let workload =
             found.get_or_insert_with(|| outsider(uid.to_owned(), namespace, outside, address, endpoint, context));
-        workload.services.insert(service::key(object, context.mesh), workload::mappings(object, endpoint));
+        workload.services.insert(names::service(object, context.mesh), workload::mappings(object, endpoint));
     }
     found
 }
@@ -39,7 +41,7 @@ fn outsider(
 ) -> Workload {
     let node = outside.node.as_deref().unwrap_or("");
     let zone = outside.zone.as_deref().map(Arc::from);
-    let locality = workload::locality(node, context);
+    let locality = locality::of_node(node, context.cluster);
     Workload {
         name: outside.slice.as_str().into(),
         namespace: namespace.into(),

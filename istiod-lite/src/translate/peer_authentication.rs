@@ -12,8 +12,8 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
 
-use super::Mesh;
 use super::condition::{Condition, PolicyStatus};
+use super::mesh::Mesh;
 use super::revision::Revisions;
 use crate::cluster::Cluster;
 use crate::resources::labels::Labelled;

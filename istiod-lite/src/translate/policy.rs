@@ -12,8 +12,8 @@ use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
 
-use super::Mesh;
 use super::condition::{Condition, WAYPOINT_ACCEPTED};
+use super::mesh::Mesh;
 use super::revision::Revisions;
 use crate::resources::authorization_policy::{
     self as written, Attribute, AuthorizationPolicy, Operation, Source, WorkloadSelector, parse_ip_block, parse_port,

@@ -7,12 +7,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::labels;
 
-use super::Mesh;
 use super::condition::Condition;
+use super::mesh::Mesh;
 use crate::cluster::Cluster;
-
-/// The revision of a control plane that is not told otherwise.
-pub const DEFAULT: &str = "default";
 
 /// The names that mean this control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]

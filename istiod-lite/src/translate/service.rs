@@ -1,62 +1,24 @@
 //! Service → Service.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service as KubernetesService, ServicePort, ServiceSpec};
-use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
-use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
+use k8s_openapi::api::core::v1::{Namespace, Service as KubernetesService, ServiceSpec};
+use mesh_model::address::{NamespacedName, NetworkAddress};
+use mesh_model::service::{BalanceMode, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
 use mesh_model::workload::PortMapping;
 
-use super::endpoints::{publishes_not_ready, service_ports};
-use super::{Context, Mesh, distribution, ports, waypoint};
-use crate::cluster::relations::{self, has_selector};
-
-/// A name for something outside: it has no endpoints of ours.
-pub(super) fn is_external_name(service: &KubernetesService) -> bool {
-    service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName")
-}
-
-/// `namespace/hostname`.
-pub(super) fn key(service: &KubernetesService, mesh: &Mesh) -> NamespacedName {
-    let name = service.metadata.name.as_deref().unwrap_or("");
-    hostname(&NamespacedName::new(namespace(service), name), mesh)
-}
-
-/// The same, of a service that may be gone.
-fn hostname(object: &NamespacedName, mesh: &Mesh) -> NamespacedName {
-    let NamespacedName { namespace, name } = object;
-    NamespacedName::new(namespace.clone(), format!("{name}.{namespace}.svc.{}", mesh.domain))
-}
-
-/// Every name under which a service may be published.
-pub(super) fn names(object: &NamespacedName, mesh: &Mesh) -> [NamespacedName; 2] {
-    let plain = hostname(object, mesh);
-    [external(&plain), plain]
-}
-
-/// An ExternalName's: the last dot hides it from DNS proxies that do not know what is special about it.
-fn external(NamespacedName { namespace, name }: &NamespacedName) -> NamespacedName {
-    NamespacedName::new(namespace.clone(), format!("{name}."))
-}
-
-/// Its namespace, `default` when it says none.
-pub(super) fn namespace(service: &KubernetesService) -> &str {
-    relations::namespace(&service.metadata)
-}
-
-/// Its TCP ports, each with its place among all of them.
-pub(super) fn tcp_ports(service: &KubernetesService) -> impl Iterator<Item = (usize, &ServicePort)> {
-    service_ports(service).iter().enumerate().filter(|(_, port)| ports::is_tcp(port.protocol.as_deref()))
-}
+use super::context::Context;
+use super::service_spec::{cluster_ips, ip_families, is_external_name, publishes_not_ready, service_ports, tcp_ports};
+use super::{distribution, names, ports, waypoint};
+use crate::cluster::relations::has_selector;
 
 /// A Service as proxies are told of it.
 pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> Service {
     let default = ServiceSpec::default();
     let spec = service.spec.as_ref().unwrap_or(&default);
-    let key = key(service, context.mesh);
+    let key = names::service(service, context.mesh);
     if is_external_name(service) {
-        let NamespacedName { namespace, name: hostname } = external(&key);
+        let NamespacedName { namespace, name: hostname } = names::external(&key);
         let external_name = spec.external_name.as_deref().unwrap_or("").trim_end_matches('.').to_ascii_lowercase();
         let extension = ServiceExtension { external_name: external_name.into(), ..ServiceExtension::default() };
         return Service {
@@ -108,27 +70,6 @@ fn extension(service: &KubernetesService, spec: &ServiceSpec) -> Option<Arc<Serv
 fn vips(spec: &ServiceSpec, network: &Arc<str>) -> Vec<Vip> {
     let vip = |ip| Vip { address: NetworkAddress { network: network.clone(), ip }, prefix: None };
     cluster_ips(spec).map(vip).collect()
-}
-
-/// The cluster's own addresses, never those of load balancers: these belong to the machinery outside.
-fn cluster_ips(spec: &ServiceSpec) -> impl Iterator<Item = IpAddr> {
-    let texts = match &spec.cluster_ips {
-        Some(ips) if !ips.is_empty() => ips.iter().collect(),
-        _ => spec.cluster_ip.iter().collect::<Vec<_>>(),
-    };
-    texts.into_iter().filter_map(|text| text.parse().ok()).map(canonical_ip)
-}
-
-/// As written, else as its addresses are: an API server would have filled it in.
-pub(super) fn ip_families(spec: &ServiceSpec) -> IpFamilies {
-    let families: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
-    let addresses: Vec<bool> = cluster_ips(spec).map(|ip| ip.is_ipv6()).collect();
-    match (&families[..], &addresses[..]) {
-        (["IPv4"], _) | ([], [false]) => IpFamilies::Ipv4,
-        (["IPv6"], _) | ([], [true]) => IpFamilies::Ipv6,
-        ([_, _], _) | ([], [_, _]) => IpFamilies::Dual,
-        _ => IpFamilies::Automatic,
-    }
 }
 
 /// Which of its endpoints a service prefers.

@@ -3,7 +3,8 @@
 use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
-use super::{Mesh, distribution, endpoints, waypoint};
+use super::mesh::Mesh;
+use super::{distribution, endpoints, waypoint};
 use crate::cluster::{Cluster, Kept};
 use crate::resources::{Key, Kind};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName};
 use mesh_model::labels;
 
-use super::Mesh;
 use super::condition::{Condition, WAYPOINT_BOUND};
+use super::mesh::Mesh;
 use crate::cluster::Cluster;
 use crate::cluster::relations::{Asked, label, waypoint as asked};
 use crate::resources::labels::Labelled;

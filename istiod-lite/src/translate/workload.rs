@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service as KubernetesService, ServicePort};
+use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
 use mesh_model::address::NamespacedName;
 use mesh_model::labels;
-use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
+use mesh_model::workload::{AppProtocol, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
-use super::endpoints::{Endpoint, publishes_not_ready};
-use super::{Context, ports, service, waypoint};
+use super::context::Context;
+use super::endpoints::Endpoint;
+use super::service_spec::{publishes_not_ready, tcp_ports};
+use super::{locality, names, ports, waypoint};
 use crate::cluster::pod::{Pod, Stage};
 use crate::cluster::relations::label;
 use crate::resources::labels::Labelled;
@@ -47,17 +49,12 @@ pub(super) fn translate(
         cluster: context.mesh.cluster_id.clone(),
         services,
         hostname: hostname.into(),
-        locality: locality(&pod.node, context),
+        locality: locality::of_node(&pod.node, context.cluster),
         waypoint: waypoint::of_pod(pod, &namespace, context.mesh),
         host_network: pod.host_network,
         namespace,
-        ..Workload::empty(uid(&pod.name, &context.mesh.cluster_id))
+        ..Workload::empty(names::uid(&pod.name, &context.mesh.cluster_id))
     })
-}
-
-/// What a pod is known by in proxies' tables.
-pub(super) fn uid(NamespacedName { namespace, name }: &NamespacedName, cluster_id: &str) -> String {
-    format!("{cluster_id}//Pod/{namespace}/{name}")
 }
 
 fn first_label<'a>(pod: &'a Pod, names: &[&str]) -> Option<&'a str> {
@@ -88,10 +85,10 @@ fn serving(endpoints: &[(&KubernetesService, &Endpoint)], ready: bool, context: 
     // what it is, as istiod has it.
     let counts = |e: &Endpoint| e.in_use || !healthy && e.selected;
     let counted = || endpoints.iter().filter(|(_, e)| counts(e));
-    let services = counted().map(|(object, e)| (service::key(object, context.mesh), mappings(object, e))).collect();
+    let services = counted().map(|(object, e)| (names::service(object, context.mesh), mappings(object, e))).collect();
     let named = counted().find_map(|(object, e)| Some((object, e.hostname.as_ref()?)));
-    let hostname =
-        named.map_or_else(String::new, |(object, name)| format!("{name}.{}", service::key(object, context.mesh).name));
+    let hostname = named
+        .map_or_else(String::new, |(object, name)| format!("{name}.{}", names::service(object, context.mesh).name));
     Serving { healthy, services, hostname }
 }
 
@@ -107,21 +104,5 @@ pub(super) fn mappings(object: &KubernetesService, endpoint: &Endpoint) -> Vec<P
             app_protocol: AppProtocol::Unknown,
         })
     };
-    service::tcp_ports(object).filter_map(mapping).collect()
-}
-
-/// Where a node is.
-pub(super) fn locality(node: &str, context: &Context<'_>) -> Locality {
-    locality_of(context.cluster.node(node).map(|n| &**n))
-}
-
-/// The same, of the Node itself; nobody knows where a node is that there is not.
-pub(super) fn locality_of(node: Option<&Node>) -> Locality {
-    let labels = node.and_then(|n| n.metadata.labels.as_ref());
-    let label = |name| Arc::from(labels.and_then(|l| l.get(name)).map_or("", String::as_str));
-    Locality {
-        region: label(labels::TOPOLOGY_REGION),
-        zone: label(labels::TOPOLOGY_ZONE),
-        subzone: label(labels::TOPOLOGY_SUBZONE),
-    }
+    tcp_ports(object).filter_map(mapping).collect()
 }

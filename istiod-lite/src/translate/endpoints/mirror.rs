@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Ser
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::cluster::relations::{SERVICE_NAME, has_selector, namespace};
-use crate::translate::service;
+use crate::translate::service_spec;
 
 /// Label on Endpoints that are not to be mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
@@ -39,14 +39,15 @@ pub fn ignored(object: &Endpoints, of: Option<&Service>) -> Option<&'static str>
         Some(of) if has_selector(of) => {
             Some("the Service of this name has a selector, which alone decides: take the selector away, or these")
         }
-        Some(of) if service::is_external_name(of) => Some("the Service of this name is an ExternalName"),
+        Some(of) if service_spec::is_external_name(of) => Some("the Service of this name is an ExternalName"),
         Some(_) => None,
     }
 }
 
 fn of<'a>(object: &Endpoints, services: &[&'a Service]) -> Option<&'a Service> {
-    let same =
-        |s: &&Service| s.metadata.name == object.metadata.name && service::namespace(s) == namespace(&object.metadata);
+    let same = |s: &&Service| {
+        s.metadata.name == object.metadata.name && service_spec::namespace(s) == namespace(&object.metadata)
+    };
     services.iter().copied().find(same)
 }
 

@@ -5,6 +5,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | `inputs` | what decides, and what is an endpoint? |
 //! | this one | which pods does a selector choose, and which endpoints take traffic? |
 //! | `slices` | what do EndpointSlices say, and whose addresses are they? |
 //! | `mirror` | which slices does an Endpoints object stand for? |
@@ -12,137 +13,30 @@
 //! An endpoint takes traffic on a port while it is ready. Where a port has no ready endpoint, those that end and still
 //! serve take it: the rule of kube-proxy. A headless service has no kube-proxy in front: its names show ready endpoints.
 
+mod inputs;
 mod mirror;
 mod slices;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use mesh_model::address::NamespacedName;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use mesh_model::service::LoadBalancing;
 use mesh_model::workload::Locality;
 
-use super::{ports, service, workload};
-use crate::cluster::Cluster;
-use crate::cluster::index::Index;
-use crate::cluster::pod::{Pod, Stage};
+use super::service_spec::{is_external_name, namespace};
+use super::{locality, names, ports, service};
+use crate::cluster::pod::Stage;
 use crate::cluster::relations::selects;
+use inputs::{Candidate, of_families};
 use slices::Slices;
 
+pub use super::service_spec::{is_headless, publishes_not_ready, service_ports};
 pub use crate::cluster::relations::has_selector;
+pub use inputs::{Endpoint, EndpointPort, Inputs, Outside, Owner, ServiceEndpoints};
 pub use mirror::ignored as ignored_endpoints;
 
-/// What decides which endpoints services have.
-#[derive(Default)]
-pub struct Inputs<'a> {
-    /// As an API server keeps them: with their addresses' families.
-    pub services: Vec<&'a Service>,
-    /// Pods that have an address and have not ended.
-    pub pods: Vec<Arc<Pod>>,
-    /// All of them.
-    pub slices: Vec<&'a EndpointSlice>,
-    /// All of them.
-    pub endpoints: Vec<&'a Endpoints>,
-}
-
-/// The endpoints of one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceEndpoints {
-    /// Pods that the selector chooses come first.
-    pub endpoints: Vec<Endpoint>,
-}
-
-/// One endpoint of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Whose addresses they are.
-    pub owner: Owner,
-    /// Chosen by the service's selector; else a slice names it.
-    pub selected: bool,
-    /// Of the service's families.
-    pub addresses: Vec<IpAddr>,
-    /// Its own name below the service's, if it has one.
-    pub hostname: Option<String>,
-    /// It takes traffic, and a headless service's names show it.
-    pub in_use: bool,
-    /// The ports of the service that it serves.
-    pub ports: Vec<EndpointPort>,
-}
-
-/// Who an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// A pod: its place in [`Inputs::pods`].
-    Pod(usize),
-    /// Nobody the cluster knows.
-    Outside(Outside),
-}
-
-/// What a slice says about an endpoint that is no pod.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Outside {
-    /// The slice that names it; of several, the first.
-    pub slice: String,
-    /// Where it is, if the slice says so.
-    pub node: Option<String>,
-    /// Where it is, if the slice says so.
-    pub zone: Option<String>,
-}
-
-/// A port of a service at one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EndpointPort {
-    /// The port's place in the service's `spec.ports`.
-    pub port: usize,
-    /// The number at the endpoint.
-    pub target: u16,
-    /// The endpoint takes traffic on it.
-    pub in_use: bool,
-}
-
-/// What one selector, or one entry of a slice, says about an endpoint.
-struct Said {
-    owner: Owner,
-    selected: bool,
-    addresses: Vec<IpAddr>,
-    hostname: Option<String>,
-    ready: bool,
-    /// Ends, and serves meanwhile.
-    ending: bool,
-    /// Places in the service's ports, and numbers at the endpoint.
-    targets: Vec<(usize, u16)>,
-}
-
-/// Whether a pod may be an endpoint: it has an address, and has not ended.
-fn is_there(pod: &Pod) -> bool {
-    !matches!(pod.stage, Stage::Pending | Stage::Ended)
-}
-
-impl<'a> Inputs<'a> {
-    /// What the cluster says.
-    pub fn of(cluster: &'a Cluster) -> Self {
-        Self {
-            services: cluster.services().map(|(_, object)| &**object).collect(),
-            pods: cluster.pods().map(|(_, pod)| pod).filter(|pod| is_there(pod)).cloned().collect(),
-            slices: cluster.endpoint_slices().map(|(_, object)| &**object).collect(),
-            endpoints: cluster.endpoints().map(|(_, object)| &**object).collect(),
-        }
-    }
-
-    /// What the cluster says of one service: as much of it as decides on its endpoints.
-    pub(crate) fn of_service(cluster: &'a Cluster, index: &Index, key: &NamespacedName) -> Self {
-        let pods = index.pods_of(key).into_iter().filter_map(|pod| cluster.pod(pod));
-        Self {
-            services: cluster.service(key).map(|object| &**object).into_iter().collect(),
-            pods: pods.filter(|pod| is_there(pod)).cloned().collect(),
-            slices: index.slices_of(key).filter_map(|slice| Some(&**cluster.endpoint_slice(slice)?)).collect(),
-            endpoints: cluster.endpoints_named(key).map(|object| &**object).into_iter().collect(),
-        }
-    }
-
+impl Inputs<'_> {
     /// The endpoints of each service, in the services' order.
     pub fn resolve(&self) -> Vec<ServiceEndpoints> {
         let slices = Slices::new(self);
@@ -151,19 +45,19 @@ impl<'a> Inputs<'a> {
             pods.entry(&pod.name.namespace).or_default().push(place);
         }
         let of = |object: &Service| {
-            if service::is_external_name(object) {
+            if is_external_name(object) {
                 return ServiceEndpoints::default();
             }
-            let own = pods.get(service::namespace(object)).into_iter().flatten();
-            let mut said: Vec<Said> = own.filter_map(|place| self.selected(object, *place)).collect();
-            said.extend(slices.said(self, object));
-            in_use(said, object)
+            let own = pods.get(namespace(object)).into_iter().flatten();
+            let mut candidates: Vec<Candidate> = own.filter_map(|place| self.selected(object, *place)).collect();
+            candidates.extend(slices.candidates(self, object));
+            in_use(candidates, object)
         };
         self.services.iter().map(|object| of(object)).collect()
     }
 
     /// What a service's selector says about a pod of its namespace.
-    fn selected(&self, object: &Service, place: usize) -> Option<Said> {
+    fn selected(&self, object: &Service, place: usize) -> Option<Candidate> {
         let pod = &*self.pods[place];
         if !selects(object, pod) {
             return None;
@@ -175,7 +69,7 @@ impl<'a> Inputs<'a> {
         let named = pod.dns_name.as_ref();
         let named = named.filter(|name| Some(&*name.subdomain) == object.metadata.name.as_deref());
         let targets = service_ports(object).iter().enumerate();
-        Some(Said {
+        Some(Candidate {
             owner: Owner::Pod(place),
             selected: true,
             addresses,
@@ -187,48 +81,23 @@ impl<'a> Inputs<'a> {
     }
 }
 
-impl Endpoint {
-    /// Takes in what is said about the same endpoint elsewhere.
-    fn merge(&mut self, other: Endpoint) {
-        self.selected |= other.selected;
-        self.in_use |= other.in_use;
-        self.hostname = self.hostname.take().or(other.hostname);
-        for address in other.addresses {
-            if !self.addresses.contains(&address) {
-                self.addresses.push(address);
-            }
-        }
-        for port in other.ports {
-            match self.ports.iter_mut().find(|p| (p.port, p.target) == (port.port, port.target)) {
-                Some(known) => known.in_use |= port.in_use,
-                None => self.ports.push(port),
-            }
-        }
-    }
-
-    /// Both name a port, and not by the same number.
-    fn contradicts(&self, other: &Endpoint) -> bool {
-        self.ports.iter().any(|a| other.ports.iter().any(|b| a.port == b.port && a.target != b.target))
-    }
-}
-
 /// Decides who takes traffic, and brings together what is said about one endpoint.
-fn in_use(said: Vec<Said>, object: &Service) -> ServiceEndpoints {
-    let has_port = |said: &Said, port: usize| said.targets.iter().any(|(p, _)| *p == port);
+fn in_use(candidates: Vec<Candidate>, object: &Service) -> ServiceEndpoints {
+    let has_port = |candidate: &Candidate, port: usize| candidate.targets.iter().any(|(p, _)| *p == port);
     let ready_somewhere: Vec<bool> =
-        (0..service_ports(object).len()).map(|port| said.iter().any(|s| s.ready && has_port(s, port))).collect();
+        (0..service_ports(object).len()).map(|port| candidates.iter().any(|c| c.ready && has_port(c, port))).collect();
     let last_resort = !is_headless(object);
     let mut found = ServiceEndpoints::default();
     let mut places: HashMap<Result<usize, IpAddr>, usize> = HashMap::new();
-    for said in said {
-        let ports = said.targets.iter().map(|(port, target)| EndpointPort {
+    for candidate in candidates {
+        let ports = candidate.targets.iter().map(|(port, target)| EndpointPort {
             port: *port,
             target: *target,
-            in_use: said.ready || said.ending && last_resort && !ready_somewhere[*port],
+            in_use: candidate.ready || candidate.ending && last_resort && !ready_somewhere[*port],
         });
         let ports: Vec<EndpointPort> = ports.collect();
-        let in_use = said.ready || ports.iter().any(|p| p.in_use);
-        let Said { owner, selected, addresses, hostname, .. } = said;
+        let in_use = candidate.ready || ports.iter().any(|p| p.in_use);
+        let Candidate { owner, selected, addresses, hostname, .. } = candidate;
         let key = match owner {
             Owner::Pod(place) => Ok(place),
             Owner::Outside(_) => Err(addresses[0]),
@@ -249,10 +118,10 @@ fn in_use(said: Vec<Said>, object: &Service) -> ServiceEndpoints {
 /// What an endpoint of a service is known by, in proxies' tables too: the uid of its workload.
 pub fn uid(inputs: &Inputs<'_>, object: &Service, endpoint: &Endpoint, cluster_id: &str) -> String {
     match &endpoint.owner {
-        Owner::Pod(place) => workload::uid(&inputs.pods[*place].name, cluster_id),
+        Owner::Pod(place) => names::uid(&inputs.pods[*place].name, cluster_id),
         Owner::Outside(outside) => format!(
             "{cluster_id}/discovery.k8s.io/EndpointSlice/{}/{}/{}",
-            service::namespace(object),
+            namespace(object),
             outside.slice,
             endpoint.addresses[0]
         ),
@@ -266,28 +135,7 @@ pub fn preferences(object: &Service, namespace: Option<&Namespace>) -> LoadBalan
 
 /// Where a node is.
 pub fn locality(node: Option<&Node>) -> Locality {
-    workload::locality_of(node)
-}
-
-/// The ports of a service, in its order.
-pub fn service_ports(object: &Service) -> &[ServicePort] {
-    object.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()
-}
-
-/// Whether a service has no address of its own by wish.
-pub fn is_headless(object: &Service) -> bool {
-    object.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
-}
-
-/// Whether a service's own pods are endpoints before they are ready, and while they end.
-pub fn publishes_not_ready(object: &Service) -> bool {
-    object.spec.as_ref().is_some_and(|s| s.publish_not_ready_addresses == Some(true))
-}
-
-/// The addresses that a service's families allow. Families that nobody knows allow all.
-fn of_families(object: &Service, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let families = object.spec.as_ref().map(service::ip_families).unwrap_or_default();
-    addresses.filter(|ip| families.allow(*ip)).collect()
+    locality::of(node)
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 use mesh_model::address::{NamespacedName, canonical_ip};
 
-use super::{Inputs, Outside, Owner, Said, mirror, of_families, ports, service_ports};
+use super::inputs::{Candidate, Inputs, Outside, Owner, of_families};
+use super::mirror;
 use crate::cluster::relations::{SERVICE_NAME, counts_for, namespace, pod_named};
-use crate::translate::service;
+use crate::translate::ports;
+use crate::translate::service_spec::{self, service_ports};
 
 /// All slices, by what is asked of them.
 pub(super) struct Slices<'a> {
@@ -48,8 +50,8 @@ impl<'a> Slices<'a> {
     }
 
     /// What slices say about a service.
-    pub(super) fn said(&self, inputs: &Inputs<'_>, object: &Service) -> Vec<Said> {
-        let key = (service::namespace(object).to_owned(), object.metadata.name.clone().unwrap_or_default());
+    pub(super) fn candidates(&self, inputs: &Inputs<'_>, object: &Service) -> Vec<Candidate> {
+        let key = (service_spec::namespace(object).to_owned(), object.metadata.name.clone().unwrap_or_default());
         let slices = self.by_service.get(&key).into_iter().flatten();
         let own = slices.filter(|slice| counts_for(slice, object));
         let endpoints = own.flat_map(|slice| slice.endpoints.iter().flatten().map(move |e| (&**slice, e)));
@@ -62,7 +64,7 @@ impl<'a> Slices<'a> {
         object: &Service,
         slice: &EndpointSlice,
         endpoint: &discovery::Endpoint,
-    ) -> Option<Said> {
+    ) -> Option<Candidate> {
         // All addresses of one endpoint are the same application; the first is enough (as kube-proxy does).
         let ipv4 = slice.address_type == "IPv4";
         let address = endpoint.addresses.first()?.parse().ok().map(canonical_ip).filter(|ip| ip.is_ipv4() == ipv4)?;
@@ -80,7 +82,7 @@ impl<'a> Slices<'a> {
         // What is not said is taken for the best: ready, serving, not ending.
         let terminating = conditions.and_then(|c| c.terminating) == Some(true);
         let targets = service_ports(object).iter().enumerate();
-        Some(Said {
+        Some(Candidate {
             owner,
             selected: false,
             addresses,

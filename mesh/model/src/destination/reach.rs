@@ -3,21 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{AcrossTo, Asked, Destination, Refusal, TunnelTo, direct, expected, recursive};
+use super::asked::Asked;
+use super::direct::{direct, expected, recursive};
+use super::outcome::{AcrossTo, ByName, Destination, Reach, Refusal, TunnelTo};
 use crate::address::{Authority, canonical_ip};
 use crate::balance;
-use crate::identity::SpiffeId;
-use crate::service::{IpFamilies, Service};
+use crate::service::IpFamilies;
 use crate::workload::Workload;
-
-/// An endpoint that has only a name (`istio.workload.Workload.hostname`): resolve it, then ask where to go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ByName {
-    /// The endpoint.
-    pub workload: Arc<Workload>,
-    dialled: SocketAddr,
-    reach: Reach,
-}
 
 impl ByName {
     /// The name to resolve.
@@ -34,41 +26,6 @@ impl ByName {
     pub fn at(&self, ip: IpAddr) -> Destination {
         self.reach.at(self.dialled, &self.workload, canonical_ip(ip)).unwrap_or_else(Destination::Refuse)
     }
-}
-
-/// How a chosen endpoint is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// It is the application's own workload.
-    Application {
-        /// The service that was dialled.
-        service: Option<Arc<Service>>,
-        /// The application's port.
-        port: u16,
-    },
-    /// It is a waypoint.
-    Waypoint {
-        /// The waypoint's own service.
-        own: Option<Arc<Service>>,
-        /// The service that was dialled.
-        service: Option<Arc<Service>>,
-        /// Its HBONE port.
-        port: u16,
-    },
-    /// It is the gateway of another network.
-    Gateway {
-        /// The gateway's own service.
-        own: Option<Arc<Service>>,
-        /// The service that was dialled, and what to ask the gateway for.
-        service: Arc<Service>,
-        authority: Authority,
-        /// Its HBONE port.
-        port: u16,
-        /// Who may answer behind it.
-        expected: Vec<SpiffeId>,
-        /// A waypoint behind it is in the way.
-        via_waypoint: bool,
-    },
 }
 
 /// The endpoint at the address that suits the client; by its name if it has none; else `none` says why not.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use crate::identity::SpiffeId;
 use crate::resource::Resource;
 use crate::service::{LoadBalancing, Vip};
-use crate::workload::{AppProtocol, ApplicationTunnel, PortMapping};
+use crate::workload::{AppProtocol, ApplicationTunnel, PortMapping, Tunnel};
 
 mod networks;
 

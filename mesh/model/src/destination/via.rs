@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::reach::{self, Reach};
-use super::{Asked, Destination, Refusal, add_names};
+use super::asked::Asked;
+use super::direct::add_names;
+use super::outcome::{Destination, Reach, Refusal};
+use super::reach;
 use crate::address::{Authority, GatewayAddress, GatewayDestination};
 use crate::balance;
 use crate::service::Service;

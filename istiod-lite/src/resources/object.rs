@@ -1,0 +1,90 @@
+//! One object of a kind that is read.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::authorization_policy::AuthorizationPolicy;
+use super::kind::{Key, Kind};
+use super::peer_authentication::PeerAuthentication;
+
+/// One object of a kind we read. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A node.
+    Node(Arc<Node>),
+    /// A service account.
+    ServiceAccount(Arc<ServiceAccount>),
+    /// A pod.
+    Pod(Arc<Pod>),
+    /// A service.
+    Service(Arc<Service>),
+    /// Endpoints of a service.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// Endpoints of a service, in the older form.
+    Endpoints(Arc<Endpoints>),
+    /// Who may talk to whom.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// Whether plaintext is taken.
+    PeerAuthentication(Arc<PeerAuthentication>),
+}
+
+impl Object {
+    /// The value that [`Self::from_value`] reads it from.
+    ///
+    /// # Errors
+    /// None in practice: every kind has a JSON form.
+    pub fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        match self {
+            Self::Namespace(o) => serde_json::to_value(&**o),
+            Self::Node(o) => serde_json::to_value(&**o),
+            Self::ServiceAccount(o) => serde_json::to_value(&**o),
+            Self::Pod(o) => serde_json::to_value(&**o),
+            Self::Service(o) => serde_json::to_value(&**o),
+            Self::EndpointSlice(o) => serde_json::to_value(&**o),
+            Self::Endpoints(o) => serde_json::to_value(&**o),
+            Self::AuthorizationPolicy(o) => serde_json::to_value(&**o),
+            Self::PeerAuthentication(o) => serde_json::to_value(&**o),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
+            Self::ServiceAccount(_) => Kind::ServiceAccount,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Endpoints(_) => Kind::Endpoints,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Namespace(o) => &o.metadata,
+            Self::Node(o) => &o.metadata,
+            Self::ServiceAccount(o) => &o.metadata,
+            Self::Pod(o) => &o.metadata,
+            Self::Service(o) => &o.metadata,
+            Self::EndpointSlice(o) => &o.metadata,
+            Self::Endpoints(o) => &o.metadata,
+            Self::AuthorizationPolicy(o) => &o.metadata,
+            Self::PeerAuthentication(o) => &o.metadata,
+        }
+    }
+
+    /// What it is known by.
+    pub fn key(&self) -> Key {
+        let metadata = self.metadata();
+        Key::new(self.kind(), metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
+    }
+}

@@ -1,0 +1,122 @@
+//! What becomes of an object, told by its `apiVersion` and `kind` alone.
+
+use mesh_runtime::nearest::nearest;
+
+use super::kind::Kind;
+use super::unread::Unread;
+
+/// What becomes of an object, told by its `apiVersion` and `kind` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognized {
+    /// Read.
+    Read(Kind),
+    /// A kind of a group we know, in a version we do not.
+    WrongVersion,
+    /// Not read.
+    Unread(Unread),
+    /// A word that is almost a kind we read.
+    Misspelt(&'static str),
+}
+
+/// Core kinds that say nothing to the mesh.
+const CORE: [&str; 8] = [
+    "ConfigMap",
+    "Secret",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "LimitRange",
+    "ResourceQuota",
+    "Event",
+    "ReplicationController",
+];
+/// Groups of kinds that say nothing to the mesh.
+const GROUPS: [&str; 12] = [
+    "apps",
+    "batch",
+    "autoscaling",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "scheduling.k8s.io",
+    "apiextensions.k8s.io",
+    "kustomize.config.k8s.io",
+    "admissionregistration.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+];
+/// Groups whose kinds say something about traffic that Ambit does not do.
+const TRAFFIC: [&str; 7] = [
+    "networking.k8s.io",
+    "policy.networking.k8s.io",
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    "gateway.networking.k8s.io",
+];
+
+impl Kind {
+    /// Recognises a kind by `apiVersion` and `kind`.
+    pub fn recognize(api_version: &str, kind: &str) -> Recognized {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let read = match (group, kind) {
+            ("", "Namespace") => Self::Namespace,
+            ("", "Node") => Self::Node,
+            ("", "ServiceAccount") => Self::ServiceAccount,
+            ("", "Pod") => Self::Pod,
+            ("", "Service") => Self::Service,
+            ("", "Endpoints") => Self::Endpoints,
+            ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
+            ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
+            ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            _ => return unread(group, kind),
+        };
+        let versions: &[&str] = if group == "security.istio.io" { &["v1", "v1beta1"] } else { &["v1"] };
+        if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
+    }
+}
+
+/// For a kind that is not read.
+fn unread(group: &str, kind: &str) -> Recognized {
+    let read: &[&'static str] = match group {
+        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints"],
+        "discovery.k8s.io" => &["EndpointSlice"],
+        "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
+        _ => &[],
+    };
+    if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
+        return Recognized::Unread(Unread::SaysNothing);
+    }
+    match nearest(kind, read.iter().copied()) {
+        Some(meant) => Recognized::Misspelt(meant),
+        None if TRAFFIC.contains(&group) => Recognized::Unread(Unread::NotEnforced),
+        None => Recognized::Unread(Unread::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_recognised_by_group_and_version() {
+        for (api, kind, expected) in [
+            ("v1", "Pod", Recognized::Read(Kind::Pod)),
+            ("security.istio.io/v1", "AuthorizationPolicy", Recognized::Read(Kind::AuthorizationPolicy)),
+            ("security.istio.io/v1beta1", "PeerAuthentication", Recognized::Read(Kind::PeerAuthentication)),
+            ("security.istio.io/v1alpha1", "PeerAuthentication", Recognized::WrongVersion),
+            ("discovery.k8s.io/v1beta1", "EndpointSlice", Recognized::WrongVersion),
+            ("apps/v1", "Deployment", Recognized::Unread(Unread::SaysNothing)),
+            ("v1", "ConfigMap", Recognized::Unread(Unread::SaysNothing)),
+            ("networking.k8s.io/v1", "NetworkPolicy", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "DestinationRule", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "ServiceEntry", Recognized::Unread(Unread::NotEnforced)),
+            ("v1", "Podd", Recognized::Misspelt("Pod")),
+            ("security.istio.io/v1", "AuthorisationPolicy", Recognized::Misspelt("AuthorizationPolicy")),
+            ("example.com/v1", "Pod", Recognized::Unread(Unread::Unknown)),
+            ("cert-manager.io/v1", "Certificate", Recognized::Unread(Unread::Unknown)),
+        ] {
+            assert_eq!(Kind::recognize(api, kind), expected, "{api} {kind}");
+        }
+    }
+}
