@@ -52,6 +52,7 @@ pub struct Config {
     /// `ISTIOD_MAX_CONNECTIONS`: open at once, default 4096.
     pub connections: usize,
     /// `ISTIO_GPRC_MAXRECVMSGSIZE`, `XDS_NAMES_PER_CALLER`, `XDS_NAMES`: what subscribers may send and hold, in bytes.
+    /// `KEEPALIVE_MAX_SERVER_CONNECTION_AGE`: for how long a stream lasts, default 30m; 0s is for ever.
     pub subscribers: Limits,
     /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
     /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
@@ -104,6 +105,11 @@ impl Config {
                 request: bytes("ISTIO_GPRC_MAXRECVMSGSIZE", subscribers.request)?,
                 names_each: bytes("XDS_NAMES_PER_CALLER", subscribers.names_each)?,
                 names: bytes("XDS_NAMES", subscribers.names)?,
+                // Zero is none, as gRPC has it.
+                age: env
+                    .duration("KEEPALIVE_MAX_SERVER_CONNECTION_AGE")?
+                    .or(subscribers.age)
+                    .filter(|age| !age.is_zero()),
             },
             mesh: Mesh {
                 cluster_id: text("CLUSTER_ID", &defaults.cluster_id).into(),
@@ -200,6 +206,10 @@ mod tests {
             ]
         );
         let with = |name, value| Config::from_env(&env(&[set.as_slice(), &[(name, value)]].concat()), Vec::new());
+        for (age, expected) in [("0s", None), ("5m", Some(Duration::from_secs(300)))] {
+            assert_eq!(with("KEEPALIVE_MAX_SERVER_CONNECTION_AGE", age).unwrap().subscribers.age, expected, "{age}");
+        }
+        assert_eq!(config.subscribers.age, Some(Duration::from_secs(1800)));
         assert_eq!(with("MAX_WORKLOAD_CERT_TTL", "10s").unwrap().lifetimes.default, Duration::from_secs(10));
         for (name, value) in
             [("CA_TRUSTED_NODE_ACCOUNTS", "ztunnel"), ("LISTEN_ADDRESS", "15012"), ("HEALTH_PORT", "-1")]

@@ -40,9 +40,9 @@ pub struct Floor {
     pub look_again: Option<Instant>,
 }
 
-/// One subscriber's place, for as long as its session lasts.
+/// A session on the roll, for as long as it lasts.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Registration {
     all: Acknowledged,
     name: String,
     number: u64,
@@ -63,6 +63,9 @@ struct Subscriber {
     left_with: u64,
     /// The most that it ever held.
     most: u64,
+    /// The session that goes on where one ended that the control plane wanted to be begun anew, and what that one held:
+    /// number 0 before it has begun.
+    resumed: Option<(u64, u64)>,
     /// None while it holds what is published.
     awaited: Option<Awaited>,
 }
@@ -101,9 +104,9 @@ impl Acknowledged {
         roll.floor(latest, Instant::now())
     }
 
-    pub(crate) fn enter(&self, name: &str) -> Place {
+    pub(crate) fn enter(&self, name: &str) -> Registration {
         let number = self.with(|roll| roll.enter(name, Instant::now()));
-        Place { all: self.clone(), name: name.to_owned(), number }
+        Registration { all: self.clone(), name: name.to_owned(), number }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Roll) -> T) -> T {
@@ -113,7 +116,7 @@ impl Acknowledged {
     }
 }
 
-impl Place {
+impl Registration {
     /// It holds everything up to generation `holds`, when `latest` is what its session has seen published.
     pub(crate) fn update(&self, holds: u64, latest: u64) {
         let mut roll = self.all.roll.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +127,16 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Registration {
+    /// The session ends because it has reached its age: the proxy goes on serving by what it holds, and so does the session
+    /// that it begins next.
+    pub(crate) fn resume_later(self) {
+        let mut roll = self.all.roll.lock().unwrap_or_else(PoisonError::into_inner);
+        roll.resume_later(&self.name, self.number);
+    }
+}
+
+impl Drop for Registration {
     fn drop(&mut self) {
         self.all.with(|roll| roll.leave(&self.name, self.number, Instant::now()));
     }
@@ -147,14 +159,30 @@ impl Roll {
             let stage = if subscriber.awaited.is_some() { Stage::Back } else { Stage::Connected };
             subscriber.advance(stage, now);
         }
-        subscriber.sessions.insert(self.next, 0);
+        let holds = match &mut subscriber.resumed {
+            Some((number @ 0, held)) => {
+                *number = self.next;
+                *held
+            }
+            _ => 0,
+        };
+        subscriber.sessions.insert(self.next, holds);
         self.next
+    }
+
+    fn resume_later(&mut self, name: &str, number: u64) {
+        let Some(subscriber) = self.subscribers.get_mut(name) else { return };
+        if let Some(held) = subscriber.sessions.get(&number) {
+            subscriber.resumed = Some((0, *held));
+        }
     }
 
     /// True if that changed anything.
     fn update(&mut self, name: &str, number: u64, holds: u64, latest: u64, now: Instant) -> bool {
         let Some(subscriber) = self.subscribers.get_mut(name) else { return false };
         let Some(session) = subscriber.sessions.get_mut(&number) else { return false };
+        let resumed = subscriber.resumed.filter(|(resumed, _)| *resumed == number);
+        let holds = resumed.map_or(holds, |(_, held)| holds.max(held));
         let before = (std::mem::replace(session, holds), subscriber.awaited);
         let holds_now = subscriber.holds();
         if holds_now > subscriber.most || holds_now >= latest {
@@ -232,6 +260,8 @@ mod tests {
         /// Which session, holds.
         Update(u64, u64),
         Leave(u64),
+        /// It has reached its age.
+        Age(u64),
         Publish(u64),
         /// Only these proxies exist by now.
         Exist(&'static [&'static str]),
@@ -240,7 +270,7 @@ mod tests {
 
     #[test]
     fn who_is_waited_for_and_for_how_long() {
-        use Step::{Enter, Exist, Expect, Leave, Pass, Publish, Update};
+        use Step::{Age, Enter, Exist, Expect, Leave, Pass, Publish, Update};
         let almost = |time: Duration| Pass(time - Duration::from_millis(1));
         let rest = || Pass(Duration::from_millis(1));
         let seconds = |seconds| Pass(Duration::from_secs(seconds));
@@ -287,6 +317,18 @@ mod tests {
             // Back again, it has the time to answer, however long it was away.
             (vec![Enter("a"), Update(1, 9), Leave(1), Enter("a"), almost(PATIENCE)], 0, vec!["a"], vec![]),
             (vec![Enter("a"), Update(1, 9), Leave(1), seconds(60), Enter("a"), almost(PATIENCE)], 0, vec!["a"], vec![]),
+            // Its session had reached its age: the next goes on where that was.
+            (vec![Enter("a"), Update(1, 9), Age(1), Enter("a"), Update(2, 0)], 9, vec![], vec![]),
+            (vec![Enter("a"), Update(1, 7), Age(1), Enter("a"), Update(2, 0)], 7, vec!["a"], vec![]),
+            (vec![Enter("a"), Update(1, 9), Age(1), Publish(10), Enter("a"), Update(2, 0)], 9, vec!["a"], vec![]),
+            (vec![Enter("a"), Update(1, 9), Age(1), Publish(10), Pass(ABSENCE)], 10, vec![], vec!["a"]),
+            // And only that one.
+            (
+                vec![Enter("a"), Update(1, 9), Age(1), Enter("a"), Leave(2), Enter("a"), Update(3, 0)],
+                0,
+                vec!["a"],
+                vec![],
+            ),
             // It comes and goes and takes nothing in.
             (
                 vec![
@@ -356,6 +398,10 @@ mod tests {
                         roll.update(session(&names, *number), *number, *holds, latest, now);
                     }
                     Leave(number) => roll.leave(session(&names, *number), *number, now),
+                    Age(number) => {
+                        roll.resume_later(session(&names, *number), *number);
+                        roll.leave(session(&names, *number), *number, now);
+                    }
                     Publish(generation) => latest = *generation,
                     Exist(names) => roll.forget(&owned(names).into_iter().collect()),
                     Pass(time) => now += *time,

@@ -35,14 +35,14 @@ impl<K: Hash + Eq + Clone> Budget<K> {
         Arc::new(Self { most, each, held: Mutex::new(Held { all: 0, of: HashMap::new() }) })
     }
 
-    /// A place for `who` that holds `amount`.
+    /// Reserves `amount` for `who`.
     ///
     /// # Errors
     /// When there is no room for it.
-    pub fn take(self: &Arc<Self>, who: K, amount: usize) -> Result<Place<K>, Full> {
-        let mut place = Place { budget: self.clone(), who, amount: 0 };
-        place.set(amount)?;
-        Ok(place)
+    pub fn take(self: &Arc<Self>, who: K, amount: usize) -> Result<Reservation<K>, Full> {
+        let mut reserved = Reservation { budget: self.clone(), who, amount: 0 };
+        reserved.set(amount)?;
+        Ok(reserved)
     }
 
     /// How much all hold together.
@@ -53,13 +53,13 @@ impl<K: Hash + Eq + Clone> Budget<K> {
 
 /// What somebody holds; given back when dropped.
 #[derive(Debug)]
-pub struct Place<K: Hash + Eq + Clone> {
+pub struct Reservation<K: Hash + Eq + Clone> {
     budget: Arc<Budget<K>>,
     who: K,
     amount: usize,
 }
 
-impl<K: Hash + Eq + Clone> Place<K> {
+impl<K: Hash + Eq + Clone> Reservation<K> {
     /// Holds this much from now on. Less is always given back.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl<K: Hash + Eq + Clone> Place<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> Drop for Place<K> {
+impl<K: Hash + Eq + Clone> Drop for Reservation<K> {
     fn drop(&mut self) {
         // Less is always given back.
         let _ = self.set(0);

@@ -212,6 +212,23 @@ fn policy(name: &str) -> Resource {
 }
 
 #[tokio::test]
+async fn a_stream_ends_at_its_age_and_nothing_is_lost_or_said_twice() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1")]);
+    let limits = Limits { age: Some(Duration::from_millis(200)), ..Limits::default() };
+    let control = ControlPlane::start_within(publisher.subscribe(), limits);
+    let proxy = follow(&control.channel("good"), node(), false);
+    proxy.until(|t| t.workload("a").is_some()).await;
+    proxy.counted.until(|c| c.ends.lock().unwrap().len() > 1).await;
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2")]);
+    proxy.until(|t| t.workload("b").is_some()).await;
+    proxy.counted.until(|c| c.ends.lock().unwrap().len() > 3).await;
+    assert!(proxy.counted.ends.lock().unwrap().iter().all(|end| *end == End::Complete), "no stream fails");
+    let with_something = proxy.counted.bytes.lock().unwrap().iter().filter(|bytes| **bytes > 0).count();
+    assert_eq!(with_something, 2, "each workload once");
+}
+
+#[tokio::test]
 async fn tables_follow_the_control_plane() {
     let mut publisher = Publisher::new();
     let plane = ControlPlane::start(publisher.subscribe());
@@ -439,7 +456,7 @@ async fn gluttons_are_turned_away_by_name() {
 
     let mut publisher = Publisher::new();
     publisher.publish([workload("a", "10.0.0.1")]);
-    let limits = Limits { request: 256 * 1024, names_each: 64 * 1024, names: 1 << 20 };
+    let limits = Limits { request: 256 * 1024, names_each: 64 * 1024, names: 1 << 20, ..Limits::default() };
     let plane = ControlPlane::start_within(publisher.subscribe(), limits);
     let first = || DeltaDiscoveryRequest {
         node: Some(node()),

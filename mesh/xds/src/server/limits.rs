@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use crate::budget::{Budget, Full, Place};
+use crate::budget::{Budget, Full, Reservation};
 
 /// Streams of one caller: a proxy has one, and another while its successor takes over or a connection that broke is not
 /// yet known to have.
@@ -20,6 +21,9 @@ const STREAMS: usize = 16_384;
 const LARGE: usize = 8;
 /// What a name takes at least, before it is known how long it is.
 pub(super) const NAME_AT_LEAST: usize = 64;
+
+/// The age of a stream as Istio's charts set it: `keepaliveMaxServerConnectionAge`.
+const AGE: Duration = Duration::from_secs(30 * 60);
 
 /// What may be set.
 #[derive(Debug, Clone, Copy)]
@@ -34,18 +38,21 @@ pub struct Limits {
     pub names_each: usize,
     /// And those of all callers (`XDS_NAMES`); a caller may hold as much of it as is left for the others.
     pub names: usize,
+    /// The age at which a stream ends, some more and some less (`KEEPALIVE_MAX_SERVER_CONNECTION_AGE`): the subscriber
+    /// begins the next at once, and proves anew who it is. None: a stream lasts as long as its connection.
+    pub age: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request: 16 << 20, names_each: 48 << 20, names: 512 << 20 }
+        Self { request: 16 << 20, names_each: 48 << 20, names: 512 << 20, age: Some(AGE) }
     }
 }
 
 /// What a stream holds.
 pub(super) struct Holds {
-    pub(super) stream: Place<Arc<str>>,
-    pub(super) names: Place<Arc<str>>,
+    pub(super) stream: Reservation<Arc<str>>,
+    pub(super) names: Reservation<Arc<str>>,
     pub(super) large: LargeTurns,
 }
 
@@ -105,6 +112,11 @@ impl Callers {
     }
 }
 
+/// An age within a tenth of `age`, as gRPC does it: streams that began together do not all end together.
+pub(super) fn about(age: Duration, random: u16) -> Duration {
+    age.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u16::MAX))
+}
+
 pub(super) fn too_many_names(full: Full) -> Status {
     Status::resource_exhausted(match full {
         Full::Own => {
@@ -117,6 +129,12 @@ pub(super) fn too_many_names(full: Full) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_lie_within_a_tenth() {
+        let seconds = |random| about(Duration::from_secs(1800), random).as_secs();
+        assert_eq!([0, u16::MAX / 2, u16::MAX].map(seconds), [1620, 1799, 1980]);
+    }
 
     #[test]
     fn a_caller_has_so_many_streams_and_others_have_theirs() {

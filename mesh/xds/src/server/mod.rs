@@ -13,6 +13,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
 use mesh_model::resource::Kind;
@@ -25,7 +26,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::acknowledged::{self, Acknowledged};
-use crate::budget::{Full, Place};
+use crate::budget::{Full, Reservation};
 use crate::delta::Subscriber;
 use crate::delta::measure::measure;
 use crate::delta::server::{Meaning, Response};
@@ -99,7 +100,7 @@ impl Discovery {
         let (responses, outgoing) = mpsc::channel(1);
         let session = Session {
             // Whoever has a token may listen; only proxies are waited for.
-            place: caller.proxy.then(|| self.acknowledged.enter(&caller.name)),
+            registration: caller.proxy.then(|| self.acknowledged.enter(&caller.name)),
             caller,
             subscriber: Subscriber::default(),
             published: self.published.clone(),
@@ -108,9 +109,9 @@ impl Discovery {
         };
         let limits = self.callers.limits;
         let requests = Requests::new(incoming, limits.request, held.large);
-        let stream = held.stream;
+        let (stream, age) = (held.stream, limits.age.map(|age| limits::about(age, random())));
         tokio::spawn(async move {
-            session.run(requests, responses).await;
+            session.run(requests, responses, age).await;
             drop(stream);
         });
         Ok(body::response(outgoing))
@@ -138,24 +139,33 @@ impl tonic::codegen::Service<http::Request<Body>> for Discovery {
 
 struct Session {
     caller: Caller,
-    place: Option<acknowledged::Place>,
+    /// Of a proxy.
+    registration: Option<acknowledged::Registration>,
     subscriber: Subscriber,
     published: watch::Receiver<Published>,
     /// What its names take, of what is for all.
-    names: Place<Arc<str>>,
+    names: Reservation<Arc<str>>,
     heavy: Heavy,
 }
 
 type Responses = mpsc::Sender<Result<Response, Status>>;
 
 impl Session {
-    async fn run(mut self, requests: Requests, responses: Responses) {
+    async fn run(mut self, requests: Requests, responses: Responses, age: Option<Duration>) {
         tracing::info!(caller = self.caller.name, "subscriber connected");
         // A message that is read in part must not be lost when something is published: it is read on its own.
         let (received, mut incoming) = mpsc::channel(1);
         let end = tokio::select! {
             end = self.serve(&mut incoming, &responses) => end,
             end = requests.read(received) => Err(end),
+            () = until(age) => {
+                // What was made for it still leaves, and then the end of the stream, which is no error.
+                tracing::debug!(caller = self.caller.name, ?age, "the stream has reached its age");
+                if let Some(registration) = self.registration.take() {
+                    registration.resume_later();
+                }
+                return;
+            }
         };
         tracing::info!(caller = self.caller.name, end = ?end.as_ref().err(), "subscriber gone");
         if let Err(status) = end {
@@ -179,8 +189,8 @@ impl Session {
             let published = self.published.borrow_and_update().clone();
             let latest = published.of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
             let response = self.respond(published).await?;
-            if let Some(place) = &self.place {
-                place.update(self.subscriber.held(Kind::Address), latest);
+            if let Some(registration) = &self.registration {
+                registration.update(self.subscriber.held(Kind::Address), latest);
             }
             drop(large.take());
             if let Some(response) = response {
@@ -191,9 +201,9 @@ impl Session {
             }
             tokio::select! {
                 received = incoming.recv() => match received {
-                    Some(Ok((message, place))) => {
+                    Some(Ok((message, turn))) => {
                         self.request(message).await?;
-                        large = place;
+                        large = turn;
                     }
                     Some(Err(status)) => return Err(status),
                     // The way a subscriber goes is of no interest.
@@ -280,6 +290,21 @@ impl Session {
 
 /// So many bytes of a request are as much work as a name.
 const BYTES_OF_WORK: usize = 32;
+
+/// Never, without an age.
+async fn until(age: Option<Duration>) {
+    match age {
+        Some(age) => tokio::time::sleep(age).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn random() -> u16 {
+    let mut bytes = [0; 2];
+    // Without chance, all ages are alike.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u16::from_ne_bytes(bytes)
+}
 
 fn stopping() -> Status {
     Status::new(Code::Unavailable, "the control plane is shutting down")
