@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use istiod_lite::app::{Running, start};
 use istiod_lite::config::Config;
@@ -15,10 +15,11 @@ use mesh_identity::store::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_runtime::config::Env;
 use mesh_runtime::shutdown::Shutdown;
+use mesh_testkit::control_plane::{TokenIssuer, settings};
 use mesh_xds::follow::{Reader, tables};
 use mesh_xds::node::NodeInfo;
-use rcgen::KeyPair;
-use serde_json::json;
+use mesh_xds::observe::{End, Observer};
+use tokio::sync::mpsc;
 
 const POD: &str = "apiVersion: v1
 kind: Pod
@@ -39,31 +40,27 @@ spec: {action: DENY, rules: [{from: [{source: {namespaces: [bank]}}]}]}
 
 struct World {
     directory: tempfile::TempDir,
-    issuer: KeyPair,
+    issuer: TokenIssuer,
     running: Running,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With more settings.
+    async fn with(more: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("mesh")).unwrap();
         fs::write(at("mesh/pods.yaml"), POD).unwrap();
-        let issuer = KeyPair::generate().unwrap();
+        let issuer = TokenIssuer::new();
         fs::write(at("issuer.pem"), issuer.public_key_pem()).unwrap();
-        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-        let env: Env = [
-            ("FOLDER", text(at("mesh"))),
-            ("STATE_DIR", text(at("state"))),
-            ("TOKEN_PUBLIC_KEY", text(at("issuer.pem"))),
-            ("STATUS_FILE", text(at("status.json"))),
-            ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
-            ("HEALTH_PORT", "0".to_owned()),
-            ("DEBUG_PORT", "0".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect();
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let status = ("STATUS_FILE".to_owned(), at("status.json").to_str().unwrap().to_owned());
+        let env: Env =
+            settings(&at("mesh"), &at("state"), &at("issuer.pem")).into_iter().chain([status]).chain(more).collect();
         let config = Config::from_env(&env, Vec::new()).unwrap();
         let running = start(config, None, Shutdown::new()).await.unwrap();
         running.readiness.ready().await;
@@ -74,24 +71,13 @@ impl World {
         self.directory.path().join(name)
     }
 
-    fn token(&self, key: &KeyPair) -> String {
-        self.token_of(key, ("istio-system", "ztunnel"), ("ztunnel-n1", "zt-uid"), 600)
+    fn token(&self) -> Token {
+        token_of(&self.issuer)
     }
 
-    /// For a service account (namespace and name) and a pod (name and uid), good for so many seconds.
-    fn token_of(&self, key: &KeyPair, account: (&str, &str), pod: (&str, &str), seconds: u64) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let claims = json!({
-            "iss": "ambit", "aud": ["istio-ca"], "sub": format!("system:serviceaccount:{}:{}", account.0, account.1),
-            "exp": now + seconds, "iat": now,
-            "kubernetes.io": {
-                "namespace": account.0, "serviceaccount": {"name": account.1, "uid": "s"},
-                "pod": {"name": pod.0, "uid": pod.1},
-            },
-        });
-        let encoding = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
-        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
-        jsonwebtoken::encode(&header, &claims, &encoding).unwrap()
+    /// For a service account of the namespace `shop` and a pod (name and uid).
+    fn token_in_shop(&self, account: &str, pod: (&str, &str)) -> Token {
+        Token::Literal(self.issuer.token(("shop", account), pod, 60))
     }
 
     fn channel(&self, token: Token) -> ControlChannel {
@@ -107,7 +93,7 @@ impl World {
     }
 
     fn trusted(&self) -> ControlChannel {
-        self.channel(Token::Literal(self.token(&self.issuer)))
+        self.channel(self.token())
     }
 
     /// Replaces a file as editors do.
@@ -115,6 +101,11 @@ impl World {
         fs::write(self.at("next"), text).unwrap();
         fs::rename(self.at("next"), self.at(name)).unwrap();
     }
+}
+
+/// The ztunnel's.
+fn token_of(issuer: &TokenIssuer) -> Token {
+    Token::Literal(issuer.token(("istio-system", "ztunnel"), ("ztunnel-n1", "zt-uid"), 600))
 }
 
 async fn sign(channel: ControlChannel, id: &str) -> Result<u64, String> {
@@ -131,6 +122,10 @@ async fn sign_by(client: CaClient, id: &str, lifetime: Duration) -> Result<u64, 
 }
 
 fn subscribe(world: &World, token: Token, namespace: &str) -> Reader {
+    subscribe_observed(world, token, namespace, Arc::new(()))
+}
+
+fn subscribe_observed(world: &World, token: Token, namespace: &str, observer: Arc<dyn Observer>) -> Reader {
     let node = NodeInfo {
         instance_ip: None,
         pod_name: "ztunnel-n1".to_owned(),
@@ -140,7 +135,7 @@ fn subscribe(world: &World, token: Token, namespace: &str) -> Reader {
         extra: Vec::new(),
     };
     let (writer, reader) = tables();
-    tokio::spawn(mesh_xds::client::run(world.channel(token), node.to_node(), writer, None, Arc::new(())));
+    tokio::spawn(mesh_xds::client::run(world.channel(token), node.to_node(), writer, None, observer));
     reader
 }
 
@@ -162,8 +157,8 @@ async fn certificates_for_what_runs_on_the_callers_node_and_for_nobody_else() {
     assert!((2..=5).contains(&seconds), "lifetimes go down to seconds: {seconds}");
     let elsewhere = sign(world.trusted(), "spiffe://cluster.local/ns/bank/sa/vault").await.unwrap_err();
     assert!(elsewhere.contains("request authenticate failure"), "opaque: {elsewhere}");
-    let stranger = KeyPair::generate().unwrap();
-    for token in [Token::None, Token::Literal(world.token(&stranger))] {
+    let stranger = TokenIssuer::new();
+    for token in [Token::None, token_of(&stranger)] {
         let refused = sign(world.channel(token), "spiffe://cluster.local/ns/shop/sa/web").await.unwrap_err();
         assert!(refused.contains("Unauthenticated"), "{refused}");
     }
@@ -173,7 +168,7 @@ async fn certificates_for_what_runs_on_the_callers_node_and_for_nobody_else() {
 #[tokio::test]
 async fn subscribers_follow_the_folder_and_bad_yaml_changes_nothing() {
     let world = World::new().await;
-    let reader = subscribe(&world, Token::Literal(world.token(&world.issuer)), "istio-system");
+    let reader = subscribe(&world, world.token(), "istio-system");
     until(&reader, |t| t.workload("Kubernetes//Pod/shop/web").is_some_and(|w| w.healthy)).await;
     assert!(reader.read(|t| t.policies().next().is_none()));
 
@@ -195,9 +190,9 @@ async fn subscribers_follow_the_folder_and_bad_yaml_changes_nothing() {
 #[tokio::test]
 async fn a_stranger_hears_nothing() {
     let world = World::new().await;
-    let stranger = subscribe(&world, Token::Literal(world.token(&KeyPair::generate().unwrap())), "istio-system");
-    let impostor = subscribe(&world, Token::Literal(world.token(&world.issuer)), "shop");
-    let good = subscribe(&world, Token::Literal(world.token(&world.issuer)), "istio-system");
+    let stranger = subscribe(&world, token_of(&TokenIssuer::new()), "istio-system");
+    let impostor = subscribe(&world, world.token(), "shop");
+    let good = subscribe(&world, world.token(), "istio-system");
     until(&good, |t| t.workloads().next().is_some()).await;
     for reader in [stranger, impostor] {
         assert!(reader.read(|t| t.workloads().next().is_none()));
@@ -211,8 +206,7 @@ async fn a_token_is_worth_nothing_without_its_pod() {
     let world = World::new().await;
     const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
     let month = Duration::from_secs(30 * 24 * 3600);
-    let token =
-        |account: &str, pod: (&str, &str)| Token::Literal(world.token_of(&world.issuer, ("shop", account), pod, 60));
+    let token = |account: &str, pod| world.token_in_shop(account, pod);
     let ask =
         |token: Token, id: &'static str| sign_by(CaClient::new(world.channel(token), None).for_itself(), id, month);
     let own = || token("web", ("web", "web-uid"));
@@ -237,6 +231,40 @@ async fn a_token_is_worth_nothing_without_its_pod() {
     until(&before, |t| t.workload("Kubernetes//Pod/shop/web").is_none()).await;
     let refused = ask(own(), WEB).await.unwrap_err();
     assert!(refused.contains("request authenticate failure"), "deleted: {refused}");
+    world.running.stop().await;
+}
+
+/// Says how each stream of a subscriber ended.
+struct Ends(mpsc::UnboundedSender<End>);
+
+impl Observer for Ends {
+    fn message(&self, _: &str, _: u64) {}
+
+    fn ended(&self, end: End) {
+        // The test may be over.
+        let _ = self.0.send(end);
+    }
+}
+
+/// A stream that has begun is not asked again who it is; the next one is.
+#[tokio::test]
+async fn a_stream_does_not_outlive_its_pod_for_long() {
+    let world = World::with(&[("KEEPALIVE_MAX_SERVER_CONNECTION_AGE", "1s")]).await;
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    let web = world.token_in_shop("web", ("web", "web-uid"));
+    let leaver = subscribe_observed(&world, web, "shop", Arc::new(Ends(sender)));
+    let stays = subscribe(&world, world.token(), "istio-system");
+    until(&leaver, |t| t.workload("Kubernetes//Pod/shop/web").is_some()).await;
+    // While its pod is there, it comes back.
+    let soon = Duration::from_secs(20);
+    let ended = tokio::time::timeout(soon, ends.recv()).await.expect("its age").unwrap();
+    assert_eq!(ended, End::Complete);
+    world.write("mesh/pods.yaml", POD.split_once("---").unwrap().1);
+    let refused = async { while ends.recv().await != Some(End::ConnectionError) {} };
+    tokio::time::timeout(soon, refused).await.expect("it is refused without its pod");
+    world.write("mesh/policy.yaml", DENY);
+    until(&stays, |t| t.policies().next().is_some()).await;
+    assert!(leaver.read(|t| t.policies().next().is_none()), "it hears nothing any more");
     world.running.stop().await;
 }
 

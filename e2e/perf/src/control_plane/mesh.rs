@@ -1,10 +1,8 @@
 //! The objects of a large mesh, and what changes in it. Pure.
-use anyhow::Result;
 use istiod_lite::cluster::Change;
 use istiod_lite::resources::{Kind, Object};
-use rcgen::KeyPair;
+use mesh_testkit::control_plane::TokenIssuer;
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Pods of a namespace, at most, and pods of a node.
 const NAMESPACE: u32 = 1000;
@@ -130,20 +128,10 @@ fn object(kind: Kind, value: Value) -> Object {
 }
 
 /// The tokens of the ztunnels.
-pub(crate) fn tokens(count: u32, key: &KeyPair) -> Result<Vec<String>> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let encoding = jsonwebtoken::EncodingKey::from_ec_der(&key.serialize_der());
-    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+pub(crate) fn tokens(count: u32, issuer: &TokenIssuer) -> Vec<String> {
     let token = |n: u32| {
-        let claims = json!({
-            "iss": "perf", "aud": ["istio-ca"], "sub": "system:serviceaccount:istio-system:ztunnel",
-            "exp": now + 86_400, "iat": now,
-            "kubernetes.io": {
-                "namespace": "istio-system", "serviceaccount": {"name": "ztunnel", "uid": "s"},
-                "pod": {"name": format!("ztunnel-{n}"), "uid": format!("zt-{n}")},
-            },
-        });
-        Ok(jsonwebtoken::encode(&header, &claims, &encoding)?)
+        let pod = (&*format!("ztunnel-{n}"), &*format!("zt-{n}"));
+        issuer.token(("istio-system", "ztunnel"), pod, 86_400)
     };
     (0..count).map(token).collect()
 }

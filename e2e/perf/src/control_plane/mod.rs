@@ -26,7 +26,7 @@ use istiod_lite::cluster::Change;
 use mesh::Mesh;
 use mesh_runtime::config::Env;
 use mesh_runtime::shutdown::Shutdown;
-use rcgen::KeyPair;
+use mesh_testkit::control_plane::{TokenIssuer, settings};
 use report::{Costs, Figures};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -85,13 +85,13 @@ fn circumstances() -> String {
 async fn measure(args: &ControlPlane, directory: &Path) -> Result<Figures> {
     let own = std::process::id();
     let mesh = Mesh { pods: args.pods, services: args.services, subscribers: args.subscribers };
-    let key = KeyPair::generate()?;
+    let issuer = TokenIssuer::new();
     let before = processes::memory(own)?.anonymous;
     let (feed, source, batches) = feed::new();
     bench::say(&format!("{} pods, {} services", args.pods, args.services));
     let began = (Instant::now(), cpu_seconds());
     feed.send(mesh.objects().map(Change::Apply));
-    let config = config(directory, &key)?;
+    let config = config(directory, &issuer)?;
     let running = start_from("objects", |_, _| Ok(source), config, None, Shutdown::new()).await?;
     let mut published = Watch::new(&running, batches);
     published.batch().await?;
@@ -102,7 +102,7 @@ async fn measure(args: &ControlPlane, directory: &Path) -> Result<Figures> {
     let costs = costs(&mesh, &feed, &mut published).await?;
 
     bench::say(&format!("{} subscribers", args.subscribers));
-    let mut subscribers = subscribers(args, directory, &key, &running)?;
+    let mut subscribers = subscribers(args, directory, &issuer, &running)?;
     let began = Instant::now();
     subscribers.line().await.context("the subscribers never had everything")?;
     let synced = began.elapsed().as_secs_f64();
@@ -177,21 +177,10 @@ fn cpu_seconds() -> f64 {
     spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
-fn config(directory: &Path, key: &KeyPair) -> Result<Config> {
-    let issuer = directory.join("issuer.pem");
-    std::fs::write(&issuer, key.public_key_pem())?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let env: Env = [
-        ("FOLDER", text(directory)),
-        ("STATE_DIR", text(&directory.join("state"))),
-        ("TOKEN_PUBLIC_KEY", text(&issuer)),
-        ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
-        ("HEALTH_PORT", "0".to_owned()),
-        ("DEBUG_PORT", "0".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into_iter()
-    .collect();
+fn config(directory: &Path, issuer: &TokenIssuer) -> Result<Config> {
+    let key = directory.join("issuer.pem");
+    std::fs::write(&key, issuer.public_key_pem())?;
+    let env: Env = settings(directory, &directory.join("state"), &key).into_iter().collect();
     Ok(Config::from_env(&env, Vec::new())?)
 }
 
@@ -201,9 +190,9 @@ struct Subscribers {
     lines: tokio::sync::mpsc::Receiver<String>,
 }
 
-fn subscribers(args: &ControlPlane, directory: &Path, key: &KeyPair, running: &Running) -> Result<Subscribers> {
+fn subscribers(args: &ControlPlane, directory: &Path, issuer: &TokenIssuer, running: &Running) -> Result<Subscribers> {
     let tokens = directory.join("tokens");
-    std::fs::write(&tokens, mesh::tokens(args.subscribers, key)?.join("\n"))?;
+    std::fs::write(&tokens, mesh::tokens(args.subscribers, issuer).join("\n"))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find our own program file")?);
     command.args(["subscribe", "--to", &running.address.to_string(), "--tokens"]).arg(tokens);
     command.arg("--root").arg(directory.join("state/root-cert.pem"));
