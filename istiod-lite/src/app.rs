@@ -28,7 +28,7 @@ use crate::config::{self, Config};
 use crate::debug;
 use crate::held;
 use crate::publish::Publication;
-use crate::serve::door::{Connections, Door, accept};
+use crate::serve::connections::{ConnectionLimits, Connections, accept};
 use crate::serve::gate::{Gate, Subscribers};
 use crate::serve::{ServerCertificate, listen};
 use crate::services::Services;
@@ -213,7 +213,7 @@ pub async fn start_from<S: Source>(
         tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
     }
     let services = Services::new(Gate::new(tokens, cluster), authority.into_service(), discovery);
-    let connections = accept(listener, tls, Door::new(config.connections));
+    let connections = accept(listener, tls, ConnectionLimits::new(config.connections));
     let server = tokio::spawn(serve_grpc(services, connections, drain.clone()));
 
     let health = serve_health(&config, &readiness, drain.clone())?;

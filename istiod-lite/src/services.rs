@@ -47,7 +47,7 @@ impl Services {
         request.extensions_mut().insert(Admitted(caller.clone()));
         match service.as_str() {
             <Certificates as NamedService>::NAME => {
-                let _place = self.requests.take(caller.name(), 1).map_err(|full| {
+                let _reserved = self.requests.take(caller.name(), 1).map_err(|full| {
                     tracing::warn!(caller = caller.name(), ?full, "more requests for certificates than there may be");
                     Status::resource_exhausted(match full {
                         Full::Own => format!("{REQUESTS_EACH} requests of this caller wait for certificates already"),

@@ -3,7 +3,7 @@
 use istiod_lite::translate::Mesh;
 use istiod_lite::translate::endpoints::{Endpoint, EndpointPort, Inputs, Owner, ServiceEndpoints, service_ports, uid};
 use k8s_openapi::api::core::v1::Service;
-use mesh_model::balance::{self, Place};
+use mesh_model::balance::{self, Location};
 use mesh_model::service::LoadBalancing;
 use mesh_model::workload::Locality;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,8 +52,8 @@ pub(crate) struct NodePlace {
 }
 
 impl NodePlace {
-    fn place(&self) -> Place<'_> {
-        Place { network: "", cluster: "", locality: &self.locality, node: &self.name }
+    fn place(&self) -> Location<'_> {
+        Location { network: "", cluster: "", locality: &self.locality, node: &self.name }
     }
 }
 
@@ -83,7 +83,7 @@ impl Callers<'_> {
         if let Some(zone) = zone {
             locality.zone = zone.into();
         }
-        let endpoint = Place { network: "", cluster: "", locality: &locality, node: name };
+        let endpoint = Location { network: "", cluster: "", locality: &locality, node: name };
         balance::nearness(self.preferences, node.place(), endpoint)
     }
 }

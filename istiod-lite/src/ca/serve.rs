@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::authorize::authorize;
 use super::material::Material;
 use super::sign::Lifetimes;
-use crate::serve::door::Guest;
+use crate::serve::connections::ConnectionInfo;
 use crate::serve::gate::{Admitted, Known, known, refused};
 
 /// Largest request read, in bytes.
@@ -46,7 +46,7 @@ impl IstioCertificateService for CertificateAuthority {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let from = request.extensions().get().map(Guest::from);
+        let from = request.extensions().get().map(ConnectionInfo::from);
         // Who was not let in does not come this far.
         let Admitted(caller) = request.extensions().get().cloned().ok_or_else(refused)?;
         let request = request.into_inner();

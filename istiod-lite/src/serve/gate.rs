@@ -10,7 +10,7 @@ use mesh_xds::server;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::door::Guest;
+use super::connections::ConnectionInfo;
 use super::seldom::Seldom;
 use crate::ca::authorize::alive;
 use crate::ca::token::{Caller, Tokens};
@@ -43,8 +43,12 @@ impl Gate {
     ///
     /// # Errors
     /// The status that the call ends with: no hint about what runs where.
-    pub(crate) async fn admit(&self, headers: &http::HeaderMap, guest: Option<&Guest>) -> Result<Arc<Caller>, Status> {
-        let from = guest.map(Guest::from);
+    pub(crate) async fn admit(
+        &self,
+        headers: &http::HeaderMap,
+        connection: Option<&ConnectionInfo>,
+    ) -> Result<Arc<Caller>, Status> {
+        let from = connection.map(ConnectionInfo::from);
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let caller = self.tokens.verify(authorization).map_err(|reason| {
             if let Some(many) = self.strangers.now() {
@@ -60,8 +64,8 @@ impl Gate {
                 refused()
             })?;
         }
-        if let Some(guest) = guest {
-            guest.prove();
+        if let Some(connection) = connection {
+            connection.authenticated();
         }
         Ok(Arc::new(caller))
     }

@@ -3,7 +3,7 @@
 //! | file | question |
 //! |---|---|
 //! | `mod` | with which certificate, on which address? |
-//! | [`door`] | who may come in, and how long may it stay without having said who it is? |
+//! | [`connections`] | how many connections may there be, and how long without a good token? |
 //! | [`gate`] | is it who it says, and is that one still there? |
 //! | `seldom` | when is what strangers cause said in the log? |
 
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::ca::material::Material;
 
-pub mod door;
+pub mod connections;
 pub mod gate;
 mod seldom;
 

@@ -55,7 +55,7 @@ pub struct Translator {
     members: Members,
     policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     mode_statuses: Vec<PolicyStatus>,
-    told: BTreeMap<told::Place, PolicyStatus>,
+    told: BTreeMap<told::Position, PolicyStatus>,
     /// Of changes that were taken in and not yet translated.
     affected: Affected,
 }
@@ -233,9 +233,9 @@ impl Translator {
     fn tell(&mut self, key: &crate::resources::Key, delta: &mut Delta) {
         let mut now: BTreeMap<_, _> = told::of(key, &self.cluster, &self.mesh).into_iter().collect();
         for part in told::parts(key.kind) {
-            let place = (*part, key.object());
-            let status = now.remove(&place);
-            delta.statuses_changed |= set(&mut self.told, place, status);
+            let position = (*part, key.object());
+            let status = now.remove(&position);
+            delta.statuses_changed |= set(&mut self.told, position, status);
         }
     }
 }

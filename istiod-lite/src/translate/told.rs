@@ -27,8 +27,8 @@ pub(super) enum Part {
     EndpointSlice,
 }
 
-/// Where something stands among all that is told.
-pub(super) type Place = (Part, NamespacedName);
+/// Its position among all that is told.
+pub(super) type Position = (Part, NamespacedName);
 
 /// Every part in which something may be told of objects of a kind.
 pub(super) fn parts(kind: Kind) -> &'static [Part] {
@@ -43,7 +43,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
 }
 
 /// What is told of one object.
-pub(super) fn of(key: &Key, cluster: &Cluster, mesh: &Mesh) -> Vec<(Place, PolicyStatus)> {
+pub(super) fn of(key: &Key, cluster: &Cluster, mesh: &Mesh) -> Vec<(Position, PolicyStatus)> {
     let parts = parts(key.kind);
     let Some(object) = cluster.get(key).filter(|_| !parts.is_empty()) else { return Vec::new() };
     let of_part = |part: &Part| {

@@ -160,7 +160,7 @@ pub fn affinity(client: Option<IpAddr>, endpoint: &str, weight: u32) -> f64 {
 
 /// Where somebody is, as far as preferences look at it.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct Location<'a> {
     /// Its network.
     pub network: &'a str,
     /// Its cluster.
@@ -171,7 +171,7 @@ pub struct Place<'a> {
     pub node: &'a str,
 }
 
-impl<'a> From<&'a Workload> for Place<'a> {
+impl<'a> From<&'a Workload> for Location<'a> {
     fn from(w: &'a Workload) -> Self {
         Self { network: &w.network, cluster: &w.cluster, locality: &w.locality, node: &w.node }
     }
@@ -182,7 +182,7 @@ fn rank(lb: &LoadBalancing, client: &Workload, workload: &Workload) -> Option<us
 }
 
 /// How well an endpoint's place fits the client's preferences, more is better; `None` when it does not fit at all.
-pub fn nearness(lb: &LoadBalancing, client: Place<'_>, endpoint: Place<'_>) -> Option<usize> {
+pub fn nearness(lb: &LoadBalancing, client: Location<'_>, endpoint: Location<'_>) -> Option<usize> {
     let same = |scope: &Scope| match scope {
         Scope::Region => client.locality.region == endpoint.locality.region,
         Scope::Zone => client.locality.zone == endpoint.locality.zone,

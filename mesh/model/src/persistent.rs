@@ -23,8 +23,8 @@ pub struct PersistentMap<K, V> {
     len: usize,
 }
 
-/// A place in a map: the chunk, and the entry in it. The end is a place in the last chunk, or `(0, 0)`.
-type Place = (usize, usize);
+/// A position in a map: the chunk, and the entry in it. The end is a position in the last chunk, or `(0, 0)`.
+type Position = (usize, usize);
 
 impl<K, V> PersistentMap<K, V> {
     /// How many entries.
@@ -74,12 +74,12 @@ impl<K, V> PersistentMap<K, V> {
         (whole + end.1).saturating_sub(start.1)
     }
 
-    fn bounds(&self, place: impl Fn(&K) -> Ordering) -> (Place, Place) {
+    fn bounds(&self, place: impl Fn(&K) -> Ordering) -> (Position, Position) {
         (self.first(|key| place(key) == Ordering::Less), self.first(|key| place(key) != Ordering::Greater))
     }
 
     /// The place of the first entry that does not come `before`.
-    fn first(&self, before: impl Fn(&K) -> bool) -> Place {
+    fn first(&self, before: impl Fn(&K) -> bool) -> Position {
         let begun = self.chunks.partition_point(|chunk| chunk.first().is_some_and(|(key, _)| before(key)));
         let number = begun.saturating_sub(1);
         let within = self.chunks.get(number).map_or(0, |chunk| chunk.partition_point(|(key, _)| before(key)));
@@ -88,7 +88,7 @@ impl<K, V> PersistentMap<K, V> {
 }
 
 impl<K: Ord, V> PersistentMap<K, V> {
-    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> (Place, Option<&(K, V)>)
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> (Position, Option<&(K, V)>)
     where
         K: Borrow<Q>,
     {

@@ -16,7 +16,7 @@ const BATCH: usize = 256;
 /// has just let in are awake, again and again.
 const PAUSE: Duration = Duration::from_millis(1);
 
-struct Shared {
+struct State {
     tables: RwLock<Tables>,
     changed: watch::Sender<u64>,
     policies_changed: watch::Sender<u64>,
@@ -26,52 +26,52 @@ struct Shared {
 /// Who reads the tables. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    state: Arc<State>,
 }
 
 /// Who writes the tables: there is one, and it is not cloned.
 pub struct Writer {
-    shared: Arc<Shared>,
+    state: Arc<State>,
 }
 
 /// Empty tables.
 pub fn tables() -> (Writer, Reader) {
-    let shared = Arc::new(Shared {
+    let state = Arc::new(State {
         tables: RwLock::default(),
         changed: watch::Sender::new(0),
         policies_changed: watch::Sender::new(0),
         synced: watch::Sender::new(false),
     });
-    (Writer { shared: shared.clone() }, Reader { shared })
+    (Writer { state: state.clone() }, Reader { state })
 }
 
 impl Reader {
     /// Asks the tables. Everything seen by one call is of one moment. Short: the writer waits.
     pub fn read<R>(&self, question: impl FnOnce(&Tables) -> R) -> R {
-        question(&self.shared.tables.read().unwrap_or_else(PoisonError::into_inner))
+        question(&self.state.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes its number after each response of the control plane that changed anything.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.shared.changed.subscribe()
+        self.state.changed.subscribe()
     }
 
     /// Changes its number after each response by which some decision about an open connection may differ.
     pub fn policies_changed(&self) -> watch::Receiver<u64> {
-        self.shared.policies_changed.subscribe()
+        self.state.policies_changed.subscribe()
     }
 
     /// True once the control plane has said everything at least once. Before that, what is not in the tables may
     /// well exist, so nothing should be decided by its absence.
     pub fn synced(&self) -> watch::Receiver<bool> {
-        self.shared.synced.subscribe()
+        self.state.synced.subscribe()
     }
 }
 
 impl Writer {
     /// Who reads what this writes.
     pub fn reader(&self) -> Reader {
-        Reader { shared: self.shared.clone() }
+        Reader { state: self.state.clone() }
     }
 
     /// Takes in resources that come from a file instead of a control plane.
@@ -94,7 +94,7 @@ impl Writer {
         // Policies change all at once: between two batches a connection could be allowed that neither the old nor
         // the new policies allow. There are few of them.
         if kind == Kind::Authorization || upserts.len() + removals.len() <= BATCH {
-            let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.state.tables.write().unwrap_or_else(PoisonError::into_inner);
             for resource in upserts {
                 change |= tables.apply(resource);
             }
@@ -121,12 +121,12 @@ impl Writer {
 
     /// The control plane has said everything at least once.
     pub fn synced(&mut self) {
-        self.shared.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        self.state.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
     fn take(&mut self, resources: Vec<Resource>) -> Change {
         let mut change = Change::default();
-        let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.state.tables.write().unwrap_or_else(PoisonError::into_inner);
         for resource in resources {
             change |= tables.apply(resource);
         }
@@ -135,7 +135,7 @@ impl Writer {
 
     fn forget(&mut self, kind: Kind, names: &[String]) -> Change {
         let mut change = Change::default();
-        let mut tables = self.shared.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.state.tables.write().unwrap_or_else(PoisonError::into_inner);
         for name in names {
             change |= tables.remove(kind, name);
         }
@@ -143,9 +143,9 @@ impl Writer {
     }
 
     fn tell(&self, change: Change) {
-        self.shared.changed.send_modify(|n| *n = n.wrapping_add(1));
+        self.state.changed.send_modify(|n| *n = n.wrapping_add(1));
         if change.policies {
-            self.shared.policies_changed.send_modify(|n| *n = n.wrapping_add(1));
+            self.state.policies_changed.send_modify(|n| *n = n.wrapping_add(1));
         }
     }
 }

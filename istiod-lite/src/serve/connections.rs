@@ -1,8 +1,8 @@
-//! Who may come in, and how long it may stay without having said who it is.
+//! How many connections there may be, and how long one may be open without a call with a good token.
 //!
 //! A connection holds a descriptor and some tens of kilobytes from the moment it is accepted, long before anybody knows
-//! whose it is. So all of them together are bounded, and those that have not proven anything yet once more; of both, a
-//! source address may hold as much as is left for the others. Who has not proven itself in time is cut off: a
+//! whose it is. So all of them together are bounded, and those that are not authenticated yet once more; of both, a
+//! source address may hold as much as is left for the others. A connection that is not authenticated in time is closed: a
 //! handshake, a greeting and one call with a good token are a matter of milliseconds.
 
 use std::io;
@@ -27,89 +27,94 @@ use tonic::transport::server::Connected;
 use super::seldom::Seldom;
 
 /// How long a connection may take from being accepted to its first call with a good token.
-pub(crate) const PROOF: Duration = Duration::from_secs(10);
-/// Connections that have not proven anything yet.
-const UNPROVEN: usize = 1024;
+pub(crate) const AUTHENTICATION: Duration = Duration::from_secs(10);
+/// Connections that are not authenticated yet.
+const UNAUTHENTICATED: usize = 1024;
 
 /// The bounds.
-pub struct Door {
+pub struct ConnectionLimits {
     open: Arc<Shares>,
-    unproven: Arc<Shares>,
+    unauthenticated: Arc<Shares>,
     refused: Seldom,
 }
 
-impl Door {
+impl ConnectionLimits {
     /// At most `connections` are open (`ISTIOD_MAX_CONNECTIONS`).
     pub fn new(connections: usize) -> Self {
         Self {
             open: Shares::new(connections),
-            unproven: Shares::new(UNPROVEN),
+            unauthenticated: Shares::new(UNAUTHENTICATED),
             refused: Seldom::new(Duration::from_secs(10)),
         }
     }
 
-    /// Lets somebody in.
-    fn enter(&self, from: SocketAddr) -> Result<Guest, Full> {
+    /// Counts one more connection.
+    fn admit(&self, from: SocketAddr) -> Result<ConnectionInfo, Full> {
         let source = Source::address(from.ip());
         let open = self.open.enter(&source)?;
-        let unproven = self.unproven.enter(&source)?;
-        let inside = Inside { from, proven: AtomicBool::new(false), unproven: Mutex::new(Some(unproven)), _open: open };
-        Ok(Guest(Arc::new(inside)))
+        let unauthenticated = self.unauthenticated.enter(&source)?;
+        let state = ConnectionState {
+            from,
+            authenticated: AtomicBool::new(false),
+            unauthenticated: Mutex::new(Some(unauthenticated)),
+            _open: open,
+        };
+        Ok(ConnectionInfo(Arc::new(state)))
     }
 
     fn tell(&self, from: IpAddr, full: Full) {
         if let Some(many) = self.refused.now() {
-            let (open, unproven) = (self.open.all(), self.unproven.all());
-            tracing::warn!(%from, reason = %full, many, open, unproven, "connections refused");
+            let (open, unauthenticated) = (self.open.all(), self.unauthenticated.all());
+            tracing::warn!(%from, reason = %full, many, open, unauthenticated, "connections refused");
         }
     }
 }
 
-/// Who is on a connection. Calls have it among their extensions.
+/// A connection. Calls have it among their extensions.
 #[derive(Clone)]
-pub struct Guest(Arc<Inside>);
+pub struct ConnectionInfo(Arc<ConnectionState>);
 
-struct Inside {
+struct ConnectionState {
     from: SocketAddr,
-    proven: AtomicBool,
-    unproven: Mutex<Option<Share>>,
+    authenticated: AtomicBool,
+    unauthenticated: Mutex<Option<Share>>,
     _open: Share,
 }
 
-impl Guest {
+impl ConnectionInfo {
     /// Where it comes from.
     pub fn from(&self) -> SocketAddr {
         self.0.from
     }
 
-    /// It has shown a good token: it may stay.
-    pub fn prove(&self) {
-        if !self.0.proven.swap(true, Ordering::Relaxed) {
-            *self.0.unproven.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// A call on it had a good token: it may stay open.
+    pub fn authenticated(&self) {
+        if !self.0.authenticated.swap(true, Ordering::Relaxed) {
+            *self.0.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 }
 
-/// A connection that ends by itself when nobody proves anything on it.
-pub struct Guarded<S> {
+/// A connection that ends by itself when it is not authenticated in time.
+pub struct DeadlineStream<S> {
     stream: S,
-    guest: Guest,
-    /// None once it is proven.
+    info: ConnectionInfo,
+    /// None once it is authenticated.
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Guarded<S> {
-    fn new(stream: S, guest: Guest, until: Instant) -> Self {
-        Self { stream, guest, until: Some(Box::pin(sleep_until(until))) }
+impl<S> DeadlineStream<S> {
+    fn new(stream: S, info: ConnectionInfo, until: Instant) -> Self {
+        Self { stream, info, until: Some(Box::pin(sleep_until(until))) }
     }
 
     /// Asked whenever something is read or written, so that it is asked again when the time has come.
     fn may_stay(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if let Some(until) = &mut self.until {
-            if self.guest.0.proven.load(Ordering::Relaxed) {
+            if self.info.0.authenticated.load(Ordering::Relaxed) {
                 self.until = None;
             } else if until.as_mut().poll(cx).is_ready() {
-                tracing::debug!(from = %self.guest.from(), "no call with a good token in time");
+                tracing::debug!(from = %self.info.from(), "no call with a good token in time");
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -117,14 +122,14 @@ impl<S> Guarded<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.may_stay(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, to)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.may_stay(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
@@ -154,19 +159,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 }
 
-impl<S> Connected for Guarded<S> {
-    type ConnectInfo = Guest;
+impl<S> Connected for DeadlineStream<S> {
+    type ConnectInfo = ConnectionInfo;
 
-    fn connect_info(&self) -> Guest {
-        self.guest.clone()
+    fn connect_info(&self) -> ConnectionInfo {
+        self.info.clone()
     }
 }
 
 /// Connections that finished their handshake.
-pub type Connections = ReceiverStream<io::Result<Guarded<TlsStream<TcpStream>>>>;
+pub type Connections = ReceiverStream<io::Result<DeadlineStream<TlsStream<TcpStream>>>>;
 
 /// Accepts connections for a gRPC server, until the stream is dropped.
-pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, door: Door) -> Connections {
+pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, limits: ConnectionLimits) -> Connections {
     let (accepted, stream) = mpsc::channel(1);
     let acceptor = TlsAcceptor::from(tls);
     tokio::spawn(async move {
@@ -184,12 +189,12 @@ pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, door: Door) -> Conn
                     continue;
                 }
             };
-            // Who has to go is told at once, and leaves nothing behind: waiting in the kernel's queue it would keep out
-            // those who come after it.
-            let guest = match door.enter(from) {
-                Ok(guest) => guest,
+            // A connection too many is reset at once: waiting in the kernel's queue it would keep out those that come
+            // after it.
+            let info = match limits.admit(from) {
+                Ok(info) => info,
                 Err(full) => {
-                    door.tell(from.ip(), full);
+                    limits.tell(from.ip(), full);
                     // Fails only on a socket that is gone already.
                     let _ = tcp.set_zero_linger();
                     continue;
@@ -199,10 +204,10 @@ pub fn accept(listener: TcpListener, tls: Arc<ServerConfig>, door: Door) -> Conn
             let _ = tcp.set_nodelay(true);
             let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
             tokio::spawn(async move {
-                let until = Instant::now() + PROOF;
+                let until = Instant::now() + AUTHENTICATION;
                 match timeout_at(until, acceptor.accept(tcp)).await {
                     // The server may be gone by now.
-                    Ok(Ok(stream)) => drop(accepted.send(Ok(Guarded::new(stream, guest, until))).await),
+                    Ok(Ok(stream)) => drop(accepted.send(Ok(DeadlineStream::new(stream, info, until))).await),
                     Ok(Err(error)) => tracing::debug!(%from, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%from, "TLS handshake took too long"),
                 }
@@ -222,52 +227,53 @@ mod tests {
         SocketAddr::from((text.parse::<IpAddr>().unwrap(), 1))
     }
 
-    /// Half-open connections of one address leave room for others, and proven ones are counted as such no more.
+    /// Half-open connections of one address leave room for others, and authenticated ones are counted as such no more.
     #[test]
     fn an_address_keeps_nobody_else_out() {
-        let door = Door::new(10_000);
-        let held: Vec<_> = std::iter::from_fn(|| door.enter(from("10.0.0.1")).ok()).collect();
-        assert_eq!(held.len(), UNPROVEN / 2);
-        let good = door.enter(from("10.0.0.2")).expect("the others have their room");
-        good.prove();
-        good.prove();
-        assert_eq!((door.open.all(), door.unproven.all()), (UNPROVEN / 2 + 1, UNPROVEN / 2));
-        held.iter().for_each(Guest::prove);
-        assert_eq!(door.unproven.all(), 0);
+        let limits = ConnectionLimits::new(10_000);
+        let held: Vec<_> = std::iter::from_fn(|| limits.admit(from("10.0.0.1")).ok()).collect();
+        assert_eq!(held.len(), UNAUTHENTICATED / 2);
+        let good = limits.admit(from("10.0.0.2")).expect("the others have their room");
+        good.authenticated();
+        good.authenticated();
+        assert_eq!((limits.open.all(), limits.unauthenticated.all()), (UNAUTHENTICATED / 2 + 1, UNAUTHENTICATED / 2));
+        held.iter().for_each(ConnectionInfo::authenticated);
+        assert_eq!(limits.unauthenticated.all(), 0);
         drop((held, good));
-        assert_eq!(door.open.all(), 0);
+        assert_eq!(limits.open.all(), 0);
     }
 
     #[test]
     fn all_connections_are_bounded_too() {
-        let door = Door::new(8);
+        let limits = ConnectionLimits::new(8);
         let greedy = || {
-            let guest = door.enter(from("10.0.0.1")).ok()?;
-            guest.prove();
-            Some(guest)
+            let info = limits.admit(from("10.0.0.1")).ok()?;
+            info.authenticated();
+            Some(info)
         };
         let held: Vec<_> = std::iter::from_fn(greedy).collect();
         assert_eq!(held.len(), 4);
-        assert!(door.enter(from("10.0.0.2")).is_ok());
+        assert!(limits.admit(from("10.0.0.2")).is_ok());
     }
 
     /// Virtual time.
     #[tokio::test(start_paused = true)]
     async fn who_proves_nothing_is_cut_off() {
-        let door = Door::new(8);
+        let limits = ConnectionLimits::new(8);
         let (near, _far) = tokio::io::duplex(64);
-        let mut silent = Guarded::new(near, door.enter(from("10.0.0.1")).unwrap(), Instant::now() + PROOF);
+        let mut silent =
+            DeadlineStream::new(near, limits.admit(from("10.0.0.1")).unwrap(), Instant::now() + AUTHENTICATION);
         let start = Instant::now();
         let ended = silent.read_u8().await.unwrap_err();
-        assert_eq!((ended.kind(), start.elapsed()), (io::ErrorKind::TimedOut, PROOF));
+        assert_eq!((ended.kind(), start.elapsed()), (io::ErrorKind::TimedOut, AUTHENTICATION));
 
         let (near, far) = tokio::io::duplex(64);
-        let guest = door.enter(from("10.0.0.1")).unwrap();
-        let mut proven = Guarded::new(near, guest.clone(), Instant::now() + PROOF);
-        let waits = tokio::spawn(async move { proven.read_u8().await.map_err(|e| e.kind()) });
-        tokio::time::sleep(PROOF / 2).await;
-        guest.prove();
-        tokio::time::sleep(100 * PROOF).await;
+        let info = limits.admit(from("10.0.0.1")).unwrap();
+        let mut authenticated = DeadlineStream::new(near, info.clone(), Instant::now() + AUTHENTICATION);
+        let waits = tokio::spawn(async move { authenticated.read_u8().await.map_err(|e| e.kind()) });
+        tokio::time::sleep(AUTHENTICATION / 2).await;
+        info.authenticated();
+        tokio::time::sleep(100 * AUTHENTICATION).await;
         assert!(!waits.is_finished(), "it may stay");
         drop(far);
         assert_eq!(waits.await.unwrap(), Err(io::ErrorKind::UnexpectedEof));
@@ -294,9 +300,10 @@ mod tests {
     /// Virtual time: the server lets go of a connection that greets and then says nothing.
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_is_closed_by_the_server() {
-        let door = Arc::new(Door::new(8));
+        let limits = Arc::new(ConnectionLimits::new(8));
         let (near, mut far) = tokio::io::duplex(64 * 1024);
-        let guarded = Guarded::new(near, door.enter(from("10.0.0.1")).unwrap(), Instant::now() + PROOF);
+        let guarded =
+            DeadlineStream::new(near, limits.admit(from("10.0.0.1")).unwrap(), Instant::now() + AUTHENTICATION);
         let incoming = tokio_stream::iter([Ok::<_, io::Error>(guarded)]);
         let server = tonic::transport::Server::builder();
         tokio::spawn(
@@ -308,7 +315,7 @@ mod tests {
             .unwrap();
         let (start, mut said) = (Instant::now(), Vec::new());
         far.read_to_end(&mut said).await.unwrap();
-        assert_eq!((said.is_empty(), start.elapsed()), (false, PROOF), "it was greeted, and let go of");
-        assert_eq!((door.open.all(), door.unproven.all()), (0, 0), "nothing of it is left");
+        assert_eq!((said.is_empty(), start.elapsed()), (false, AUTHENTICATION), "it was greeted, and let go of");
+        assert_eq!((limits.open.all(), limits.unauthenticated.all()), (0, 0), "nothing of it is left");
     }
 }
