@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
-use mesh_model::resource::Kind;
+use mesh_model::resource::{Kind, Resource};
+use mesh_xds::audience::Audience;
 use mesh_xds::published::{Difference, Published, Publisher};
 use tokio::sync::watch;
 
@@ -60,13 +61,18 @@ impl Publication {
         let statuses = delta.statuses_changed.then(|| self.translator.statuses());
         let removed = std::mem::take(&mut delta.removed);
         let Some((sent, proxies)) = &self.sent else {
-            return (self.publisher.update(delta.resources, removed), statuses);
+            return (self.publisher.update(delta.resources.into_iter().map(for_everyone), removed), statuses);
         };
-        let difference = self.publisher.update(delta.resources.iter().cloned(), removed);
+        let difference = self.publisher.update(delta.resources.iter().cloned().map(for_everyone), removed);
         let published = self.publisher.subscribe();
         let generation = published.borrow().of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
         let next = sent.borrow().next(self.translator.cluster(), &delta, generation, proxies);
         sent.send_replace(Arc::new(next));
         (difference, statuses)
     }
+}
+
+/// What is translated today is for every ztunnel.
+fn for_everyone(resource: Resource) -> (Resource, Audience) {
+    (resource, Audience::Everyone)
 }

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`delta`] | who has what, who wants what, what is owed: the two ends as state machines (pure) |
+//! | [`audience`] | who is told of a resource (pure) |
 //! | [`published`] | what a control plane says now, and what changed since before |
 //! | [`server`] | one subscriber's session over gRPC, and how much subscribers may hold |
 //! | [`budget`] | an amount that callers share: each may hold as much as is left for the others |
@@ -17,6 +18,7 @@
 //! [`published::Publisher`] and serves [`server::Discovery`].
 
 pub mod acknowledged;
+pub mod audience;
 pub mod budget;
 pub mod client;
 pub mod delta;

@@ -14,6 +14,8 @@ use mesh_model::resource::{Kind, Resource};
 use mesh_model::shared;
 use tokio::sync::watch;
 
+use crate::audience::Audience;
+
 /// Most publications that are remembered: a subscriber that has seen one of them is told the difference, one that is
 /// further behind is compared with all that there is.
 const STEPS: usize = 256;
@@ -29,6 +31,8 @@ pub struct Entry {
     pub version: Version,
     /// The resource itself, encoded.
     pub value: Box<[u8]>,
+    /// Who is told of it.
+    pub audience: Audience,
     /// Other names under which it may be asked for.
     pub aliases: Box<[Arc<str>]>,
     /// The services it is an endpoint of: who asks for them needs it too.
@@ -36,7 +40,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(resource: &Resource) -> Self {
+    fn new(resource: &Resource, audience: Audience) -> Self {
         let value: Box<[u8]> = (*resource.encode()).into();
         let endpoint_of = match resource {
             // All endpoints of a service share its name.
@@ -46,7 +50,7 @@ impl Entry {
             Resource::Service(_) | Resource::Policy(_) => Box::default(),
         };
         let aliases = resource.aliases().into_iter().map(Arc::from).collect();
-        Self { name: resource.name().into(), version: Version::of(&value), value, aliases, endpoint_of }
+        Self { name: resource.name().into(), version: Version::of(&value), value, audience, aliases, endpoint_of }
     }
 
     /// What it is found by, besides its name.
@@ -123,9 +127,11 @@ impl Snapshot {
         let (mut changed, mut removed) = (Vec::new(), Vec::new());
         for (name, entry) in changes {
             let before = entries.get_key_value(&name).map(|(name, entry)| (name.clone(), entry.clone()));
-            // Everything in an entry follows from its bytes.
+            // All else in an entry follows from its bytes.
             let same = match (&before, &entry) {
-                (Some((_, before)), Some(entry)) => before.version == entry.version,
+                (Some((_, before)), Some(entry)) => {
+                    before.version == entry.version && before.audience == entry.audience
+                }
                 (None, None) => true,
                 _ => false,
             };
@@ -298,20 +304,20 @@ impl Publisher {
         self.sender.subscribe()
     }
 
-    /// Replaces everything by `resources`. Of several resources with one name the last counts.
+    /// Replaces everything by `resources`, which are for everyone. Of several resources with one name the last counts.
     pub fn publish(&mut self, resources: impl IntoIterator<Item = Resource>) -> Difference {
         let before = self.sender.borrow().clone();
         let names = |kind| before.of(kind).map(|snapshot| snapshot.entries.keys().map(ToString::to_string));
         let all = Kind::ALL.into_iter().flat_map(|kind| names(kind).into_iter().flatten().map(move |n| (kind, n)));
-        self.update(resources, all)
+        self.update(resources.into_iter().map(|resource| (resource, Audience::Everyone)), all)
     }
 
-    /// Removes what is named and adds or replaces `resources`; one that is both is there. What is the same as before is
+    /// Removes what is named and adds or replaces `resources`, each for its audience; one that is both is there. What is the same as before is
     /// not sent again; nothing is, when all is the same. Of several resources with one name the last counts. After the
     /// first call everything is published that there is: nothing, where nothing was said.
     pub fn update(
         &mut self,
-        resources: impl IntoIterator<Item = Resource>,
+        resources: impl IntoIterator<Item = (Resource, Audience)>,
         removed: impl IntoIterator<Item = (Kind, String)>,
     ) -> Difference {
         let mut changes = Kind::ALL.map(|_| Changes::new());
@@ -324,8 +330,8 @@ impl Publisher {
         for (kind, name) in removed {
             change(kind, name, None);
         }
-        for resource in resources {
-            change(resource.kind(), resource.name(), Some(Arc::new(Entry::new(&resource))));
+        for (resource, audience) in resources {
+            change(resource.kind(), resource.name(), Some(Arc::new(Entry::new(&resource, audience))));
         }
         let mut now = self.sender.borrow().clone();
         let (mut difference, mut news) = (Difference::default(), false);
@@ -411,7 +417,8 @@ mod tests {
         publisher.publish([]);
         let mut seen = vec![address(&publisher)];
         for n in 0..STEPS + 10 {
-            publisher.update([resource(workload("a", &format!("10.0.{}.{}", n >> 8, n & 255)))], []);
+            publisher
+                .update([(resource(workload("a", &format!("10.0.{}.{}", n >> 8, n & 255))), Audience::Everyone)], []);
             seen.push(address(&publisher));
         }
         let now = address(&publisher);
@@ -454,7 +461,7 @@ mod tests {
             }
             upserts.retain(|r| there.contains_key(&r.name()));
             let before = address(&publisher);
-            publisher.update(upserts, removed);
+            publisher.update(upserts.into_iter().map(|resource| (resource, Audience::Everyone)), removed);
             let now = address(&publisher);
             let mut whole = Publisher::new();
             whole.publish(there.values().cloned().map(resource));

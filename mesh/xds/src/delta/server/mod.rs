@@ -14,6 +14,7 @@ use mesh_model::resource::Kind;
 use mesh_proto::discovery::DeltaDiscoveryRequest;
 
 use super::WILDCARD;
+use crate::audience::Role;
 use crate::node;
 use crate::published::{Entry, Published, Snapshot, Version};
 
@@ -42,6 +43,7 @@ pub struct Subscriber {
 #[derive(Debug)]
 struct Introduced {
     namespace: Option<Box<str>>,
+    role: Role,
 }
 
 /// One kind as one subscriber sees it.
@@ -134,7 +136,8 @@ impl Subscriber {
             if node.id.split('~').count() != 4 {
                 return Err(Violation::Node(node.id.chars().take(MAX_NAME).collect()));
             }
-            self.introduced = Some(Introduced { namespace: node::namespace_of(&node).map(Into::into) });
+            let namespace = node::namespace_of(&node).map(Into::into);
+            self.introduced = Some(Introduced { namespace, role: Role::of(&node) });
         }
         let Some(kind) = Kind::from_type_url(&request.type_url) else {
             return Ok(Meaning::UnknownType(request.type_url));
@@ -186,6 +189,7 @@ impl Subscriber {
     ///
     /// Policies go before the workloads they may cover: while policies are owed, workloads wait.
     pub fn respond(&mut self, published: &Published) -> Option<Response> {
+        let role = self.introduced.as_ref().map(|introduced| introduced.role.clone()).unwrap_or_default();
         for kind in Kind::ALL {
             let (Some(watch), Some(snapshot)) = (self.watches.get_mut(&kind), published.of(kind)) else { continue };
             if !watch.due(snapshot) {
@@ -194,7 +198,7 @@ impl Subscriber {
             if watch.outstanding {
                 return None;
             }
-            let Some((changed, removed)) = watch.respond(snapshot) else {
+            let Some((changed, removed)) = watch.respond(snapshot, &role) else {
                 // Nothing of it is its business.
                 watch.held = snapshot.generation();
                 continue;
@@ -323,54 +327,62 @@ impl Watch {
     }
 
     /// What has to be said, or None if nothing.
-    fn respond(&mut self, snapshot: &Arc<Snapshot>) -> Option<Difference> {
+    fn respond(&mut self, snapshot: &Arc<Snapshot>, role: &Role) -> Option<Difference> {
         let asked: Vec<Arc<str>> = self.asked.iter().take(PART).cloned().collect();
         self.asked = if asked.len() < PART { BTreeSet::new() } else { self.asked.split_off(&asked[PART - 1]) };
         if let Some(last) = asked.last() {
             self.asked.remove(last);
         }
-        let (changed, mut removed) = if self.wildcard { self.all(snapshot) } else { self.on_demand(snapshot, &asked) };
-        removed.extend(asked.iter().filter(|key| snapshot.resolve(key).is_empty()).map(ToString::to_string));
+        let (changed, mut removed) =
+            if self.wildcard { self.all(snapshot, role) } else { self.on_demand(snapshot, &asked, role) };
+        let unknown = |key: &&Arc<str>| told(snapshot.resolve(key), role).next().is_none();
+        removed.extend(asked.iter().filter(unknown).map(ToString::to_string));
         let owed = std::mem::replace(&mut self.owed, !self.asked.is_empty());
         self.seen = Some(snapshot.clone());
         (owed || !changed.is_empty() || !removed.is_empty()).then_some((changed, removed))
     }
 
     /// The difference for one who wants everything.
-    fn all(&mut self, now: &Arc<Snapshot>) -> Difference {
+    fn all(&mut self, now: &Arc<Snapshot>, role: &Role) -> Difference {
         let entries = now.entries();
         let before = std::mem::replace(&mut self.has, Has::All(now.clone()));
-        let gone = |name: &Arc<str>| !entries.contains_key(name);
+        let of = |snapshot: &Snapshot, name: &Arc<str>| {
+            snapshot.entries().get(name).filter(|entry| entry.audience.includes(role)).cloned()
+        };
+        let gone = |name: &Arc<str>| of(now, name).is_none();
         match &before {
             Has::Names(names) => {
                 self.bytes -= names.keys().map(|name| name.len()).sum::<usize>();
                 let differs = |(name, entry): &(&Arc<str>, &Arc<Entry>)| names.get(*name) != Some(&Some(entry.version));
                 (
-                    entries.iter().filter(differs).map(|(_, entry)| entry.clone()).collect(),
+                    told(entries.iter(), role).filter(differs).map(|(_, entry)| entry.clone()).collect(),
                     names.keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
                 )
             }
             Has::All(before) => {
                 let differs = |name: &Arc<str>, entry: &Arc<Entry>| {
-                    before.entries().get(name).is_none_or(|old| old.version != entry.version)
+                    of(before, name).is_none_or(|old| old.version != entry.version)
                 };
                 match now.changed_since(before) {
                     Some(names) => {
                         // What went back to what it was, or came and went, is no difference.
-                        let now = names.iter().filter_map(|name| Some((name, entries.get(name)?)));
-                        let went = |name: &&Arc<str>| gone(name) && before.entries().contains_key(*name);
+                        let now = told(names.iter().filter_map(|name| Some((name, entries.get(name)?))), role);
+                        let went = |name: &&Arc<str>| gone(name) && of(before, name).is_some();
                         (
                             now.filter(|(name, entry)| differs(name, entry)).map(|(_, entry)| entry.clone()).collect(),
                             names.iter().filter(went).map(ToString::to_string).collect(),
                         )
                     }
                     None => (
-                        entries
-                            .iter()
+                        told(entries.iter(), role)
                             .filter(|(name, entry)| differs(name, entry))
                             .map(|(_, entry)| entry.clone())
                             .collect(),
-                        before.entries().keys().filter(|name| gone(name)).map(ToString::to_string).collect(),
+                        told(before.entries().iter(), role)
+                            .map(|(name, _)| name)
+                            .filter(|name| gone(name))
+                            .map(ToString::to_string)
+                            .collect(),
                     ),
                 }
             }
@@ -379,7 +391,7 @@ impl Watch {
 
     /// The difference for one who asks for keys: what the keys mean now, and what it has from before. Somebody waits for
     /// the keys just asked for: they are answered even with what is known.
-    fn on_demand(&mut self, now: &Arc<Snapshot>, asked: &[Arc<str>]) -> Difference {
+    fn on_demand(&mut self, now: &Arc<Snapshot>, asked: &[Arc<str>], role: &Role) -> Difference {
         let changed = self.changed(now);
         let Has::Names(names) = &mut self.has else {
             // `change` has left names when everything was given up.
@@ -390,7 +402,8 @@ impl Watch {
         match changed {
             Some(changed) => {
                 for name in &changed {
-                    let Some((name, entry)) = now.entries().get_key_value(name) else {
+                    let entry = now.entries().get_key_value(name);
+                    let Some((name, entry)) = entry.filter(|(_, entry)| entry.audience.includes(role)) else {
                         if names.remove(name).is_some() {
                             self.bytes -= name.len();
                             removed.insert(name.to_string());
@@ -403,31 +416,32 @@ impl Watch {
                     }
                     // A service that has another name by now, which was asked for, brings endpoints that did not change.
                     if now.named(name, entry, asked_for) {
-                        differs.extend(now.resolve(name).into_iter().filter(|(name, _)| !names.contains_key(*name)));
+                        let more = told(now.resolve(name), role);
+                        differs.extend(more.filter(|(name, _)| !names.contains_key(*name)));
                     }
                 }
             }
             None => {
                 let bytes = &mut self.bytes;
                 names.retain(|name, version| match now.entries().get_key_value(name) {
-                    Some((name, entry)) => {
+                    Some((name, entry)) if entry.audience.includes(role) => {
                         if *version != Some(entry.version) {
                             differs.insert(name, entry);
                         }
                         true
                     }
-                    None => {
+                    _ => {
                         *bytes -= name.len();
                         removed.insert(name.to_string());
                         false
                     }
                 });
-                let meant = self.keys.iter().flat_map(|key| now.resolve(key));
+                let meant = told(self.keys.iter().flat_map(|key| now.resolve(key)), role);
                 differs.extend(meant.filter(|(name, entry)| names.get(*name) != Some(&Some(entry.version))));
             }
         }
         differs.retain(|name, entry| names.get(*name) != Some(&Some(entry.version)));
-        differs.extend(asked.iter().flat_map(|key| now.resolve(key)));
+        differs.extend(told(asked.iter().flat_map(|key| now.resolve(key)), role));
         for (name, entry) in &differs {
             if names.insert((*name).clone(), Some(entry.version)).is_none() {
                 self.bytes += name.len();
@@ -435,6 +449,14 @@ impl Watch {
         }
         (differs.into_values().cloned().collect(), removed)
     }
+}
+
+/// Those of which a subscriber of this role is told.
+fn told<'a>(
+    entries: impl IntoIterator<Item = (&'a Arc<str>, &'a Arc<Entry>)>,
+    role: &Role,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Entry>)> {
+    entries.into_iter().filter(|(_, entry)| entry.audience.includes(role))
 }
 
 #[cfg(test)]

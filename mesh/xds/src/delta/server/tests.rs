@@ -6,6 +6,7 @@ use mesh_proto::discovery::{DeltaDiscoveryResponse, Node, Status};
 use prost::Message;
 
 use super::*;
+use crate::audience::Audience;
 use crate::published::{LOOKS, Publisher};
 
 const ADDRESS: Kind = Kind::Address;
@@ -612,4 +613,40 @@ fn what_is_held_is_what_was_answered() {
     stage.publish(vec![workload("a", "1"), workload("b", "2")]);
     assert!(stage.respond().is_none());
     assert_eq!(stage.subscriber.held(ADDRESS), latest(&stage));
+}
+
+/// What is for one waypoint is told to its proxies, whole or on demand, and taken back where it was told and is not for them
+/// any more.
+#[test]
+fn what_is_for_a_waypoint_is_told_to_nobody_else() {
+    let waypoint = || Audience::Waypoint(NamespacedName::new("shop", "way"));
+    let node = |kind: &str| {
+        let text = |text: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text.into())) };
+        let labels = prost_types::Struct { fields: [(mesh_model::labels::GATEWAY_NAME.into(), text("way"))].into() };
+        let labels = prost_types::Value { kind: Some(prost_types::value::Kind::StructValue(labels)) };
+        let metadata = prost_types::Struct { fields: [("LABELS".into(), labels)].into() };
+        Some(Node { id: format!("{kind}~1.1.1.1~w.shop~shop.svc.cluster.local"), metadata: Some(metadata) })
+    };
+    let everything = |kind| DeltaDiscoveryRequest { node: node(kind), ..request(POLICY) };
+    let by_name = |kind| DeltaDiscoveryRequest { resource_names_subscribe: vec!["shop/p".into()], ..everything(kind) };
+    // (who, by what request; then what it is told of a policy that is for the waypoint, for everyone, for the waypoint)
+    let (has, none) = (said(&["shop/p"], &[]), said(&[], &["shop/p"]));
+    for (first, told) in [
+        (everything("waypoint"), [Some(has.clone()), None, None]),
+        (everything("ztunnel"), [Some(said(&[], &[])), Some(has.clone()), Some(none.clone())]),
+        (by_name("waypoint"), [Some(has.clone()), None, None]),
+        (by_name("ztunnel"), [Some(none.clone()), Some(has), Some(none)]),
+    ] {
+        let what = format!("{first:?}");
+        let mut stage = Stage::new(Vec::new());
+        let audiences = [waypoint(), Audience::Everyone, waypoint()];
+        let mut first = Some(first);
+        for (audience, told) in audiences.into_iter().zip(told) {
+            stage.publisher.update([(policy("p"), audience)], []);
+            if let Some(first) = first.take() {
+                stage.ask(first);
+            }
+            assert_eq!(stage.says(POLICY), told, "{what}");
+        }
+    }
 }
