@@ -268,10 +268,11 @@ async fn a_stream_does_not_outlive_its_pod_for_long() {
     world.running.stop().await;
 }
 
-/// Strangers' requests that are never finished: each is refused by its headers, and nothing waits for the rest.
-#[tokio::test]
-async fn who_shows_no_token_is_refused_before_anything_is_read() {
-    let world = World::new().await;
+const CREATE_CERTIFICATE: &str = "https://istiod/istio.v1.auth.IstioCertificateService/CreateCertificate";
+const DISCOVER: &str = "https://istiod/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// A connection on which anything can be said, and the task that drives it.
+async fn raw(world: &World) -> (h2::client::SendRequest<bytes::Bytes>, tokio::task::JoinHandle<()>) {
     let roots = fs::read(world.at("state/root-cert.pem")).unwrap();
     let mut store = rustls::RootCertStore::empty();
     store.add_parsable_certificates(rustls::pki_types::pem::PemObject::pem_slice_iter(&roots).map(Result::unwrap));
@@ -283,16 +284,27 @@ async fn who_shows_no_token_is_refused_before_anything_is_read() {
     let name = "istiod.istio-system.svc".try_into().unwrap();
     let tls = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap();
     let (client, connection) = h2::client::handshake(tls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = client.ready().await.unwrap();
+    (client.ready().await.unwrap(), tokio::spawn(async move { drop(connection.await) }))
+}
+
+/// The headers of a call, with this token.
+fn call(to: &str, token: Option<&str>) -> http::Request<()> {
+    let mut request = http::Request::post(to).header("content-type", "application/grpc");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(()).unwrap()
+}
+
+/// Strangers' requests that are never finished: each is refused by its headers, and nothing waits for the rest.
+#[tokio::test]
+async fn who_shows_no_token_is_refused_before_anything_is_read() {
+    let world = World::new().await;
+    let (mut client, connection) = raw(&world).await;
     let mut unfinished = Vec::new();
     for _ in 0..200 {
-        let request = http::Request::post("https://istiod/istio.v1.auth.IstioCertificateService/CreateCertificate")
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
         client = tokio::time::timeout(Duration::from_secs(10), client.ready()).await.expect("places again").unwrap();
-        let (answer, mut body) = client.send_request(request, false).unwrap();
+        let (answer, mut body) = client.send_request(call(CREATE_CERTIFICATE, None), false).unwrap();
         // It says that there will be 60,000 bytes, and sends some.
         let begun = [&[0][..], &60_000_u32.to_be_bytes(), &[b'x'; 10_000]].concat();
         body.send_data(begun.into(), false).unwrap();
@@ -304,6 +316,57 @@ async fn who_shows_no_token_is_refused_before_anything_is_read() {
     drop(unfinished);
     connection.abort();
     world.running.stop().await;
+}
+
+/// Headers, bytes that nobody reads, and requests that are never finished, of one who has a good token.
+#[tokio::test]
+async fn what_one_caller_may_have_under_way() {
+    let world = World::new().await;
+    let token = world.issuer.token(("istio-system", "ztunnel"), ("ztunnel-n1", "zt-uid"), 600);
+    let soon = Duration::from_secs(10);
+    let headers = async |bytes: usize| {
+        let (mut client, _connection) = raw(&world).await;
+        let mut request = call(DISCOVER, None);
+        request.headers_mut().insert("x-large", "x".repeat(bytes).parse().unwrap());
+        let answer = client.send_request(request, true).unwrap().0;
+        let answer = tokio::time::timeout(soon, answer).await.expect("an answer");
+        answer.ok().filter(|answer| answer.status() == 200).map(|answer| answer.headers()["grpc-status"].clone())
+    };
+    assert_eq!(headers(20 << 10).await.unwrap(), "16", "they are read, and show no token");
+    assert_eq!(headers(25 << 10).await, None, "too many");
+
+    let (mut client, connection) = raw(&world).await;
+    let mut sent_ahead = Vec::new();
+    for number in 0..5 {
+        let (_, mut body) = client.send_request(call(DISCOVER, Some(&token)), false).unwrap();
+        body.reserve_capacity(1 << 20);
+        let all = async { while number < 4 && body.capacity() < 64 << 10 && poll_capacity(&mut body).await {} };
+        tokio::time::timeout(soon, all).await.expect("64 KiB of a call");
+        sent_ahead.push(body);
+    }
+    let capacities: Vec<_> = sent_ahead.iter().map(h2::SendStream::capacity).collect();
+    assert_eq!(capacities, [64 << 10, 64 << 10, 64 << 10, 64 << 10, 0], "256 KiB of a connection");
+    drop((sent_ahead, client));
+    connection.abort();
+
+    let (mut client, connection) = raw(&world).await;
+    let (mut answers, mut unfinished) = (tokio::task::JoinSet::new(), Vec::new());
+    for _ in 0..17 {
+        let (answer, body) = client.send_request(call(CREATE_CERTIFICATE, Some(&token)), false).unwrap();
+        answers.spawn(answer);
+        unfinished.push(body);
+    }
+    let refused = tokio::time::timeout(soon, answers.join_next()).await.expect("the 17th").unwrap().unwrap().unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "8", "resource exhausted");
+    assert!(answers.try_join_next().is_none(), "the others wait for the rest");
+    drop(unfinished);
+    connection.abort();
+    world.running.stop().await;
+}
+
+/// True while there may be more.
+async fn poll_capacity(body: &mut h2::SendStream<bytes::Bytes>) -> bool {
+    std::future::poll_fn(|cx| body.poll_capacity(cx)).await.is_some_and(|capacity| capacity.is_ok())
 }
 
 /// On a runtime of one thread, as everything here: what is told about a table goes to a file that nobody reads, so that

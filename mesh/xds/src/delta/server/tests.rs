@@ -650,3 +650,17 @@ fn what_is_for_a_waypoint_is_told_to_nobody_else() {
         }
     }
 }
+
+#[test]
+fn a_large_response_is_made_piece_by_piece() {
+    let resources = (0..2000).map(|n| workload(&format!("w{n:04}"), &"x".repeat(100))).collect();
+    let mut stage = Stage::new(resources);
+    stage.ask(request(ADDRESS));
+    let published = stage.publisher.subscribe().borrow().clone();
+    let pieces: Vec<usize> =
+        stage.subscriber.respond(&published).unwrap().into_chunks().unwrap().map(|piece| piece.len()).collect();
+    let (last, full) = pieces[1..].split_last().unwrap();
+    // Each ends with the resource that fills it.
+    assert!(full.len() > 3 && full.iter().chain([last]).all(|length| *length < (64 << 10) + 1024), "{pieces:?}");
+    assert!(full.iter().all(|length| *length >= 64 << 10), "{pieces:?}");
+}
