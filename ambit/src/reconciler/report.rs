@@ -41,9 +41,11 @@ impl Reconciler {
         let mut rejected: Vec<Rejected> = self.rejected.clone();
         // The control plane may have been started again since, and knows what it still serves.
         rejected.iter_mut().filter(|r| r.refused).for_each(|r| told.correct(r, &self.folder_path));
-        rejected.extend(self.folder.takes_long().map(|time| {
-            let what = "what was read before counts until it is. Is it on a disk that hangs?";
-            Rejected::note(Position::default(), format!("the folder has been read for {} s; {what}", time.as_secs()))
+        rejected.extend(self.folder.takes_long().then(|| {
+            // The same words for as long as it takes: a complaint that changes is printed again.
+            let what = "the folder is being read and has not answered yet; what was read before counts until it has. \
+                        Is it on a disk that hangs?";
+            Rejected::note(Position::default(), what.to_owned())
         }));
         rejected.extend(self.new_nodes().map(|name| {
             let when = "it will be there after the next `ambit up`";
