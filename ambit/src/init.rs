@@ -49,7 +49,7 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     let (ender, end) = oneshot::channel();
     end_with_outside(ender);
     let children = Arc::new(Children::default());
-    let burial = tokio::spawn(Arc::clone(&children).bury_forever());
+    let reaper = tokio::spawn(Arc::clone(&children).reap_forever());
     let reconciler = Reconciler::start(args, run, children).await?;
 
     let edits = Arc::new(Notify::new());
@@ -60,7 +60,7 @@ async fn live(args: &MachineArgs, run: RunDir, listener: UnixListener) -> Result
     let (asker, questions) = mpsc::channel(MOST_QUESTIONS);
     std::thread::Builder::new().name("control".into()).spawn(move || listen(&listener, &asker))?;
     reconciler.run(Inputs { edits, questions, end }).await?;
-    burial.abort();
+    reaper.abort();
     Ok(())
 }
 

@@ -76,15 +76,15 @@ impl Children {
     }
 
     /// Reaps processes until the runtime stops.
-    pub(crate) async fn bury_forever(self: Arc<Self>) -> io::Result<()> {
+    pub(crate) async fn reap_forever(self: Arc<Self>) -> io::Result<()> {
         let mut deaths = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())?;
         loop {
-            self.bury();
+            self.reap();
             deaths.recv().await;
         }
     }
 
-    fn bury(&self) {
+    fn reap(&self) {
         let mut waiting = self.waiting();
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let exit = match (status.exit_status(), status.terminating_signal()) {
