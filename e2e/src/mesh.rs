@@ -3,7 +3,7 @@ use crate::command::{self, LIMIT, Output, ambit};
 use crate::harness::{PARENT, REPORT, Skip, skip};
 use crate::observe::Metrics;
 use crate::process::{self, Process};
-use crate::source::folder::Folder;
+use crate::folder::Folder;
 use crate::traffic::Traffic;
 use crate::until::{until, until_within};
 use crate::yaml::{self, Pod};
