@@ -288,3 +288,6 @@ impl Drop for Outgoing {
         give_back(std::mem::take(&mut self.storage));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! What a peer may say to a connection, frame by frame, and what it must not come to.
 
 mod bounds;
+mod driver;
+mod ends;
 mod rules;
 mod turns;
 mod windows;

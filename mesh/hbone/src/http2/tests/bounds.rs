@@ -195,7 +195,7 @@ fn everything_that_carries_nothing_has_its_price() {
 }
 
 /// What is wrong with a price, if anything.
-fn priced(name: &str, taken: usize, code: Option<Code>, cost: usize) -> Option<String> {
+pub(super) fn priced(name: &str, taken: usize, code: Option<Code>, cost: usize) -> Option<String> {
     let expected = 4_000 / cost;
     // What came first cost a little, and while they came time has earned a little.
     let right = (expected - 6..expected + expected / 5 + 5).contains(&taken) && code == Some(Code::EnhanceYourCalm);

@@ -26,12 +26,12 @@ fn id(name: &str) -> mesh_model::identity::SpiffeId {
 }
 
 /// What a peer leaves unfinished, where nobody else holds any.
-fn nobody() -> Unfinished {
+pub(super) fn nobody() -> Unfinished {
     Unfinished::of(mesh_model::share::Source::address([10, 0, 0, 1].into()), usize::MAX)
 }
 
 /// Both ends of TLS between two ends of memory.
-async fn proven() -> ((DuplexStream, Established), (DuplexStream, Established)) {
+pub(super) async fn proven() -> ((DuplexStream, Established), (DuplexStream, Established)) {
     let ca = TestCa::new();
     let (client, server) = (ca.credentials(&id("client")), ca.credentials(&id("server")));
     let (mut near, mut far) = tokio::io::duplex(1 << 20);
@@ -44,7 +44,7 @@ async fn proven() -> ((DuplexStream, Established), (DuplexStream, Established)) 
 }
 
 /// A record that holds `plaintext`.
-fn seal(sealer: &mut Sealer, content: Content, plaintext: &[u8]) -> Vec<u8> {
+pub(super) fn seal(sealer: &mut Sealer, content: Content, plaintext: &[u8]) -> Vec<u8> {
     let mut record = vec![0; sealer.before()];
     record.extend_from_slice(plaintext);
     record.resize(record.len() + sealer.after(), 0);
@@ -52,7 +52,7 @@ fn seal(sealer: &mut Sealer, content: Content, plaintext: &[u8]) -> Vec<u8> {
     record
 }
 
-fn greeting() -> Vec<u8> {
+pub(super) fn greeting() -> Vec<u8> {
     [PREFACE, &frame(kind::SETTINGS, 0, 0, &[])[..]].concat()
 }
 
