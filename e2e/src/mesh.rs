@@ -1,9 +1,9 @@
 //! A running mesh.
 use crate::command::{self, LIMIT, Output, ambit};
+use crate::folder::Folder;
 use crate::harness::{PARENT, REPORT, Skip, skip};
 use crate::observe::Metrics;
 use crate::process::{self, Process};
-use crate::folder::Folder;
 use crate::traffic::Traffic;
 use crate::until::{until, until_within};
 use crate::yaml::{self, Pod};

@@ -9,8 +9,13 @@ use std::time::Duration;
 
 /// How often it is looked at. A look reads one small file.
 const LOOK: Duration = Duration::from_secs(2);
-/// Less than this is not worth the asking, which stops a thread that wants memory at the same moment.
+/// So much is given back at once. Asking stops a thread that wants memory at the same moment, and what is given back costs a
+/// page fault when it is wanted again: 16 MiB about 30 ms.
 const MUCH: usize = 32 << 20;
+/// So much is given back when it has stayed unused for [`LONG`] looks.
+const SOME: usize = 4 << 20;
+/// Looks between two at what is left of less than [`MUCH`]: counting it takes longer than reading a file.
+const LONG: u32 = 5;
 
 /// What the memory of a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,26 +26,39 @@ struct Memory {
     used: usize,
 }
 
-/// What is unused and stays all the same: as much as there was when last it was given back, or less since.
+/// What is known from earlier looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stays(usize);
+struct Earlier {
+    /// What is unused and stays all the same: as much as there was when last it was given back, or less since.
+    stays: usize,
+    /// At the last look at some, there was some to give back.
+    some: bool,
+}
 
-impl Stays {
-    /// True when so little is resident that not much of it can be given back, whatever is used.
-    fn is_little(self, resident: usize) -> bool {
-        resident < self.0.saturating_add(MUCH)
+impl Earlier {
+    /// True when so little is resident that not so much of it can be given back, whatever is used.
+    fn is_little(self, resident: usize, than: usize) -> bool {
+        resident < self.stays.saturating_add(than)
     }
 
-    /// True when much can be given back.
-    fn is_exceeded_by(&mut self, memory: Memory) -> bool {
+    /// True when memory is to be given back: much of it at once; some of it if there was some at the last long look too.
+    fn give_back(&mut self, memory: Memory, long: bool) -> bool {
         let unused = memory.resident.saturating_sub(memory.used);
-        self.0 = self.0.min(unused);
-        !self.is_little(unused)
+        self.stays = self.stays.min(unused);
+        if !self.is_little(unused, MUCH) {
+            return true;
+        }
+        let some = !self.is_little(unused, SOME);
+        if long {
+            return std::mem::replace(&mut self.some, some) && some;
+        }
+        self.some &= some;
+        false
     }
 
-    /// What was left after giving back.
+    /// After giving back, with what was left.
     fn left(memory: Memory) -> Self {
-        Self(memory.resident.saturating_sub(memory.used))
+        Self { stays: memory.resident.saturating_sub(memory.used), some: false }
     }
 }
 
@@ -50,16 +68,19 @@ impl Stays {
 /// When the system has no thread left.
 pub fn give_back() -> io::Result<()> {
     std::thread::Builder::new().name("memory".to_owned()).spawn(|| {
-        let mut stays = Stays::default();
-        loop {
+        let mut earlier = Earlier::default();
+        for look in (1..=LONG).cycle() {
             std::thread::sleep(LOOK);
             let Some(resident) = resident() else { return };
-            if stays.is_little(resident) || !stays.is_exceeded_by(Memory { resident, used: allocator::used() }) {
+            let long = look == LONG;
+            if earlier.is_little(resident, if long { SOME } else { MUCH })
+                || !earlier.give_back(Memory { resident, used: allocator::used() }, long)
+            {
                 continue;
             }
             allocator::give_back();
             let Some(after) = self::resident() else { return };
-            stays = Stays::left(Memory { resident: after, used: allocator::used() });
+            earlier = Earlier::left(Memory { resident: after, used: allocator::used() });
             tracing::debug!(before = resident, after, "gave unused memory back");
         }
     })?;
@@ -111,7 +132,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_when_much_of_it_is_unused() {
-        // What stays, resident, used; whether it is given back, and what stays then.
+        // What stays, resident, used; whether it is given back at once, and what stays then.
         for (row, stays, resident, used, expected) in [
             ("at start", 0, 16, 6, (false, 0)),
             ("a flood, all of it in use", 0, 300, 290, (false, 0)),
@@ -122,11 +143,29 @@ mod tests {
             ("it has been used since, and what stays is less", 30, 38, 28, (false, 10)),
             ("more in use than resident: swapped out", 10, 20, 40, (false, 0)),
         ] {
-            let mut stays = Stays(stays * MIB);
+            let mut earlier = Earlier { stays: stays * MIB, some: false };
             let memory = Memory { resident: resident * MIB, used: used * MIB };
-            let exceeded = stays.is_exceeded_by(memory);
-            assert_eq!((exceeded, stays.0 / MIB), expected, "{row}");
-            assert!(!exceeded || !stays.is_little(memory.resident), "{row}: the quick look would have missed it");
+            let given = earlier.give_back(memory, false);
+            assert_eq!((given, earlier.stays / MIB), expected, "{row}");
+            assert!(!given || !earlier.is_little(memory.resident, MUCH), "{row}: the quick look would have missed it");
+        }
+    }
+
+    #[test]
+    fn some_of_it_is_given_back_when_it_stays_unused() {
+        let with = |unused: usize| Memory { resident: (8 + unused) * MIB, used: 8 * MIB };
+        let mut earlier = Earlier::default();
+        // Unused MiB, whether the look is a long one, whether it is given back.
+        for (row, unused, long, expected) in [
+            ("a burst has gone", 20, true, false),
+            ("between the long looks", 20, false, false),
+            ("it stayed unused", 20, true, true),
+            ("it was in use in between", 2, false, false),
+            ("and is not any more, for the first time", 20, true, false),
+            ("too little", 3, true, false),
+            ("again for the first time", 5, true, false),
+        ] {
+            assert_eq!(earlier.give_back(with(unused), long), expected, "{row}");
         }
     }
 
@@ -143,7 +182,7 @@ mod tests {
         });
         let (full, freed, kept) = thread.join().unwrap();
         assert!(full.used > freed.used + 70 * MIB, "{full:?}, {freed:?}");
-        assert!(Stays::default().is_exceeded_by(freed), "{freed:?}");
+        assert!(Earlier::default().give_back(freed, false), "{freed:?}");
         allocator::give_back();
         let after = resident().unwrap();
         assert!(after + 50 * MIB < full.resident, "{full:?}, {freed:?}, {after}");

@@ -1,5 +1,8 @@
 use super::*;
+use crate::cluster::Pod;
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::sync::Arc;
 
 fn object<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
     serde_saphyr::from_str(yaml).unwrap()

@@ -300,7 +300,10 @@ async fn each_stream_gets_its_own() {
                     came.extend(ends.came(id).await);
                 }
                 assert_eq!(came, expected, "{id}");
-                let end = ends.state.borrow_mut().poll_incoming(id, &std::task::Context::from_waker(std::task::Waker::noop()));
+                let end = ends
+                    .state
+                    .borrow_mut()
+                    .poll_incoming(id, &std::task::Context::from_waker(std::task::Waker::noop()));
                 assert!(matches!(end, Poll::Ready(Incoming::End)), "{id}: {end:?}");
             }
         })

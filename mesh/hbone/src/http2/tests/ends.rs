@@ -102,7 +102,8 @@ fn who_waits_is_woken() {
     let data = |flags, payload: &[u8]| says(frame(kind::DATA, flags, 1, payload));
     let headers = |flags: u8, block: &[u8]| says(frame(kind::HEADERS, flag::END_HEADERS | flags, 1, block));
     let trailers = b"\x00\x01x\x01y";
-    let rows: Vec<(&str, Box<dyn Fn() -> Bare>, Waits, Happens)> = vec![
+    type Row = (&'static str, Box<dyn Fn() -> Bare>, Waits, Happens);
+    let rows: Vec<Row> = vec![
         ("bytes: DATA", Box::new(tunnel), bytes, data(0, b"x")),
         ("bytes: the end", Box::new(tunnel), bytes, data(flag::END_STREAM, b"")),
         ("bytes: trailers", Box::new(tunnel), bytes, headers(flag::END_STREAM, trailers)),
@@ -148,7 +149,8 @@ fn who_waits_is_woken() {
 
 #[test]
 fn the_driver_is_woken_for_whatever_is_to_be_sent() {
-    let rows: Vec<(&str, fn() -> Bare, Happens)> = vec![
+    type Row = (&'static str, fn() -> Bare, Happens);
+    let rows: Vec<Row> = vec![
         ("an answer to PING", tunnel, says(frame(kind::PING, 0, 0, &[0; 8]))),
         ("bytes", tunnel, Box::new(|end| assert!(end.send(1, b"x") > 0))),
         ("an end", tunnel, Box::new(|end| end.finish(1))),
@@ -402,7 +404,8 @@ fn what_is_said_for_a_stream() {
     server.finish(3);
     server.finish(3);
     let whole = flag::END_HEADERS | flag::END_STREAM;
-    let expected = [(kind::HEADERS, whole, 1), (kind::HEADERS, flag::END_HEADERS, 3), (kind::DATA, flag::END_STREAM, 3)];
+    let expected =
+        [(kind::HEADERS, whole, 1), (kind::HEADERS, flag::END_HEADERS, 3), (kind::DATA, flag::END_STREAM, 3)];
     assert_eq!(kinds(&mut server), expected);
     // An answer without anything that follows ends the way back.
     let (mut client, stream) = self::client();
@@ -450,10 +453,9 @@ fn windows_that_the_peer_grants() {
     end.feed(&window(1, 2)).unwrap();
     assert_eq!(sends(&mut end), 2);
     // One that is too large for a stream breaks the stream, and another for the connection ends that.
-    for (name, frames, code) in [
-        ("of a stream", window(1, 0x7fff_ffff), Code::FlowControl),
-        ("by nothing", window(1, 0), Code::Protocol),
-    ] {
+    for (name, frames, code) in
+        [("of a stream", window(1, 0x7fff_ffff), Code::FlowControl), ("by nothing", window(1, 0), Code::Protocol)]
+    {
         let mut end = tunnel();
         end.feed(&[window(1, 100), frames].concat()).unwrap();
         assert_eq!(end.said(), reset(1, code as u32), "{name}");
@@ -464,7 +466,11 @@ fn windows_that_the_peer_grants() {
         ("one more", window(0, 0x7fff_ffff - 65_534), Some(Code::FlowControl)),
         ("SETTINGS as large as may be", initial(0x7fff_ffff), None),
         ("SETTINGS of one more", initial(0x8000_0000), Some(Code::FlowControl)),
-        ("SETTINGS that make a stream's too large", [window(1, 1), initial(0x7fff_ffff)].concat(), Some(Code::FlowControl)),
+        (
+            "SETTINGS that make a stream's too large",
+            [window(1, 1), initial(0x7fff_ffff)].concat(),
+            Some(Code::FlowControl),
+        ),
     ] {
         let mut end = tunnel();
         assert_eq!(end.feed(&frames).err().map(|e| e.code), error, "{name}");
@@ -540,7 +546,10 @@ fn answers_before_the_answer() {
             client.feed(&frame(kind::HEADERS, flag::END_HEADERS, stream, OK)).unwrap();
             assert_eq!(client.answer(stream), Some(http::StatusCode::OK), "{name}");
         } else {
-            assert!(client.answer(stream).is_some_and(|status| status.is_informational()), "{name}: nothing better comes");
+            assert!(
+                client.answer(stream).is_some_and(|status| status.is_informational()),
+                "{name}: nothing better comes"
+            );
         }
     }
 }

@@ -632,10 +632,10 @@ fn what_is_for_a_waypoint_is_told_to_nobody_else() {
     // (who, by what request; then what it is told of a policy that is for the waypoint, for everyone, for the waypoint)
     let (has, none) = (said(&["shop/p"], &[]), said(&[], &["shop/p"]));
     for (first, told) in [
-        (everything("waypoint"), [Some(has.clone()), None, None]),
-        (everything("ztunnel"), [Some(said(&[], &[])), Some(has.clone()), Some(none.clone())]),
-        (by_name("waypoint"), [Some(has.clone()), None, None]),
-        (by_name("ztunnel"), [Some(none.clone()), Some(has), Some(none)]),
+        (everything("waypoint"), [has.clone(), None, None]),
+        (everything("ztunnel"), [said(&[], &[]), has.clone(), none.clone()]),
+        (by_name("waypoint"), [has.clone(), None, None]),
+        (by_name("ztunnel"), [none.clone(), has, none]),
     ] {
         let what = format!("{first:?}");
         let mut stage = Stage::new(Vec::new());
