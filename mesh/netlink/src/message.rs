@@ -1,6 +1,8 @@
 //! What a netlink message looks like: a header, a fixed part that depends on the kind, and attributes, each padded to four
 //! bytes (`linux/netlink.h`). Numbers are in the machine's order unless an attribute says otherwise.
 
+use std::net::IpAddr;
+
 /// Bytes of a message's header.
 pub(crate) const HEADER: usize = 16;
 /// The attribute holds attributes.
@@ -92,6 +94,14 @@ fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
 /// A text with the end that C gives it.
 pub(crate) fn c_string(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
+}
+
+/// An address as packets and attributes have it.
+pub(crate) fn address_bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// The attributes in these bytes, as (number, value). Ends at the first that cannot be one.

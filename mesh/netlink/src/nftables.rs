@@ -10,7 +10,7 @@ mod set;
 
 use std::os::fd::BorrowedFd;
 
-use crate::message::{Attributes, Message, c_string};
+use crate::message::{Attributes, Message, address_bytes, c_string};
 use crate::socket::{Error, Socket};
 use numbers::{
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE, NFTA_DATA_VALUE,
@@ -137,7 +137,7 @@ impl Transaction {
     }
 
     fn element(self, kind: i32, flags: i32, set: Set, address: std::net::IpAddr, user_data: Option<Vec<u8>>) -> Self {
-        let key = Attributes::new().with(NFTA_DATA_VALUE, expression::address(address));
+        let key = Attributes::new().with(NFTA_DATA_VALUE, address_bytes(address));
         let mut element = Attributes::new().nest(NFTA_SET_ELEM_KEY, key);
         if let Some(user_data) = user_data {
             element = element.with(NFTA_SET_ELEM_USERDATA, user_data);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use crate::message::{Attributes, Message, attribute, c_string, number};
+use crate::message::{Attributes, Message, address_bytes, attribute, c_string, number};
 use crate::socket::{Error, Socket};
 
 // Numbers of attributes: linux/if_link.h, if_addr.h, rtnetlink.h, fib_rules.h, veth.h.
@@ -113,10 +113,10 @@ impl Route {
         fixed[5..8].copy_from_slice(&[protocol, scope, route]);
         let mut message = Message::new(kind, flags, &fixed).with(RTA_TABLE, self.table.to_ne_bytes());
         if prefix > 0 {
-            message = message.with(RTA_DST, bytes(address));
+            message = message.with(RTA_DST, address_bytes(address));
         }
         if let Some(gateway) = self.gateway {
-            message = message.with(RTA_GATEWAY, bytes(gateway));
+            message = message.with(RTA_GATEWAY, address_bytes(gateway));
         }
         if let Some(interface) = self.interface {
             message = message.with(RTA_OIF, interface.to_ne_bytes());
@@ -249,8 +249,8 @@ impl Routing {
         fixed[..3].copy_from_slice(&[Family::of(address).number(), prefix, flags]);
         fixed[4..].copy_from_slice(&interface.to_ne_bytes());
         let message = Message::new(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_EXCL, &fixed)
-            .with(IFA_LOCAL, bytes(address))
-            .with(IFA_ADDRESS, bytes(address));
+            .with(IFA_LOCAL, address_bytes(address))
+            .with(IFA_ADDRESS, address_bytes(address));
         self.0.request(message)
     }
 
@@ -326,13 +326,6 @@ fn link(index: u32, flags: u32) -> [u8; 16] {
 fn new_link(name: &str, flags: u32) -> Message {
     let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     Message::new(libc::RTM_NEWLINK, create, &link(0, flags)).with(IFLA_IFNAME, c_string(name))
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -178,7 +178,7 @@ impl Socket {
         match sent {
             Ok(_) => Ok(()),
             Err(Errno::MSGSIZE) => Err(Error::Socket(std::io::Error::other(format!(
-                "{} bytes of rules at once are more than net.core.wmem_max of this machine allows",
+                "{} bytes of rules at once are more than this machine allows: raise net.core.wmem_max (as root: sysctl)",
                 bytes.len()
             )))),
             Err(errno) => Err(Error::Socket(errno.into())),

@@ -1,8 +1,6 @@
 //! The kernel's expressions: a rule is a list of them, and each works on registers. All of ours use the first register, and
 //! the second for a port beside an address.
 
-use std::net::IpAddr;
-
 use super::numbers::NFTA_DATA_VALUE;
 use crate::message::{Attributes, attribute, be_number, c_string, text};
 
@@ -370,12 +368,4 @@ fn be(number: u32) -> [u8; 4] {
 
 fn unsigned(number: i32) -> u32 {
     u32::try_from(number).expect("the kernel's numbers here are positive")
-}
-
-/// An address as packets have it.
-pub(super) fn address(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }

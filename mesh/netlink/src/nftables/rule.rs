@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::expression::{CtKey, Expression, MetaKey, Operator, Part, Verdict, address};
+use super::expression::{CtKey, Expression, MetaKey, Operator, Part, Verdict};
 use super::set::Set;
+use crate::message::address_bytes;
 
 /// Bytes of an interface's name as the kernel compares it.
 const NAME: usize = 16;
@@ -114,7 +115,7 @@ impl Rule {
     /// An address.
     #[must_use]
     pub fn address(self, end: End, operator: Operator, is: IpAddr) -> Self {
-        self.load_address(end, is.is_ipv6()).then(Expression::Compare(operator, address(is)))
+        self.load_address(end, is.is_ipv6()).then(Expression::Compare(operator, address_bytes(is)))
     }
 
     /// An address that is in a set.
@@ -217,14 +218,14 @@ impl Rule {
     #[must_use]
     pub fn snat(self, to: IpAddr) -> Self {
         let translate = Expression::Translate { destination: false, v6: to.is_ipv6(), port: false };
-        self.then(Expression::Load(address(to))).then(translate)
+        self.then(Expression::Load(address_bytes(to))).then(translate)
     }
 
     /// The connection goes to this address and port.
     #[must_use]
     pub fn dnat(self, to: IpAddr, port: u16) -> Self {
         let translate = Expression::Translate { destination: true, v6: to.is_ipv6(), port: true };
-        self.then(Expression::Load(address(to))).then(Expression::LoadPort(port)).then(translate)
+        self.then(Expression::Load(address_bytes(to))).then(Expression::LoadPort(port)).then(translate)
     }
 
     /// The connection comes from the address of the interface by which it leaves.
