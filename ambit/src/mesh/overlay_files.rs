@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 /// A file of this size is divided: its reader takes no more than twice as much.
 const FULL: u64 = MAX_FILE_BYTES / 2;
 /// How many files there are then: enough for a hundred times what is in one.
-const PARTS: u64 = 64;
+const PARTS: usize = 64;
 
 /// The files of one kind of objects.
 #[derive(Debug)]
@@ -36,41 +36,50 @@ impl OverlayFiles {
     /// or in none. When one file becomes several, an object is written to its new file, which counts, before it is removed
     /// from the old one.
     pub(crate) fn of(&mut self, objects: &[Value]) -> Result<Vec<OverlayFile>> {
-        let whole = yaml(objects.iter())?;
-        self.divided |= whole.len() as u64 > FULL;
         let first = |text| OverlayFile { name: format!("{}.yaml", self.name), text };
         if !self.divided {
-            return Ok(vec![first(whole)]);
+            let whole = yaml(objects)?;
+            self.divided = whole.len() as u64 > FULL;
+            if !self.divided {
+                return Ok(vec![first(whole)]);
+            }
         }
-        let mut files = Vec::new();
-        for number in 0..PARTS {
-            // Sorted before the first one's name: of two objects of a name the first counts.
-            let name = format!("{}-{number:02}.yaml", self.name);
-            files.push(OverlayFile { name, text: yaml(objects.iter().filter(|object| part(object) == number))? });
+        let mut parts = vec![yaml(&[])?; PARTS];
+        for object in objects {
+            add(&mut parts[part(object)], object)?;
         }
-        files.push(first(yaml(std::iter::empty())?));
+        // Sorted before the first one's name: of two objects of a name the first counts.
+        let named = |(number, text)| OverlayFile { name: format!("{}-{number:02}.yaml", self.name), text };
+        let mut files: Vec<OverlayFile> = parts.into_iter().enumerate().map(named).collect();
+        files.push(first(yaml(&[])?));
         Ok(files)
     }
 }
 
 /// In which of the files an object is: by its name, so that one that replaces another is where that was.
-fn part(object: &Value) -> u64 {
+fn part(object: &Value) -> usize {
     let mut hasher = DefaultHasher::new();
     let metadata = &object["metadata"];
     (metadata["namespace"].as_str(), metadata["name"].as_str()).hash(&mut hasher);
-    hasher.finish() % PARTS
+    // Below PARTS, so it fits.
+    (hasher.finish() % PARTS as u64) as usize
 }
 
 /// One file of all objects.
-fn yaml<'a>(objects: impl Iterator<Item = &'a Value>) -> Result<String> {
+fn yaml(objects: &[Value]) -> Result<String> {
     let mut text = String::from("# Written by ambit; edits are lost.\n");
     for object in objects {
-        // JSON is YAML; one object a line keeps errors easy to find.
-        text.push_str("---\n");
-        text.push_str(&serde_json::to_string(object)?);
-        text.push('\n');
+        add(&mut text, object)?;
     }
     Ok(text)
+}
+
+/// JSON is YAML; one object a line keeps errors easy to find.
+fn add(text: &mut String, object: &Value) -> Result<()> {
+    text.push_str("---\n");
+    text.push_str(&serde_json::to_string(object)?);
+    text.push('\n');
+    Ok(())
 }
 
 #[cfg(test)]
