@@ -344,7 +344,7 @@ mod tests {
         for (name, publications, floor, expected) in rows {
             let (mut translator, mut sent) = (Translator::new(Mesh::default()), Sent::default());
             for (object, generation) in publications.into_iter().zip(1..) {
-                translator.take([Change::Apply(object)]);
+                translator.take([Change::apply(object)]);
                 let delta = translator.translate();
                 sent = sent.next(translator.cluster(), &delta, generation, &[]);
             }
@@ -358,7 +358,7 @@ mod tests {
         let mut translator = Translator::new(Mesh::default());
         let mut sent = Sent::default();
         let mut publish = |object: Object, sent: &Sent, generation| {
-            translator.take([Change::Apply(object)]);
+            translator.take([Change::apply(object)]);
             let delta = translator.translate();
             sent.next(translator.cluster(), &delta, generation, &[NamespacedName::new("shop", "default")])
         };

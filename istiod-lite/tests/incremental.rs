@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use istiod_lite::cluster::{Change, Cluster};
+use istiod_lite::cluster::{Change, Cluster, Kept};
 use istiod_lite::resources::{Key, Kind, Object};
 use istiod_lite::translate::delta::{Delta, Translator};
 use istiod_lite::translate::{Mesh, translate};
@@ -305,9 +305,9 @@ fn change(step: &Step) -> (Change, bool) {
     let kind = KINDS[usize::from(*kind) % KINDS.len()];
     let first = object(kind, &mut choices);
     let change = match what % 16 {
-        0..10 => Change::Apply(first),
+        0..10 => Change::apply(first),
         10..15 => Change::Delete(first.key()),
-        _ => Change::Replace(kind, vec![object(kind, &mut choices), first]),
+        _ => Change::Replace(kind, vec![object(kind, &mut choices).into(), first.into()]),
     };
     (change, what & 16 == 0)
 }
@@ -419,7 +419,7 @@ fn changes_one_by_one_come_to_what_the_whole_says() {
 }
 
 fn show((change, ask): &(Change, bool)) -> String {
-    let text = |object: &Object| format!("{} {}", object.key(), object.to_value().unwrap());
+    let text = |object: &Kept| format!("{object:?}");
     let what = match change {
         Change::Apply(object) => format!("apply {}", text(object)),
         Change::Delete(key) => format!("delete {key}"),
@@ -454,25 +454,25 @@ fn a_change_costs_as_much_as_depends_on_it() {
         Object::from_value(kind, &json!({"metadata": {"name": "x", "namespace": "shop"}, "spec": spec})).unwrap()
     };
     let mut translator = Translator::new(Mesh::default());
-    translator.take((0..300).map(|n| Change::Apply(pod(n, "True"))));
-    translator.take((0..30).map(|n| Change::Apply(service(n, 80))));
+    translator.take((0..300).map(|n| Change::apply(pod(n, "True"))));
+    translator.take((0..30).map(|n| Change::apply(service(n, 80))));
     assert_eq!(translator.translate().resources.len(), 330);
     let mut strict = policy(Kind::PeerAuthentication, Value::Null);
     if let Object::PeerAuthentication(object) = &mut strict {
         std::sync::Arc::make_mut(object).spec.mtls.mode = istiod_lite::resources::peer_authentication::Mode::Strict;
     }
     for (what, change, resources) in [
-        ("the same again", Change::Apply(pod(0, "True")), 0),
-        ("a pod that is not ready", Change::Apply(pod(0, "False")), 1),
+        ("the same again", Change::apply(pod(0, "True")), 0),
+        ("a pod that is not ready", Change::apply(pod(0, "False")), 1),
         ("a pod that goes", Change::Delete(pod(2, "True").key()), 0),
         // Its five pods of the namespace, of which one is gone.
-        ("a service with another port", Change::Apply(service(0, 81)), 1 + 4),
-        ("a policy for a namespace", Change::Apply(policy(Kind::AuthorizationPolicy, Value::Null)), 1),
-        ("a policy for five pods", Change::Apply(policy(Kind::AuthorizationPolicy, json!({"app": "app7"}))), 1 + 5),
-        ("STRICT in a namespace of 149 pods", Change::Apply(strict), 1 + 149),
+        ("a service with another port", Change::apply(service(0, 81)), 1 + 4),
+        ("a policy for a namespace", Change::apply(policy(Kind::AuthorizationPolicy, Value::Null)), 1),
+        ("a policy for five pods", Change::apply(policy(Kind::AuthorizationPolicy, json!({"app": "app7"}))), 1 + 5),
+        ("STRICT in a namespace of 149 pods", Change::apply(strict), 1 + 149),
         (
             "a node without pods",
-            Change::Apply(Object::from_value(Kind::Node, &json!({"metadata": {"name": "n9"}})).unwrap()),
+            Change::apply(Object::from_value(Kind::Node, &json!({"metadata": {"name": "n9"}})).unwrap()),
             0,
         ),
         ("a pod that nobody selects", Change::Delete(Key::new(Kind::Pod, Some("bank"), "nobody")), 0),

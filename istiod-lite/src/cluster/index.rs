@@ -27,8 +27,8 @@ type ByLabel = BTreeMap<Label, BTreeSet<NamespacedName>>;
 pub struct Index {
     /// By namespace.
     selectors: HashMap<Arc<str>, ByLabel>,
-    /// Services, each with the pods that it selects.
-    selected: Pairs<NamespacedName, NamespacedName>,
+    /// Services, each with the names of the pods of its namespace that it selects.
+    selected: HashMap<NamespacedName, BTreeSet<Arc<str>>>,
     /// Addresses of pods that have them to themselves.
     addresses: Pairs<IpAddr, NamespacedName>,
     /// Services, each with the slices about it.
@@ -84,7 +84,12 @@ impl Index {
 
     fn remove_pod(&mut self, cluster: &Cluster, name: &NamespacedName, pod: &Pod) {
         for service in self.selecting(cluster, &name.namespace, pod) {
-            self.selected.remove(&(service, name.clone()));
+            if let Some(pods) = self.selected.get_mut(&service) {
+                pods.remove(&name.name);
+                if pods.is_empty() {
+                    self.selected.remove(&service);
+                }
+            }
         }
         for address in addresses(pod) {
             self.addresses.remove(&(address, name.clone()));
@@ -93,7 +98,7 @@ impl Index {
 
     fn add_pod(&mut self, cluster: &Cluster, name: NamespacedName, pod: &Pod) {
         for service in self.selecting(cluster, &name.namespace, pod) {
-            self.selected.insert((service, name.clone()));
+            self.selected.entry(service).or_default().insert(name.name.clone());
         }
         for address in addresses(pod) {
             self.addresses.insert((address, name.clone()));
@@ -113,17 +118,16 @@ impl Index {
                 self.selectors.remove(&name.namespace);
             }
         }
-        let pods: Vec<_> = self.selected.of(name).cloned().collect();
-        for pod in pods {
-            self.selected.remove(&(name.clone(), pod));
-        }
+        self.selected.remove(name);
     }
 
     fn add_selector(&mut self, cluster: &Cluster, name: &NamespacedName, object: &Service, old: Option<&Kept>) {
         let Some(first) = first_label(object).filter(|_| !has_selector_of(old, object)) else { return };
         self.selectors.entry(name.namespace.clone()).or_default().entry(first).or_default().insert(name.clone());
-        for (pod, _) in cluster.pods_in(&name.namespace).filter(|(_, pod)| relations::selects(object, &***pod)) {
-            self.selected.insert((name.clone(), pod.clone()));
+        let pods = cluster.pods_in(&name.namespace).filter(|(_, pod)| relations::selects(object, &***pod));
+        let pods: BTreeSet<_> = pods.map(|(pod, _)| pod.name.clone()).collect();
+        if !pods.is_empty() {
+            self.selected.insert(name.clone(), pods);
         }
     }
 
@@ -172,12 +176,13 @@ impl Index {
     }
 
     /// The pods that may be endpoints of a service.
-    pub(crate) fn pods_of(&self, service: &NamespacedName) -> BTreeSet<&NamespacedName> {
-        let mut pods: BTreeSet<_> = self.selected.of(service).collect();
+    pub(crate) fn pods_of(&self, service: &NamespacedName) -> BTreeSet<NamespacedName> {
+        let own = |name: &Arc<str>| NamespacedName { namespace: service.namespace.clone(), name: name.clone() };
+        let mut pods: BTreeSet<_> = self.selected.get(service).into_iter().flatten().map(own).collect();
         for mention in self.mentions.get(service).into_iter().flatten() {
             match mention {
-                Mention::Pod(pod) => drop(pods.insert(pod)),
-                Mention::Address(address) => pods.extend(self.addresses.of(address)),
+                Mention::Pod(pod) => drop(pods.insert(pod.clone())),
+                Mention::Address(address) => pods.extend(self.addresses.of(address).cloned()),
             }
         }
         pods

@@ -30,16 +30,24 @@ use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthenticatio
 pub use kept::Kept;
 pub use pod::Pod;
 
-/// One step from what was there to what is there.
+/// One step from what was there to what is there. A source cuts objects down to what is kept of them as it reads them: a large
+/// cluster's first list would else be in memory whole.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// It is new, or different.
-    Apply(Object),
+    Apply(Kept),
     /// It is gone.
     Delete(Key),
     /// These are all that there are of this kind: others are gone. What a watch begins with, and begins again with when
     /// it has missed something.
-    Replace(Kind, Vec<Object>),
+    Replace(Kind, Vec<Kept>),
+}
+
+impl Change {
+    /// An object is new, or different.
+    pub fn apply(object: impl Into<Kept>) -> Self {
+        Self::Apply(object.into())
+    }
 }
 
 /// Everything we know of a cluster.
@@ -116,9 +124,9 @@ impl Cluster {
         }
     }
 
-    /// As much of an object as is kept. Whoever knows a pod by its name goes on sharing it.
-    fn keep(&self, object: Object) -> Kept {
-        match object.into() {
+    /// An object of which those who know it by its name go on sharing that.
+    fn keep(&self, object: Kept) -> Kept {
+        match object {
             Kept::Pod(mut pod) => {
                 if let Some((name, _)) = self.pods.get_key_value(&pod.name) {
                     Arc::make_mut(&mut pod).name = name.clone();
@@ -139,7 +147,7 @@ impl Cluster {
             Change::Apply(object) => vec![some(object)],
             Change::Delete(key) => vec![(key, None)],
             Change::Replace(kind, objects) => {
-                let stays: BTreeSet<Key> = objects.iter().map(Object::key).collect();
+                let stays: BTreeSet<Key> = objects.iter().map(Kept::key).collect();
                 let gone = self.keys(kind).into_iter().filter(|key| !stays.contains(key)).map(|key| (key, None));
                 gone.chain(objects.into_iter().map(some)).collect()
             }
@@ -312,7 +320,7 @@ mod tests {
         let mut cluster = Cluster::default();
         let node = Object::from_value(Kind::Node, &serde_json::json!({"metadata": {"name": "x"}})).unwrap();
         cluster.reset([pod("x", "n1"), pod("y", "n1"), node]);
-        let steps = cluster.steps(Change::Replace(Kind::Pod, vec![pod("y", "n2"), pod("z", "n2")]));
+        let steps = cluster.steps(Change::Replace(Kind::Pod, vec![pod("y", "n2").into(), pod("z", "n2").into()]));
         let steps: Vec<_> = steps.iter().map(|(key, new)| (key.to_string(), new.is_some())).collect();
         assert_eq!(steps, [("Pod a/x".into(), false), ("Pod a/y".into(), true), ("Pod a/z".into(), true)]);
     }

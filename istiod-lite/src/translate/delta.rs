@@ -393,7 +393,7 @@ mod tests {
         let slice = of(resources::Kind::EndpointSlice, slice);
         for first_gone in [&pod, &service, &slice] {
             let mut translator = Translator::new(Mesh::default());
-            translator.take([&pod, &service, &slice].map(|object| Change::Apply(object.clone())));
+            translator.take([&pod, &service, &slice].map(|object| Change::apply(object.clone())));
             assert_eq!(translator.translate().resources.len(), 3);
             let members = &translator.members;
             assert_eq!((members.services_of.firsts().len(), members.outside.firsts().len()), (1, 1));

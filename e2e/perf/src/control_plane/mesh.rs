@@ -112,7 +112,7 @@ impl Mesh {
         ready.flat_map(move |ready| {
             (0..self.pods).map(move |n| {
                 let n = u64::from(n) * stride % u64::from(self.pods);
-                Change::Apply(self.pod(u32::try_from(n).unwrap_or(0), ready))
+                Change::apply(self.pod(u32::try_from(n).unwrap_or(0), ready))
             })
         })
     }

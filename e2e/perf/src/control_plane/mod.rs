@@ -90,7 +90,7 @@ async fn measure(args: &ControlPlane, directory: &Path) -> Result<Figures> {
     let (feed, source, batches) = feed::new();
     bench::say(&format!("{} pods, {} services", args.pods, args.services));
     let began = (Instant::now(), cpu_seconds());
-    feed.send(mesh.objects().map(Change::Apply));
+    feed.send(mesh.objects().map(Change::apply));
     let config = config(directory, &issuer)?;
     let running = start_from("objects", |_, _| Ok(source), config, None, Shutdown::new()).await?;
     let mut published = Watch::new(&running, batches);
@@ -164,10 +164,10 @@ async fn costs(mesh: &Mesh, feed: &feed::Sender, published: &mut Watch) -> Resul
         anyhow::Ok((cpu_seconds() - began) * 1e3 / f64::from(count))
     };
     Ok(Costs {
-        pod: of(SINGLE, &|n| Change::Apply(mesh.pod(n % mesh.pods, n % 2 == 0))).await?,
-        service: of(SINGLE, &|n| Change::Apply(mesh.service(n % mesh.services, 9000 + n))).await?,
-        authorization: of(WIDE, &|n| Change::Apply(mesh.authorization_policy(n))).await?,
-        peer_authentication: of(WIDE, &|n| Change::Apply(mesh.peer_authentication(n % 2 == 0))).await?,
+        pod: of(SINGLE, &|n| Change::apply(mesh.pod(n % mesh.pods, n % 2 == 0))).await?,
+        service: of(SINGLE, &|n| Change::apply(mesh.service(n % mesh.services, 9000 + n))).await?,
+        authorization: of(WIDE, &|n| Change::apply(mesh.authorization_policy(n))).await?,
+        peer_authentication: of(WIDE, &|n| Change::apply(mesh.peer_authentication(n % 2 == 0))).await?,
     })
 }
 

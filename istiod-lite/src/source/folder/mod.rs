@@ -339,7 +339,7 @@ impl FileState {
 fn difference(before: &BTreeMap<Key, Object>, after: &BTreeMap<Key, Object>) -> Vec<Change> {
     let gone = before.keys().filter(|key| !after.contains_key(*key)).cloned().map(Change::Delete);
     let new =
-        after.iter().filter(|(key, object)| before.get(*key) != Some(object)).map(|(_, o)| Change::Apply(o.clone()));
+        after.iter().filter(|(key, object)| before.get(*key) != Some(object)).map(|(_, o)| Change::apply(o.clone()));
     gone.chain(new).collect()
 }
 

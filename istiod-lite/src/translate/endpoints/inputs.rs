@@ -106,7 +106,7 @@ impl<'a> Inputs<'a> {
 
     /// What the cluster says of one service: as much of it as decides on its endpoints.
     pub(crate) fn of_service(cluster: &'a Cluster, index: &Index, key: &NamespacedName) -> Self {
-        let pods = index.pods_of(key).into_iter().filter_map(|pod| cluster.pod(pod));
+        let pods = index.pods_of(key).into_iter().filter_map(|pod| cluster.pod(&pod));
         Self {
             services: cluster.service(key).map(|object| &**object).into_iter().collect(),
             pods: pods.filter(|pod| is_there(pod)).cloned().collect(),
