@@ -43,9 +43,14 @@ pub enum AcceptError {
     Timeout,
 }
 
+/// Requests handed out before others of the thread have their turn: each begins a task, and a peer can send hundreds at once.
+const AT_ONCE: u32 = 8;
+
 /// A connection from a proven caller. Dropped, it breaks its tunnels off.
 pub struct Connection {
     connection: Shared,
+    /// Requests that were handed out since others had their turn.
+    taken: u32,
     /// Who is calling.
     pub peer: SpiffeId,
 }
@@ -98,7 +103,7 @@ impl Connection {
         let proven = unfinished(Source::Identity(peer.clone()));
         let driver = Driver::new(transport, Role::Server, Rc::new(settings.clone()), established, proven)
             .map_err(AcceptError::Tls)?;
-        let accepted = Self { connection: driver.shared(), peer };
+        let accepted = Self { connection: driver.shared(), taken: 0, peer };
         tokio::task::spawn_local(async move {
             let over = driver.await;
             tracing::debug!(%over, "HBONE connection ended");
@@ -116,9 +121,14 @@ impl Connection {
     /// # Errors
     /// When the connection broke; its tunnels are broken too.
     pub async fn next(&mut self) -> Option<Result<Asked, TunnelError>> {
+        if self.taken == AT_ONCE {
+            self.taken = 0;
+            tokio::task::yield_now().await;
+        }
         let next = poll_fn(|cx| self.connection.borrow_mut().poll_request(cx)).await;
         match next {
             Ok(Request { stream, method, authority, headers }) => {
+                self.taken += 1;
                 let stream = StreamHandle::new(self.connection.clone(), stream, None);
                 Some(Ok(Asked { method, authority, headers, stream }))
             }
@@ -166,5 +176,42 @@ impl Asked {
         headers.insert(REASON_HEADER, HeaderValue::from_static(reason.as_str()));
         // A caller that is gone needs no answer.
         let _ = self.stream.respond(status, &headers, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::task::{spawn_local, yield_now};
+
+    use super::*;
+    use crate::http2::tests::{connect, server};
+
+    /// A caller that asks for a hundred tunnels at once does not have a hundred tasks of its own run before anybody else's.
+    #[tokio::test]
+    async fn others_of_the_thread_go_on_between_requests() {
+        mesh_testkit::hbone::on_one_thread(async {
+            let mut server = server(Settings::default());
+            (0..100).for_each(|n| server.feed(&connect(2 * n + 1)).unwrap());
+            let peer = mesh_testkit::hbone::id("caller");
+            let mut connection = Connection { connection: server.shared.clone(), taken: 0, peer };
+            let begun = Rc::new(Cell::new(0_u32));
+            let counted = begun.clone();
+            spawn_local(async move {
+                while let Some(Ok(_asked)) = connection.next().await {
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let (mut before, mut most) = (0, 0);
+            while begun.get() < 100 {
+                yield_now().await;
+                most = most.max(begun.get() - before);
+                before = begun.get();
+            }
+            assert!(most <= AT_ONCE, "{most} requests were taken between two turns of another task");
+        })
+        .await;
     }
 }

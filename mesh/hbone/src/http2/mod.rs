@@ -43,7 +43,7 @@ mod settings;
 pub(crate) mod state;
 pub(crate) mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod windows;
 
 /// Which end we are.

@@ -264,12 +264,17 @@ impl State {
         }
     }
 
-    /// Waits for a request.
+    /// Waits for a request. One that its caller has taken back already is nobody's work any more.
     pub(crate) fn poll_request(&mut self, cx: &Context<'_>) -> Poll<Result<Request, Over>> {
-        match (self.requests.pop(), self.closing.over()) {
-            (Some(request), _) => Poll::Ready(Ok(request)),
-            (None, Some(over)) => Poll::Ready(Err(over.clone())),
-            (None, None) => self.requests.wait(cx),
+        while let Some(request) = self.requests.pop() {
+            if self.streams.get(&request.stream).is_none_or(|stream| stream.broken().is_none()) {
+                return Poll::Ready(Ok(request));
+            }
+            self.release(request.stream);
+        }
+        match self.closing.over() {
+            Some(over) => Poll::Ready(Err(over.clone())),
+            None => self.requests.wait(cx),
         }
     }
 

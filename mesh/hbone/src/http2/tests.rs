@@ -33,12 +33,12 @@ const CONNECT: &[u8] = b"\x02\x07CONNECT\x01\x03a:1";
 /// `:status: 200`
 const OK: &[u8] = b"\x88";
 
-fn connect(stream: u32) -> Vec<u8> {
+pub(crate) fn connect(stream: u32) -> Vec<u8> {
     frame(kind::HEADERS, flag::END_HEADERS, stream, CONNECT)
 }
 
 /// A server that has been greeted.
-fn server(settings: Settings) -> Bare {
+pub(crate) fn server(settings: Settings) -> Bare {
     let mut server = Bare::new(Role::Server, settings);
     server.feed(PREFACE).unwrap();
     server.feed(&frame(kind::SETTINGS, 0, 0, &[])).unwrap();
@@ -151,6 +151,17 @@ fn a_peer_that_gives_its_window_back_in_small_steps_is_welcome() {
             }
         }
     }
+}
+
+/// Nobody begins what is not wanted any more.
+#[test]
+fn a_request_that_is_taken_back_before_anybody_took_it_is_nobodys_work() {
+    let mut server = server(Settings::default());
+    let taken_back = |id| [connect(id), frame(kind::RST_STREAM, 0, id, &8_u32.to_be_bytes())].concat();
+    server.feed(&[taken_back(1), connect(3), taken_back(5), taken_back(7)].concat()).unwrap();
+    assert_eq!(server.asked().unwrap().0, 3);
+    assert!(server.asked().is_none());
+    assert_eq!(server.shared.borrow().streams.keys().copied().collect::<Vec<_>>(), [3], "the others are gone");
 }
 
 #[test]

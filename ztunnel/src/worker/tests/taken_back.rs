@@ -43,8 +43,7 @@ fn everybody_enters() -> Resource {
 
 /// Asks for a tunnel and takes it back; resolves when the server has seen both.
 async fn open_and_take_back(caller: &mut Client, authority: &str, meanwhile: impl Future<Output = ()>) {
-    let ask = |authority: &str| connect::request(authority, &Context::default()).unwrap();
-    let request = ask(authority);
+    let request = connect::request(authority, &Context::default()).unwrap();
     let mut opening = Box::pin(caller.open(&request));
     tokio::select! {
         biased;
@@ -53,7 +52,13 @@ async fn open_and_take_back(caller: &mut Client, authority: &str, meanwhile: imp
     }
     drop(opening);
     // Frames are read in their order: what is answered to this is answered after that.
-    let refused = caller.open(&ask("192.0.2.9:1")).await.err().expect("nobody's address").to_string();
+    refused(caller).await;
+}
+
+/// Asks for a tunnel to nobody, and waits for the answer.
+async fn refused(caller: &mut Client) {
+    let nobody = connect::request("192.0.2.9:1", &Context::default()).unwrap();
+    let refused = caller.open(&nobody).await.err().expect("nobody's address").to_string();
     assert!(refused.contains("WRONG_DESTINATION"), "{refused}");
 }
 
@@ -67,9 +72,15 @@ async fn a_tunnel_that_is_taken_back_before_it_may_enter_dials_nobody() {
         let authority = application.local_addr().unwrap().to_string();
         // Until the policy has come nobody is let in.
         ztunnel.tables.apply_local(vec![Resource::Workload(Arc::new(closed(pod("cart"))))]);
-        let (mut caller, from) = ztunnel.caller(cart).await;
+        let ((mut caller, from), (mut other, _)) = (ztunnel.caller(cart).await, ztunnel.caller(cart).await);
         for _ in 0..20 {
-            open_and_take_back(&mut caller, &authority, std::future::ready(())).await;
+            // The thread has looked for what has come between two answers to somebody else: the request has begun.
+            let meanwhile = async {
+                for _ in 0..3 {
+                    refused(&mut other).await;
+                }
+            };
+            open_and_take_back(&mut caller, &authority, meanwhile).await;
         }
         ztunnel.tables.apply_local(vec![everybody_enters(), Resource::Workload(Arc::new(closed(pod("cart"))))]);
         let (mut caller, _) = ztunnel.caller(cart).await;
