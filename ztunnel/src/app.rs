@@ -138,7 +138,7 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     life.ready();
     let tables_ready = readiness.register("tables");
     tables_ready.not_ready("waiting for the control plane's first complete answer");
-    let (mut writer, tables) = follow::tables();
+    let (mut writer, tables) = follow::tables_of(&config.cluster);
     if let Some(local) = &config.local_xds {
         writer.apply_local(control::local_tables(local)?);
     }

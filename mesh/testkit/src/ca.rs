@@ -1,21 +1,23 @@
 //! A certificate authority in this process.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mesh_identity::certificate::SigningRequest;
-use mesh_identity::store::{Authority, Signing};
+use mesh_identity::store::{Authority, AuthorityError, Signing};
 use mesh_identity::tls::{Credentials, TlsOptions};
 use mesh_model::identity::SpiffeId;
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
 use rcgen::{DistinguishedName, ExtendedKeyUsagePurpose, SanType};
 
-/// Signs whatever it is asked for.
+/// Signs whatever it is asked for, but for those it is told to refuse.
 pub struct TestCa {
     root: CertifiedIssuer<'static, KeyPair>,
     /// How many certificates it has signed: each has its number.
     signed: AtomicU64,
+    refused: Mutex<HashSet<SpiffeId>>,
 }
 
 impl Default for TestCa {
@@ -31,7 +33,13 @@ impl TestCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "testkit");
         let key = KeyPair::generate().expect("a key");
-        Self { root: CertifiedIssuer::self_signed(params, key).expect("a root"), signed: AtomicU64::new(0) }
+        let root = CertifiedIssuer::self_signed(params, key).expect("a root");
+        Self { root, signed: AtomicU64::new(0), refused: Mutex::default() }
+    }
+
+    /// Signs nothing for `id` from now on.
+    pub fn refuse(&self, id: SpiffeId) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
     /// The root as PEM.
@@ -88,6 +96,10 @@ impl TestCa {
 
 impl Authority for TestCa {
     fn sign<'a>(&'a self, id: &'a SpiffeId, csr_pem: &'a str, lifetime: Duration) -> Signing<'a> {
-        Box::pin(std::future::ready(Ok(TestCa::sign(self, id, csr_pem, lifetime))))
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+        Box::pin(std::future::ready(match refused {
+            true => Err(AuthorityError("not for this one".to_owned())),
+            false => Ok(TestCa::sign(self, id, csr_pem, lifetime)),
+        }))
     }
 }

@@ -36,8 +36,17 @@ pub struct Writer {
 
 /// Empty tables.
 pub fn tables() -> (Writer, Reader) {
+    begin(Tables::default())
+}
+
+/// Empty tables of a proxy that serves pods of this cluster.
+pub fn tables_of(cluster: &str) -> (Writer, Reader) {
+    begin(Tables::of_cluster(cluster))
+}
+
+fn begin(tables: Tables) -> (Writer, Reader) {
     let state = Arc::new(State {
-        tables: RwLock::default(),
+        tables: RwLock::new(tables),
         changed: watch::Sender::new(0),
         policies_changed: watch::Sender::new(0),
         synced: watch::Sender::new(false),

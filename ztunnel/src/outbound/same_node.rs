@@ -33,11 +33,12 @@ use crate::serving::Worker;
 /// HTTP/2's CANCEL (RFC 9113, section 7): what a caller on another node would see of a cut.
 const CANCEL: u32 = 8;
 
-/// The pod at the other end, if it is one of ours.
+/// The pod at the other end, if it is one of ours. Nodes of two clusters may have one name, and so may their pods.
 pub(super) fn neighbour(worker: &Worker, to: &TunnelTo) -> Option<Rc<Pod>> {
     let config = &worker.context.config;
+    let ours = *to.workload.node == *config.node && *to.workload.cluster == *config.cluster;
     // Lists of revoked certificates are looked at in handshakes, and only there.
-    if config.same_node_encryption || config.crl.is_some() || *to.workload.node != *config.node {
+    if config.same_node_encryption || config.crl.is_some() || !ours {
         return None;
     }
     worker.pod(&to.workload.name, &to.workload.namespace, &to.workload.service_account)

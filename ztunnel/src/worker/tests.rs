@@ -70,13 +70,13 @@ struct Parts {
 }
 
 fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, demand: Option<Demand>) -> Parts {
-    let (tables, reader) = follow::tables();
     let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
     let mut metrics = Metrics::new("ztunnel", "test");
     let (drain, draining) = drain::new();
     let runtime = tokio::runtime::Handle::current();
     let settings = settings.iter().copied().chain([("NETWORK", "here")]);
     let config = Config::from_env(&settings.collect::<Env>()).unwrap();
+    let (tables, reader) = follow::tables_of(&config.cluster);
     // Whom to ask what the tables do not know: nobody.
     let nowhere = std::path::Path::new("/nonexistent");
     let dns = config.dns.as_ref();
@@ -600,6 +600,7 @@ mod listed;
 mod own;
 mod patience;
 mod pod_gone;
+mod same_node;
 mod shares;
 mod socks;
 mod taken_back;

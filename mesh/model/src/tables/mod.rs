@@ -14,6 +14,7 @@ use crate::address::NamespacedName;
 use crate::policy::Policy;
 use crate::resource::{Kind, Resource};
 use crate::service::Service;
+use crate::shared;
 use crate::workload::Workload;
 
 pub use policies::Covering;
@@ -21,6 +22,8 @@ pub use policies::Covering;
 /// What a proxy knows.
 #[derive(Default, Debug)]
 pub struct Tables {
+    /// Of the cluster whose pods are served with them. None: of any.
+    cluster: Option<Arc<str>>,
     workloads: workloads::Workloads,
     services: services::Services,
     policies: policies::Policies,
@@ -40,6 +43,11 @@ impl std::ops::BitOrAssign for Change {
 }
 
 impl Tables {
+    /// Empty, for a proxy that serves pods of this cluster.
+    pub fn of_cluster(cluster: &str) -> Self {
+        Self { cluster: Some(shared::text(cluster)), ..Self::default() }
+    }
+
     /// Takes a resource in, replacing the one of the same name as a whole. What is there already as it is, stays.
     pub fn apply(&mut self, resource: Resource) -> Change {
         match resource {
@@ -99,9 +107,12 @@ impl Tables {
         self.workloads.by_address(network, ip)
     }
 
-    /// The workload that a pod handed over by the node agent is: name, namespace and service account all equal.
+    /// The workload that a pod handed over by the node agent is: name, namespace and service account all equal. Of several, the
+    /// one of our cluster: a StatefulSet's pods have the same names in each.
     pub fn workload_of_pod(&self, namespace: &str, name: &str, service_account: &str) -> Option<&Arc<Workload>> {
-        self.workloads.by_pod(namespace, name).find(|w| *w.service_account == *service_account)
+        let called = || self.workloads.by_pod(namespace, name).filter(|w| *w.service_account == *service_account);
+        let ours = self.cluster.as_deref().and_then(|cluster| called().find(|w| *w.cluster == *cluster));
+        ours.or_else(|| called().next())
     }
 
     /// A workload with this hostname, in the key's namespace: a gateway that is known by its load balancer's name.

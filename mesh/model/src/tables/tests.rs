@@ -279,6 +279,25 @@ fn pods_are_known_by_name_namespace_and_account() {
     assert!(tables.workload_of_pod("shop", "p", "default").is_some());
 }
 
+/// A StatefulSet in two clusters: each has the same names, accounts and all.
+#[test]
+fn of_pods_of_two_clusters_with_one_name_ours_is_meant() {
+    let of = |cluster: &str, address| Workload {
+        uid: format!("{cluster}//Pod/shop/p").into(),
+        cluster: cluster.into(),
+        ..pod("p", address)
+    };
+    for order in [["west", "east"], ["east", "west"]] {
+        let mut tables = Tables::of_cluster("west");
+        for cluster in order {
+            tables.add(of(cluster, if cluster == "west" { "10.0.0.1" } else { "10.0.0.2" }));
+        }
+        assert_eq!(tables.workload_of_pod("shop", "p", "default").unwrap().cluster, "west".into());
+        tables.remove(Kind::Address, "west//Pod/shop/p");
+        assert_eq!(tables.workload_of_pod("shop", "p", "default").unwrap().cluster, "east".into(), "there is no other");
+    }
+}
+
 #[test]
 fn which_service_an_address_is() {
     let canonical = |s: Service| Service { canonical: true, ..s };
