@@ -213,6 +213,17 @@ mod tests {
         assert_eq!(window.open(), -100);
     }
 
+    /// A peer that grants more than at first is a peer of whom more has to be free.
+    #[test]
+    fn half_of_a_send_window_is_half_of_the_most_that_it_was() {
+        let mut window = SendWindow::new(DEFAULT_WINDOW.into());
+        assert!(window.grow(1_000_000 - i64::from(DEFAULT_WINDOW)));
+        window.sent(500_000);
+        assert!(window.half_is_free());
+        window.sent(1);
+        assert!(!window.half_is_free(), "more than the first grant, less than half of the second");
+    }
+
     #[test]
     fn what_is_held_back_is_given_back_once() {
         let mut window = ReceiveWindow::new(1_000);

@@ -81,6 +81,35 @@ fn what_a_client_must_not_say() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// RFC 9113 4.3: a header block is one piece, whatever frames it comes in, and 3.4: SETTINGS are the first of all.
+#[test]
+fn nothing_comes_between_the_parts_of_a_header_block_nor_before_settings() {
+    let begun = |frames: Vec<u8>| [frame(kind::HEADERS, 0, 9, &CONNECT[..9]), frames].concat();
+    let rest = |id| frame(kind::CONTINUATION, flag::END_HEADERS, id, &CONNECT[9..]);
+    let mut wrong = Vec::new();
+    for (name, frames, expected) in [
+        ("its rest", begun(rest(9)), Fate::Taken),
+        ("another's rest", begun(rest(11)), Fate::Ended(Code::Protocol)),
+        ("a rest of nothing", rest(9), Fate::Ended(Code::Protocol)),
+        ("another block", begun(connect(11)), Fate::Ended(Code::Protocol)),
+        ("SETTINGS", begun(setting(2, 0)), Fate::Ended(Code::Protocol)),
+        ("PING", begun(frame(kind::PING, 0, 0, &[0; 8])), Fate::Ended(Code::Protocol)),
+        ("WINDOW_UPDATE", begun(frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])), Fate::Ended(Code::Protocol)),
+        ("its own reset", begun(frame(kind::RST_STREAM, 0, 9, &[0; 4])), Fate::Ended(Code::Protocol)),
+        ("a frame that nobody knows", begun(frame(0x7f, 0, 0, b"x")), Fate::Ended(Code::Protocol)),
+    ] {
+        let fate = fate(&mut server(Settings::default()), 9, &frames);
+        wrong.extend((fate != expected).then(|| format!("{name}: {fate:?}")));
+    }
+    for (name, first) in [("PING", frame(kind::PING, 0, 0, &[0; 8])), ("a request", connect(1))] {
+        let mut server = Bare::new(Role::Server, Settings::default());
+        server.feed(PREFACE).unwrap();
+        let fate = fate(&mut server, 1, &first);
+        wrong.extend((fate != Fate::Ended(Code::Protocol)).then(|| format!("{name} first: {fate:?}")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Trailers may be on their way when their stream ends on our side.
 #[test]
 fn trailers_of_what_is_over_are_let_pass() {
