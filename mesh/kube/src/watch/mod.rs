@@ -1,0 +1,57 @@
+//! What there is of a kind, and what changes: a watch that goes on whatever happens.
+//!
+//! | file | question |
+//! |---|---|
+//! | this one | who watches? |
+//! | [`event`] | what is watched, and what is said of it? |
+//! | `plan` | what is asked next, and after how long? (pure) |
+//! | `answer` | what does a line of an answer say? (pure) |
+//! | `lines` | where does a line end? |
+//! | `follow` | asks, and carries the answers on |
+//!
+//! A watch says everything once ([`Event::All`]), then what changes. It goes on from where it was when the connection ends;
+//! where the API server does not remember that far back (`410 Gone`), it says everything again. A kind that is not installed
+//! counts as one without objects, and is looked for again.
+
+mod answer;
+pub mod event;
+mod follow;
+mod lines;
+mod plan;
+
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::raw::Raw;
+
+pub use event::{Event, Query};
+
+/// Events that wait for who watches. While so many do, nothing more is read of the API server.
+const WAITING: usize = 256;
+
+/// A watch. It ends when this is dropped.
+pub struct Watch<T> {
+    events: mpsc::Receiver<Event<T>>,
+    task: JoinHandle<()>,
+}
+
+impl<T: Send + 'static> Watch<T> {
+    /// Begins to watch, on the current tokio runtime. `read` is called once for every object that comes, as it comes, so that
+    /// no more of it is held than what that returns.
+    pub fn new(client: Client, query: Query, read: impl Fn(Raw<'_>) -> T + Send + Sync + 'static) -> Self {
+        let (sender, events) = mpsc::channel(WAITING);
+        Self { events, task: tokio::spawn(follow::follow(client, query, read, sender)) }
+    }
+
+    /// The next event; None only if reading objects panicked. Whoever stops waiting for it loses nothing.
+    pub async fn next(&mut self) -> Option<Event<T>> {
+        self.events.recv().await
+    }
+}
+
+impl<T> Drop for Watch<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
