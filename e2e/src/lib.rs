@@ -10,6 +10,7 @@
 //! | [`mesh`] | a running mesh: begin here |
 //! | [`folder`] | the user's YAML, edited while the mesh runs |
 //! | [`yaml`] | pods, services and namespaces in few words |
+//! | [`cluster`] | a real Kubernetes cluster |
 //! | [`command`] | running `ambit` and waiting no longer than agreed |
 //! | [`traffic`] | requests at a steady pace in the background |
 //! | [`gateway`] | the gateway of another network, as a pod |
@@ -18,6 +19,7 @@
 //! | [`soak`] | everything at once, for a while: what is left of it? |
 //! | [`upstream`] | a mesh whose control plane is upstream's istiod |
 //! | [`until`] | waiting for an effect instead of sleeping |
+pub mod cluster;
 pub mod command;
 pub mod folder;
 pub mod gateway;

@@ -5,6 +5,7 @@ mod address_reuse;
 mod authorization;
 mod bad_yaml;
 mod certificates;
+mod cluster;
 mod control_plane;
 mod examples;
 mod life;
@@ -54,5 +55,6 @@ fn main() -> ExitCode {
         reasons::trials(suite);
         examples::trials(suite);
         upstream::trials(suite);
+        cluster::trials(suite);
     })
 }
