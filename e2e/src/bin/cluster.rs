@@ -1,5 +1,5 @@
-//! Starts a Kubernetes cluster to look at, with the container images of the archives that are named, and ends it when told to (Ctrl-C,
-//! or SIGTERM): `just cluster-shell`. See `e2e/cluster/README.md`.
+//! Starts a Kubernetes cluster to look at, with the images of the archives that are named and the one of Ambit, and ends it when
+//! told to (Ctrl-C, or SIGTERM): `just cluster-shell`. See `e2e/cluster/README.md`.
 use anyhow::Result;
 use e2e::cluster::{Cluster, NODES};
 use std::path::Path;
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stdout, reason = "it talks to a person")]
 fn run() -> Result<()> {
     let cluster = Cluster::start()?;
+    cluster.import_ambit()?;
     for archive in std::env::args().skip(1) {
         cluster.import(Path::new(&archive))?;
     }

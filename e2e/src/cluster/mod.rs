@@ -9,9 +9,11 @@
 //! | `control` | the machine of the control plane |
 //! | `node` | containerd, kubelet and kube-proxy on a machine |
 //! | `door` | how clients of this machine reach the API server |
+//! | [`image`] | the image of the mesh's own programs |
 //! | [`traces`] | what is left of clusters that were killed |
 mod control;
 mod door;
+pub mod image;
 mod keys;
 pub mod machine;
 pub mod network;
@@ -41,10 +43,11 @@ pub use programs::FOLDER;
 
 /// The nodes of every cluster.
 pub const NODES: [&str; 2] = ["node1", "node2"];
+const DNS: &str = include_str!("../../cluster/dns.yaml");
 /// How long each step of the start may take, on a machine that is busy.
 const START: Duration = Duration::from_secs(120);
 /// How long a call of `kubectl` may take.
-const CALL: Duration = Duration::from_secs(120);
+const CALL: Duration = Duration::from_secs(150);
 
 /// A cluster that runs. Dropped, it is gone.
 #[derive(Debug)]
@@ -102,13 +105,15 @@ impl Cluster {
             self.apply(&node::object(machine.name(), number).to_string())?;
             node::start_kubelet(machine, number)?;
         }
+        self.apply(DNS)?;
         until_within(START, "the nodes are Ready", || {
             let ready = self.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"])?.good()?;
             ensure!(ready.lines().count() == NODES.len(), "{ready}");
             // No pod is admitted in a namespace before.
             self.kubectl(&["get", "serviceaccount", "default"])?.good()
-        })
-        .map(drop)
+        })?;
+        let dns = ["rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=120s"];
+        self.kubectl(&dns)?.good().map(drop)
     }
 
     /// Its name: of its folder and of its control groups.
@@ -148,6 +153,14 @@ impl Cluster {
         std::fs::copy(archive, copy.path()).with_context(|| format!("cannot read {}", archive.display()))?;
         let inside = format!("/kit/files/{}", copy.path().file_name().unwrap_or_default().display());
         self.nodes.iter().try_for_each(|node| node::import(node, &inside))
+    }
+
+    /// Gives all nodes the image of the program under test, [`image::AMBIT`].
+    ///
+    /// # Errors
+    /// It cannot be made, or a node does not take it.
+    pub fn import_ambit(&self) -> Result<()> {
+        self.import(&image::ambit(self.files())?)
     }
 
     /// Runs `kubectl`, as administrator, on this machine.

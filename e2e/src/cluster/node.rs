@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// The image that keeps a pod's namespaces.
 pub(super) const PAUSE: &str = "localhost/pause:kit";
+/// The address of the cluster's DNS, which `e2e/cluster/dns.yaml` asks for.
+const DNS: &str = "10.96.0.10";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The plugins that pods are connected with are copied there, as an installer of others expects it.
 const PLUGINS: &str = "/opt/cni/bin";
@@ -130,6 +132,7 @@ fn kubelet_configuration(name: &str) -> Value {
         "tlsPrivateKeyFile": format!("{INSIDE}/{name}.key"),
         "containerRuntimeEndpoint": format!("unix://{SOCKET}"),
         "clusterDomain": "cluster.local",
+        "clusterDNS": [DNS],
         "resolvConf": "/etc/resolv.conf",
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": false,
@@ -138,7 +141,6 @@ fn kubelet_configuration(name: &str) -> Value {
         // Its usual place is below /usr, where nobody writes.
         "volumePluginDir": "/var/lib/kubelet/plugins/volume",
         // Nodes are in memory, of which there is as much as there is: nothing is evicted for want of disk.
-        "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
         // Tests wait for these.
