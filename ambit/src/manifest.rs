@@ -143,14 +143,14 @@ impl Folder {
 
     fn rejected(&self) -> Vec<Rejected> {
         let relative = |file: &Path| file.strip_prefix(&self.directory).unwrap_or(file).to_owned();
-        let errors = self.source.errors().iter().map(|e| {
-            let Origin::File { file, line, column } = &e.origin;
-            Rejected {
+        let errors = self.source.errors().iter().filter_map(|e| {
+            let Origin::File { file, line, column } = &e.origin else { return None };
+            Some(Rejected {
                 position: Position::new(&relative(file), *line, *column),
                 reason: reason(e.kind.as_deref(), e.name.as_deref(), e.field.as_deref(), &e.message),
                 refused: true,
                 last_good_kept: e.last_good_kept,
-            }
+            })
         });
         let workloads = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
         let skipped = self.source.skipped().iter().filter_map(|s| {

@@ -1,4 +1,7 @@
-//! Wiring, in the order in which things need each other; no decisions.
+//! Wiring, in the order in which things need each other; no decisions. What differs between a machine and a cluster is in
+//! `foundation`.
+
+mod foundation;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,9 +24,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::transport::Server;
 
-use crate::ca::material::Material;
+use self::foundation::Foundation;
+
+use crate::ca::root_map;
 use crate::ca::serve::CertificateAuthority;
-use crate::ca::token::Tokens;
 use crate::config::{self, Config};
 use crate::debug;
 use crate::held;
@@ -35,8 +39,9 @@ use crate::services::Services;
 use crate::source::folder::Folder;
 use crate::source::folder::follow::Follow;
 use crate::source::folder::store::Store;
+use crate::source::kubernetes::Kubernetes;
 use crate::source::{Batch, Findings, Source};
-use crate::status::Status;
+use crate::status::{self, Status};
 use crate::translate::condition::PolicyStatus;
 
 /// Directory in `STATE_DIR` of the last good version of what the folders say.
@@ -53,9 +58,10 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const HEADERS: u32 = 24 * 1024;
 
 const USAGE: &str = "\
-Usage: istiod-lite [DIR...]
-Serves a mesh from Kubernetes YAML in the given directories. Example:
-  TOKEN_PUBLIC_KEY=issuer.pem istiod-lite ./yaml";
+Usage: istiod-lite [DIR... | --kubeconfig FILE]
+Serves a mesh from Kubernetes YAML in the given directories, or from a cluster: in a pod, that is the one around it. Examples:
+  TOKEN_PUBLIC_KEY=issuer.pem istiod-lite ./yaml
+  istiod-lite --kubeconfig ~/.kube/config";
 
 /// The life of the process. `args` are those after the program's name.
 pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
@@ -67,14 +73,17 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if let Some(option) = args.iter().find(|arg| arg.starts_with('-')) {
-        #[allow(clippy::print_stderr, reason = "the answer to a mistake on the command line")]
-        {
-            eprintln!("istiod-lite: there is no option {option}\n{USAGE}");
+    let (folders, kubeconfig) = match arguments(args) {
+        Ok(arguments) => arguments,
+        Err(mistake) => {
+            #[allow(clippy::print_stderr, reason = "the answer to a mistake on the command line")]
+            {
+                eprintln!("istiod-lite: {mistake}\n{USAGE}");
+            }
+            return ExitCode::from(2);
         }
-        return ExitCode::from(2);
-    }
-    match life(args) {
+    };
+    match life(folders, kubeconfig) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -87,10 +96,33 @@ pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
     }
 }
 
-fn life(folders: Vec<String>) -> anyhow::Result<()> {
-    let env = Env::process();
+/// The folders, and the kubeconfig.
+fn arguments(args: Vec<String>) -> Result<(Vec<PathBuf>, Option<String>), String> {
+    let (mut folders, mut kubeconfig) = (Vec::new(), None);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.split_once('=') {
+            _ if !arg.starts_with('-') => folders.push(PathBuf::from(arg)),
+            Some(("--kubeconfig", file)) => kubeconfig = Some(file.to_owned()),
+            None if arg == "--kubeconfig" => kubeconfig = Some(args.next().ok_or("--kubeconfig needs a file")?),
+            _ => return Err(format!("there is no option {arg}")),
+        }
+    }
+    if kubeconfig.is_some() && !folders.is_empty() {
+        return Err("either directories or --kubeconfig: the objects are in one place".to_owned());
+    }
+    Ok((folders, kubeconfig))
+}
+
+fn life(folders: Vec<PathBuf>, kubeconfig: Option<String>) -> anyhow::Result<()> {
+    let mut env = Env::process();
+    if let Some(file) = kubeconfig {
+        // Said now counts more than what was set before.
+        let said: Env = [("KUBECONFIG".to_owned(), file), ("FOLDER".to_owned(), String::new())].into_iter().collect();
+        env = said.over(env);
+    }
     let log = log::init(&LogConfig::from_env(&env)?)?;
-    let config = Config::from_env(&env, folders.into_iter().map(PathBuf::from).collect())?;
+    let config = Config::from_env(&env, folders)?;
     tracing::info!("{config}");
     let files = mesh_runtime::open_files::raise();
     if files / 2 < config.connections as u64 {
@@ -141,11 +173,17 @@ impl Running {
     }
 }
 
-/// Starts everything and returns; ready once the folders have been read.
+/// Starts everything and returns; ready once the folders, or the cluster, have been read.
 ///
 /// # Errors
 /// When something it needs at start is not there; the message says which setting to change.
 pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) -> anyhow::Result<Running> {
+    if let Some(access) = &config.cluster {
+        let client = access.client().await.context("KUBECONFIG")?;
+        let foundation = foundation::of_cluster(&config, client.clone()).await?;
+        let source = Kubernetes::new(&client, &config.mesh.root_namespace, foundation.first_start);
+        return begin("cluster", source, foundation, config, log, shutdown).await;
+    }
     let folders = |config: &Config, first_start: bool| {
         let store = Store::open(config.state.join(LAST_GOOD), first_start).context("STATE_DIR")?;
         let folder = Folder::new(config.folders.clone(), config.overlay.clone());
@@ -167,24 +205,22 @@ pub async fn start_from<S: Source>(
     log: Option<LogControl>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Running> {
+    let foundation = foundation::of_machine(&config)?;
+    let source = source(&config, foundation.first_start)?;
+    begin(name, source, foundation, config, log, shutdown).await
+}
+
+async fn begin<S: Source>(
+    name: &'static str,
+    source: S,
+    Foundation { material, proof, first_start: _, client }: Foundation,
+    config: Config,
+    log: Option<LogControl>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Running> {
     let (trigger, drain) = drain::new();
     let readiness = Readiness::new();
     let part = readiness.register(name);
-
-    // A root that is made now was never trusted by anybody: nothing that we could have said is in force.
-    let first_start = config.plugged_ca.is_none() && !Material::is_kept_in(&config.state);
-    let material = match &config.plugged_ca {
-        Some(directory) => {
-            let material = Material::plugged_in(directory).context("PLUGGED_CA")?;
-            material.publish_roots(&config.state).context("STATE_DIR")?;
-            material
-        }
-        None => Material::kept_in(&config.state, &config.mesh.trust_domain).context("STATE_DIR")?,
-    };
-    let material = Arc::new(material);
-    let source = source(&config, first_start)?;
-    let tokens = Tokens::new(config.token_keys.clone(), config.token_audiences.clone(), config.token_issuer.clone());
-    let tokens = Arc::new(tokens.context("TOKEN_PUBLIC_KEY")?);
 
     let mut publication = Publication::new(config.mesh.clone());
     let (cluster, published) = (publication.cluster(), publication.published());
@@ -198,6 +234,12 @@ pub async fn start_from<S: Source>(
     let tls = certificate.tls()?;
     tokio::spawn(until_drained(drain.clone(), certificate.keep_fresh()));
 
+    if let Some(client) = client {
+        let roots = material.roots().to_owned();
+        let publish = root_map::publish(client.clone(), config.root_map.clone(), roots);
+        tokio::spawn(until_drained(drain.clone(), publish));
+        tokio::spawn(until_drained(drain.clone(), status::write::keep(client, status.subscribe())));
+    }
     let authority = CertificateAuthority {
         material,
         cluster: cluster.clone(),
@@ -212,7 +254,7 @@ pub async fn start_from<S: Source>(
         let acknowledged = discovery.acknowledged();
         tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
     }
-    let services = Services::new(Gate::new(tokens, cluster), authority.into_service(), discovery);
+    let services = Services::new(Gate::new(proof, cluster), authority.into_service(), discovery);
     let connections = accept(listener, tls, ConnectionLimits::new(config.connections));
     let server = tokio::spawn(serve_grpc(services, connections, drain.clone()));
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mesh_kube::Access;
 use mesh_model::address::NamespacedName;
 use mesh_runtime::config::{ConfigError, Env};
 use mesh_runtime::log::LogConfig;
@@ -19,8 +20,14 @@ const MAX_BYTES: usize = u32::MAX as usize;
 /// What the process is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `FOLDER` (or arguments): the user's directories or files, separated by colons.
+    /// `FOLDER` (or arguments): the user's directories or files, separated by colons. None: the objects are in a cluster.
     pub folders: Vec<PathBuf>,
+    /// `KUBECONFIG` (or `--kubeconfig`), or the pod that we run in: the cluster's API server, where no folder is named.
+    pub cluster: Option<Access>,
+    /// `POD_NAMESPACE`: where a cluster keeps our own objects, default `istio-system`.
+    pub own_namespace: String,
+    /// `PILOT_CA_CERT_CONFIGMAP`: where namespaces of a cluster find the roots, default `istio-ca-root-cert`.
+    pub root_map: String,
     /// `OVERLAY`: the directory of status that the machinery writes.
     pub overlay: Option<PathBuf>,
     /// `STATE_DIR`: where the CA's key is kept, default `./istiod-state`.
@@ -37,8 +44,8 @@ pub struct Config {
     pub status_file: Option<PathBuf>,
     /// `ACKNOWLEDGED_FILE`: where to write which pods and services the tables of all proxies hold.
     pub acknowledged_file: Option<PathBuf>,
-    /// `TOKEN_PUBLIC_KEY`: file with the keys that tokens are checked with, PEM or JWKS.
-    pub token_keys: PathBuf,
+    /// `TOKEN_PUBLIC_KEY`: file with the keys that tokens are checked with, PEM or JWKS. None: a cluster reviews them.
+    pub token_keys: Option<PathBuf>,
     /// `TOKEN_AUDIENCES`, default `istio-ca`.
     pub token_audiences: Vec<String>,
     /// `TOKEN_ISSUER`: the only issuer accepted; whoever has the key, when unset.
@@ -67,9 +74,30 @@ impl Config {
     pub fn from_env(env: &Env, mut folders: Vec<PathBuf>) -> Result<Self, ConfigError> {
         let path = |name| env.non_empty(name).map(PathBuf::from);
         let text = |name: &str, default: &str| env.non_empty(name).unwrap_or(default).to_owned();
+        let (named, kubeconfig) = (env.non_empty("FOLDER"), env.non_empty("KUBECONFIG"));
+        // As the kubelet sets it in every pod.
+        let in_pod = env.non_empty("KUBERNETES_SERVICE_HOST").is_some();
+        let mut cluster = None;
         if folders.is_empty() {
-            let form = "a directory of Kubernetes YAML, or several separated by colons";
-            folders = env.required("FOLDER", form)?.split(':').filter(|f| !f.is_empty()).map(PathBuf::from).collect();
+            folders = named
+                .into_iter()
+                .flat_map(|list| list.split(':'))
+                .filter(|f| !f.is_empty())
+                .map(PathBuf::from)
+                .collect();
+        }
+        if folders.is_empty() {
+            if kubeconfig.is_none() && !in_pod {
+                let form =
+                    "a directory of Kubernetes YAML, or several separated by colons; or set KUBECONFIG, for a cluster";
+                env.required("FOLDER", form)?;
+            }
+            cluster = Some(Access::from_setting(kubeconfig));
+        }
+        let mut token_keys = path("TOKEN_PUBLIC_KEY");
+        if cluster.is_none() {
+            let form = "the file with the keys that tokens are checked with";
+            token_keys = Some(env.required("TOKEN_PUBLIC_KEY", form)?.into());
         }
         let defaults = Mesh::default();
         let subscribers = Limits::default();
@@ -83,6 +111,9 @@ impl Config {
         let default = env.duration("DEFAULT_WORKLOAD_CERT_TTL")?.unwrap_or(Duration::from_secs(24 * 3600));
         Ok(Self {
             folders,
+            cluster,
+            own_namespace: text("POD_NAMESPACE", "istio-system"),
+            root_map: text("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert"),
             overlay: path("OVERLAY"),
             state: path("STATE_DIR").unwrap_or_else(|| "./istiod-state".into()),
             plugged_ca: path("PLUGGED_CA"),
@@ -93,7 +124,7 @@ impl Config {
             debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15014),
             status_file: path("STATUS_FILE"),
             acknowledged_file: path("ACKNOWLEDGED_FILE"),
-            token_keys: env.required("TOKEN_PUBLIC_KEY", "the file with the keys that tokens are checked with")?.into(),
+            token_keys,
             token_audiences: commas(&text("TOKEN_AUDIENCES", "istio-ca")).collect(),
             token_issuer: env.non_empty("TOKEN_ISSUER").map(str::to_owned),
             trusted_accounts: accounts.unwrap_or_else(|| vec![NamespacedName::new("istio-system", "ztunnel")]),
@@ -166,11 +197,16 @@ pub(crate) fn every_setting() -> Env {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mesh { cluster_id, trust_domain, root_namespace, revision, .. } = &self.mesh;
+        match &self.cluster {
+            None => write!(f, "folders {:?}, overlay {:?}", self.folders, self.overlay)?,
+            Some(Access::InCluster) => write!(f, "the cluster around")?,
+            Some(Access::Kubeconfig(files)) => write!(f, "the cluster of {files:?}")?,
+        }
         write!(
             f,
-            "folders {:?}, overlay {:?}, listening on {}, cluster {cluster_id}, trust domain {trust_domain}, root \
+            ", listening on {}, cluster {cluster_id}, trust domain {trust_domain}, root \
              namespace {root_namespace}, revision {revision}, certificates for {:?} (at most {:?})",
-            self.folders, self.overlay, self.listen, self.lifetimes.default, self.lifetimes.max
+            self.listen, self.lifetimes.default, self.lifetimes.max
         )
     }
 }
@@ -217,5 +253,27 @@ mod tests {
             assert!(with(name, value).unwrap_err().to_string().contains(name), "{name}");
         }
         assert!(Config::from_env(&env(&[]), Vec::new()).unwrap_err().to_string().contains("FOLDER"));
+    }
+
+    #[test]
+    fn a_folder_or_a_cluster() {
+        let (folder, config) = (("FOLDER", "/a"), ("KUBECONFIG", "/c"));
+        let (pod, key) = (("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("TOKEN_PUBLIC_KEY", "/k"));
+        let file = || Some(Access::Kubeconfig(vec!["/c".into()]));
+        for (set, arguments, expected) in [
+            (vec![folder, key], vec![], None),
+            // Whoever names a folder means it.
+            (vec![folder, key, config, pod], vec![], None),
+            (vec![key, config], vec!["/a"], None),
+            (vec![config], vec![], file()),
+            (vec![config, pod], vec![], file()),
+            (vec![pod], vec![], Some(Access::InCluster)),
+        ] {
+            let arguments = arguments.into_iter().map(PathBuf::from).collect();
+            let config = Config::from_env(&env(&set), arguments).unwrap();
+            assert_eq!(config.cluster, expected, "{set:?}");
+            assert_eq!(config.folders.is_empty(), expected.is_some(), "{set:?}");
+            assert_eq!(config.token_keys.is_none(), expected.is_some(), "{set:?}");
+        }
     }
 }

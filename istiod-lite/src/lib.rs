@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
 //! | [`cluster`] | what Kubernetes says now, by kind; who names whom, and what depends on what (pure) |
-//! | [`source`] | where objects come from: changes, and what is rejected. A folder of YAML is one such place |
+//! | [`source`] | where objects come from: changes, and what is rejected. A folder of YAML, or an API server |
 //! | [`translate`] | cluster → model, one file per kind, and what differs of it after a change (pure) |
 //! | [`publish`] | what changed since last time, as resources |
 //! | [`held`] | what of it the tables of every proxy hold |

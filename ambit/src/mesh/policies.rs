@@ -29,11 +29,13 @@ pub(crate) fn read(path: &Path) -> Told {
 impl Told {
     /// Lets what the control plane says of the same position in the same folder count.
     pub(crate) fn correct(&self, ours: &mut Rejected, folder: &Path) {
-        let position = |theirs: &Refused| {
-            let Origin::File { file, line, column } = &theirs.origin;
-            Position::new(file.strip_prefix(folder).unwrap_or(file), *line, *column)
+        let position = |theirs: &Refused| match &theirs.origin {
+            Origin::File { file, line, column } => {
+                Some(Position::new(file.strip_prefix(folder).unwrap_or(file), *line, *column))
+            }
+            Origin::Cluster { .. } => None,
         };
-        if let Some(theirs) = self.rejected.iter().find(|theirs| position(theirs) == ours.position) {
+        if let Some(theirs) = self.rejected.iter().find(|theirs| position(theirs).as_ref() == Some(&ours.position)) {
             ours.reason = manifest::reason(
                 theirs.kind.as_deref(),
                 theirs.name.as_deref(),

@@ -23,7 +23,8 @@ pub(super) fn ambit(files: &Path) -> Result<PathBuf> {
     run("strip", [OsStr::new("-o"), program.as_os_str(), own.as_os_str()])?.good()?;
     let mut put = program.into_os_string();
     put.push(format!("={PROGRAM}"));
-    let words = [script.as_os_str(), archive.as_os_str(), AMBIT.as_ref(), "--entrypoint".as_ref(), PROGRAM.as_ref(), &put];
+    let words =
+        [script.as_os_str(), archive.as_os_str(), AMBIT.as_ref(), "--entrypoint".as_ref(), PROGRAM.as_ref(), &put];
     run("bash", words)?.good()?;
     Ok(archive)
 }

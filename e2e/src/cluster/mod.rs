@@ -203,7 +203,8 @@ impl Cluster {
         let pod = self.get(namespace, "pod", name)?;
         let node = self.node(pod["spec"]["nodeName"].as_str().context("it is on no node yet")?)?;
         let group = format!("/pod{}/", pod["metadata"]["uid"].as_str().context("a pod has a uid")?);
-        let within = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|g| g.contains(&group));
+        let within =
+            |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|g| g.contains(&group));
         let process = process::descendants(node.init()).into_iter().find(|p| within(p.pid));
         let process = process.with_context(|| format!("nothing of {namespace}/{name} runs"))?;
         File::open(format!("/proc/{}/ns/net", process.pid)).context("its process is gone")
@@ -212,7 +213,9 @@ impl Cluster {
     /// What there is to know when something went wrong: the objects that matter and the ends of logs.
     pub fn report(&self) -> String {
         let mut report = format!("{REPORT}cluster in {}\n", self.files.path().display());
-        for asked in [["get", "nodes,pods", "-A", "-o", "wide"], ["get", "events", "-A", "--sort-by=.lastTimestamp", ""]] {
+        for asked in
+            [["get", "nodes,pods", "-A", "-o", "wide"], ["get", "events", "-A", "--sort-by=.lastTimestamp", ""]]
+        {
             let said = self.kubectl(&asked).map_or_else(|e| format!("{e:#}"), |said| said.stdout + &said.stderr);
             let _ = writeln!(report, "--- kubectl {}\n{}", asked.join(" "), end_of(&said));
         }

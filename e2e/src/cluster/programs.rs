@@ -56,7 +56,11 @@ impl Programs {
         let Ok(entries) = std::fs::read_dir(self.folder.join("images")) else { return Ok(Vec::new()) };
         let names = entries.map(|entry| Ok(entry?.file_name().display().to_string()));
         let all: Vec<String> = names.collect::<Result<_>>()?;
-        Ok(all.iter().filter(|name| name.ends_with(".tar")).map(|name| format!("/kit/programs/images/{name}")).collect())
+        Ok(all
+            .iter()
+            .filter(|name| name.ends_with(".tar"))
+            .map(|name| format!("/kit/programs/images/{name}"))
+            .collect())
     }
 
     /// The folder.

@@ -40,6 +40,21 @@ pub struct Material {
     pub(super) roots: String,
 }
 
+/// PEM, and where it is from.
+pub(super) struct Part {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+}
+
+impl Part {
+    fn file(path: PathBuf) -> Result<Self, MaterialError> {
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(source) => Err(MaterialError::File { path, source }),
+        }
+    }
+}
+
 /// Why there is nothing to sign with.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterialError {
@@ -94,7 +109,8 @@ impl Material {
             tracing::warn!(key = %key.display(), "the CA's key could be read by others; made it the owner's alone");
             fs::set_permissions(&key, Permissions::from_mode(0o600)).map_err(failed(&key))?;
         }
-        let material = Self::read(&cert, &key, None, &cert)?;
+        let cert = Part::file(cert)?;
+        let material = Self::read(&cert, &Part::file(key)?, None, &cert)?;
         material.publish_roots(directory)?;
         Ok(material)
     }
@@ -107,7 +123,9 @@ impl Material {
     pub fn plugged_in(directory: &Path) -> Result<Self, MaterialError> {
         let at = |name| directory.join(name);
         let chain = at(CERT_CHAIN);
-        Self::read(&at(CA_CERT), &at(CA_KEY), chain.exists().then_some(&*chain), &at(ROOT_CERT))
+        let chain = chain.exists().then(|| Part::file(chain)).transpose()?;
+        let file = |name| Part::file(at(name));
+        Self::read(&file(CA_CERT)?, &file(CA_KEY)?, chain.as_ref(), &file(ROOT_CERT)?)
     }
 
     /// PEM of the roots that proxies must trust.
@@ -125,9 +143,13 @@ impl Material {
         written.map_err(|source| MaterialError::File { path, source })
     }
 
-    fn read(cert: &Path, key: &Path, chain: Option<&Path>, roots: &Path) -> Result<Self, MaterialError> {
-        let content = |path: &Path, problem: String| MaterialError::Content { path: path.to_owned(), problem };
-        let key_pair = KeyPair::from_pem(&text(key)?).map_err(|e| {
+    /// From its parts. `chain` is what stands between the certificate and the roots.
+    ///
+    /// # Errors
+    /// When the key is not the certificate's, or the chain does not lead to a root.
+    pub(super) fn read(cert: &Part, key: &Part, chain: Option<&Part>, roots: &Part) -> Result<Self, MaterialError> {
+        let content = |part: &Part, problem: String| MaterialError::Content { path: part.path.clone(), problem };
+        let key_pair = KeyPair::from_pem(&key.text).map_err(|e| {
             content(key, format!("not a private key we can sign with ({e}): ECDSA or RSA as PKCS#8 PEM"))
         })?;
         let signer = certificates(cert)?.remove(0);
@@ -137,7 +159,7 @@ impl Material {
             return Err(content(cert, "not a CA certificate: its basic constraints must say CA:TRUE".to_owned()));
         }
         if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key_pair) {
-            return Err(content(key, format!("this is not the key of {}", cert.display())));
+            return Err(content(key, format!("this is not the key of {}", cert.path.display())));
         }
         let not_after = parsed.validity().not_after.timestamp();
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
@@ -177,7 +199,7 @@ fn leads_to_root(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> 
     Ok(())
 }
 
-fn make_root(trust_domain: &str) -> Result<(String, String), rcgen::Error> {
+pub(super) fn make_root(trust_domain: &str) -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
@@ -192,19 +214,13 @@ fn make_root(trust_domain: &str) -> Result<(String, String), rcgen::Error> {
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-fn text(path: &Path) -> Result<String, MaterialError> {
-    fs::read_to_string(path).map_err(|source| MaterialError::File { path: path.to_owned(), source })
-}
-
 /// At least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
-    let certificates = CertificateDer::pem_slice_iter(text(path)?.as_bytes()).collect::<Result<Vec<_>, _>>();
-    match certificates {
+fn certificates(part: &Part) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    let content = |problem: String| MaterialError::Content { path: part.path.clone(), problem };
+    match CertificateDer::pem_slice_iter(part.text.as_bytes()).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => {
-            Err(MaterialError::Content { path: path.to_owned(), problem: "holds no certificate in PEM".to_owned() })
-        }
-        Err(e) => Err(MaterialError::Content { path: path.to_owned(), problem: format!("not PEM: {e}") }),
+        Ok(_) => Err(content("holds no certificate in PEM".to_owned())),
+        Err(e) => Err(content(format!("not PEM: {e}"))),
     }
 }
 

@@ -57,6 +57,12 @@ pub enum TokenError {
     /// It ends at no time that there is.
     #[error("the token's expiry is no time")]
     Expiry,
+    /// The API server does not accept it, or it gives itself away.
+    #[error("the token is not accepted: {0}")]
+    Review(String),
+    /// Nobody can tell now.
+    #[error("the token cannot be checked now: {0}")]
+    Unavailable(String),
     /// It is much too long.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
@@ -130,10 +136,7 @@ impl Tokens {
     /// # Errors
     /// Says why not; for our log, not for the caller.
     pub fn verify(&self, authorization: Option<&str>) -> Result<Caller, TokenError> {
-        let token = authorization.and_then(bearer).ok_or(TokenError::Missing)?;
-        if token.len() > MAX_TOKEN {
-            return Err(TokenError::TooLong);
-        }
+        let token = bearer(authorization)?;
         let mut last = None;
         for key in self.keys().iter() {
             match jsonwebtoken::decode::<Claims>(token, key, &self.validation(key)) {
@@ -173,9 +176,14 @@ impl Tokens {
     }
 }
 
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// The token in an `authorization` header.
+pub(super) fn bearer(header: Option<&str>) -> Result<&str, TokenError> {
+    let (scheme, token) = header.and_then(|header| header.split_once(' ')).ok_or(TokenError::Missing)?;
+    match token.trim() {
+        _ if !scheme.eq_ignore_ascii_case("bearer") => Err(TokenError::Missing),
+        token if token.len() > MAX_TOKEN => Err(TokenError::TooLong),
+        token => Ok(token),
+    }
 }
 
 fn caller(claims: Claims) -> Result<Caller, TokenError> {

@@ -50,4 +50,51 @@ impl Object {
         validate::object(&object)?;
         Ok(object)
     }
+
+    /// Reads an object as an API server keeps it, and checks it. Of Kubernetes' own kinds the server has refused what is
+    /// misspelt, and a newer one has fields that we do not know: those are skipped. The definitions of other kinds are
+    /// whoever's who installed them: those are read as strictly as a file.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong.
+    pub fn from_server(kind: Kind, text: &str) -> Result<Self, InvalidObject> {
+        fn typed<T: serde::de::DeserializeOwned>(text: &str) -> Result<Arc<T>, FieldError> {
+            serde_json::from_str(text).map(Arc::new).map_err(|e| FieldPath::default().error(e.to_string()))
+        }
+        let object = match kind {
+            Kind::Namespace => Self::Namespace(typed(text)?),
+            Kind::Node => Self::Node(typed(text)?),
+            Kind::ServiceAccount => Self::ServiceAccount(typed(text)?),
+            Kind::Pod => Self::Pod(typed(text)?),
+            Kind::Service => Self::Service(typed(text)?),
+            Kind::EndpointSlice => Self::EndpointSlice(typed(text)?),
+            Kind::Endpoints => Self::Endpoints(typed(text)?),
+            Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
+                let value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
+                return Self::from_value(kind, &value);
+            }
+        };
+        validate::object(&object)?;
+        Ok(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_newer_api_server_are_skipped_and_those_of_other_definitions_are_not() {
+        let text = |spec: &str| format!(r#"{{"metadata": {{"name": "a", "namespace": "n"}}, "spec": {spec}}}"#);
+        let pod = text(r#"{"containers": [{"name": "c", "newer": {"a": [1]}}], "newer": 1}"#);
+        assert!(Object::from_server(Kind::Pod, &pod).is_ok());
+        let policy = text(r#"{"action": "DENY", "newer": 1}"#);
+        let error = Object::from_server(Kind::AuthorizationPolicy, &policy).unwrap_err();
+        assert!(error.to_string().starts_with("spec.newer: unknown field"), "{error}");
+        // What is read is checked all the same.
+        let service = text(r#"{"ports": [{"port": 0}]}"#);
+        let error = Object::from_server(Kind::Service, &service).unwrap_err();
+        assert_eq!(error.to_string(), "spec.ports[0].port: 0 is not a port: write 1 to 65535");
+        assert!(Object::from_server(Kind::Node, "{").is_err());
+    }
 }

@@ -13,7 +13,8 @@ use tonic::Status;
 use super::connections::ConnectionInfo;
 use super::seldom::Seldom;
 use crate::ca::authorize::alive;
-use crate::ca::token::{Caller, Tokens};
+use crate::ca::proof::Proof;
+use crate::ca::token::{Caller, TokenError};
 use crate::cluster::Cluster;
 
 /// How long a call waits for the folders to be read for the first time. Before that nobody is known.
@@ -25,7 +26,7 @@ pub(crate) type Known = watch::Receiver<Option<Arc<Cluster>>>;
 /// Asks. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    tokens: Arc<Tokens>,
+    proof: Arc<Proof>,
     cluster: Known,
     strangers: Arc<Seldom>,
 }
@@ -35,8 +36,8 @@ pub(crate) struct Gate {
 pub(crate) struct Admitted(pub(crate) Arc<Caller>);
 
 impl Gate {
-    pub(crate) fn new(tokens: Arc<Tokens>, cluster: Known) -> Self {
-        Self { tokens, cluster, strangers: Arc::new(Seldom::new(Duration::from_secs(1))) }
+    pub(crate) fn new(proof: Arc<Proof>, cluster: Known) -> Self {
+        Self { proof, cluster, strangers: Arc::new(Seldom::new(Duration::from_secs(1))) }
     }
 
     /// Who is calling. Its connection may stay from then on.
@@ -50,11 +51,14 @@ impl Gate {
     ) -> Result<Arc<Caller>, Status> {
         let from = connection.map(ConnectionInfo::from);
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let caller = self.tokens.verify(authorization).map_err(|reason| {
+        let caller = self.proof.verify(authorization).await.map_err(|reason| {
             if let Some(many) = self.strangers.now() {
                 tracing::warn!(?from, %reason, many, "caller refused");
             }
-            refused()
+            match reason {
+                TokenError::Unavailable(_) => Status::unavailable("tokens cannot be checked at the moment"),
+                _ => refused(),
+            }
         })?;
         // Bound to no pod, a token is good until it expires: nothing is known that could have ended before.
         if caller.pod.is_some() {

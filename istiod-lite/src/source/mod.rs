@@ -4,13 +4,17 @@
 //! |---|---|
 //! | this one | what every source does |
 //! | `rejected` | what a source cannot use, wherever it was said |
+//! | `closed` | what is refused where nobody knows what was in force (pure) |
 //! | [`folder`] | the source that is a folder of YAML, kept up to date; errors with file, line and field |
+//! | [`kubernetes`] | the source that is an API server |
 //!
 //! A source says in [`Batch`]es what changed and what it had to reject. It says everything once at first, and again
 //! ([`Change::Replace`]) when it cannot tell what it has missed; what an object says that is rejected, it goes on saying as
 //! it was last good.
 
+mod closed;
 pub mod folder;
+pub mod kubernetes;
 mod rejected;
 
 use crate::cluster::Change;

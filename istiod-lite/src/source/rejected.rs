@@ -45,6 +45,14 @@ pub enum Origin {
         /// From 1; 0 when it is the file as a whole.
         column: usize,
     },
+    /// At an API server.
+    #[serde(rename_all = "camelCase")]
+    Cluster {
+        /// The state of the object.
+        resource_version: String,
+        /// Counts what its author wrote; 0 where the kind does not count.
+        generation: i64,
+    },
 }
 
 /// An object that is not read. Only in files: a watch asks for kinds that are.
@@ -100,6 +108,10 @@ impl fmt::Display for Origin {
         match self {
             Self::File { file, line: 0, .. } => write!(f, "{}", file.display()),
             Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Cluster { resource_version, generation: 0 } => {
+                write!(f, "cluster, resourceVersion {resource_version}")
+            }
+            Self::Cluster { generation, .. } => write!(f, "cluster, generation {generation}"),
         }
     }
 }

@@ -60,6 +60,11 @@ impl Condition {
         Self { kind: ZTUNNEL_ACCEPTED.into(), status, reason: reason.into(), message: message.into() }
     }
 
+    /// The object as it is now cannot be used; an earlier version of it may serve.
+    pub fn rejected(message: String) -> Self {
+        Self::ztunnel(false, "Invalid", message)
+    }
+
     /// Nothing is to be done about it.
     pub fn is_accepted(&self) -> bool {
         self.status && self.reason == ACCEPTED

@@ -12,7 +12,7 @@ pub fn manifest(text: &str) {
     let parsed = parse_file(Path::new("f.yaml"), text);
     let lines = text.split('\n').count();
     for error in &parsed.errors {
-        let Origin::File { line, .. } = &error.origin;
+        let Origin::File { line, .. } = &error.origin else { panic!("in no file: {error}") };
         assert!(*line <= lines, "line {line} of {lines}: {error}");
         assert!(!error.message.is_empty());
     }

@@ -30,9 +30,9 @@ impl WriteError {
         matches!(self, Self::Refused { code: 404, .. })
     }
 
-    /// There is one already, or somebody else was faster.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Refused { code: 409, .. })
+    /// Asked again, it may be done: somebody else was faster, the server is busy, or there is none at the moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Refused { code: 409 | 429 | 500.., .. })
     }
 }
 

@@ -8,7 +8,6 @@
 //! | `scan` | which files are there, which have changed? |
 //! | `elsewhere` | what if a file does not answer? |
 //! | [`store`] | what was last good, before this program started? |
-//! | `closed` | what is refused where nobody knows what was in force? (pure) |
 //! | [`overlay`] | what has the cluster added to the user's objects? (pure) |
 //! | [`follow`] | all of it, as a source of objects |
 //!
@@ -16,7 +15,6 @@
 //! alone, and the last good version of that object keeps serving**, also in the next life of this program
 //! ([`Folder::with_store`]).
 
-mod closed;
 mod documents;
 mod elsewhere;
 pub mod follow;
@@ -31,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::Change;
 use crate::resources::{Key, Kind, Object};
-use crate::source::{Rejected, Skipped};
+use crate::source::{Rejected, Skipped, closed};
 use elsewhere::Elsewhere;
 use parse::{Claim, ParsedObject};
 use scan::Stamp;

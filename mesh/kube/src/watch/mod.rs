@@ -19,6 +19,8 @@ mod follow;
 mod lines;
 mod plan;
 
+use std::task::{Context, Poll};
+
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -47,6 +49,11 @@ impl<T: Send + 'static> Watch<T> {
     /// The next event; None only if reading objects panicked. Whoever stops waiting for it loses nothing.
     pub async fn next(&mut self) -> Option<Event<T>> {
         self.events.recv().await
+    }
+
+    /// [`Self::next`], for who waits for several.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event<T>>> {
+        self.events.poll_recv(cx)
     }
 }
 

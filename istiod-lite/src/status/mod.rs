@@ -1,5 +1,14 @@
-//! Tells the user what was accepted, and why not: in the log once per change, in a file that `ambit` reads, and on the
-//! debug page.
+//! Tells the user what was accepted, and why not: in the log once per change, in a file that `ambit` reads, on the debug
+//! page, and on a cluster on the objects themselves.
+//!
+//! | file | question |
+//! |---|---|
+//! | this one | what is there to say? |
+//! | `conditions` | what is to be on which object of a cluster? (pure) |
+//! | [`write`] | writes it there |
+
+mod conditions;
+pub mod write;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

@@ -1,13 +1,13 @@
-//! What is refused where a file is wrong and nobody knows what was in force before: a policy that denied something may
-//! have been in it. Only then: a new object that is wrong, in a folder whose last good versions are known, changes
-//! nothing, as an API server that refuses it changes nothing.
+//! What is refused where an object is wrong and nobody knows what was in force before: it may have been a policy that
+//! denied something. Only then: a new object that is wrong, where last good versions are known, changes nothing, as an API
+//! server that refuses it changes nothing. Pure.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use super::rejected::Rejected;
 use crate::resources::{Kind, Object};
-use crate::source::Rejected;
 
 /// Name of the policies that are made here.
 const NAME: &str = "istiod-lite-closed";

@@ -1,0 +1,195 @@
+//! Writes on the objects of a cluster what became of them: conditions, and an event for what was rejected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use mesh_kube::write::{self, WriteError};
+use mesh_kube::{Client, Resource};
+use mesh_runtime::backoff::Backoff;
+use mesh_runtime::timestamp::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Status;
+use super::conditions::{self, Written};
+use crate::resources::{Key, Kind};
+use crate::source::Rejected;
+use crate::source::kubernetes::kinds;
+use crate::translate::condition::Condition;
+
+/// Who owns what we write.
+const MANAGER: &str = "istiod-lite";
+const EVENTS: Resource = Resource { group: "events.k8s.io", versions: &["v1"], plural: "events" };
+/// Shortest and longest wait before what could not be written is tried again.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// As much of an object as is read.
+#[derive(Deserialize)]
+struct Object {
+    metadata: Metadata,
+    #[serde(default)]
+    status: ObjectStatus,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    uid: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ObjectStatus {
+    #[serde(default)]
+    conditions: Vec<Written>,
+}
+
+/// Writes what `status` says, now and later. Never returns while somebody says something.
+pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>) {
+    let mut writer = Writer { client, written: BTreeMap::new(), told: BTreeSet::new() };
+    let mut backoff = Backoff::default();
+    loop {
+        let now = status.borrow_and_update().clone();
+        let failures = writer.write(&now).await;
+        let wait = match failures.first() {
+            None => {
+                backoff.reset();
+                Duration::MAX
+            }
+            Some(first) => {
+                let wait = backoff.next_wait().saturating_mul(10).clamp(WAITS.0, WAITS.1);
+                tracing::warn!(failures = failures.len(), ?wait, "status is not written, and tried again: {first}");
+                wait
+            }
+        };
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+struct Writer {
+    client: Client,
+    /// What each object says of what we have to say.
+    written: BTreeMap<Key, Vec<Condition>>,
+    /// Events of objects that are rejected now.
+    told: BTreeSet<String>,
+}
+
+impl Writer {
+    /// Writes what is not written yet. Gives what could not be.
+    async fn write(&mut self, status: &Status) -> Vec<String> {
+        let mut failures = Vec::new();
+        let wanted = conditions::wanted(status);
+        let gone: Vec<Key> = self.written.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for (key, conditions) in wanted.into_iter().chain(gone.into_iter().map(|key| (key, Vec::new()))) {
+            if self.written.get(&key).is_some_and(|written| *written == conditions) {
+                continue;
+            }
+            match self.condition(&key, &conditions).await {
+                Err(error) if !error.is_not_found() => failures.push(format!("{key}: {error}")),
+                // It is gone, and with it what was on it.
+                Ok(()) if !conditions.is_empty() => drop(self.written.insert(key, conditions)),
+                _ => drop(self.written.remove(&key)),
+            }
+        }
+        let mut told = BTreeSet::new();
+        for rejected in &status.rejected {
+            let name = event_name(rejected);
+            if !self.told.contains(&name)
+                && let Err(error) = self.event(&name, rejected).await
+            {
+                failures.push(format!("event: {error}"));
+                continue;
+            }
+            told.insert(name);
+        }
+        self.told = told;
+        failures
+    }
+
+    async fn condition(&self, key: &Key, conditions: &[Condition]) -> Result<(), WriteError> {
+        let resource = kinds::resource(key.kind);
+        let there: Object = write::get(&self.client, resource, &key.namespace, &key.name).await?;
+        let before = self.written.get(key).map(Vec::as_slice).unwrap_or_default();
+        let Some(patch) = conditions::patch(conditions, &there.status.conditions, before, &format!("{:.0}", now()))
+        else {
+            return Ok(());
+        };
+        let version = resource.versions[0];
+        let api_version = match resource.group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        };
+        let status = if conditions.is_empty() { json!({}) } else { json!({"conditions": patch}) };
+        let object = json!({
+            "apiVersion": api_version,
+            "kind": key.kind.as_str(),
+            // One of the same name that came since is another object.
+            "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": there.metadata.uid},
+            "status": status,
+        });
+        let place = (&*key.namespace, &*key.name);
+        write::apply(&self.client, (resource, version), place, "/status", &object, (MANAGER, true)).await
+    }
+
+    /// Says that an object was rejected, where `kubectl describe` finds it.
+    async fn event(&self, name: &str, rejected: &Rejected) -> Result<(), WriteError> {
+        let kind = kinds::ALL.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
+        let (Some(kind), Some(object)) = (kind, &rejected.name) else { return Ok(()) };
+        let namespace = rejected.namespace.as_deref().unwrap_or_default();
+        let resource = kinds::resource(kind);
+        let there: Object = match write::get(&self.client, resource, namespace, object).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            there => there?,
+        };
+        let place = if namespace.is_empty() { "default" } else { namespace };
+        let event = event(name, place, (kind, resource), rejected, &there.metadata.uid);
+        match write::create::<serde::de::IgnoredAny>(&self.client, EVENTS, place, &event).await {
+            // Another replica, or another life of us, has said so.
+            Err(WriteError::Refused { code: 409, .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+fn event(name: &str, place: &str, (kind, resource): (Kind, Resource), rejected: &Rejected, uid: &str) -> Value {
+    let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+    // No longer than an event may say.
+    let note: String = format!("{field}{}", rejected.message).chars().take(900).collect();
+    let version = resource.versions[0];
+    let api_version =
+        if resource.group.is_empty() { version.to_owned() } else { format!("{}/{version}", resource.group) };
+    json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": place},
+        "eventTime": now().to_string(),
+        "type": "Warning",
+        "reason": "Rejected",
+        "action": "Read",
+        "note": note,
+        "reportingController": MANAGER,
+        "reportingInstance": MANAGER,
+        "regarding": {
+            "apiVersion": api_version, "kind": kind.as_str(), "namespace": rejected.namespace, "name": rejected.name,
+            "uid": uid,
+        },
+    })
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+/// The same for the same: said once by all replicas together.
+fn event_name(rejected: &Rejected) -> String {
+    let hash = digest(&SHA256, rejected.to_string().as_bytes());
+    let hash: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name: String = rejected.name.as_deref().unwrap_or_default().chars().take(200).collect();
+    format!("{name}.{hash}")
+}

@@ -1,0 +1,296 @@
+//! The control plane on a real API server: what is applied there reaches proxies, and whatever happens to the API server, nothing
+//! is lost. Needs the programs of a cluster: `AMBIT_TEST_CLUSTER`.
+
+mod api_server;
+
+use std::fs;
+use std::time::Duration;
+
+use api_server::ApiServer;
+use istiod_lite::app::{Running, start};
+use istiod_lite::config::Config;
+use mesh_control::ca_client::CaClient;
+use mesh_control::channel::{ChannelConfig, ControlChannel, ServerRoots, Token, connect};
+use mesh_identity::certificate::SigningRequest;
+use mesh_identity::store::Authority;
+use mesh_model::identity::SpiffeId;
+use mesh_model::tables::Tables;
+use mesh_runtime::config::Env;
+use mesh_runtime::shutdown::Shutdown;
+use mesh_xds::follow::{Reader, tables};
+use mesh_xds::node::NodeInfo;
+use serde_json::Value;
+
+const AUTHORIZATION_POLICIES: &str = "authorizationpolicies.security.istio.io";
+const PEER_AUTHENTICATIONS: &str = "peerauthentications.security.istio.io";
+/// How long a change may take to be seen, on a machine that is busy.
+const SEEN: Duration = Duration::from_secs(60);
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: istio-system}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: ztunnel, namespace: istio-system}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ztunnel-n1, namespace: istio-system}
+spec: {nodeName: n1, serviceAccountName: ztunnel, containers: [{name: main, image: x}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+";
+
+fn pod(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: web}}}}\n\
+         spec: {{nodeName: n1, serviceAccountName: web, containers: [{{name: main, image: x}}]}}\n---\n"
+    )
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {spec}\n---\n"
+    )
+}
+
+fn deny(namespaces: &str) -> String {
+    policy("deny", &format!("{{action: DENY, rules: [{{from: [{{source: {{namespaces: [{namespaces}]}}}}]}}]}}"))
+}
+
+/// What a kubelet would say of a pod.
+fn runs(api: &ApiServer, name: &str, ip: &str) {
+    let status = format!(
+        r#"{{"status": {{"phase": "Running", "podIP": "{ip}", "podIPs": [{{"ip": "{ip}"}}],
+            "conditions": [{{"type": "Ready", "status": "True"}}]}}}}"#
+    );
+    api.kubectl(&["patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", &status], "");
+}
+
+/// A token of an account, bound to a pod.
+fn token(api: &ApiServer, audience: &str) -> Token {
+    let pod = api.get("istio-system", "pod", "ztunnel-n1");
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let token = api.kubectl(
+        &[
+            "create",
+            "token",
+            "ztunnel",
+            "-n",
+            "istio-system",
+            &format!("--audience={audience}"),
+            "--bound-object-kind=Pod",
+            "--bound-object-name=ztunnel-n1",
+            &format!("--bound-object-uid={uid}"),
+        ],
+        "",
+    );
+    Token::Literal(token.trim().to_owned())
+}
+
+async fn control_plane(api: &ApiServer) -> Running {
+    let at = |name: &str| api.files.path().join(name).display().to_string();
+    let set = [
+        ("KUBECONFIG", api.kubeconfig().display().to_string()),
+        ("STATUS_FILE", at("status.json")),
+        ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
+        ("HEALTH_PORT", "0".to_owned()),
+        ("DEBUG_PORT", "0".to_owned()),
+    ];
+    let env: Env = set.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let config = Config::from_env(&env, Vec::new()).unwrap();
+    let running = start(config, None, Shutdown::new()).await.unwrap();
+    tokio::time::timeout(SEEN, running.readiness.ready()).await.expect("the cluster was never read");
+    running
+}
+
+fn channel(api: &ApiServer, running: &Running, token: Token) -> ControlChannel {
+    connect(&ChannelConfig {
+        address: format!("https://{}", running.address).parse().unwrap(),
+        roots: ServerRoots::File(api.files.path().join("root-cert.pem")),
+        server_name: Some("istiod.istio-system.svc".to_owned()),
+        token,
+        cluster_id: "Kubernetes".to_owned(),
+        headers: Vec::new(),
+    })
+    .unwrap()
+}
+
+fn subscribe(channel: ControlChannel) -> Reader {
+    let node = NodeInfo {
+        instance_ip: None,
+        pod_name: "ztunnel-n1".to_owned(),
+        pod_namespace: "istio-system".to_owned(),
+        node_name: "n1".to_owned(),
+        cluster_id: "Kubernetes".to_owned(),
+        extra: Vec::new(),
+    };
+    let (writer, reader) = tables();
+    tokio::spawn(mesh_xds::client::run(channel, node.to_node(), writer, None, std::sync::Arc::new(())));
+    reader
+}
+
+async fn sign(channel: ControlChannel, id: &str) -> Result<(), String> {
+    let id: SpiffeId = id.parse().unwrap();
+    let asked = SigningRequest::new(&id).unwrap();
+    let signed = CaClient::new(channel, None).sign(&id, asked.csr_pem(), Duration::from_secs(60)).await;
+    asked.complete(&signed.map_err(|e| e.to_string())?).map(drop).map_err(|e| e.to_string())
+}
+
+/// Whether the policy's condition says this.
+fn condition(api: &ApiServer, status: &str, reason: &str) -> Result<(), String> {
+    let policy = api.get("shop", AUTHORIZATION_POLICIES, "deny");
+    let condition = &policy["status"]["conditions"][0];
+    let so = condition["type"] == "ZtunnelAccepted" && condition["status"] == status && condition["reason"] == reason;
+    if so { Ok(()) } else { Err(policy["status"].to_string()) }
+}
+
+/// Waits for the tables to say so.
+async fn until(what: &str, reader: &Reader, holds: impl Fn(&Tables) -> bool) {
+    let mut changed = reader.changed();
+    let wait = async {
+        while !reader.read(&holds) {
+            changed.changed().await.unwrap();
+        }
+    };
+    let policies = || reader.read(|t| t.policies().map(|p| format!("{p:?}")).collect::<Vec<_>>());
+    tokio::time::timeout(SEEN, wait).await.unwrap_or_else(|_| panic!("never: {what}; policies {:?}", policies()));
+}
+
+/// Waits for something that is asked for again and again.
+async fn until_so(what: &str, mut so: impl FnMut() -> Result<(), String>) {
+    let begun = std::time::Instant::now();
+    while let Err(why) = so() {
+        assert!(begun.elapsed() < SEEN, "never: {what}: {why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn has_workload(name: &str) -> impl Fn(&Tables) -> bool + use<> {
+    let uid = format!("Kubernetes//Pod/shop/{name}");
+    move |tables| tables.workload(&uid).is_some_and(|workload| workload.healthy)
+}
+
+/// The namespaces that the policy refuses.
+fn denies(tables: &Tables, namespace: &str) -> bool {
+    tables.policies().any(|policy| &*policy.name == "deny" && format!("{policy:?}").contains(&format!("{namespace:?}")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
+    let Some(mut api) = ApiServer::start() else { return };
+    api.apply(OBJECTS);
+    api.apply(&pod("a"));
+    runs(&api, "a", "10.244.1.2");
+    let running = control_plane(&api).await;
+
+    // The root is published to every namespace, and proxies trust it.
+    until_so("the root in every namespace", || {
+        for namespace in ["shop", "istio-system", "default"] {
+            let map =
+                ["get", "configmap", "istio-ca-root-cert", "-n", namespace, "-o", "jsonpath={.data.root-cert\\.pem}"];
+            let root = api.try_kubectl(&map, "")?;
+            fs::write(api.files.path().join("root-cert.pem"), root).unwrap();
+        }
+        Ok(())
+    })
+    .await;
+    let reader = subscribe(channel(&api, &running, token(&api, "istio-ca")));
+    until("the pod", &reader, has_workload("a")).await;
+    until("the service", &reader, |t| t.services().any(|s| &*s.hostname == "web.shop.svc.cluster.local")).await;
+
+    // A certificate for who shows a token of that API server, for us.
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    sign(channel(&api, &running, token(&api, "istio-ca")), web).await.unwrap();
+    let other = sign(channel(&api, &running, token(&api, "vault")), web).await.unwrap_err();
+    assert!(other.contains("request authenticate failure"), "{other}");
+    let forged =
+        mesh_testkit::control_plane::TokenIssuer::new().token(("istio-system", "ztunnel"), ("ztunnel-n1", "u"), 60);
+    let other = sign(channel(&api, &running, Token::Literal(forged)), web).await.unwrap_err();
+    assert!(other.contains("request authenticate failure"), "{other}");
+
+    // A kind whose definition comes later.
+    api.apply(&api.definition(AUTHORIZATION_POLICIES));
+    until_so("the kind is served", || api.try_kubectl(&["get", AUTHORIZATION_POLICIES, "-A"], "").map(drop)).await;
+    api.apply(&deny("bank"));
+    until("a policy of a kind that came later", &reader, |t| denies(t, "bank")).await;
+    api.apply(&deny("casino"));
+    until("an edit", &reader, |t| denies(t, "casino") && !denies(t, "bank")).await;
+    until_so("its status", || condition(&api, "True", "Accepted")).await;
+
+    // One that is wrong is rejected alone, and its last good version serves.
+    api.apply(&(policy("deny", "{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/99]}}]}]}") + &pod("b")));
+    runs(&api, "b", "10.244.1.3");
+    until("what came with it", &reader, has_workload("b")).await;
+    until_so("it is said", || {
+        let status: Value = serde_json::from_slice(&fs::read(api.files.path().join("status.json")).unwrap()).unwrap();
+        let rejected = &status["rejected"][0];
+        let so = rejected["name"] == "deny" && rejected["last_good_kept"] == true && rejected["generation"] == 3;
+        if so { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    assert!(reader.read(|t| denies(t, "casino")));
+    until_so("its status", || condition(&api, "False", "Invalid")).await;
+    let written = api.get("shop", AUTHORIZATION_POLICIES, "deny");
+    until_so("an event", || {
+        let described = api.try_kubectl(&["describe", AUTHORIZATION_POLICIES, "deny", "-n", "shop"], "")?;
+        let so = described.contains("Rejected") && described.contains("ipBlocks[0]");
+        if so { Ok(()) } else { Err(described) }
+    })
+    .await;
+
+    // Away for a while, the store compacted, and much changed meanwhile.
+    api.kill();
+    api.resume_elsewhere();
+    api.kubectl(&["delete", "pod", "a", "-n", "shop", "--force", "--grace-period=0"], "");
+    api.apply(&(deny("harbour") + &pod("c")));
+    runs(&api, "c", "10.244.1.2");
+    api.compact();
+    api.kill();
+    assert!(reader.read(|t| denies(t, "casino")), "while it is away, what was good serves");
+    api.resume();
+    until("what came unseen", &reader, has_workload("c")).await;
+    until("what was edited unseen", &reader, |t| denies(t, "harbour") && !denies(t, "casino")).await;
+    until("what went unseen", &reader, |t| t.workload("Kubernetes//Pod/shop/a").is_none()).await;
+    sign(channel(&api, &running, token(&api, "istio-ca")), web).await.unwrap();
+    // What is said already is not written again.
+    until_so("its status", || condition(&api, "True", "Accepted")).await;
+    let settled = api.get("shop", AUTHORIZATION_POLICIES, "deny")["metadata"]["resourceVersion"].clone();
+    assert_ne!(settled, written["metadata"]["resourceVersion"]);
+
+    // Another kind, while the others go on; and a definition that goes takes its objects with it.
+    api.apply(&api.definition(PEER_AUTHENTICATIONS));
+    until_so("the kind is served", || api.try_kubectl(&["get", PEER_AUTHENTICATIONS, "-A"], "").map(drop)).await;
+    let strict = "{name: default, namespace: shop}\nspec: {mtls: {mode: STRICT}}";
+    api.apply(&format!("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {strict}\n"));
+    until("strict", &reader, |t| t.policies().any(|p| p.name.contains("strict"))).await;
+    let now = &api.get("shop", AUTHORIZATION_POLICIES, "deny")["metadata"]["resourceVersion"];
+    assert_eq!(*now, settled, "nothing changed, and nothing was written");
+    api.kubectl(&["delete", "crd", PEER_AUTHENTICATIONS], "");
+    until("not strict", &reader, |t| !t.policies().any(|p| p.name.contains("strict"))).await;
+    running.stop().await;
+
+    // In the next life nobody knows what was in force: the namespace of what is wrong is closed. The root is the same.
+    api.apply(&policy("deny", "{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/99]}}]}]}"));
+    let running = control_plane(&api).await;
+    let reader = subscribe(channel(&api, &running, token(&api, "istio-ca")));
+    until("closed", &reader, |t| t.policies().any(|p| &*p.name == "istiod-lite-closed")).await;
+    api.apply(&deny("harbour"));
+    let open = |t: &Tables| denies(t, "harbour") && !t.policies().any(|p| &*p.name == "istiod-lite-closed");
+    until("open", &reader, open).await;
+    running.stop().await;
+}
