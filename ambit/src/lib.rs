@@ -60,7 +60,11 @@ pub fn files_of(mesh: &str) -> anyhow::Result<std::path::PathBuf> {
 ///
 /// Must be called on the main thread of a process that has no others yet: namespaces demand it.
 pub fn main_from(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let cli = match cli::Cli::read(args.into_iter().map(Into::into)) {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if args.first().is_some_and(|name| node_agent::plugin::is_called(name)) {
+        return node_agent::plugin::main();
+    }
+    let cli = match cli::Cli::read(args.into_iter()) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are "errors" that go to standard output with code 0. If even that fails, the output is closed.

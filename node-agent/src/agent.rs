@@ -16,8 +16,10 @@ use tokio::time::Instant;
 
 use crate::enroll::{Enrolment, Selection, WhyNot, enrolment};
 use crate::enrolled::{self, Redirection, States};
+use crate::kubernetes::report::Told;
 use crate::managed::{Managed, Reached};
 use crate::metrics::AgentMetrics;
+use crate::netns::{Netns, Place};
 use crate::operations::{OperationError, Sandbox, Tools, Verified, info};
 use crate::outside::{self, Outside, Why};
 use crate::plugin_server::Call;
@@ -25,9 +27,12 @@ use crate::pods::{KnownAs, Pod};
 use crate::reconcile::{Stage, Step};
 use crate::redirect::Settings;
 use crate::redirect::settings::Defaults;
+use crate::sandboxes::Sought;
 
 /// How often the rules of enrolled pods are checked.
 const VERIFY: Duration = Duration::from_secs(5);
+/// How soon namespaces are looked for again that were not found.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a CNI call waits for its pod to appear in the list: the call may overtake the list.
 const POD_LOOKUP: Duration = Duration::from_secs(2);
 
@@ -46,6 +51,8 @@ pub(crate) struct Policy {
     pub(crate) selection: Selection,
     pub(crate) defaults: Defaults,
     pub(crate) enrolled_file: PathBuf,
+    /// Where else it is told how far the pods got.
+    pub(crate) told: watch::Sender<Told>,
 }
 
 pub(crate) struct Agent {
@@ -57,6 +64,9 @@ pub(crate) struct Agent {
     /// By UID: the pods of the list, and pods gone from it that are still being let go.
     pods: BTreeMap<String, Managed>,
     operations: JoinSet<(String, Done)>,
+    /// Looks for the pods' namespaces, one at a time.
+    looks: JoinSet<BTreeMap<String, Arc<Netns>>>,
+    look_at: Instant,
     /// CNI calls whose pod is not in the list yet.
     early: Vec<(Instant, Call)>,
     /// What was last written for others to read.
@@ -105,6 +115,8 @@ impl Agent {
             ready,
             pods: BTreeMap::new(),
             operations: JoinSet::new(),
+            looks: JoinSet::new(),
+            look_at: Instant::now(),
             early: Vec::new(),
             published: None,
             outside: Vec::new(),
@@ -115,6 +127,16 @@ impl Agent {
     /// `before` is what the predecessor had reached.
     pub(crate) async fn restore(&mut self, pods: &[Pod], before: &States) {
         self.want(pods);
+        if let Some(sandboxes) = self.tools.sandboxes.clone() {
+            let mut sought = self.sought();
+            // What a predecessor did to a pod that is not in the mesh any more is undone there.
+            sought.retain(|uid, _| {
+                let joins = self.pods.get(uid).is_some_and(|managed| matches!(managed.enrolment, Enrolment::In(_)));
+                joins || Was::of(before.get(uid)) != Was::Nothing
+            });
+            let found = tokio::task::spawn_blocking(move || sandboxes.find(&sought)).await;
+            self.found(found.unwrap_or_default());
+        }
         let mut captures = JoinSet::new();
         for (uid, managed) in &self.pods {
             let was = Was::of(before.get(uid));
@@ -124,11 +146,11 @@ impl Agent {
                 Enrolment::Out(WhyNot::Finished) => false,
                 Enrolment::Out(_) => was != Was::Nothing,
             };
-            let Some(path) = managed.netns_path().filter(|_| ours) else { continue };
+            let Some(place) = managed.place().filter(|_| ours) else { continue };
             let (tools, pod, settings, uid) =
                 (self.tools.clone(), managed.pod.clone(), managed.settings.clone(), uid.clone());
             captures.spawn(async move {
-                let captured = match Tools::open(&pod, &path, &settings) {
+                let captured = match Tools::open(&pod, &place, &settings) {
                     // What the predecessor redirected stays redirected, whoever serves it now; what it had not, waits
                     // for a ztunnel first.
                     Ok(held) if was == Was::Captured => tools.capture(&held).await.map(|()| held),
@@ -174,13 +196,14 @@ impl Agent {
 
     /// Runs until all inputs are closed, which is when the process ends. Nothing is undone then: rules, sets and state
     /// stay for the successor.
-    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+    pub(crate) async fn run(&mut self, mut inputs: Inputs) {
         let mut verify = tokio::time::interval(VERIFY);
         verify.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // One moment for both: what is not due in the first must be waited for by the second.
             let now = Instant::now();
             self.advance(now);
+            self.look(now);
             self.publish();
             let next = self.next_deadline(now);
             tokio::select! {
@@ -203,10 +226,34 @@ impl Agent {
                     // The runtime is ending.
                     Err(_) => {}
                 },
+                Some(found) = self.looks.join_next(), if !self.looks.is_empty() => self.found(found.unwrap_or_default()),
                 _ = verify.tick() => self.verify(),
                 () = tokio::time::sleep_until(next) => {}
             }
         }
+    }
+
+    /// Lets every pod go that is still there, in place of [`Self::run`]: the agent is uninstalled. What cannot be done is told
+    /// and left.
+    pub(crate) async fn let_all_go(&mut self) {
+        self.operations.abort_all();
+        while self.operations.join_next().await.is_some() {}
+        let mut releases = JoinSet::new();
+        for (uid, managed) in &mut self.pods {
+            let reached = std::mem::replace(&mut managed.reached, Reached::Nothing);
+            managed.enrolment = Enrolment::Out(WhyNot::NotAsked);
+            let (Some(held), false) = (reached.held().cloned(), managed.gone) else { continue };
+            let (tools, uid, pod) = (self.tools.clone(), uid.clone(), managed.pod.display_name());
+            releases.spawn(async move { (tools.release(&uid, &held, true).await, uid, pod) });
+        }
+        while let Some(released) = releases.join_next().await {
+            match released {
+                Ok((Ok(()), uid, pod)) => tracing::info!(pod, uid, "let go: the agent is uninstalled"),
+                Ok((Err(error), uid, pod)) => tracing::error!(pod, uid, %error, "not let go: restart the pod"),
+                Err(error) => tracing::error!(%error, "a pod was not let go"),
+            }
+        }
+        self.publish();
     }
 
     /// Takes in a list of pods.
@@ -225,8 +272,57 @@ impl Agent {
             }
             known.want(pod, enrolment, settings);
         }
+        if self.pods.values().any(is_lost) {
+            self.look_at = Instant::now();
+        }
         for (deadline, call) in std::mem::take(&mut self.early) {
             self.admit(call, deadline);
+        }
+    }
+
+    /// The pods whose namespace is to be looked for, and what is known of it.
+    fn sought(&self) -> BTreeMap<String, Sought> {
+        let here = self.pods.iter().filter(|(_, managed)| !managed.gone && !managed.pod.is_finished());
+        let own = here.filter(|(_, managed)| !managed.pod.host_network && !managed.pod.ips.is_empty());
+        let sought = own.map(|(uid, managed)| {
+            let known = managed.reached.held().map(|held| held.netns.id());
+            (uid.clone(), Sought { ips: managed.pod.ips.clone(), known })
+        });
+        sought.collect()
+    }
+
+    /// Looks for namespaces if that is due: of pods that have none yet, and whether the others are still where they were.
+    fn look(&mut self, now: Instant) {
+        let Some(sandboxes) = self.tools.sandboxes.clone() else { return };
+        if !self.looks.is_empty() || self.look_at > now {
+            return;
+        }
+        let mut sought = self.sought();
+        sought.retain(|uid, _| self.pods.get(uid).is_some_and(|managed| managed.matters() && !managed.is_busy()));
+        self.look_at = now + VERIFY;
+        if !sought.is_empty() {
+            self.looks.spawn_blocking(move || sandboxes.find(&sought));
+        }
+    }
+
+    /// Takes in where pods' namespaces are.
+    fn found(&mut self, found: BTreeMap<String, Arc<Netns>>) {
+        for (uid, netns) in found {
+            let Some(managed) = self.pods.get_mut(&uid) else { continue };
+            // A CNI call may have been faster, and knows better.
+            let held = managed.reached.held().map(|held| held.netns.id());
+            if managed.is_busy() || held == Some(netns.id()) {
+                continue;
+            }
+            if held.is_some() {
+                tracing::info!(pod = managed.pod.display_name(), uid, "the pod has a new network namespace");
+                managed.reached.come_to(Stage::Opened, None);
+            }
+            managed.told_place = Some(Place::Open(netns));
+            managed.retry_soon();
+        }
+        if self.pods.values().any(is_lost) {
+            self.look_at = Instant::now() + LOOK_AGAIN;
         }
     }
 
@@ -239,6 +335,7 @@ impl Agent {
                 && !pod.is_finished()
                 && pod.name == request.pod_name
                 && pod.namespace == request.pod_namespace
+                && request.pod_uid.as_ref().is_none_or(|uid| *uid == pod.uid)
                 // A pod of the same name with another namespace is a predecessor on its way out.
                 && pod.netns.as_ref().is_none_or(|netns| *netns == request.netns)
         };
@@ -247,7 +344,9 @@ impl Agent {
             return;
         };
         if managed.pod.netns.is_none() {
-            managed.told_netns = Some(call.request.netns);
+            let path = call.request.netns;
+            let path = self.tools.sandboxes.as_ref().map_or_else(|| path.clone(), |node| node.seen_here(path.clone()));
+            managed.told_place = Some(Place::Path(path));
         }
         if managed.pod.ips.is_empty() {
             managed.pod.ips = call.request.ips.iter().map(|ip| ip.address.ip).collect();
@@ -368,12 +467,12 @@ impl Agent {
             let Some(next) = managed.next_step(now) else { continue };
             let (tools, uid, pod) = (self.tools.clone(), uid.clone(), managed.pod.clone());
             let held = managed.reached.held().cloned();
-            match (next, managed.netns_path(), held) {
-                (Step::Enrol | Step::Serve, Some(path), held) => {
+            match (next, managed.place(), held) {
+                (Step::Enrol | Step::Serve, Some(place), held) => {
                     let settings = managed.settings.clone();
                     let stage = if next == Step::Serve { Stage::Serving } else { Stage::Captured };
                     self.operations
-                        .spawn(async move { (uid, enrol(&tools, &pod, &path, settings, held, stage).await) });
+                        .spawn(async move { (uid, enrol(&tools, &pod, &place, settings, held, stage).await) });
                 }
                 // The source forgot where the namespace is; the one at hand will do.
                 (Step::Enrol | Step::Serve, None, Some(held)) => {
@@ -441,7 +540,8 @@ impl Agent {
         let calls = self.early.iter().map(|(deadline, _)| *deadline);
         let pods = self.pods.values().flat_map(Managed::deadlines);
         // Past retries of pods at rest must not spin the loop.
-        pods.chain(calls).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
+        let look = self.tools.sandboxes.iter().filter(|_| self.looks.is_empty()).map(|_| self.look_at);
+        pods.chain(calls).chain(look).filter(|at| *at > now).min().unwrap_or(now + VERIFY)
     }
 
     /// Tells others how far each pod got, if that changed.
@@ -452,6 +552,12 @@ impl Agent {
         self.metrics.enrolled.set(count(Redirection::Enabled));
         self.metrics.pending.set(count(Redirection::Pending) + count(Redirection::Joining));
         self.tell_of_outside();
+        self.policy.told.send_if_modified(|told| {
+            let now = Told { states: states.clone(), outside: self.outside.clone() };
+            let different = *told != now;
+            *told = now;
+            different
+        });
         if self.published.as_ref() == Some(&states) {
             return;
         }
@@ -481,11 +587,16 @@ impl Agent {
     }
 }
 
+/// It belongs in the mesh and runs, and nobody has said where.
+fn is_lost(managed: &Managed) -> bool {
+    managed.matters() && managed.place().is_none() && !managed.pod.ips.is_empty()
+}
+
 /// Hands a pod over; and captures it, if that is the `stage`.
 async fn enrol(
     tools: &Tools,
     pod: &Pod,
-    path: &std::path::Path,
+    place: &Place,
     settings: Settings,
     held: Option<Sandbox>,
     stage: Stage,
@@ -493,14 +604,14 @@ async fn enrol(
     // Opened already, when only ztunnel was missing. Looked at again all the same, since another namespace may be
     // mounted at the same path by now.
     let current = held.filter(|held| {
-        held.path == path
+        held.place == *place
             && held.settings == settings
             && held.ips == pod.ips
-            && crate::netns::Netns::open(path).is_ok_and(|now| now.id() == held.netns.id())
+            && place.open().is_ok_and(|now| now.id() == held.netns.id())
     });
     let opened = match current {
         Some(held) => Ok(held),
-        None => Tools::open(pod, path, &settings),
+        None => Tools::open(pod, place, &settings),
     };
     match opened {
         Ok(held) => {

@@ -14,18 +14,21 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::{Agent, Inputs, Policy};
-use crate::config::Config;
+use crate::config::{Config, Source};
+use crate::kubernetes::report::Told;
 use crate::metrics::AgentMetrics;
 use crate::netns::Netns;
 use crate::operations::Tools;
 use crate::probes::Probes;
-use crate::{enrolled, plugin_server, pods};
+use crate::node::Node;
+use crate::{enrolled, kubernetes, plugin_server, pods};
 
 /// CNI calls that may wait for the loop.
 const CALLS: usize = 64;
 
 /// Runs the agent until it is asked to end. Nothing it made is taken away then: enrolled pods stay enrolled, and new
-/// pods cannot start, until the next agent is there.
+/// pods cannot start, until the next agent is there. Only an agent that is [uninstalled](crate::kubernetes::owner) leaves
+/// pods and node as they were before.
 ///
 /// # Errors
 /// What keeps it from starting.
@@ -51,7 +54,18 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     // 2. Learn the pods. Without a list there is nothing to say to a ztunnel that would not be wrong.
     let refresh = Arc::new(Notify::new());
     let (sender, mut pods) = watch::channel(None);
-    tasks.spawn(pods::follow(config.pods_file.clone(), refresh.clone(), sender));
+    let (told_sender, told) = watch::channel(Told::default());
+    let mut node = match &config.source {
+        Source::File(file) => {
+            tasks.spawn(pods::follow(file.clone(), refresh.clone(), sender));
+            None
+        }
+        Source::Kubernetes(kubernetes) => {
+            let node = Node::new(kubernetes, &config.node_name).await?;
+            tasks.spawn(kubernetes::pods::follow(node.client.clone(), config.node_name.clone(), sender));
+            Some(node)
+        }
+    };
     let first = tokio::select! {
         first = pods::known(&mut pods) => first,
         _ = shutdown.requested() => return Ok(()),
@@ -62,7 +76,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let handoff = AgentEnd::new();
     let probes = match config.kubelet_uid {
         Some(uid) => {
-            let netns = Netns::own().context("cannot open the node's own network namespace")?;
+            let netns = match &node {
+                Some(node) => node.sandboxes.of_node(),
+                None => Netns::own(),
+            };
+            let netns = netns.context("cannot open the node's own network namespace")?;
             Some(Probes::install(netns, uid).await.context("set AMBIENT_HOST_PROBES=false to go without")?)
         }
         None => None,
@@ -71,12 +89,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         selection: config.selection.clone(),
         defaults: config.redirection,
         enrolled_file: config.enrolled_file.clone(),
+        told: told_sender,
     };
     let before = enrolled::read(&config.enrolled_file).unwrap_or_else(|error| {
         tracing::warn!(%error, "what the last agent had reached is not known");
         enrolled::States::default()
     });
-    let mut agent = Agent::new(Arc::new(Tools::new(handoff.clone(), probes)), policy, agent_metrics, enrolment);
+    let sandboxes = node.as_ref().map(|node| node.sandboxes.clone());
+    let tools = Arc::new(Tools::new(handoff.clone(), probes, sandboxes));
+    let mut agent = Agent::new(tools.clone(), policy, agent_metrics, enrolment);
     agent.restore(&first, &before).await;
 
     // 4. Only now the snapshot is true: answer ztunnels, then CNI plugins.
@@ -92,11 +113,33 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(plugin_server::serve(listener, calls_sender));
     plugin_open.ready();
 
+    // 5. Now that it is answered, the plugin may ask; and users are told.
+    if let Some(node) = &mut node {
+        node.keep_plugin(&readiness);
+        node.report(&config.node_name, pods.clone(), told);
+    }
+
     tracing::info!(node = config.node_name, pods = first.len(), "the node agent is ready");
     let inputs = Inputs { pods, refresh, calls, events };
     tokio::select! {
         () = agent.run(inputs) => anyhow::bail!("the list of pods is no longer followed; this is a bug"),
-        reason = shutdown.requested() => tracing::info!(?reason, "leaving; pods stay enrolled"),
+        reason = shutdown.requested() => tracing::info!(?reason, "leaving"),
+    }
+    match node {
+        Some(mut node) if node.is_uninstalled().await => {
+            node.take_plugin_out().await;
+            agent.let_all_go().await;
+            drop(agent);
+            if let Some(probes) = &tools.probes {
+                probes.uninstall().await?;
+            }
+            node.told_all().await;
+            for path in [&config.ztunnel_socket, &config.plugin_socket, &config.enrolled_file] {
+                let _ = std::fs::remove_file(path);
+            }
+            tracing::info!("uninstalled: the node is as it was before");
+        }
+        _ => tracing::info!("pods stay enrolled, and new ones wait for the next agent"),
     }
     Ok(())
 }

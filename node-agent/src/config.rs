@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 use mesh_runtime::config::{ConfigError, Env};
 use mesh_runtime::log::LogConfig;
 
+use crate::cni::chain::Entry;
 use crate::enroll::Selection;
+use crate::install::Install;
+use crate::kubernetes::owner::Owner;
 use crate::redirect::settings::Defaults;
 
 /// Everything the agent can be told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `NODE_NAME`: this node, for logs.
+    /// `NODE_NAME`: this node; without `PODS_FILE` it is required.
     pub node_name: String,
     /// `ZTUNNEL_UDS_ADDRESS`: where ztunnels connect.
     pub ztunnel_socket: PathBuf,
-    /// `PODS_FILE`: the pods of this node, as they should be.
-    pub pods_file: PathBuf,
+    /// `PODS_FILE`, or else an API server: the pods of this node, as they should be.
+    pub source: Source,
     /// `ENROLLED_FILE`: where the agent says how far each pod got. Also read at start.
     pub enrolled_file: PathBuf,
     /// `CNI_EVENT_ADDRESS`: where the CNI plugin asks.
@@ -36,6 +39,31 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// Where the list of pods comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// `PODS_FILE`.
+    File(PathBuf),
+    /// A Kubernetes API server, and all that belongs to a node of it.
+    Kubernetes(Kubernetes),
+}
+
+/// An agent on a node of a Kubernetes cluster.
+#[derive(Debug, Clone)]
+pub struct Kubernetes {
+    /// `KUBECONFIG`; without it the pod's service account.
+    pub kubeconfig: Option<String>,
+    /// `HOST_PROC`: the node's `/proc`.
+    pub host_proc: PathBuf,
+    /// `DAEMONSET_NAME` in `SYSTEM_NAMESPACE`: whose end is the agent's uninstallation. Without it nothing is ever taken away.
+    pub owner: Option<Owner>,
+    /// `CHAINED_CNI_PLUGIN` and what belongs to it; `None` leaves the node's network configuration alone.
+    pub plugin: Option<Install>,
+}
+
+/// Names of the directories and sockets of Istio's node agent.
+const RUN_DIR: &str = "/var/run/istio-cni";
+
 impl Config {
     /// Reads the environment. `arguments` are `--name value` or `--name=value` for any setting in lower case with
     /// dashes, and come before it.
@@ -44,35 +72,71 @@ impl Config {
     /// [`ConfigError`] names the setting, its value and the form expected.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let path = |name: &str, default: &str| PathBuf::from(env.non_empty(name).unwrap_or(default));
-        let pods_file = PathBuf::from(env.required("PODS_FILE", "the path of this node's pods.json")?);
-        let beside = |name: &str| pods_file.parent().unwrap_or(Path::new("")).join(name);
-        let enrolled_file = env.non_empty("ENROLLED_FILE").map_or_else(|| beside("enrolled.json"), PathBuf::from);
+        let pods_file = env.non_empty("PODS_FILE").map(PathBuf::from);
+        let run_dir = env.non_empty("CNI_AGENT_RUN_DIR").unwrap_or(RUN_DIR);
+        let beside = pods_file.as_deref().map_or(Path::new(run_dir), |file| file.parent().unwrap_or(Path::new("")));
+        let enrolled_file =
+            env.non_empty("ENROLLED_FILE").map_or_else(|| beside.join("enrolled.json"), PathBuf::from);
         let defaults = Selection::default();
+        let selection = Selection {
+            excluded_namespaces: env.non_empty("EXCLUDE_NAMESPACES").map_or(defaults.excluded_namespaces, list),
+            system_namespace: env.non_empty("SYSTEM_NAMESPACE").map_or(defaults.system_namespace, str::to_owned),
+        };
+        let kubernetes = kubernetes(env, run_dir, &selection)?;
+        let (node_name, source) = match pods_file {
+            Some(file) => (env.non_empty("NODE_NAME").unwrap_or_default(), Source::File(file)),
+            None => {
+                let expected = "the name of this node, to follow its pods; or PODS_FILE, the path of this node's pods.json";
+                (env.required("NODE_NAME", expected)?, Source::Kubernetes(kubernetes))
+            }
+        };
         let port = |name: &str, default: u16| -> Result<Option<u16>, ConfigError> {
             Ok(Some(env.number(name, 0..=u16::MAX)?.unwrap_or(default)).filter(|port| *port != 0))
         };
         let host_probes = env.bool("AMBIENT_HOST_PROBES")?.unwrap_or(true);
         let uid = env.number("KUBELET_UID", 0..=u32::MAX)?.unwrap_or(0);
         Ok(Self {
-            node_name: env.non_empty("NODE_NAME").unwrap_or_default().to_owned(),
+            node_name: node_name.to_owned(),
             ztunnel_socket: path("ZTUNNEL_UDS_ADDRESS", "/var/run/ztunnel/ztunnel.sock"),
-            pods_file,
+            source,
             enrolled_file,
-            plugin_socket: path("CNI_EVENT_ADDRESS", "/var/run/istio-cni/pluginevent.sock"),
+            plugin_socket: path("CNI_EVENT_ADDRESS", &format!("{run_dir}/{}", crate::cni::SOCKET)),
             redirection: Defaults {
                 ipv6: env.bool("AMBIENT_IPV6")?.unwrap_or(true),
                 dns_capture: env.bool("AMBIENT_DNS_CAPTURE")?.unwrap_or(true),
             },
-            selection: Selection {
-                excluded_namespaces: env.non_empty("EXCLUDE_NAMESPACES").map_or(defaults.excluded_namespaces, list),
-                system_namespace: env.non_empty("SYSTEM_NAMESPACE").map_or(defaults.system_namespace, str::to_owned),
-            },
+            selection,
             kubelet_uid: host_probes.then_some(uid),
             health_port: port("HEALTH_PORT", 8000)?,
             monitoring_port: port("MONITORING_PORT", 15014)?,
             log: LogConfig::from_env(env)?,
         })
     }
+}
+
+fn kubernetes(env: &Env, run_dir: &str, selection: &Selection) -> Result<Kubernetes, ConfigError> {
+    let path = |name: &str, default: &str| PathBuf::from(env.non_empty(name).unwrap_or(default));
+    let namespace = &selection.system_namespace;
+    let owner = env.non_empty("DAEMONSET_NAME").map(|name| Owner { namespace: namespace.clone(), name: name.to_owned() });
+    let entry = Entry {
+        run_dir: run_dir.to_owned(),
+        agent_namespace: namespace.clone(),
+        excluded_namespaces: selection.excluded_namespaces.clone(),
+        mesh_pods: env.non_empty("MESH_PODS").map_or_else(crate::cni::default_mesh_pods, list),
+    };
+    let plugin = Install {
+        net_dir: path("MOUNTED_CNI_NET_DIR", "/host/etc/cni/net.d"),
+        conf_name: env.non_empty("CNI_CONF_NAME").map(str::to_owned),
+        bin_dir: path("MOUNTED_CNI_BIN_DIR", "/host/opt/cni/bin"),
+        executable: PathBuf::from("/proc/self/exe"),
+        entry,
+    };
+    Ok(Kubernetes {
+        kubeconfig: env.non_empty("KUBECONFIG").map(str::to_owned),
+        host_proc: path("HOST_PROC", "/host/proc"),
+        owner,
+        plugin: env.bool("CHAINED_CNI_PLUGIN")?.unwrap_or(true).then_some(plugin),
+    })
 }
 
 /// What these settings mean, without starting anything: for whoever is about to start an agent with them. `PODS_FILE` may be left
@@ -140,8 +204,20 @@ mod tests {
         assert_eq!(set.selection.excluded_namespaces, ["a", "b"]);
         assert_eq!((set.kubelet_uid, set.health_port), (None, None));
 
+        // On a cluster.
+        let cluster = config(&["--node-name=n1", "--daemonset-name=istio-cni-node", "--system-namespace=mesh"]).unwrap();
+        assert_eq!(cluster.enrolled_file, Path::new("/var/run/istio-cni/enrolled.json"));
+        assert_eq!(cluster.plugin_socket, Path::new("/var/run/istio-cni/pluginevent.sock"));
+        let Source::Kubernetes(Kubernetes { owner, plugin, .. }) = cluster.source else { panic!("no API server") };
+        assert_eq!(owner, Some(Owner { namespace: "mesh".into(), name: "istio-cni-node".into() }));
+        let entry = plugin.unwrap().entry;
+        assert_eq!((entry.agent_namespace.as_str(), entry.excluded_namespaces), ("mesh", vec!["kube-system".to_owned()]));
+        let without = config(&["--node-name=n1", "--chained-cni-plugin=false"]).unwrap();
+        assert!(matches!(without.source, Source::Kubernetes(Kubernetes { plugin: None, owner: None, .. })));
+
         for (arguments, part) in [
             (&[][..], "PODS_FILE"),
+            (&[][..], "NODE_NAME"),
             (&["pods.json"], "not an option"),
             (&["--pods-file"], "needs a value"),
             (&["--pods-file=p", "--ambient-ipv6=maybe"], "AMBIENT_IPV6"),

@@ -7,16 +7,20 @@
 //! | module | holds |
 //! |---|---|
 //! | [`pods`] | this node's pods, as the source has them |
+//! | [`kubernetes`] | the API server: as the source, and told how far each pod got |
 //! | [`enroll`] | is this pod in the mesh? with the reason (pure) |
 //! | [`reconcile`] | what to do about a pod next (pure) |
 //! | [`redirect`] | the rules of a pod's namespace: as data and text (pure), and over netlink |
-//! | [`netns`] | find and enter a network namespace |
+//! | [`netns`] | open and enter a network namespace |
+//! | [`sandboxes`] | find pods' network namespaces by the node's processes |
 //! | [`probes`] | the node's own rules, for the kubelet's probes |
 //! | `managed` | one pod: what is wanted, what has been done, when to try again |
 //! | `operations`, `agent` | the steps on one pod; the loop over all |
 //! | [`enrolled`] | how far each pod got, for others to read |
 //! | `outside` | pods that should be in the mesh and are not: why, and what to do (pure) |
-//! | [`cni`], [`plugin_server`], [`plugin_client`] | the CNI plugin's conversations; the plugin is `bin/mesh-cni.rs` |
+//! | [`cni`], [`plugin_server`], [`plugin_client`] | the CNI plugin's conversations; the plugin's process is [`plugin`] |
+//! | [`cni::chain`], [`install`] | the plugin in the node's network configuration: as text (pure), and on the disk |
+//! | `node` | what the agent has on a node of a cluster, from its start to its uninstallation |
 //! | [`config`], [`app`] | what was set; wiring |
 //!
 //! Begin with [`enroll`] and [`redirect::rules`] for what it decides, with `operations` for what it does. Not here:
@@ -33,17 +37,22 @@ pub mod cni;
 pub mod config;
 pub mod enroll;
 pub mod enrolled;
+pub mod install;
+pub mod kubernetes;
 mod managed;
 mod metrics;
 pub mod netns;
+mod node;
 mod operations;
 mod outside;
+pub mod plugin;
 pub mod plugin_client;
 pub mod plugin_server;
 pub mod pods;
 pub mod probes;
 pub mod reconcile;
 pub mod redirect;
+pub mod sandboxes;
 
 /// The life of the process: read settings, set up logs, run until a signal. `arguments` are settings as
 /// `--pods-file PATH`, without the program's name; the environment is read as well.
@@ -80,7 +89,8 @@ fn help() -> ExitCode {
     const USAGE: &str = "\
 Usage: node-agent [--SETTING VALUE]...
 The node's agent: enrols pods, writes their redirect rules, and hands them to
-ztunnel. Every setting can be an argument, too: --pods-file for PODS_FILE.
+ztunnel. The pods are those of node NODE_NAME of a Kubernetes cluster, or those
+of PODS_FILE. Every setting can be an argument, too: --pods-file for PODS_FILE.
 Example:
   node-agent --node-name node1 --pods-file /run/ambit/pods.json";
     let settings = Env::default();

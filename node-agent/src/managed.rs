@@ -1,6 +1,5 @@
 //! One pod as the agent manages it: what is wanted of it, what has been done to it, and when to try again. No I/O.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::enroll::Enrolment;
 use crate::enrolled::{self, Redirection};
+use crate::netns::Place;
 use crate::operations::Sandbox;
 use crate::outside::{Outside, Why};
 use crate::pods::Pod;
@@ -17,7 +17,7 @@ use crate::redirect::Settings;
 /// The wait after a pod's first failure; it doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// How long a pod that leaves is served for those whose tables do not say so.
+/// How long a pod that leaves is served for those whose tables do not say so (yet).
 const LEAVE: Duration = Duration::from_secs(10);
 /// How long a CNI call waits for everybody's tables; its caller gives up after five seconds.
 const CALL: Duration = Duration::from_secs(4);
@@ -31,8 +31,8 @@ pub(crate) struct Managed {
     pub(crate) gone: bool,
     pub(crate) enrolment: Enrolment,
     pub(crate) settings: Settings,
-    /// Where a CNI call said its namespace is; comes before the list's.
-    pub(crate) told_netns: Option<PathBuf>,
+    /// Where a CNI call said that its namespace is, or it was found; comes before the list's.
+    pub(crate) told_place: Option<Place>,
     pub(crate) reached: Reached,
     /// Since when it waits for everybody's tables, if it does.
     awaits_tables: Option<Instant>,
@@ -137,7 +137,7 @@ impl Managed {
             gone: false,
             enrolment,
             settings: settings.clone(),
-            told_netns: None,
+            told_place: None,
             reached: Reached::Nothing,
             awaits_tables: None,
             turn: Turn::Idle,
@@ -149,8 +149,13 @@ impl Managed {
     /// Takes in what the list has of it.
     pub(crate) fn want(&mut self, pod: &Pod, enrolment: Enrolment, settings: Settings) {
         self.gone = false;
-        if self.pod != *pod || self.enrolment != enrolment {
-            self.pod = pod.clone();
+        let mut pod = pod.clone();
+        // A CNI call says them first.
+        if pod.ips.is_empty() {
+            pod.ips.clone_from(&self.pod.ips);
+        }
+        if self.pod != pod || self.enrolment != enrolment {
+            self.pod = pod;
             self.enrolment = enrolment;
             self.settings = settings;
             // What was wrong may have been mended.
@@ -165,8 +170,14 @@ impl Managed {
         self.callers.push((Instant::now() + CALL, caller));
     }
 
-    pub(crate) fn netns_path(&self) -> Option<PathBuf> {
-        self.told_netns.clone().or_else(|| self.pod.netns.clone())
+    /// It is to be in the mesh, or something has been done to it.
+    pub(crate) fn matters(&self) -> bool {
+        !self.gone && (matches!(self.enrolment, Enrolment::In(_)) || self.reached.held().is_some())
+    }
+
+    /// Where its network namespace is, as far as that is known.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.told_place.clone().or_else(|| self.pod.netns.clone().map(Place::Path))
     }
 
     /// What to do about it at `now`, unless that has to wait; answers callers who need not wait for more.
@@ -183,16 +194,16 @@ impl Managed {
     }
 
     fn step(&self, now: Instant) -> Step {
-        let netns = self.netns_path();
+        let place = self.place();
         let wanted = Wanted {
             enrolment: self.enrolment,
             settings: &self.settings,
-            netns: netns.as_deref(),
+            netns: place.as_ref(),
             known_as: self.pod.known_as,
         };
         let held = self.reached.held().map(|held| Held {
             settings: &held.settings,
-            netns: &held.path,
+            netns: &held.place,
             stage: self.reached.stage(),
             waited_out: self.awaits_tables.is_some_and(|since| now >= since + LEAVE),
         });
@@ -311,7 +322,8 @@ impl Managed {
             Reached::Captured { lost: Some(error), .. } => (Why::RulesLost, error.clone()),
             _ => self.why_pending(),
         };
-        Some(Outside { namespace: self.pod.namespace.clone(), name: self.pod.name.clone(), why, detail })
+        let Pod { uid, namespace, name, .. } = &self.pod;
+        Some(Outside { uid: uid.clone(), namespace: namespace.clone(), name: name.clone(), why, detail })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -81,6 +82,36 @@ impl Netns {
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Where a pod's network namespace is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// It can be opened here, for as long as it is mounted here.
+    Path(PathBuf),
+    /// Open already: it was found by a process in it, and neither a process nor its number lasts.
+    Open(Arc<Netns>),
+}
+
+impl Place {
+    /// The namespace that is there now.
+    pub fn open(&self) -> Result<Arc<Netns>, NetnsError> {
+        match self {
+            Self::Path(path) => Netns::open(path).map(Arc::new),
+            Self::Open(netns) => Ok(netns.clone()),
+        }
+    }
+}
+
+/// Two paths are two places, whatever is there.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Path(one), Self::Path(other)) => one == other,
+            (Self::Open(one), Self::Open(other)) => one.id() == other.id(),
+            _ => false,
+        }
     }
 }
 

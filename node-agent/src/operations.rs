@@ -1,7 +1,6 @@
 //! What the agent does to one pod, step by step. Each may fail and be repeated.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_handoff::AgentEnd;
@@ -9,11 +8,12 @@ use mesh_handoff::agent_end::AddError;
 use mesh_model::pod::PodInfo;
 use tokio::sync::Semaphore;
 
-use crate::netns::{Netns, NetnsError};
+use crate::netns::{Netns, NetnsError, Place};
 use crate::pods::Pod;
 use crate::probes::{ProbeError, Probes};
 use crate::redirect::apply::ApplyError;
 use crate::redirect::{Settings, apply};
+use crate::sandboxes::Sandboxes;
 use std::os::fd::AsFd;
 
 /// How many pods are worked on in the kernel at once.
@@ -24,6 +24,8 @@ pub(crate) struct Tools {
     pub(crate) handoff: AgentEnd,
     /// `None` when the node's own rules are not ours to make.
     pub(crate) probes: Option<Probes>,
+    /// `None` where the source of pods says where their namespaces are.
+    pub(crate) sandboxes: Option<Sandboxes>,
     kernel: Semaphore,
 }
 
@@ -31,7 +33,7 @@ pub(crate) struct Tools {
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     pub(crate) netns: Arc<Netns>,
-    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
     pub(crate) settings: Settings,
     pub(crate) ips: Vec<IpAddr>,
 }
@@ -75,14 +77,13 @@ pub(crate) enum Verified {
 }
 
 impl Tools {
-    pub(crate) fn new(handoff: AgentEnd, probes: Option<Probes>) -> Self {
-        Self { handoff, probes, kernel: Semaphore::new(AT_ONCE) }
+    pub(crate) fn new(handoff: AgentEnd, probes: Option<Probes>, sandboxes: Option<Sandboxes>) -> Self {
+        Self { handoff, probes, sandboxes, kernel: Semaphore::new(AT_ONCE) }
     }
 
     /// Opens the namespace; nothing is changed yet.
-    pub(crate) fn open(pod: &Pod, path: &Path, settings: &Settings) -> Result<Sandbox, OperationError> {
-        let netns = Arc::new(Netns::open(path)?);
-        Ok(Sandbox { netns, path: path.to_owned(), settings: settings.clone(), ips: pod.ips.clone() })
+    pub(crate) fn open(pod: &Pod, place: &Place, settings: &Settings) -> Result<Sandbox, OperationError> {
+        Ok(Sandbox { netns: place.open()?, place: place.clone(), settings: settings.clone(), ips: pod.ips.clone() })
     }
 
     /// Puts the rules in.
@@ -146,7 +147,7 @@ impl Tools {
     pub(crate) async fn verify(&self, sandbox: &Sandbox) -> Result<Verified, OperationError> {
         let _permit = self.kernel.acquire().await;
         // A path that is gone is the business of the list of pods.
-        if Netns::open(&sandbox.path).is_ok_and(|now| now.id() != sandbox.netns.id()) {
+        if sandbox.place.open().is_ok_and(|now| now.id() != sandbox.netns.id()) {
             return Ok(Verified::Moved);
         }
         let missing = apply::missing(sandbox.netns.as_fd(), &sandbox.settings).await?;

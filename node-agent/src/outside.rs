@@ -49,7 +49,7 @@ impl Why {
     }
 
     /// What a person can do. The agent tries again by itself.
-    fn advice(self) -> &'static str {
+    pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::NoNetns => "wait for the container runtime, or see why the pod's sandbox does not start",
             Self::UnderWay => "wait",
@@ -78,6 +78,7 @@ impl From<&OperationError> for Why {
 /// A pod that is outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outside {
+    pub(crate) uid: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) why: Why,
@@ -92,7 +93,7 @@ pub(crate) fn told(pods: &[Outside]) -> Option<String> {
         1 => "1 pod should be in the mesh and is not: ".to_owned(),
         n => format!("{n} pods should be in the mesh and are not: "),
     };
-    for (i, Outside { namespace, name, why, detail }) in pods.iter().take(NAMED).enumerate() {
+    for (i, Outside { namespace, name, why, detail, .. }) in pods.iter().take(NAMED).enumerate() {
         let separator = if i == 0 { "" } else { "; " };
         // Writing to a String cannot fail.
         let _ = write!(text, "{separator}{namespace}/{name} because {detail} (to do: {})", why.advice());
@@ -111,6 +112,7 @@ mod tests {
     fn who_why_and_what_to_do() {
         let pods: Vec<Outside> = (0..12)
             .map(|i| Outside {
+                uid: String::new(),
                 namespace: "shop".to_owned(),
                 name: format!("web-{i}"),
                 why: if i == 0 { Why::NoZtunnel } else { Why::Netns },

@@ -56,6 +56,9 @@ pub enum KnownAs {
     /// The source does not know what the tables hold: nobody waits for them.
     #[default]
     NotTold,
+    /// The source does not know what the tables hold; what peers are told reaches all of them a moment later.
+    #[serde(rename = "later")]
+    Later,
     /// Not everybody holds the same, or somebody holds nothing.
     #[serde(rename = "unsettled")]
     Unsettled,

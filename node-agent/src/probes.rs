@@ -50,6 +50,13 @@ impl Probes {
         Ok(Self { netns, owners: Mutex::default() })
     }
 
+    /// Takes the table out of the node's namespace.
+    pub async fn uninstall(&self) -> Result<(), ProbeError> {
+        self.owners.lock().await.clear();
+        let done = connect(&self.netns)?.commit(Transaction::new().remove_table(Table::Nat.name()));
+        done.map_err(|source| ProbeError { what: "remove the rules", source })
+    }
+
     /// Lets probes of these addresses pass. An address that another pod had is this pod's from now on.
     pub async fn add(&self, uid: &str, addresses: &[IpAddr]) -> Result<(), ProbeError> {
         let mut owners = self.owners.lock().await;

@@ -9,11 +9,12 @@
 //!                      └──────────────────── label removed ──────────────────▲
 //! ```
 //!
-//! Where nobody tells what the tables hold, a pod is enrolled and released in one step.
-
-use std::path::Path;
+//! Where nobody tells what the tables hold, a pod is enrolled and released in one step. On a cluster nobody does either, but
+//! peers are known to hear of it: a pod is enrolled in one step, since what is sent to it in plain text is captured too, and
+//! when it leaves it takes HBONE for a while.
 
 use crate::enroll::{Enrolment, WhyNot};
+use crate::netns::Place;
 use crate::pods::KnownAs;
 use crate::redirect::Settings;
 
@@ -24,8 +25,8 @@ pub struct Wanted<'a> {
     pub enrolment: Enrolment,
     /// Its redirection.
     pub settings: &'a Settings,
-    /// Where its namespace can be opened, once it has one.
-    pub netns: Option<&'a Path>,
+    /// Where its namespace is, once that is known.
+    pub netns: Option<&'a Place>,
     /// What everybody's tables hold of it.
     pub known_as: KnownAs,
 }
@@ -36,7 +37,7 @@ pub struct Held<'a> {
     /// The redirection it was given.
     pub settings: &'a Settings,
     /// The namespace that was opened.
-    pub netns: &'a Path,
+    pub netns: &'a Place,
     /// How far it is.
     pub stage: Stage,
     /// Everybody's tables were awaited for long enough.
@@ -89,6 +90,7 @@ pub fn step(wanted: Option<Wanted<'_>>, held: Option<Held<'_>>) -> Step {
         (Some(wanted), held) => (wanted, held),
     };
     let staged = wanted.known_as != KnownAs::NotTold;
+    let joins_staged = staged && wanted.known_as != KnownAs::Later;
     match (wanted.enrolment, held) {
         (Enrolment::Out(_), None) => Step::Rest,
         (Enrolment::Out(WhyNot::Finished), Some(_)) => Step::Release { rules: false },
@@ -102,17 +104,17 @@ pub fn step(wanted: Option<Wanted<'_>>, held: Option<Held<'_>>) -> Step {
             _ => Step::Release { rules: true },
         },
         (Enrolment::In(_), None) if wanted.netns.is_none() => Step::AwaitNetns,
-        (Enrolment::In(_), None) => join(staged),
+        (Enrolment::In(_), None) => join(joins_staged),
         (Enrolment::In(_), Some(held)) => {
-            let same_netns = wanted.netns.is_none_or(|path| path == held.netns);
+            let same_netns = wanted.netns.is_none_or(|place| place == held.netns);
             match held.stage {
-                _ if !same_netns => join(staged),
+                _ if !same_netns => join(joins_staged),
                 Stage::Captured if held.settings == wanted.settings => Step::Rest,
                 // Captured it stays: the new rules take the place of the old ones in one moment.
                 Stage::Captured => Step::Enrol,
-                Stage::Serving if !staged || wanted.known_as == KnownAs::Hbone => Step::Capture,
+                Stage::Serving if !joins_staged || wanted.known_as == KnownAs::Hbone => Step::Capture,
                 Stage::Serving => Step::AwaitTables,
-                Stage::Opened | Stage::Leaving => join(staged),
+                Stage::Opened | Stage::Leaving => join(joins_staged),
             }
         }
     }
@@ -129,11 +131,11 @@ mod tests {
 
     #[test]
     fn from_what_is_to_what_should_be() {
-        use KnownAs::{Hbone, NotTold, Tcp, Unsettled};
+        use KnownAs::{Hbone, Later, NotTold, Tcp, Unsettled};
         use Stage::{Captured, Leaving, Opened, Serving};
         let plain = Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() };
         let ingress = Settings { inbound_capture: false, ..plain.clone() };
-        let (a, b) = (Path::new("/netns/a"), Path::new("/netns/b"));
+        let (a, b) = (&Place::Path("/netns/a".into()), &Place::Path("/netns/b".into()));
         let member = Enrolment::In(Because::PodLabel);
         let out = |why| Enrolment::Out(why);
         let wanted = |enrolment, netns, known_as| Some(Wanted { enrolment, settings: &plain, netns, known_as });
@@ -158,6 +160,15 @@ mod tests {
             ("done", wanted(member, Some(a), NotTold), held(Captured), Step::Rest),
             ("label removed", wanted(out(WhyNot::NotAsked), Some(a), NotTold), held(Captured), with_rules),
             ("label removed half way", wanted(out(WhyNot::OptedOut), Some(a), NotTold), held(Opened), with_rules),
+            // On a cluster.
+            ("new, on a cluster", wanted(member, Some(a), Later), None, Step::Enrol),
+            ("done, on a cluster", wanted(member, Some(a), Later), held(Captured), Step::Rest),
+            ("half way, on a cluster", wanted(member, Some(a), Later), held(Serving), Step::Capture),
+            ("new sandbox, on a cluster", wanted(member, Some(b), Later), held(Captured), Step::Enrol),
+            ("removed, on a cluster", wanted(out(WhyNot::NotAsked), Some(a), Later), held(Captured), Step::Uncapture),
+            ("peers may not know", wanted(out(WhyNot::NotAsked), Some(a), Later), held(Leaving), Step::AwaitTables),
+            ("they know by now", wanted(out(WhyNot::NotAsked), Some(a), Later), in_vain(Leaving), with_rules),
+            ("back, on a cluster", wanted(member, Some(a), Later), held(Leaving), Step::AwaitTables),
             // Joining, in order.
             ("new, told", wanted(member, Some(a), Unsettled), None, Step::Serve),
             ("new, known as plain", wanted(member, Some(a), Tcp), None, Step::Serve),

@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{CLIENT_V4, Netns, PATIENCE, POD_V4, POD_V6, Pair, accept, is_dialled, talk};
@@ -16,6 +16,7 @@ use node_agent::cni::{AddRequest, IpConfig, IpNet};
 use node_agent::config::Config;
 use node_agent::plugin_client::{self, CmdAddError};
 use node_agent::redirect::{Settings, apply};
+use node_agent::sandboxes::{Sandboxes, Sought};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -33,6 +34,7 @@ fn main() {
         }),
         ("tampering_is_repaired", || wait(tampering_is_repaired())),
         ("probes_of_the_node_reach_strict_pods", || wait(probes_of_the_node_reach_strict_pods())),
+        ("namespaces_are_found_by_the_nodes_processes", namespaces_are_found_by_the_nodes_processes),
         ("the_plugin_speaks_cni", || wait(the_plugin_speaks_cni())),
     ]);
 }
@@ -262,6 +264,7 @@ async fn a_pod_is_captured_only_when_everybody_knows() {
         netns: web()["netns"].as_str().unwrap().into(),
         pod_name: "web".to_owned(),
         pod_namespace: "ns".to_owned(),
+        pod_uid: None,
         ips: Vec::new(),
     };
     // Who calls asks again, as often as it takes.
@@ -320,6 +323,7 @@ async fn a_new_pod_starts_only_when_enrolled() {
         netns: listed["netns"].as_str().unwrap().into(),
         pod_name: "web".to_owned(),
         pod_namespace: "ns".to_owned(),
+        pod_uid: None,
         ips: vec![IpConfig { interface: None, address: IpNet::new(POD_V4.into(), 24), gateway: None }],
     };
     let refused = |outcome: Result<(), CmdAddError>, part: &str| match outcome {
@@ -568,9 +572,70 @@ async fn the_plugin_speaks_cni() {
     assert!(!fine && error["details"].as_str().unwrap().contains("is it running?"), "{error}");
 }
 
+/// `/proc` of a node, as far as it is looked at: real namespaces, and processes that are not there.
+struct Processes(tempfile::TempDir);
+
+impl Processes {
+    fn new(node: &Netns) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        this.add(1, 1, "/init.scope", node);
+        this
+    }
+
+    fn add(&self, pid: u32, started: u64, cgroup: &str, netns: &Netns) {
+        let dir = self.0.path().join(pid.to_string());
+        std::fs::create_dir_all(dir.join("ns")).unwrap();
+        std::fs::write(dir.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+        let fields = "0 ".repeat(18);
+        std::fs::write(dir.join("stat"), format!("{pid} (a (b) c) S {fields}{started} 0 0\n")).unwrap();
+        std::os::unix::fs::symlink(fd_path(netns), dir.join("ns/net")).unwrap();
+    }
+}
+
+fn fd_path(netns: &Netns) -> PathBuf {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd()).into()
+}
+
+fn namespaces_are_found_by_the_nodes_processes() {
+    use node_agent::netns::Netns as Opened;
+    const UIDS: [&str; 4] = [
+        "aaaaaaaa-d0e2-4706-8787-57d52c03ddf2",
+        "bbbbbbbb-d0e2-4706-8787-57d52c03ddf2",
+        "cccccccc-d0e2-4706-8787-57d52c03ddf2",
+        "dddddddd-d0e2-4706-8787-57d52c03ddf2",
+    ];
+    let [node, pod, inner, other] = std::array::from_fn(|_| Netns::new());
+    for (netns, address) in [(&pod, POD_V4), (&inner, POD_V4), (&node, CLIENT_V4), (&other, CLIENT_V4)] {
+        netns.routing().add_address(1, address.into(), 32).unwrap();
+    }
+    let processes = Processes::new(&node);
+    let cgroup = |uid: &str| format!("/kubepods/burstable/pod{uid}/container");
+    // The first process of a pod comes last in the directory, and its last one has made a namespace of its own.
+    processes.add(30, 500, &cgroup(UIDS[0]), &pod);
+    processes.add(20, 900, &cgroup(UIDS[0]), &inner);
+    // On the node's network, at an address of another pod, and gone.
+    processes.add(40, 500, &cgroup(UIDS[1]), &node);
+    processes.add(50, 500, &cgroup(UIDS[2]), &other);
+    let sandboxes = Sandboxes::new(processes.0.path());
+    let id = |netns: &Netns| Opened::open(&fd_path(netns)).unwrap().id();
+    let find = |known| {
+        let ips = |uid| vec![if uid == UIDS[1] { CLIENT_V4.into() } else { POD_V4.into() }];
+        let sought = UIDS.map(|uid| (uid.to_owned(), Sought { ips: ips(uid), known })).into();
+        let found = sandboxes.find(&sought).into_iter();
+        found.map(|(uid, netns)| (uid, netns.id())).collect::<Vec<_>>()
+    };
+    assert_eq!(find(None), [(UIDS[0].to_owned(), id(&pod))]);
+    assert_eq!(find(Some(id(&pod))), [], "where it was known to be");
+    // The sandbox was made anew.
+    assert_eq!(find(Some(id(&other))), [(UIDS[0].to_owned(), id(&pod))]);
+    assert!(sandboxes.find(&[(UIDS[0].to_owned(), Sought::default())].into()).is_empty(), "a pod without addresses");
+}
+
 async fn plugin(command: &str, netns: &str, pod: &str, config: &Value) -> (bool, Value) {
     use tokio::io::AsyncWriteExt as _;
-    let mut child = tokio::process::Command::new(Path::new(env!("CARGO_BIN_EXE_mesh-cni")))
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_node-agent"))
+        .arg0(node_agent::plugin::NAME)
         .env("CNI_COMMAND", command)
         .env("CNI_NETNS", netns)
         .env("CNI_ARGS", format!("K8S_POD_NAMESPACE=ns;K8S_POD_NAME={pod}"))

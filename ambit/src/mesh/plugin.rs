@@ -46,6 +46,7 @@ pub(crate) fn request(netns: PathBuf, name: &str, namespace: &str, ips: &[IpAddr
         netns,
         pod_name: name.to_owned(),
         pod_namespace: namespace.to_owned(),
+        pod_uid: None,
         ips: ips.iter().map(ip_config).collect(),
     }
 }

@@ -86,6 +86,23 @@ pub async fn apply(
     send::<serde::de::IgnoredAny>(client, Method::PATCH, &path, "application/apply-patch+yaml", body).await.map(drop)
 }
 
+/// Sets a part of an object, whoever else sets it (JSON merge patch): what is `null` is taken away. `subresource` is empty, or
+/// for example `/status`. With a `metadata.uid` in it, another object of the same name is a conflict.
+///
+/// # Errors
+/// When it was not set.
+pub async fn merge(
+    client: &Client,
+    resource: Resource,
+    (namespace, name): (&str, &str),
+    subresource: &str,
+    part: &Value,
+) -> Result<(), WriteError> {
+    let path = format!("{}{subresource}", resource.path_of(namespace, name));
+    let body = part.to_string().into_bytes();
+    send::<serde::de::IgnoredAny>(client, Method::PATCH, &path, "application/merge-patch+json", body).await.map(drop)
+}
+
 async fn send<T: DeserializeOwned>(
     client: &Client,
     method: Method,

@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub mod chain;
+
 /// The path of the agent's HTTP endpoint.
 pub const ADD_PATH: &str = "/cmdadd";
+/// The agent's socket for the plugin, in the directory of its sockets.
+pub const SOCKET: &str = "pluginevent.sock";
 /// The specification versions the plugin speaks.
 pub const VERSIONS: [&str; 6] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "0.2.0"];
 /// The largest network configuration that is read, in bytes.
@@ -23,6 +27,9 @@ pub struct AddRequest {
     pub pod_name: String,
     /// The pod's namespace.
     pub pod_namespace: String,
+    /// Its UID, where the runtime says it: it tells a pod from an earlier one of the same name. Istio's plugin leaves it out.
+    #[serde(rename = "PodUID", default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// What the network plugin before this one gave the pod.
     #[serde(rename = "IPs", default)]
     pub ips: Vec<IpConfig>,
@@ -92,6 +99,29 @@ pub struct NetConf {
     /// The agent's own namespace.
     #[serde(rename = "pod_namespace", default)]
     pub agent_namespace: String,
+    /// Namespaces that the agent never enrols: it need not be asked about their pods.
+    #[serde(rename = "exclude_namespaces", default)]
+    pub excluded_namespaces: Vec<String>,
+    /// How names of the mesh's own pods begin, in the agent's namespace.
+    #[serde(rename = "mesh_pods", default = "default_mesh_pods")]
+    pub mesh_pods: Vec<String>,
+}
+
+impl NetConf {
+    /// Whether a pod starts without the agent being asked: what the node and the mesh need to come up at all must not wait
+    /// for it. That is every pod of a namespace which is never enrolled (`kube-system`, where a node's DNS and network are),
+    /// and the mesh's own programs: the agent, ztunnel, the control plane. One of these that belongs in the mesh is enrolled
+    /// as a pod that runs. Pods on the node's network never come by a CNI plugin.
+    pub fn lets_pass(&self, namespace: &str, name: &str) -> bool {
+        let excluded = self.excluded_namespaces.iter().any(|excluded| excluded == namespace);
+        let ours = || self.mesh_pods.iter().any(|prefix| !prefix.is_empty() && name.starts_with(prefix));
+        excluded || (namespace == self.agent_namespace && ours())
+    }
+}
+
+/// Istio's names.
+pub(crate) fn default_mesh_pods() -> Vec<String> {
+    ["istio-cni-node-", "ztunnel-", "istiod-"].map(str::to_owned).into()
 }
 
 fn default_run_dir() -> PathBuf {
@@ -125,7 +155,7 @@ impl CniError {
             Self::Config(_) => 7,
             Self::Refused(_) => 11, // try again later
         };
-        serde_json::json!({ "cniVersion": version, "code": code, "msg": "istio-cni", "details": self.to_string() })
+        serde_json::json!({ "cniVersion": version, "code": code, "msg": crate::plugin::NAME, "details": self.to_string() })
     }
 }
 
@@ -134,8 +164,7 @@ pub fn parse_config(stdin: &[u8]) -> Result<NetConf, CniError> {
     serde_json::from_slice(stdin).map_err(|error| CniError::Decode(error.to_string()))
 }
 
-/// What to ask the agent about an ADD; `None` when it need not be asked: the agent's own pod must start without it.
-/// `args` is `CNI_ARGS`: `KEY=VALUE;KEY=VALUE`.
+/// What to ask the agent about an ADD; `None` when it [need not be asked](NetConf::lets_pass). `args` is `CNI_ARGS`: `KEY=VALUE;KEY=VALUE`.
 pub fn add_request(config: &NetConf, netns: &str, args: &str) -> Result<Option<AddRequest>, CniError> {
     let argument = |key: &str| {
         let found = args.split(';').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key);
@@ -145,10 +174,11 @@ pub fn add_request(config: &NetConf, netns: &str, args: &str) -> Result<Option<A
             .ok_or_else(|| CniError::Environment(format!("CNI_ARGS has no {key}; is the caller Kubernetes?")))
     };
     let (pod_name, pod_namespace) = (argument("K8S_POD_NAME")?, argument("K8S_POD_NAMESPACE")?);
+    let pod_uid = argument("K8S_POD_UID").ok();
     if netns.is_empty() {
         return Err(CniError::Environment("CNI_NETNS is not set".to_owned()));
     }
-    if pod_namespace == config.agent_namespace && pod_name.starts_with("istio-cni-node-") {
+    if config.lets_pass(&pod_namespace, &pod_name) {
         return Ok(None);
     }
     let previous = config.prev_result.as_ref().ok_or_else(|| {
@@ -156,7 +186,7 @@ pub fn add_request(config: &NetConf, netns: &str, args: &str) -> Result<Option<A
     })?;
     let ips = previous.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let ips = ips.iter().map(ip_config).collect::<Result<_, _>>()?;
-    Ok(Some(AddRequest { netns: netns.into(), pod_name, pod_namespace, ips }))
+    Ok(Some(AddRequest { netns: netns.into(), pod_name, pod_namespace, pod_uid, ips }))
 }
 
 /// One entry of a CNI result's `ips`: `{"address": "10.0.0.1/24", "interface": 2, "gateway": "10.0.0.254"}`.
@@ -192,7 +222,7 @@ mod tests {
         assert_eq!(
             json,
             concat!(
-                r#"{"Netns":"/var/run/netns/x","PodName":"web","PodNamespace":"ns","IPs":["#,
+                r#"{"Netns":"/var/run/netns/x","PodName":"web","PodNamespace":"ns","PodUID":"u","IPs":["#,
                 r#"{"Interface":0,"Address":{"IP":"10.244.1.5","Mask":"////AA=="},"Gateway":"10.244.1.1"},"#,
                 r#"{"Interface":null,"Address":{"IP":"fd00::5","Mask":"//////////8AAAAAAAAAAA=="},"Gateway":null}]}"#
             )
@@ -210,9 +240,37 @@ mod tests {
         assert!(matches!(add_request(&first, "/n", ARGS), Err(CniError::Config(_))));
         let odd = parse_config(br#"{"prevResult":{"ips":[{"address":"10.0.0.1"}]}}"#).unwrap();
         assert!(matches!(add_request(&odd, "/n", ARGS), Err(CniError::Config(_))));
-        // The agent's own pod starts while the agent is down.
-        let own = "K8S_POD_NAMESPACE=istio-system;K8S_POD_NAME=istio-cni-node-x7";
-        assert_eq!(add_request(&config, "/n", own), Ok(None));
+    }
+
+    /// With the agent down, all that is not in this table waits.
+    #[test]
+    fn who_starts_while_the_agent_is_down() {
+        let config = parse_config(
+            br#"{"pod_namespace":"istio-system","exclude_namespaces":["kube-system"],"prevResult":{},
+                "mesh_pods":["istio-cni-node-","ztunnel-","istiod-", ""]}"#,
+        )
+        .unwrap();
+        for (namespace, name, passes) in [
+            ("istio-system", "istio-cni-node-x7k2p", true),
+            ("istio-system", "ztunnel-x7k2p", true),
+            ("istio-system", "istiod-6d4cf56db6-x7k2p", true),
+            ("kube-system", "coredns-6d4cf56db6-x7k2p", true),
+            ("kube-system", "calico-node-x7k2p", true),
+            ("istio-system", "prometheus-0", false),
+            ("shop", "web-0", false),
+            // A name that anyone may choose is not enough.
+            ("shop", "ztunnel-x7k2p", false),
+            ("shop", "istio-cni-node-x7k2p", false),
+            ("kube-system-2", "web", false),
+        ] {
+            let args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
+            let asked = add_request(&config, "/n", &args).unwrap();
+            assert_eq!(asked.is_none(), passes, "{namespace}/{name}");
+        }
+        // A configuration of Istio's.
+        let istios = parse_config(br#"{"pod_namespace":"istio-system"}"#).unwrap();
+        assert!(istios.lets_pass("istio-system", "istio-cni-node-x7k2p") && !istios.lets_pass("kube-system", "coredns-0"));
+        assert!(!NetConf { agent_namespace: String::new(), ..istios }.lets_pass("istio-system", "ztunnel-a"));
     }
 
     #[test]

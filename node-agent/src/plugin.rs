@@ -1,16 +1,27 @@
 //! The CNI plugin: asks the agent about a new pod and prints what the plugin before it made.
 //!
-//! Configuration on standard input, the call in the environment, result or error object on standard output, as the CNI
+//! It is the agent's own executable under another name, so that one file is all that a node needs. Configuration on standard input, the call in the environment, result or error object on standard output, as the CNI
 //! specification has it.
 #![allow(clippy::print_stdout, reason = "standard output is the CNI plugin's interface")]
 
+use std::ffi::OsStr;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use node_agent::cni::{self, CniError, NetConf};
-use node_agent::plugin_client;
+use crate::cni::{self, CniError, NetConf};
+use crate::plugin_client;
 
-fn main() -> ExitCode {
+/// The plugin's name: of its file, and of its type in network configurations.
+pub const NAME: &str = "mesh-cni";
+
+/// Whether a process that was started under this name is to be the plugin.
+pub fn is_called(name: &OsStr) -> bool {
+    Path::new(name).file_name() == Some(OsStr::new(NAME))
+}
+
+/// The plugin's process.
+pub fn main() -> ExitCode {
     let mut version = "1.0.0".to_owned();
     match call(&mut version) {
         Ok(Some(result)) => {
@@ -36,7 +47,7 @@ fn call(version: &mut String) -> Result<Option<serde_json::Value>, CniError> {
                 version.clone_from(&config.cni_version);
             }
             if let Some(request) = cni::add_request(&config, &variable("CNI_NETNS"), &variable("CNI_ARGS"))? {
-                let socket = config.agent_run_dir.join("pluginevent.sock");
+                let socket = config.agent_run_dir.join(cni::SOCKET);
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
