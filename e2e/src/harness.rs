@@ -133,7 +133,8 @@ pub fn as_ambit() -> Option<ExitCode> {
     // The mesh's programs are called `ambit@MESH/PROGRAM`.
     let is_program = called.to_string_lossy().starts_with("ambit@");
     let is_ambit = called == "/proc/self/exe" || Path::new(&called).file_name().is_some_and(|name| name == "ambit");
-    (is_ambit || is_program).then(|| {
+    let is_plugin = node_agent::plugin::is_called(&called);
+    (is_ambit || is_program || is_plugin).then(|| {
         end_with_parent();
         upstream::in_place_of_istiod_lite();
         ambit::main_from(std::env::args_os())

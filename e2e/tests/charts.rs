@@ -1,0 +1,158 @@
+//! The Helm charts: every profile renders, what is no value of theirs is refused, pods have no more rights than they say, and the
+//! programs know every setting that the charts give them.
+//!
+//! Seen red with `readOnlyRootFilesystem: false` in ztunnel's chart; with a setting `CNI_NETWORK_DIR` in the node agent's; with
+//! `additionalProperties` left out of a schema.
+use anyhow::{Context, Result, ensure};
+use e2e::command::{self, LIMIT};
+use e2e::harness::{Suite, skip};
+use mesh_runtime::config::Env;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const CHARTS: [&str; 5] = ["crds", "ztunnel", "node-agent", "istiod-lite", "ambit"];
+const PROFILES: [&str; 3] = ["default", "minimal", "ha"];
+/// The oldest Kubernetes that the charts are for, and one of today.
+const KUBERNETES: [&str; 2] = ["1.30.0", "1.36.1"];
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("charts::are_sound", sound);
+    suite.trial("charts::refuse_what_is_no_value", refuse);
+    suite.trial("charts::pods_are_hardened_in_every_profile", hardened);
+    suite.trial("charts::the_programs_know_their_settings", settings);
+    suite.trial("charts::what_is_off_and_can_be_turned_on", switches);
+}
+
+/// Runs helm, on one of the charts if one is named.
+pub(crate) fn helm(verb: &[&str], chart: &str, more: &[&str], limit: Duration) -> Result<command::Output> {
+    let folder = std::env::var_os("AMBIT_TEST_CLUSTER").map(|folder| Path::new(&folder).join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = folder.into_iter().chain(std::env::split_paths(&path));
+    let helm: Option<PathBuf> = folders.map(|folder| folder.join("helm")).find(|helm| helm.is_file());
+    let helm = helm.ok_or_else(|| skip("`helm` is neither in AMBIT_TEST_CLUSTER nor on this machine (e2e/cluster/build)"))?;
+    let folder = (!chart.is_empty()).then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm").join(chart));
+    command::run(Command::new(helm).args(verb).args(folder).args(more), limit)
+}
+
+/// The objects that the umbrella makes with these values.
+fn render(values: &[&str]) -> Result<Vec<Value>> {
+    let set = values.iter().flat_map(|value| ["--set", value]);
+    let more: Vec<&str> = ["-n", "istio-system", "--kube-version", KUBERNETES[1]].into_iter().chain(set).collect();
+    let text = helm(&["template", "mesh"], "ambit", &more, LIMIT)?.good()?;
+    let documents = text.split("\n---\n").filter(|document| document.lines().any(|line| line.starts_with("kind:")));
+    documents.map(|document| serde_saphyr::from_str(document).with_context(|| document.to_owned())).collect()
+}
+
+/// The pods of the objects, with the name of what makes them.
+fn pods(objects: &[Value]) -> Vec<(&str, &Value)> {
+    let with_pods = objects.iter().filter(|object| object["spec"]["template"].is_object());
+    with_pods.map(|object| (object["metadata"]["name"].as_str().unwrap_or_default(), &object["spec"]["template"])).collect()
+}
+
+fn sound() -> Result<()> {
+    for chart in CHARTS {
+        let out = helm(&["lint"], chart, &["--strict", "--kube-version", KUBERNETES[1]], LIMIT)?;
+        ensure!(out.code == 0, "{chart}: {}{}", out.stdout, out.stderr);
+        for version in KUBERNETES {
+            helm(&["template", "mesh"], chart, &["--kube-version", version], LIMIT)?.good()?;
+        }
+    }
+    let old = helm(&["template", "mesh"], "ambit", &["--kube-version", "1.29.0"], LIMIT)?.bad()?;
+    ensure!(old.contains("kubeVersion"), "{old}");
+    Ok(())
+}
+
+fn refuse() -> Result<()> {
+    for (chart, value, named) in [
+        ("ambit", "global.profile=huge", "profile"),
+        ("ambit", "ztunnel.resorces.cpu=1", "resorces"),
+        ("ambit", "istiod=1", "istiod"),
+        ("ztunnel", "terminationGracePeriodSeconds=soon", "terminationGracePeriodSeconds"),
+        ("ztunnel", "imagePullPolicy=Sometimes", "imagePullPolicy"),
+        ("node-agent", "cniConfDir=etc/cni", "cniConfDir"),
+        ("node-agent", "cniConfFileName=../x.conflist", "cniConfFileName"),
+        ("node-agent", "ambient.enabled=true", "enabled"),
+        ("istiod-lite", "revision=Blue", "revision"),
+        ("istiod-lite", "replicaCount=-1", "replicaCount"),
+    ] {
+        let error = helm(&["template", "mesh"], chart, &["--kube-version", KUBERNETES[1], "--set", value], LIMIT)?.bad();
+        let error = error.with_context(|| format!("{chart} took {value}"))?;
+        ensure!(error.contains(named), "{chart} {value}: {error}");
+    }
+    Ok(())
+}
+
+fn hardened() -> Result<()> {
+    for profile in PROFILES {
+        let objects = render(&[&format!("global.profile={profile}")])?;
+        let pods = pods(&objects);
+        ensure!(pods.len() == 3, "{profile}: {} pods", pods.len());
+        for (name, pod) in pods {
+            let spec = &pod["spec"];
+            let what = format!("{profile}: {name}: {spec}");
+            ensure!(spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "{what}");
+            ensure!(spec["hostPID"].is_null() && spec["hostIPC"].is_null() && spec["hostNetwork"].is_null(), "{what}");
+            ensure!(spec["priorityClassName"].is_string() && pod["metadata"]["labels"]["istio.io/dataplane-mode"] == "none", "{what}");
+            for container in spec["containers"].as_array().context("containers")? {
+                let security = &container["securityContext"];
+                ensure!(security["readOnlyRootFilesystem"] == true && security["privileged"] != true, "{what}");
+                ensure!(security["capabilities"]["drop"] == serde_json::json!(["ALL"]), "{what}");
+                ensure!(container["resources"]["requests"]["memory"].is_string(), "{what}");
+                ensure!(container["readinessProbe"].is_object(), "{what}");
+            }
+        }
+        // Nobody may do everything, and only users' roles name kinds by a star.
+        for object in objects.iter().filter(|object| object["rules"].is_array() && object["kind"] != "NetworkPolicy") {
+            for rule in object["rules"].as_array().context("rules")? {
+                ensure!(!rule["verbs"].to_string().contains('*') && !rule["apiGroups"].to_string().contains('*'), "{object}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn settings() -> Result<()> {
+    let objects = render(&["ztunnel.network=n1", "node-agent.cniConfFileName=10-a.conflist"])?;
+    for (name, pod) in pods(&objects) {
+        let env = pod["spec"]["containers"][0]["env"].as_array().context("env")?;
+        // What the pod is told when it runs is told by any text here.
+        let filled = |entry: &Value| match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+            Some("status.podIP") => "10.0.0.1".to_owned(),
+            Some(_) => "a".to_owned(),
+            None => entry["value"].as_str().unwrap_or("1").to_owned(),
+        };
+        let env: Env = env.iter().map(|entry| (entry["name"].as_str().unwrap_or_default().to_owned(), filled(entry))).collect();
+        let known = match name {
+            "ztunnel" => ztunnel::config::check(&env).map(drop),
+            "istio-cni-node" => node_agent::config::check(&env).map(drop),
+            "istiod" => istiod_lite::config::Config::check(&env).map(drop),
+            other => anyhow::bail!("which program is {other}?"),
+        };
+        known.with_context(|| format!("the chart of {name}"))?;
+    }
+    Ok(())
+}
+
+fn switches() -> Result<()> {
+    let count = |objects: &[Value], kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    let plain = render(&[])?;
+    ensure!((count(&plain, "NetworkPolicy"), count(&plain, "PodMonitor")) == (0, 0), "on without being asked for");
+    ensure!(count(&plain, "CustomResourceDefinition") > 0 && count(&plain, "PodDisruptionBudget") == 1, "something is missing");
+    let kept = plain.iter().filter(|object| object["kind"] == "CustomResourceDefinition");
+    for kind in kept {
+        ensure!(kind["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", kind["metadata"]);
+        ensure!(!kind["metadata"]["name"].to_string().contains("gateway.networking"), "{}", kind["metadata"]);
+    }
+    let monitors = ["ztunnel", "node-agent"].map(|chart| format!("{chart}.podMonitor.enabled=true"));
+    let mut values: Vec<&str> = monitors.iter().map(String::as_str).collect();
+    values.extend(["global.networkPolicy.enabled=true", "crds.enabled=false"]);
+    let all = render(&values)?;
+    ensure!((count(&all, "NetworkPolicy"), count(&all, "PodMonitor")) == (3, 2), "they are not all made");
+    ensure!(count(&all, "CustomResourceDefinition") == 0, "crds.enabled=false");
+    let ha = render(&["global.profile=ha"])?;
+    let replicas = |objects: &[Value]| objects.iter().find(|object| object["kind"] == "Deployment").map(|d| d["spec"]["replicas"].clone());
+    ensure!(replicas(&ha) == Some(3.into()) && replicas(&plain) == Some(1.into()), "replicas");
+    Ok(())
+}

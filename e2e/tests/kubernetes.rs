@@ -1,0 +1,219 @@
+//! Ambit on a real Kubernetes cluster, by its charts: pods that run join when their namespace is labelled, and leave; nothing is
+//! left when the charts are removed.
+//!
+//! Seen red when the agent's watch of its own DaemonSet waited for itself: it did not end when it was replaced, and took nothing
+//! away when it was uninstalled.
+use crate::charts::helm;
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::{Cluster, NODES};
+use e2e::harness::Suite;
+use e2e::until::until_within;
+use mesh_netlink::nftables::Nftables;
+use serde_json::Value;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+/// How long a step may take on a machine that is busy.
+const STEP: Duration = Duration::from_secs(120);
+const NAMESPACE: &str = "istio-system";
+const DAEMONSETS: [&str; 2] = ["daemonset/istio-cni-node", "daemonset/ztunnel"];
+const ANNOTATION: &str = r"jsonpath={.metadata.annotations.ambient\.istio\.io/redirection}";
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: web, namespace: shop}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  nodeName: node1
+  serviceAccountName: web
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: web
+    image: localhost/tools:kit
+    command: [python3, -m, http.server, "8080", --directory, /etc]
+    readinessProbe: {httpGet: {path: /passwd, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+"#;
+
+/// A pod that only calls others.
+fn client(name: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop}}, spec: {{nodeName: node2, \
+         terminationGracePeriodSeconds: 0, containers: [{{name: c, image: 'localhost/tools:kit', command: [sleep, infinity]}}]}}}}"
+    )
+}
+
+const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: strict, namespace: shop}, \
+                      spec: {mtls: {mode: STRICT}}}";
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("kubernetes::the_charts_bring_running_pods_in_and_out", whole);
+}
+
+fn whole() -> Result<()> {
+    let cluster = Cluster::start()?;
+    cluster.import_ambit()?;
+    story(&cluster).map_err(|e| e.context(cluster.report()))
+}
+
+fn story(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["create", "namespace", NAMESPACE])?.good()?;
+    cluster.apply(SHOP)?;
+    cluster.apply(&client("client"))?;
+    cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=100s"])?.good()?;
+    reaches(cluster, "client")?;
+    let before = NODES.iter().map(|node| Node::look(cluster, node)).collect::<Result<Vec<_>>>()?;
+
+    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never";
+    with_helm(cluster, &["install", "mesh"], "ambit", &["--set", values, "--wait", "--timeout", "150s"])?;
+    for object in ["deployment/istiod", DAEMONSETS[0], DAEMONSETS[1]] {
+        ready(cluster, object)?;
+    }
+
+    // Pods that run join, and their traffic takes HBONE.
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"])?.good()?;
+    for pod in ["web", "client"] {
+        annotated(cluster, pod, "enabled")?;
+    }
+    cluster.apply(STRICT)?;
+    until_within(STEP, "only HBONE is let in", || {
+        let inside = cluster.node("node2")?.run(&["curl", "-sS", "-m", "2", &format!("http://{}:8080/passwd", ip(cluster, "web")?)])?;
+        ensure!(inside.code != 0, "a process of a node got in: {}", inside.stdout);
+        Ok(())
+    })?;
+    reaches(cluster, "client")?;
+    // A new pod is held until it is captured, so its first call is let in.
+    cluster.apply(&client("new"))?;
+    cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Ready", "pod/new", "--timeout=100s"])?.good()?;
+    reaches(cluster, "new")?;
+    let restarts = r"jsonpath={.items[*].status.containerStatuses[*].restartCount}{.items[*].status.conditions[?(@.type=='Ready')].status}";
+    let said = cluster.kubectl(&["-n", "shop", "get", "pods", "-o", restarts])?.good()?;
+    ensure!(said == "0 0 0True True True", "restarts and readiness under STRICT: {said}");
+
+    // An agent that is replaced takes nothing away, and what somebody wrote over its entry is put back.
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", DAEMONSETS[0]])?.good()?;
+    ready(cluster, DAEMONSETS[0])?;
+    reaches(cluster, "client")?;
+    for (node, before) in NODES.iter().zip(&before) {
+        cluster.node(node)?.write(LIST, &before.list)?;
+        until_within(STEP, "the plugin is put back", || {
+            let list = Node::look(cluster, node)?.list;
+            ensure!(list.contains("mesh-cni"), "{node}: {list}");
+            Ok(())
+        })?;
+    }
+
+    // Uninstalled while the namespace still has the label: pods go on in plain text, and the nodes are as they were.
+    with_helm(cluster, &["uninstall", "mesh"], "", &["--wait", "--timeout", "100s"])?;
+    cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=100s"])?.good()?;
+    for (node, before) in NODES.iter().zip(&before) {
+        until_within(STEP, "the node is as it was", || {
+            let now = Node::look(cluster, node)?;
+            ensure!(now.is_as(before)?, "{node}: {now:?}, and before {before:?}");
+            Ok(())
+        })?;
+    }
+    for pod in ["web", "client", "new"] {
+        let tables = tables(&cluster.pod_netns("shop", pod)?)?;
+        ensure!(tables.is_empty(), "{pod}: {tables:?}");
+    }
+    reaches(cluster, "client")
+}
+
+/// What the mesh could leave on a node.
+#[derive(Debug)]
+struct Node {
+    /// The network configuration.
+    list: String,
+    plugins: Vec<String>,
+    tables: Vec<String>,
+    /// Files in the directories of the mesh's sockets.
+    sockets: Vec<String>,
+}
+
+/// Where every node has its network configuration.
+const LIST: &str = "/etc/cni/net.d/10-kit.conflist";
+
+impl Node {
+    fn look(cluster: &Cluster, name: &str) -> Result<Self> {
+        let node = cluster.node(name)?;
+        let names = |folder: &str| -> Vec<String> {
+            let entries = std::fs::read_dir(node.file(folder)).into_iter().flatten().flatten();
+            let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+        Ok(Self {
+            list: std::fs::read_to_string(node.file(LIST))?,
+            plugins: names("/opt/cni/bin"),
+            tables: tables(&node.netns()?)?,
+            sockets: ["/run/ztunnel", "/run/istio-cni"].into_iter().flat_map(names).collect(),
+        })
+    }
+
+    /// Whether nothing came to be; the configuration may be written in other words.
+    fn is_as(&self, before: &Self) -> Result<bool> {
+        let [list, list_before]: [Value; 2] = [serde_json::from_str(&self.list)?, serde_json::from_str(&before.list)?];
+        let rest = (&self.plugins, &self.tables, &self.sockets) == (&before.plugins, &before.tables, &before.sockets);
+        Ok(rest && list == list_before)
+    }
+}
+
+/// The tables of Istio's names in a network namespace.
+fn tables(netns: &File) -> Result<Vec<String>> {
+    let mut tables = Nftables::open_in(netns.as_fd())?.tables()?;
+    tables.retain(|table| table.starts_with("istio"));
+    Ok(tables)
+}
+
+fn ready(cluster: &Cluster, object: &str) -> Result<()> {
+    cluster.kubectl(&["-n", NAMESPACE, "rollout", "status", object, "--timeout=100s"])?.good().map(drop)
+}
+
+fn annotated(cluster: &Cluster, pod: &str, expected: &str) -> Result<()> {
+    until_within(STEP, "the pod's annotation", || {
+        let value = cluster.kubectl(&["-n", "shop", "get", "pod", pod, "-o", ANNOTATION])?.good()?;
+        ensure!(value == expected, "{pod}: {value:?}");
+        Ok(())
+    })
+}
+
+fn ip(cluster: &Cluster, pod: &str) -> Result<String> {
+    let pod = cluster.get("shop", "pod", pod)?;
+    Ok(pod["status"]["podIP"].as_str().context("a pod without address")?.to_owned())
+}
+
+/// The client gets an answer of the service.
+fn reaches(cluster: &Cluster, client: &str) -> Result<()> {
+    let service = cluster.get("shop", "service", "web")?;
+    let url = format!("http://{}/passwd", service["spec"]["clusterIP"].as_str().context("a service without address")?);
+    until_within(STEP, "the client is answered", || {
+        let said = cluster.kubectl(&["-n", "shop", "exec", client, "--", "curl", "-sS", "-m", "3", &url])?.good()?;
+        ensure!(said.contains("root"), "{said}");
+        Ok(())
+    })
+}
+
+/// Runs helm against the cluster.
+fn with_helm(cluster: &Cluster, verb: &[&str], chart: &str, more: &[&str]) -> Result<String> {
+    let config = cluster.kubeconfig().to_str().context("a path that is no text")?;
+    let more: Vec<&str> = ["-n", NAMESPACE, "--kubeconfig", config].iter().chain(more).copied().collect();
+    helm(verb, chart, &more, STEP * 2)?.good()
+}
