@@ -31,7 +31,8 @@ pub(crate) fn helm(verb: &[&str], chart: &str, more: &[&str], limit: Duration) -
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = folder.into_iter().chain(std::env::split_paths(&path));
     let helm: Option<PathBuf> = folders.map(|folder| folder.join("helm")).find(|helm| helm.is_file());
-    let helm = helm.ok_or_else(|| skip("`helm` is neither in AMBIT_TEST_CLUSTER nor on this machine (e2e/cluster/build)"))?;
+    let helm =
+        helm.ok_or_else(|| skip("`helm` is neither in AMBIT_TEST_CLUSTER nor on this machine (e2e/cluster/build)"))?;
     let folder = (!chart.is_empty()).then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm").join(chart));
     command::run(Command::new(helm).args(verb).args(folder).args(more), limit)
 }
@@ -48,7 +49,9 @@ fn render(values: &[&str]) -> Result<Vec<Value>> {
 /// The pods of the objects, with the name of what makes them.
 fn pods(objects: &[Value]) -> Vec<(&str, &Value)> {
     let with_pods = objects.iter().filter(|object| object["spec"]["template"].is_object());
-    with_pods.map(|object| (object["metadata"]["name"].as_str().unwrap_or_default(), &object["spec"]["template"])).collect()
+    with_pods
+        .map(|object| (object["metadata"]["name"].as_str().unwrap_or_default(), &object["spec"]["template"]))
+        .collect()
 }
 
 fn sound() -> Result<()> {
@@ -77,7 +80,8 @@ fn refuse() -> Result<()> {
         ("istiod-lite", "revision=Blue", "revision"),
         ("istiod-lite", "replicaCount=-1", "replicaCount"),
     ] {
-        let error = helm(&["template", "mesh"], chart, &["--kube-version", KUBERNETES[1], "--set", value], LIMIT)?.bad();
+        let error =
+            helm(&["template", "mesh"], chart, &["--kube-version", KUBERNETES[1], "--set", value], LIMIT)?.bad();
         let error = error.with_context(|| format!("{chart} took {value}"))?;
         ensure!(error.contains(named), "{chart} {value}: {error}");
     }
@@ -94,7 +98,10 @@ fn hardened() -> Result<()> {
             let what = format!("{profile}: {name}: {spec}");
             ensure!(spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "{what}");
             ensure!(spec["hostPID"].is_null() && spec["hostIPC"].is_null() && spec["hostNetwork"].is_null(), "{what}");
-            ensure!(spec["priorityClassName"].is_string() && pod["metadata"]["labels"]["istio.io/dataplane-mode"] == "none", "{what}");
+            ensure!(
+                spec["priorityClassName"].is_string() && pod["metadata"]["labels"]["istio.io/dataplane-mode"] == "none",
+                "{what}"
+            );
             for container in spec["containers"].as_array().context("containers")? {
                 let security = &container["securityContext"];
                 ensure!(security["readOnlyRootFilesystem"] == true && security["privileged"] != true, "{what}");
@@ -106,7 +113,10 @@ fn hardened() -> Result<()> {
         // Nobody may do everything, and only users' roles name kinds by a star.
         for object in objects.iter().filter(|object| object["rules"].is_array() && object["kind"] != "NetworkPolicy") {
             for rule in object["rules"].as_array().context("rules")? {
-                ensure!(!rule["verbs"].to_string().contains('*') && !rule["apiGroups"].to_string().contains('*'), "{object}");
+                ensure!(
+                    !rule["verbs"].to_string().contains('*') && !rule["apiGroups"].to_string().contains('*'),
+                    "{object}"
+                );
             }
         }
     }
@@ -123,7 +133,8 @@ fn settings() -> Result<()> {
             Some(_) => "a".to_owned(),
             None => entry["value"].as_str().unwrap_or("1").to_owned(),
         };
-        let env: Env = env.iter().map(|entry| (entry["name"].as_str().unwrap_or_default().to_owned(), filled(entry))).collect();
+        let env: Env =
+            env.iter().map(|entry| (entry["name"].as_str().unwrap_or_default().to_owned(), filled(entry))).collect();
         let known = match name {
             "ztunnel" => ztunnel::config::check(&env).map(drop),
             "istio-cni-node" => node_agent::config::check(&env).map(drop),
@@ -139,7 +150,10 @@ fn switches() -> Result<()> {
     let count = |objects: &[Value], kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
     let plain = render(&[])?;
     ensure!((count(&plain, "NetworkPolicy"), count(&plain, "PodMonitor")) == (0, 0), "on without being asked for");
-    ensure!(count(&plain, "CustomResourceDefinition") > 0 && count(&plain, "PodDisruptionBudget") == 1, "something is missing");
+    ensure!(
+        count(&plain, "CustomResourceDefinition") > 0 && count(&plain, "PodDisruptionBudget") == 1,
+        "something is missing"
+    );
     let kept = plain.iter().filter(|object| object["kind"] == "CustomResourceDefinition");
     for kind in kept {
         ensure!(kind["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", kind["metadata"]);
@@ -152,7 +166,9 @@ fn switches() -> Result<()> {
     ensure!((count(&all, "NetworkPolicy"), count(&all, "PodMonitor")) == (3, 2), "they are not all made");
     ensure!(count(&all, "CustomResourceDefinition") == 0, "crds.enabled=false");
     let ha = render(&["global.profile=ha"])?;
-    let replicas = |objects: &[Value]| objects.iter().find(|object| object["kind"] == "Deployment").map(|d| d["spec"]["replicas"].clone());
+    let replicas = |objects: &[Value]| {
+        objects.iter().find(|object| object["kind"] == "Deployment").map(|d| d["spec"]["replicas"].clone())
+    };
     ensure!(replicas(&ha) == Some(3.into()) && replicas(&plain) == Some(1.into()), "replicas");
     Ok(())
 }

@@ -64,7 +64,7 @@ const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthenticatio
                       spec: {mtls: {mode: STRICT}}}";
 
 pub(crate) fn trials(suite: &mut Suite) {
-    suite.trial("kubernetes::the_charts_bring_running_pods_in_and_out", whole);
+    suite.trial("cluster::the_charts_bring_running_pods_in_and_out", whole);
 }
 
 fn whole() -> Result<()> {
@@ -94,7 +94,13 @@ fn story(cluster: &Cluster) -> Result<()> {
     }
     cluster.apply(STRICT)?;
     until_within(STEP, "only HBONE is let in", || {
-        let inside = cluster.node("node2")?.run(&["curl", "-sS", "-m", "2", &format!("http://{}:8080/passwd", ip(cluster, "web")?)])?;
+        let inside = cluster.node("node2")?.run(&[
+            "curl",
+            "-sS",
+            "-m",
+            "2",
+            &format!("http://{}:8080/passwd", ip(cluster, "web")?),
+        ])?;
         ensure!(inside.code != 0, "a process of a node got in: {}", inside.stdout);
         Ok(())
     })?;
@@ -156,7 +162,8 @@ impl Node {
         let node = cluster.node(name)?;
         let names = |folder: &str| -> Vec<String> {
             let entries = std::fs::read_dir(node.file(folder)).into_iter().flatten().flatten();
-            let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
             names.sort();
             names
         };

@@ -18,9 +18,9 @@ use crate::config::{Config, Source};
 use crate::kubernetes::report::Told;
 use crate::metrics::AgentMetrics;
 use crate::netns::Netns;
+use crate::node::Node;
 use crate::operations::Tools;
 use crate::probes::Probes;
-use crate::node::Node;
 use crate::{enrolled, kubernetes, plugin_server, pods};
 
 /// CNI calls that may wait for the loop.

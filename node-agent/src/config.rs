@@ -75,8 +75,7 @@ impl Config {
         let pods_file = env.non_empty("PODS_FILE").map(PathBuf::from);
         let run_dir = env.non_empty("CNI_AGENT_RUN_DIR").unwrap_or(RUN_DIR);
         let beside = pods_file.as_deref().map_or(Path::new(run_dir), |file| file.parent().unwrap_or(Path::new("")));
-        let enrolled_file =
-            env.non_empty("ENROLLED_FILE").map_or_else(|| beside.join("enrolled.json"), PathBuf::from);
+        let enrolled_file = env.non_empty("ENROLLED_FILE").map_or_else(|| beside.join("enrolled.json"), PathBuf::from);
         let defaults = Selection::default();
         let selection = Selection {
             excluded_namespaces: env.non_empty("EXCLUDE_NAMESPACES").map_or(defaults.excluded_namespaces, list),
@@ -86,7 +85,8 @@ impl Config {
         let (node_name, source) = match pods_file {
             Some(file) => (env.non_empty("NODE_NAME").unwrap_or_default(), Source::File(file)),
             None => {
-                let expected = "the name of this node, to follow its pods; or PODS_FILE, the path of this node's pods.json";
+                let expected =
+                    "the name of this node, to follow its pods; or PODS_FILE, the path of this node's pods.json";
                 (env.required("NODE_NAME", expected)?, Source::Kubernetes(kubernetes))
             }
         };
@@ -117,7 +117,8 @@ impl Config {
 fn kubernetes(env: &Env, run_dir: &str, selection: &Selection) -> Result<Kubernetes, ConfigError> {
     let path = |name: &str, default: &str| PathBuf::from(env.non_empty(name).unwrap_or(default));
     let namespace = &selection.system_namespace;
-    let owner = env.non_empty("DAEMONSET_NAME").map(|name| Owner { namespace: namespace.clone(), name: name.to_owned() });
+    let owner =
+        env.non_empty("DAEMONSET_NAME").map(|name| Owner { namespace: namespace.clone(), name: name.to_owned() });
     let entry = Entry {
         run_dir: run_dir.to_owned(),
         agent_namespace: namespace.clone(),
@@ -205,13 +206,17 @@ mod tests {
         assert_eq!((set.kubelet_uid, set.health_port), (None, None));
 
         // On a cluster.
-        let cluster = config(&["--node-name=n1", "--daemonset-name=istio-cni-node", "--system-namespace=mesh"]).unwrap();
+        let cluster =
+            config(&["--node-name=n1", "--daemonset-name=istio-cni-node", "--system-namespace=mesh"]).unwrap();
         assert_eq!(cluster.enrolled_file, Path::new("/var/run/istio-cni/enrolled.json"));
         assert_eq!(cluster.plugin_socket, Path::new("/var/run/istio-cni/pluginevent.sock"));
         let Source::Kubernetes(Kubernetes { owner, plugin, .. }) = cluster.source else { panic!("no API server") };
         assert_eq!(owner, Some(Owner { namespace: "mesh".into(), name: "istio-cni-node".into() }));
         let entry = plugin.unwrap().entry;
-        assert_eq!((entry.agent_namespace.as_str(), entry.excluded_namespaces), ("mesh", vec!["kube-system".to_owned()]));
+        assert_eq!(
+            (entry.agent_namespace.as_str(), entry.excluded_namespaces),
+            ("mesh", vec!["kube-system".to_owned()])
+        );
         let without = config(&["--node-name=n1", "--chained-cni-plugin=false"]).unwrap();
         assert!(matches!(without.source, Source::Kubernetes(Kubernetes { plugin: None, owner: None, .. })));
 

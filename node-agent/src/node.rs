@@ -52,12 +52,7 @@ impl Node {
     }
 
     /// Tells users, on their pods.
-    pub(crate) fn report(
-        &mut self,
-        name: &str,
-        pods: watch::Receiver<Option<Vec<Pod>>>,
-        told: watch::Receiver<Told>,
-    ) {
+    pub(crate) fn report(&mut self, name: &str, pods: watch::Receiver<Option<Vec<Pod>>>, told: watch::Receiver<Told>) {
         self.reporting = Some(tokio::spawn(report::report(self.client.clone(), name.to_owned(), pods, told)));
     }
 

@@ -137,7 +137,10 @@ fn started(stat: &str) -> Option<u64> {
 /// Says what is missing.
 pub fn check(proc: &Path) -> Result<(), String> {
     Netns::open(&proc.join("1/ns/net")).map(|_| ()).map_err(|error| {
-        format!("{} does not show the node's processes (CAP_SYS_PTRACE is needed, and a mount of /proc): {error}", proc.display())
+        format!(
+            "{} does not show the node's processes (CAP_SYS_PTRACE is needed, and a mount of /proc): {error}",
+            proc.display()
+        )
     })
 }
 

@@ -145,7 +145,10 @@ mod tests {
         let config = crate::cni::parse_config(entry("istio-system").to_json().to_string().as_bytes()).unwrap();
         assert_eq!(config.agent_run_dir, std::path::Path::new("/var/run/istio-cni"));
         assert_eq!(config.agent_namespace, "istio-system");
-        assert_eq!((config.excluded_namespaces, config.mesh_pods), (vec!["kube-system".into()], vec!["ztunnel-".into()]));
+        assert_eq!(
+            (config.excluded_namespaces, config.mesh_pods),
+            (vec!["kube-system".into()], vec!["ztunnel-".into()])
+        );
     }
 
     #[test]

@@ -269,7 +269,9 @@ mod tests {
         }
         // A configuration of Istio's.
         let istios = parse_config(br#"{"pod_namespace":"istio-system"}"#).unwrap();
-        assert!(istios.lets_pass("istio-system", "istio-cni-node-x7k2p") && !istios.lets_pass("kube-system", "coredns-0"));
+        assert!(
+            istios.lets_pass("istio-system", "istio-cni-node-x7k2p") && !istios.lets_pass("kube-system", "coredns-0")
+        );
         assert!(!NetConf { agent_namespace: String::new(), ..istios }.lets_pass("istio-system", "ztunnel-a"));
     }
 

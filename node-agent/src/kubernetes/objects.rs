@@ -122,9 +122,10 @@ mod tests {
         };
         assert_eq!(read, expected);
         // One that was only just made.
-        let bare = pod(r#"{"metadata":{"name":"a","namespace":"n","uid":"u","labels":null},"spec":{"hostNetwork":true},
+        let bare =
+            pod(r#"{"metadata":{"name":"a","namespace":"n","uid":"u","labels":null},"spec":{"hostNetwork":true},
             "status":{"phase":"Pending"}}"#)
-        .unwrap();
+            .unwrap();
         assert_eq!((bare.host_network, bare.ips.len(), bare.phase), (true, 0, Phase::Pending));
         for json in ["", "{}", r#"{"metadata":{"name":"a","uid":"u"}}"#, r#"{"metadata":{"namespace":"a"}}"#] {
             assert!(pod(json).is_err(), "{json}");

@@ -50,7 +50,8 @@ impl Watched {
             fields: format!("metadata.name={}", owner.name),
             ..Query::all(DAEMONSETS)
         };
-        let mut events = Watch::new(client.clone(), query, |raw: Raw<'_>| objects::is_being_deleted(raw.text).unwrap_or(false));
+        let mut events =
+            Watch::new(client.clone(), query, |raw: Raw<'_>| objects::is_being_deleted(raw.text).unwrap_or(false));
         let (sender, known) = watch::channel(Known::Nothing);
         tokio::spawn(async move {
             while let Some(event) = events.next().await {

@@ -181,7 +181,9 @@ async fn write_all(client: &Client, changes: Vec<Change>) -> Result<(), WriteErr
         writes.spawn(async move {
             let patch = patch(&change);
             let patched = write::merge(&client, PODS, (&change.namespace, &change.name), "/status", &patch);
-            timeout(PATIENCE, patched).await.unwrap_or_else(|_| Err(WriteError::Broken(format!("none within {PATIENCE:?}"))))
+            timeout(PATIENCE, patched)
+                .await
+                .unwrap_or_else(|_| Err(WriteError::Broken(format!("none within {PATIENCE:?}"))))
         });
     }
     while let Some(ended) = writes.join_next().await {
@@ -266,6 +268,9 @@ mod tests {
         assert_eq!(event["involvedObject"]["uid"], "u");
         assert_eq!(event["firstTimestamp"], "1970-01-01T00:00:05Z");
         let message = event["message"].as_str().unwrap();
-        assert!(message.contains("no ztunnel is connected") && message.contains("start ztunnel on this node"), "{message}");
+        assert!(
+            message.contains("no ztunnel is connected") && message.contains("start ztunnel on this node"),
+            "{message}"
+        );
     }
 }
