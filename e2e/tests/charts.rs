@@ -29,7 +29,7 @@ pub(crate) fn trials(suite: &mut Suite) {
 pub(crate) fn helm(verb: &[&str], chart: &str, more: &[&str], limit: Duration) -> Result<command::Output> {
     let folder = std::env::var_os("AMBIT_TEST_CLUSTER").map(|folder| Path::new(&folder).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = folder.into_iter().chain(std::env::split_paths(&path));
+    let folders = folder.into_iter().chain(std::env::split_paths(&path));
     let helm: Option<PathBuf> = folders.map(|folder| folder.join("helm")).find(|helm| helm.is_file());
     let helm =
         helm.ok_or_else(|| skip("`helm` is neither in AMBIT_TEST_CLUSTER nor on this machine (e2e/cluster/build)"))?;

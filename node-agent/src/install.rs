@@ -9,8 +9,8 @@ use mesh_runtime::files::Replace;
 use mesh_runtime::readiness::Part;
 use mesh_runtime::watch::Watch;
 
+use crate::cni::NAME;
 use crate::cni::chain::{self, ChainError, Entry, Kind};
-use crate::plugin::NAME;
 
 /// The largest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = crate::cni::MAX_CONFIG as u64;
@@ -195,7 +195,7 @@ mod tests {
     const LIST: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge"}]}"#;
 
     struct Node {
-        dir: tempfile::TempDir,
+        _dir: tempfile::TempDir,
         install: Install,
     }
 
@@ -214,7 +214,7 @@ mod tests {
                 mesh_pods: Vec::new(),
             };
             let install = Install { net_dir, conf_name: None, bin_dir, executable, entry };
-            let node = Self { dir, install };
+            let node = Self { _dir: dir, install };
             files.iter().for_each(|(name, text)| node.write(name, text));
             node
         }

@@ -1,7 +1,7 @@
 //! The CNI plugin: asks the agent about a new pod and prints what the plugin before it made.
 //!
-//! It is the agent's own executable under another name, so that one file is all that a node needs. Configuration on standard input, the call in the environment, result or error object on standard output, as the CNI
-//! specification has it.
+//! It is the agent's own executable under another name, so that one file is all that a node needs. Configuration on standard input,
+//! the call in the environment, result or error object on standard output, as the CNI specification has it.
 #![allow(clippy::print_stdout, reason = "standard output is the CNI plugin's interface")]
 
 use std::ffi::OsStr;
@@ -12,12 +12,9 @@ use std::process::ExitCode;
 use crate::cni::{self, CniError, NetConf};
 use crate::plugin_client;
 
-/// The plugin's name: of its file, and of its type in network configurations.
-pub const NAME: &str = "mesh-cni";
-
 /// Whether a process that was started under this name is to be the plugin.
 pub fn is_called(name: &OsStr) -> bool {
-    Path::new(name).file_name() == Some(OsStr::new(NAME))
+    Path::new(name).file_name() == Some(OsStr::new(cni::NAME))
 }
 
 /// The plugin's process.

@@ -635,7 +635,7 @@ fn namespaces_are_found_by_the_nodes_processes() {
 async fn plugin(command: &str, netns: &str, pod: &str, config: &Value) -> (bool, Value) {
     use tokio::io::AsyncWriteExt as _;
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_node-agent"))
-        .arg0(node_agent::plugin::NAME)
+        .arg0(node_agent::cni::NAME)
         .env("CNI_COMMAND", command)
         .env("CNI_NETNS", netns)
         .env("CNI_ARGS", format!("K8S_POD_NAMESPACE=ns;K8S_POD_NAME={pod}"))

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::plugin::NAME;
+use super::NAME;
 
 /// What the plugin is told by its entry in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 pub mod chain;
 
+/// The plugin's name: of its file, and of its type in network configurations.
+pub const NAME: &str = "mesh-cni";
 /// The path of the agent's HTTP endpoint.
 pub const ADD_PATH: &str = "/cmdadd";
 /// The agent's socket for the plugin, in the directory of its sockets.
@@ -155,7 +157,7 @@ impl CniError {
             Self::Config(_) => 7,
             Self::Refused(_) => 11, // try again later
         };
-        serde_json::json!({ "cniVersion": version, "code": code, "msg": crate::plugin::NAME, "details": self.to_string() })
+        serde_json::json!({ "cniVersion": version, "code": code, "msg": NAME, "details": self.to_string() })
     }
 }
 
