@@ -64,7 +64,7 @@ pub fn main_from(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) ->
     if args.first().is_some_and(|name| node_agent::plugin::is_called(name)) {
         return node_agent::plugin::main();
     }
-    let cli = match cli::Cli::read(args.into_iter()) {
+    let cli = match cli::Cli::read(args) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are "errors" that go to standard output with code 0. If even that fails, the output is closed.

@@ -45,7 +45,7 @@ pub enum Source {
     /// `PODS_FILE`.
     File(PathBuf),
     /// A Kubernetes API server, and all that belongs to a node of it.
-    Kubernetes(Kubernetes),
+    Kubernetes(Box<Kubernetes>),
 }
 
 /// An agent on a node of a Kubernetes cluster.
@@ -87,7 +87,7 @@ impl Config {
             None => {
                 let expected =
                     "the name of this node, to follow its pods; or PODS_FILE, the path of this node's pods.json";
-                (env.required("NODE_NAME", expected)?, Source::Kubernetes(kubernetes))
+                (env.required("NODE_NAME", expected)?, Source::Kubernetes(Box::new(kubernetes)))
             }
         };
         let port = |name: &str, default: u16| -> Result<Option<u16>, ConfigError> {
@@ -210,7 +210,8 @@ mod tests {
             config(&["--node-name=n1", "--daemonset-name=istio-cni-node", "--system-namespace=mesh"]).unwrap();
         assert_eq!(cluster.enrolled_file, Path::new("/var/run/istio-cni/enrolled.json"));
         assert_eq!(cluster.plugin_socket, Path::new("/var/run/istio-cni/pluginevent.sock"));
-        let Source::Kubernetes(Kubernetes { owner, plugin, .. }) = cluster.source else { panic!("no API server") };
+        let Source::Kubernetes(kubernetes) = cluster.source else { panic!("no API server") };
+        let Kubernetes { owner, plugin, .. } = *kubernetes;
         assert_eq!(owner, Some(Owner { namespace: "mesh".into(), name: "istio-cni-node".into() }));
         let entry = plugin.unwrap().entry;
         assert_eq!(
@@ -218,7 +219,8 @@ mod tests {
             ("mesh", vec!["kube-system".to_owned()])
         );
         let without = config(&["--node-name=n1", "--chained-cni-plugin=false"]).unwrap();
-        assert!(matches!(without.source, Source::Kubernetes(Kubernetes { plugin: None, owner: None, .. })));
+        let Source::Kubernetes(kubernetes) = without.source else { panic!("no API server") };
+        assert!(kubernetes.plugin.is_none() && kubernetes.owner.is_none());
 
         for (arguments, part) in [
             (&[][..], "PODS_FILE"),

@@ -135,7 +135,10 @@ impl Machine {
     pub fn kill(&self, program: &str) -> Result<()> {
         let process = self.process(program)?;
         process::signal(process.pid, rustix::process::Signal::KILL)?;
-        until("the program is gone", || Ok(ensure!(!process.runs(), "{program} still runs")))
+        until("the program is gone", || {
+            ensure!(!process.runs(), "{program} still runs");
+            Ok(())
+        })
     }
 }
 

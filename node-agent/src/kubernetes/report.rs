@@ -244,11 +244,11 @@ mod tests {
             (due.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>(), next)
         };
         let nobody = Vec::<String>::new();
-        assert_eq!(due(&[a.clone()], 0), (nobody.clone(), Some(at(10))));
+        assert_eq!(due(std::slice::from_ref(&a), 0), (nobody.clone(), Some(at(10))));
         assert_eq!(due(&[a.clone(), b.clone()], 9), (nobody.clone(), Some(at(10))));
         assert_eq!(due(&[a.clone(), b.clone()], 10), (vec!["a".to_owned()], Some(at(19))));
         assert_eq!(due(&[a.clone(), b], 19), (vec!["b".to_owned()], None));
-        assert_eq!(due(&[a.clone()], 60), (nobody.clone(), None));
+        assert_eq!(due(std::slice::from_ref(&a), 60), (nobody.clone(), None));
         // Another reason is news, and so is the same one after it was well.
         assert_eq!(due(&[outside("a", Why::Refused)], 61), (nobody.clone(), Some(at(71))));
         assert_eq!(due(&[], 62), (nobody.clone(), None));
