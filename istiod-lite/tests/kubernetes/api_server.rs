@@ -27,6 +27,7 @@ pub(crate) struct ApiServer {
 
 impl ApiServer {
     /// Starts it. None, and said loudly, where its programs are not.
+    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
     pub(crate) fn start() -> Option<Self> {
         let programs = std::env::var_os(FOLDER).map(PathBuf::from);
         let Some(programs) = programs.filter(|folder| folder.join("bin/kube-apiserver").exists()) else {
