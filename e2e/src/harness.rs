@@ -1,4 +1,5 @@
 //! The test harness: trials, the meshes they share, and what is told when one fails.
+use crate::cluster;
 use crate::gateway;
 use crate::mesh::Mesh;
 use crate::upstream;
@@ -143,7 +144,7 @@ pub fn as_ambit() -> Option<ExitCode> {
 
 /// The whole `main` of a test binary: its trials; or `ambit`, when it is started under that name.
 pub fn main(fill: impl FnOnce(&mut Suite)) -> ExitCode {
-    if let Some(code) = as_ambit().or_else(gateway::as_gateway) {
+    if let Some(code) = as_ambit().or_else(gateway::as_gateway).or_else(cluster::shell::as_shell) {
         return code;
     }
     let mut arguments = Arguments::from_args();

@@ -10,6 +10,7 @@
 //! | `node` | containerd, kubelet and kube-proxy on a machine |
 //! | `door` | how clients of this machine reach the API server |
 //! | [`image`] | the image of the mesh's own programs |
+//! | [`shell`] | a cluster for a person to look at |
 //! | [`traces`] | what is left of clusters that were killed |
 mod control;
 mod door;
@@ -19,6 +20,7 @@ pub mod machine;
 pub mod network;
 mod node;
 mod programs;
+pub mod shell;
 pub mod traces;
 
 use crate::command::{self, Output};
@@ -39,6 +41,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub use control::SERVICES;
+pub use node::ProxyMode;
 pub use programs::FOLDER;
 
 /// The nodes of every cluster.
@@ -62,11 +65,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster and returns once its nodes are Ready.
+    /// Starts a cluster and returns once its nodes are Ready and its DNS answers.
     ///
     /// # Errors
     /// It does not become ready in time; or [`crate::skip`], if the machine lacks what a cluster needs.
     pub fn start() -> Result<Self> {
+        Self::start_with(ProxyMode::Nftables)
+    }
+
+    /// [`Cluster::start`], with the way in which kube-proxy leads to services.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_with(proxy: ProxyMode) -> Result<Self> {
         let programs = Programs::find()?;
         traces::sweep()?;
         let files = tempfile::Builder::new().prefix(&traces::prefix()).tempdir().context("cannot make a folder")?;
@@ -81,14 +92,14 @@ impl Cluster {
         let kubeconfig = keys.kubeconfig("outside", "admin", &keys.folder().display().to_string(), &server)?;
         let kubectl = programs.program("kubectl").context("there was a kubectl")?;
         let mut cluster = Cluster { _door: door, nodes: Vec::new(), control, kubeconfig, kubectl, files };
-        let ready = cluster.add_nodes(&keys, &programs);
+        let ready = cluster.add_nodes(&keys, &programs, proxy);
         match ready {
             Ok(()) => Ok(cluster),
             Err(e) => Err(e.context(cluster.report())),
         }
     }
 
-    fn add_nodes(&mut self, keys: &Keys, programs: &Programs) -> Result<()> {
+    fn add_nodes(&mut self, keys: &Keys, programs: &Programs, proxy: ProxyMode) -> Result<()> {
         for (number, name) in (1..).zip(NODES) {
             node::issue(keys, name, number)?;
             let machine = Machine::start(name, programs.folder(), self.files.path())?;
@@ -104,6 +115,7 @@ impl Cluster {
         for (number, machine) in (1..).zip(&self.nodes) {
             self.apply(&node::object(machine.name(), number).to_string())?;
             node::start_kubelet(machine, number)?;
+            node::start_proxy(machine, proxy)?;
         }
         self.apply(DNS)?;
         until_within(START, "the nodes are Ready", || {

@@ -17,6 +17,24 @@ const SOCKET: &str = "/run/containerd/containerd.sock";
 const PLUGINS: &str = "/opt/cni/bin";
 const PLUGIN_CONFIGURATION: &str = "/etc/cni/net.d";
 
+/// The way in which kube-proxy leads to services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// With rules of nftables.
+    Nftables,
+    /// With rules of iptables.
+    Iptables,
+}
+
+impl ProxyMode {
+    fn name(self) -> &'static str {
+        match self {
+            ProxyMode::Nftables => "nftables",
+            ProxyMode::Iptables => "iptables",
+        }
+    }
+}
+
 /// Issues what a node's programs need.
 pub(super) fn issue(keys: &Keys, name: &str, number: u8) -> Result<()> {
     let address = network::node(number).to_string();
@@ -53,7 +71,7 @@ pub(super) fn import(machine: &Machine, archive: &str) -> Result<()> {
     machine.run(&["ctr", "--namespace", "k8s.io", "images", "import", archive])?.good().map(drop)
 }
 
-/// Starts kubelet and kube-proxy.
+/// Starts kubelet.
 pub(super) fn start_kubelet(machine: &Machine, number: u8) -> Result<()> {
     let name = machine.name();
     machine.write("/etc/kubernetes/kubelet.yaml", &kubelet_configuration(name).to_string())?;
@@ -67,14 +85,18 @@ pub(super) fn start_kubelet(machine: &Machine, number: u8) -> Result<()> {
             ("node-ip", &network::node(number).to_string()),
             ("v", "2"),
         ],
-    )?;
+    )
+}
+
+/// Starts kube-proxy.
+pub(super) fn start_proxy(machine: &Machine, mode: ProxyMode) -> Result<()> {
     spawn(
         machine,
         "kube-proxy",
         &[
             ("kubeconfig", &format!("{INSIDE}/kube-proxy.kubeconfig")),
-            ("hostname-override", name),
-            ("proxy-mode", "nftables"),
+            ("hostname-override", machine.name()),
+            ("proxy-mode", mode.name()),
             ("cluster-cidr", network::PODS),
             // Connection tracking's size and times belong to all machines.
             ("conntrack-max-per-core", "0"),

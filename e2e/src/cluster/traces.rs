@@ -11,8 +11,11 @@ pub(super) fn prefix() -> String {
     format!("{PREFIX}{}-", std::process::id())
 }
 
-/// Removes what clusters of processes that are gone have left.
-pub(super) fn sweep() -> Result<()> {
+/// Removes what clusters of processes that are gone have left. Each start does so.
+///
+/// # Errors
+/// The file system's.
+pub fn sweep() -> Result<()> {
     for folder in folders()?.into_iter().filter(|folder| is_stale(folder)) {
         // Another test may be at it, too.
         let _ = std::fs::remove_dir_all(folder);
