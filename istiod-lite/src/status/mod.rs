@@ -5,7 +5,7 @@
 //! |---|---|
 //! | this one | what is there to say? |
 //! | `conditions` | what is to be on which object of a cluster? (pure) |
-//! | [`write`] | writes it there |
+//! | `write` | writes it there |
 
 mod conditions;
 pub mod write;
