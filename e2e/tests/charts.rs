@@ -2,7 +2,7 @@
 //! programs know every setting that the charts give them.
 //!
 //! Seen red with `readOnlyRootFilesystem: false` in ztunnel's chart; with a setting `CNI_NETWORK_DIR` in the node agent's; with
-//! `additionalProperties` left out of a schema.
+//! `additionalProperties` left out of two schemas; without `helm.sh/resource-policy` on the kinds.
 use anyhow::{Context, Result, ensure};
 use e2e::command::{self, LIMIT};
 use e2e::harness::{Suite, skip};

@@ -1,8 +1,7 @@
 //! Ambit on a real Kubernetes cluster, by its charts: pods that run join when their namespace is labelled, and leave; nothing is
 //! left when the charts are removed.
 //!
-//! Seen red when the agent's watch of its own DaemonSet waited for itself: it did not end when it was replaced, and took nothing
-//! away when it was uninstalled.
+//! Seen red with `DAEMONSET_NAME` left out of the node agent's chart: what the agent had made stayed on the nodes.
 use crate::charts::helm;
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Cluster, NODES};
