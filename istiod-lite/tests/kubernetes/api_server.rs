@@ -58,6 +58,7 @@ impl ApiServer {
         Some(api)
     }
 
+    /// Credentials of the administrator, where the API server is meant to be.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.files.path().join("kubeconfig")
     }
@@ -163,6 +164,37 @@ impl ApiServer {
     /// An object.
     pub(crate) fn get(&self, namespace: &str, kind: &str, name: &str) -> Value {
         serde_json::from_str(&self.kubectl(&["get", kind, name, "-n", namespace, "-o", "json"], "")).unwrap()
+    }
+
+    /// What the control plane's own account may do, as its chart says: None, and said loudly, where there is no `helm`.
+    pub(crate) fn chart_rights(&self) -> Option<String> {
+        let helm = self.programs.join("bin/helm");
+        if !helm.exists() {
+            eprintln!("SKIPPED: {} is not there, so the control plane runs as administrator", helm.display());
+            return None;
+        }
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm/istiod-lite");
+        let mut command = Command::new(helm);
+        command.args(["template", "istiod", "--namespace=istio-system", "--kube-version=1.36.1"]).arg(chart);
+        // Nothing of it in anybody's home.
+        command
+            .arg("--show-only=templates/rbac.yaml")
+            .env("HELM_CACHE_HOME", self.files.path())
+            .env("HELM_CONFIG_HOME", self.files.path());
+        let output = command.env("HELM_DATA_HOME", self.files.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Credentials of a service account, in a file.
+    pub(crate) fn account(&self, namespace: &str, name: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", name, "-n", namespace], "");
+        let file = self.files.path().join(name);
+        let admin = kubeconfig(self.files.path(), self.port);
+        let (before, rest) = admin.split_once("user: {").unwrap();
+        let (_, after) = rest.split_once('}').unwrap();
+        fs::write(&file, format!("{before}user: {{token: {}}}{after}", token.trim())).unwrap();
+        file
     }
 
     /// Istio's definition of a kind.

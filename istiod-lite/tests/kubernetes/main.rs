@@ -4,15 +4,18 @@
 mod api_server;
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use api_server::ApiServer;
 use istiod_lite::app::{Running, start};
+use istiod_lite::ca::secret::kept_in_secret;
 use istiod_lite::config::Config;
 use mesh_control::ca_client::CaClient;
 use mesh_control::channel::{ChannelConfig, ControlChannel, ServerRoots, Token, connect};
 use mesh_identity::certificate::SigningRequest;
 use mesh_identity::store::Authority;
+use mesh_kube::Access;
 use mesh_model::identity::SpiffeId;
 use mesh_model::tables::Tables;
 use mesh_runtime::config::Env;
@@ -102,10 +105,11 @@ fn token(api: &ApiServer, audience: &str) -> Token {
     Token::Literal(token.trim().to_owned())
 }
 
-async fn control_plane(api: &ApiServer) -> Running {
+/// The control plane, with the rights of its chart.
+async fn control_plane(api: &ApiServer, credentials: &Path) -> Running {
     let at = |name: &str| api.files.path().join(name).display().to_string();
     let set = [
-        ("KUBECONFIG", api.kubeconfig().display().to_string()),
+        ("KUBECONFIG", credentials.display().to_string()),
         ("STATUS_FILE", at("status.json")),
         ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
         ("HEALTH_PORT", "0".to_owned()),
@@ -190,13 +194,41 @@ fn denies(tables: &Tables, namespace: &str) -> bool {
     tables.policies().any(|policy| &*policy.name == "deny" && format!("{policy:?}").contains(&format!("{namespace:?}")))
 }
 
+/// Three replicas that start together on a cluster without a root make one, and only one of them says that it made it.
+async fn one_root_for_all(api: &ApiServer, credentials: &Path) {
+    for attempt in 0..20 {
+        let replica = async || {
+            let client = Access::Kubeconfig(vec![credentials.to_owned()]).client().await.unwrap();
+            let (material, made) = kept_in_secret(&client, "istio-system", "cluster.local").await.unwrap();
+            (material.roots().to_owned(), made)
+        };
+        let (a, b, c) = tokio::join!(replica(), replica(), replica());
+        assert!(a.0 == b.0 && b.0 == c.0, "attempt {attempt}: more than one root");
+        let made = [a.1, b.1, c.1].into_iter().filter(|made| *made).count();
+        assert_eq!(made, 1, "attempt {attempt}");
+        if attempt < 19 {
+            api.kubectl(&["delete", "secret", "istio-ca-secret", "-n", "istio-system"], "");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     let Some(mut api) = ApiServer::start() else { return };
     api.apply(OBJECTS);
     api.apply(&pod("a"));
     runs(&api, "a", "10.244.1.2");
-    let running = control_plane(&api).await;
+    let credentials = match api.chart_rights() {
+        Some(rights) => {
+            api.apply(&rights);
+            let account =
+                rights.split("kind: ServiceAccount").nth(1).and_then(|rest| rest.split("name: ").nth(1)).unwrap();
+            api.account("istio-system", account.split_whitespace().next().unwrap())
+        }
+        None => api.kubeconfig(),
+    };
+    one_root_for_all(&api, &credentials).await;
+    let running = control_plane(&api, &credentials).await;
 
     // The root is published to every namespace, and proxies trust it.
     until_so("the root in every namespace", || {
@@ -286,7 +318,7 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
 
     // In the next life nobody knows what was in force: the namespace of what is wrong is closed. The root is the same.
     api.apply(&policy("deny", "{action: DENY, rules: [{from: [{source: {ipBlocks: [10.0.0.0/99]}}]}]}"));
-    let running = control_plane(&api).await;
+    let running = control_plane(&api, &credentials).await;
     let reader = subscribe(channel(&api, &running, token(&api, "istio-ca")));
     until("closed", &reader, |t| t.policies().any(|p| &*p.name == "istiod-lite-closed")).await;
     api.apply(&deny("harbour"));

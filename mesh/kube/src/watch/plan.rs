@@ -62,6 +62,8 @@ pub(super) struct Plan {
     at: Option<String>,
     /// Everything was said once.
     told: bool,
+    /// The last that was said is that there is nothing.
+    empty: bool,
     /// How often in a row no version of the kind was found.
     absent: u32,
     /// How often in a row something else went wrong.
@@ -72,7 +74,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(resource: Resource) -> Self {
         let backoff = Backoff::default();
-        Self { resource, version: 0, streams: true, at: None, told: false, absent: 0, failures: 0, backoff }
+        Self { resource, version: 0, streams: true, at: None, told: false, empty: false, absent: 0, failures: 0, backoff }
     }
 
     /// The version of the kind to ask for.
@@ -92,7 +94,7 @@ impl Plan {
     /// The server said something of use: what was said is true as of `version`. Whether there was trouble before.
     pub(super) fn heard(&mut self, version: &str) -> bool {
         self.at = Some(version.to_owned());
-        self.told = true;
+        (self.told, self.empty) = (true, false);
         self.recovered()
     }
 
@@ -149,8 +151,8 @@ impl Plan {
             return Next { nothing: false, wait: Duration::ZERO, trouble: None };
         }
         self.absent = self.absent.saturating_add(1);
-        let nothing = self.absent == if self.told { ABSENT } else { 1 };
-        self.told |= nothing;
+        let nothing = !self.empty && (!self.told || self.absent >= ABSENT);
+        (self.told, self.empty) = (self.told || nothing, self.empty || nothing);
         Next { nothing, wait: self.wait(), trouble: None }
     }
 
