@@ -74,7 +74,17 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(resource: Resource) -> Self {
         let backoff = Backoff::default();
-        Self { resource, version: 0, streams: true, at: None, told: false, empty: false, absent: 0, failures: 0, backoff }
+        Self {
+            resource,
+            version: 0,
+            streams: true,
+            at: None,
+            told: false,
+            empty: false,
+            absent: 0,
+            failures: 0,
+            backoff,
+        }
     }
 
     /// The version of the kind to ask for.
