@@ -167,6 +167,7 @@ impl ApiServer {
     }
 
     /// What the control plane's own account may do, as its chart says: None, and said loudly, where there is no `helm`.
+    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
     pub(crate) fn chart_rights(&self) -> Option<String> {
         let helm = self.programs.join("bin/helm");
         if !helm.exists() {
