@@ -47,6 +47,8 @@ impl Gate for Doorman {
 /// everything ends, as with a killed process.
 struct ControlPlane {
     port: u16,
+    /// Bound to the port and not listening: nobody else gets it while this is stopped.
+    _kept: tokio::net::TcpSocket,
     certified: rcgen::CertifiedKey<rcgen::KeyPair>,
     limits: Limits,
     running: Option<tokio::runtime::Runtime>,
@@ -65,12 +67,21 @@ impl ControlPlane {
 
     fn start_within(published: watch::Receiver<Published>, limits: Limits) -> Self {
         let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-        let mut made = Self { port: 0, certified, limits, running: None };
+        let kept = Self::socket(0);
+        let port = kept.local_addr().unwrap().port();
+        let mut made = Self { port, _kept: kept, certified, limits, running: None };
         made.serve(published);
         made
     }
 
-    /// Begins to serve, on the port it had if it had one.
+    fn socket(port: u16) -> tokio::net::TcpSocket {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], port).into()).unwrap();
+        socket
+    }
+
+    /// Begins to serve, on its port.
     fn serve(&mut self, published: watch::Receiver<Published>) {
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(self.certified.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -86,12 +97,8 @@ impl ControlPlane {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = {
             let _inside = runtime.enter();
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.set_reuseaddr(true).unwrap();
-            socket.bind(([127, 0, 0, 1], self.port).into()).unwrap();
-            socket.listen(16).unwrap()
+            Self::socket(self.port).listen(16).unwrap()
         };
-        self.port = listener.local_addr().unwrap().port();
         let incoming = TcpListenerStream::new(listener)
             .then(move |stream| {
                 let acceptor = acceptor.clone();
@@ -106,7 +113,8 @@ impl ControlPlane {
 
     fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.shutdown_background();
+            // Until its listener is gone, too. A runtime may not wait for another, a thread may.
+            std::thread::spawn(move || drop(running)).join().unwrap();
         }
     }
 
