@@ -87,11 +87,17 @@ impl Install {
 
     /// Takes the plugin out: from every configuration, then the file that they named.
     pub fn take_out(&self) -> Result<(), InstallError> {
+        let mut written = Ok(());
         for path in self.lists()? {
-            if let Ok(Some(without)) = chain::unchained(&read(&path)?) {
-                write(&path, &without)?;
+            // What cannot be read is not ours.
+            if let Ok(text) = read(&path)
+                && let Ok(Some(without)) = chain::unchained(&text)
+            {
+                written = written.and(write(&path, &without));
             }
         }
+        // Where an entry is left, what it names is left too, or no pod starts.
+        written?;
         let path = self.bin_dir.join(NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
@@ -230,6 +236,17 @@ mod tests {
         fn plugin(&self) -> Option<String> {
             std::fs::read_to_string(self.install.bin_dir.join(NAME)).ok()
         }
+    }
+
+    /// Somebody else's file that is no text keeps nobody from being uninstalled.
+    #[test]
+    fn taken_out_beside_what_cannot_be_read() {
+        let node = Node::new(&[("10-b.conflist", LIST)]);
+        std::fs::write(node.install.net_dir.join("01-odd.conflist"), b"\xff").unwrap();
+        node.install.put(true).unwrap();
+        assert!(node.has("10-b.conflist"));
+        node.install.take_out().unwrap();
+        assert!(!node.has("10-b.conflist") && node.plugin().is_none());
     }
 
     #[test]
