@@ -11,7 +11,7 @@
 //! | [`reason`] | codes for why a connection did not end well |
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
-//! | [`workload`], [`service`], [`policy`] | the types, each with its wire form; `policy::decide` |
+//! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
 //! | [`balance`] | which endpoint |
@@ -29,6 +29,7 @@ pub mod pod;
 pub mod policy;
 pub mod reason;
 pub mod resource;
+pub mod route;
 pub mod service;
 pub mod share;
 pub mod shared;

@@ -175,6 +175,7 @@ fn a_policy_in_bytes() {
         not_destination_ports: vec![9090],
         service_accounts: vec![NamespacedName::new("b", "s")],
         not_service_accounts: vec![NamespacedName::new("b", "t")],
+        http: None,
         unsupported: false,
     };
     let policy = Policy {

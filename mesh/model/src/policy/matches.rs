@@ -79,7 +79,7 @@ fn one(m: &Match, facts: &Facts) -> Outcome {
         && excludes(&m.not_destination_ports, |port| *port == facts.destination.port())
         && allows(&m.service_accounts, account)
         && excludes(&m.not_service_accounts, account);
-    let extra = if m.unsupported { Outcome::Unknown } else { Outcome::Met };
+    let extra = if m.unsupported || m.http.is_some() { Outcome::Unknown } else { Outcome::Met };
     Outcome::from_bool(known).and(extra)
 }
 

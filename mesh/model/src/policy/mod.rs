@@ -1,11 +1,13 @@
 //! Authorization policies and the one decision over them.
 //!
-//! The type here; [`facts`] what is known about a connection; `matches` one condition against the facts;
-//! [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of PeerAuthentications.
+//! The type here; [`http`] its conditions on requests; [`facts`] what is known about a connection; `matches` one condition
+//! against the facts; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
+//! PeerAuthentications.
 
 pub mod converted;
 pub mod decide;
 pub mod facts;
+pub mod http;
 mod matches;
 mod wire;
 
@@ -99,6 +101,8 @@ pub struct Match {
     pub service_accounts: Vec<NamespacedName>,
     /// None of these.
     pub not_service_accounts: Vec<NamespacedName>,
+    /// Conditions on a request, which only a waypoint can evaluate.
+    pub http: Option<Arc<http::HttpMatch>>,
     /// It holds something this version cannot evaluate: the match is *unknown*, met in a deny policy, not met in
     /// an allow policy.
     pub unsupported: bool,

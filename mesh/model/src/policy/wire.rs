@@ -78,6 +78,7 @@ fn one_match(m: pb::Match) -> Match {
         not_destination_ports: unwanted(m.not_destination_ports, u, port),
         service_accounts: m.service_accounts.into_iter().map(account).collect(),
         not_service_accounts: m.not_service_accounts.into_iter().map(account).collect(),
+        http: None,
         unsupported,
     }
 }

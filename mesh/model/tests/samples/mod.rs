@@ -123,6 +123,7 @@ pub fn policy() -> Policy {
         not_destination_ports: vec![1],
         service_accounts: accounts(),
         not_service_accounts: accounts(),
+        http: None,
         unsupported: true,
     };
     let matches = vec![full, Match::default()];

@@ -150,6 +150,7 @@ fn everything() -> Vec<Resource> {
         not_destination_ports: vec![81],
         service_accounts: account.clone(),
         not_service_accounts: account,
+        http: None,
         unsupported: true,
     };
     vec![
