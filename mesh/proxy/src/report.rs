@@ -240,6 +240,7 @@ impl Report {
             bytes_recv: (event == Event::Complete).then_some(bytes_recv),
             duration: (event == Event::Complete).then(|| self.started.elapsed()),
             error,
+            request: None,
             policy: self.policy.as_ref().map(|p| p as &dyn Display),
             reason: reason.map(ReasonCode::as_str),
             trace: t.trace.as_ref().map(|trace| trace as &dyn Display),

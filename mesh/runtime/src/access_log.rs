@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::timestamp::Timestamp;
 use queue::Queue;
 
-pub use entry::{Direction, Entry, Event, Peer};
+pub use entry::{Direction, Entry, Event, Peer, Request};
 
 /// Where lines go. Clones share it; when the last is dropped, what is queued is still written, if the process lives long enough.
 #[derive(Clone, Debug)]

@@ -9,12 +9,13 @@
 //! | | [`usage`], [`nearest`] | what `--help` says of settings; the name that was probably meant |
 //! | | [`open_files`] | how many files and connections it may have open |
 //! | be observed | [`log`] | structured logs on stdout, their level changed while running |
-//! | | [`access_log`] | one line per finished connection, written by a thread of its own |
+//! | | [`access_log`] | one line per finished connection or request, written by a thread of its own |
 //! | | [`metrics`] | the registry, Istio's traffic metrics and the label words all programs share |
 //! | | [`trace`] | the `traceparent` of a connection: made, read |
 //! | | [`readiness`] | ready when every named part has said so |
 //! | | [`admin`] | what is served on localhost: dump of state, log level, quit |
 //! | | [`http_server`] | the small bounded HTTP/1 server under admin, metrics and readiness |
+//! | | [`own_port`] | a port of the process's own, taken over from a predecessor |
 //! | reconnect | [`backoff`] | how long to wait before connecting again |
 //! | share files | [`files`] | a file that others read, replaced in one step |
 //! | | [`watch`] | when to look at a file, or at a folder, again |
@@ -37,6 +38,7 @@ pub mod memory;
 pub mod metrics;
 pub mod nearest;
 pub mod open_files;
+pub mod own_port;
 pub mod readiness;
 pub mod shutdown;
 pub mod trace;

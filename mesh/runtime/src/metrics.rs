@@ -21,6 +21,8 @@ mod executor;
 mod labels;
 mod pods;
 mod process;
+mod requests;
+mod sets;
 mod text_format;
 mod traffic;
 mod xds;
@@ -35,6 +37,7 @@ use prometheus_client::registry::Registry;
 
 pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
 pub use pods::PodsInTrouble;
+pub use requests::{KnownRequests, Measured, RequestLabels, RequestMetrics};
 use text_format::Prometheus;
 pub use text_format::TextFormat;
 pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};

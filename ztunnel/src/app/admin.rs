@@ -1,11 +1,8 @@
 //! The ports on which ztunnel speaks of itself: admin, metrics, readiness.
 
-use std::fmt::Display;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mesh_proxy::connections::OpenConnections;
 use mesh_proxy::dump;
 use mesh_runtime::http_server::{self, Listeners};
@@ -13,7 +10,7 @@ use mesh_runtime::log::LogControl;
 use mesh_runtime::metrics::Metrics;
 use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
-use mesh_runtime::{admin, drain};
+use mesh_runtime::{admin, own_port};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -44,68 +41,26 @@ pub(super) fn serve(
     let dump = move || config_dump(dump_context.clone(), list.clone(), commands.clone());
     let routes = admin::routes(log, shutdown, dump).merge(pages::routes(ports.metrics));
     let until = draining.clone();
-    serve_port(
+    own_port::serve(
         "ADMIN_PORT",
         move || Listeners::loopback(ports.admin),
         move |at| admin::serve("ztunnel", at, routes, until),
         draining,
     )?;
     let (until, pages) = (draining.clone(), Arc::new(metrics).routes());
-    serve_port(
+    own_port::serve(
         "STATS_PORT",
         move || Listeners::wildcard(ports.metrics),
         move |at| http_server::serve(at, pages, until),
         draining,
     )?;
     let (until, pages) = (draining.clone(), readiness.routes());
-    serve_port(
+    own_port::serve(
         "READINESS_PORT",
         move || Listeners::wildcard(ports.readiness),
         move |at| http_server::serve(at, pages, until),
         draining,
-    )
-}
-
-/// A port is looked for this often while somebody else has it.
-const PORT_RETRY: Duration = Duration::from_millis(10);
-
-/// Serves pages of our own on a port. One that is in use is taken over when it is free: where predecessor and
-/// successor share a network namespace, the one that drains still answers there. It is not waited for once we drain
-/// ourselves.
-fn serve_port<F, E>(
-    setting: &'static str,
-    bind: impl Fn() -> io::Result<Listeners> + Send + 'static,
-    serve: impl FnOnce(Listeners) -> F + Send + 'static,
-    draining: &drain::Watch,
-) -> Result<()>
-where
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Display + Send,
-{
-    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-    let mut bound = match bind() {
-        Err(error) if !in_use(&error) => return Err(error).context(setting),
-        bound => bound,
-    };
-    if let Err(error) = &bound {
-        tracing::warn!(setting, %error, "port in use: by a ztunnel that drains? It is served here once it is free");
-    }
-    let draining = draining.clone();
-    tokio::spawn(async move {
-        while bound.as_ref().is_err_and(in_use) {
-            tokio::select! {
-                () = tokio::time::sleep(PORT_RETRY) => bound = bind(),
-                () = draining.closing() => return,
-            }
-        }
-        let ended = match bound {
-            Ok(listeners) => serve(listeners).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = ended {
-            tracing::error!(setting, error, "not served");
-        }
-    });
+    )?;
     Ok(())
 }
 

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use mesh_model::identity::SpiffeId;
 use mesh_model::service::Service;
 use mesh_model::workload::Workload;
-use mesh_runtime::metrics::{
-    ConnectionMetrics, ConnectionSecurity, KnownLabels, Reporter, ServiceLabels, TrafficLabels, TrafficMetrics,
-};
+use mesh_runtime::metrics::{ConnectionMetrics, KnownLabels, Reporter, TrafficMetrics};
 
 use super::party::{Party, Traffic, Who};
 
@@ -37,7 +35,7 @@ struct Seen {
 pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMetrics {
     // Sets from baggage are not remembered: strangers could push out all others with them.
     let (Ok(source), Ok(destination)) = (traffic.source.in_tables(), traffic.destination.in_tables()) else {
-        return metrics.open(&labels(traffic));
+        return metrics.open(&traffic.labels());
     };
     SEEN.with_borrow_mut(|seen| {
         if seen.is_empty() {
@@ -48,7 +46,7 @@ pub(super) fn open(metrics: &TrafficMetrics, traffic: &Traffic) -> ConnectionMet
         if let Some(connection) = same.and_then(|seen| metrics.open_known(&seen.known)) {
             return connection;
         }
-        let connection = metrics.open(&labels(traffic));
+        let connection = metrics.open(&traffic.labels());
         *slot = Some(Seen {
             source: (source.cloned(), traffic.source.identity.clone()),
             destination: (destination.cloned(), traffic.destination.identity.clone()),
@@ -99,26 +97,4 @@ fn slot(source: Option<&Arc<Workload>>, destination: Option<&Arc<Workload>>, tra
     let flags = (traffic.reporter as u64) << 1 | u64::from(traffic.secured);
     let hash = parts.iter().fold(flags, |hash, part| (hash.rotate_left(23) ^ *part as u64).wrapping_mul(MIX));
     (hash >> (u64::BITS - SLOTS.ilog2())) as usize
-}
-
-/// The whole label set.
-fn labels(traffic: &Traffic) -> TrafficLabels {
-    let service = traffic.service.as_ref().map_or_else(ServiceLabels::default, |s| ServiceLabels {
-        hostname: s.hostname.clone(),
-        name: s.name.clone(),
-        namespace: s.namespace.clone(),
-    });
-    let principal = |id: Option<&SpiffeId>| id.map_or_else(|| "".into(), |id| Arc::from(id.to_string()));
-    TrafficLabels {
-        reporter: traffic.reporter,
-        source: traffic.source.labels(),
-        source_principal: principal(traffic.source.identity.as_ref().filter(|_| traffic.secured)),
-        service: Arc::new(service),
-        destination: traffic.destination.labels(),
-        destination_principal: principal(traffic.destination.identity.as_ref()),
-        security: match traffic.secured {
-            true => ConnectionSecurity::MutualTls,
-            false => ConnectionSecurity::Unknown,
-        },
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_model::workload::Workload;
-use mesh_runtime::metrics::{TrafficLabels, TrafficMetrics, WorkloadLabels};
+use mesh_runtime::metrics::{RequestMetrics, TrafficLabels, TrafficMetrics, WorkloadLabels};
 use mesh_xds::follow::Reader;
 
 /// How often metrics look for label sets to forget.
@@ -15,12 +15,21 @@ pub const LOOK: Duration = Duration::from_secs(60);
 /// Workloads that are looked at in one go: whoever writes to the tables waits meanwhile.
 const AT_ONCE: usize = 1024;
 
-/// Forgets them for as long as the process lives.
+/// Forgets those of connections for as long as the process lives.
 pub async fn follow(traffic: TrafficMetrics, tables: Reader) {
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
-        traffic.forget(&gone(traffic.idle(), &tables));
+        traffic.forget(&gone(traffic.idle(), &tables, |set| set));
+    }
+}
+
+/// Forgets those of requests for as long as the process lives.
+pub async fn follow_requests(requests: RequestMetrics, tables: Reader) {
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        requests.forget(&gone(requests.idle(), &tables, |set| &set.traffic));
     }
 }
 
@@ -45,14 +54,14 @@ pub fn missing<T: Hash + Eq>(mut wanted: HashSet<T>, tables: &Reader, is: impl F
 }
 
 /// Those of `sets` at one end of which is a workload that the tables do not tell of, or no more.
-fn gone(mut sets: Vec<Arc<TrafficLabels>>, tables: &Reader) -> Vec<Arc<TrafficLabels>> {
+fn gone<L>(mut sets: Vec<Arc<L>>, tables: &Reader, traffic: impl Fn(&L) -> &TrafficLabels) -> Vec<Arc<L>> {
     let named = |labels: &WorkloadLabels| (labels.namespace.clone(), labels.workload.clone());
     let ends = |set: &TrafficLabels| [named(&set.source), named(&set.destination)];
-    let mut named: HashSet<_> = sets.iter().flat_map(|set| ends(set)).collect();
+    let mut named: HashSet<_> = sets.iter().flat_map(|set| ends(traffic(set))).collect();
     // An end without a workload is no workload that is gone.
     named.retain(|(_, workload)| !workload.is_empty());
     let missing = missing(named, tables, |w| (w.namespace.clone(), w.workload_name.clone()));
-    sets.retain(|set| ends(set).iter().any(|end| missing.contains(end)));
+    sets.retain(|set| ends(traffic(set)).iter().any(|end| missing.contains(end)));
     sets
 }
 
@@ -98,12 +107,13 @@ mod tests {
             ("", "job-0", false),
             ("", "", false),
         ] {
-            let gone = gone(vec![set(source, destination)], &tables);
+            let gone = gone(vec![set(source, destination)], &tables, |set| set);
             assert_eq!(gone.len(), usize::from(expected), "{source} to {destination}");
         }
         writer.apply(Kind::Address, vec![], vec!["job-1".into()]).await;
         let sets = vec![set("job-0", "job-1"), set("job-0", "job-2")];
-        let names: Vec<_> = gone(sets, &tables).iter().map(|set| set.destination.workload.to_string()).collect();
+        let names: Vec<_> =
+            gone(sets, &tables, |set| set).iter().map(|set| set.destination.workload.to_string()).collect();
         assert_eq!(names, ["job-1"]);
     }
 }

@@ -10,7 +10,7 @@ use mesh_model::identity::SpiffeId;
 use mesh_model::service::Service;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{Direction, Peer};
-use mesh_runtime::metrics::{Reporter, WorkloadLabels};
+use mesh_runtime::metrics::{ConnectionSecurity, Reporter, ServiceLabels, TrafficLabels, WorkloadLabels};
 use mesh_runtime::trace::TraceParent;
 
 /// What a report says of a connection.
@@ -35,6 +35,30 @@ pub struct Traffic {
     pub secured: bool,
     /// The trace context that the CONNECT of its tunnel carries, or would carry between nodes.
     pub trace: Option<TraceParent>,
+}
+
+impl Traffic {
+    /// The whole label set of metrics about it.
+    pub fn labels(&self) -> TrafficLabels {
+        let service = self.service.as_ref().map_or_else(ServiceLabels::default, |s| ServiceLabels {
+            hostname: s.hostname.clone(),
+            name: s.name.clone(),
+            namespace: s.namespace.clone(),
+        });
+        let principal = |id: Option<&SpiffeId>| id.map_or_else(|| "".into(), |id| Arc::from(id.to_string()));
+        TrafficLabels {
+            reporter: self.reporter,
+            source: self.source.labels(),
+            source_principal: principal(self.source.identity.as_ref().filter(|_| self.secured)),
+            service: Arc::new(service),
+            destination: self.destination.labels(),
+            destination_principal: principal(self.destination.identity.as_ref()),
+            security: match self.secured {
+                true => ConnectionSecurity::MutualTls,
+                false => ConnectionSecurity::Unknown,
+            },
+        }
+    }
 }
 
 /// One end of a connection.

@@ -42,6 +42,23 @@ pub struct Peer<'a> {
     pub cluster: Option<&'a str>,
 }
 
+/// A request and its answer, of a proxy that reads them.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The path, with its query, as the caller sent it; cut if it is long.
+    pub path: &'a str,
+    /// `Host` or `:authority`.
+    pub authority: &'a str,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'a str,
+    /// The status that the caller was answered.
+    pub status: u16,
+    /// The route and its rule, if one matched.
+    pub route: Option<&'a dyn fmt::Display>,
+}
+
 /// What the line says. Everything is borrowed: it lives only while the line is formatted.
 #[derive(Clone, Copy, Default)]
 pub struct Entry<'a> {
@@ -65,6 +82,8 @@ pub struct Entry<'a> {
     pub duration: Option<Duration>,
     /// Why it failed.
     pub error: Option<&'a dyn fmt::Display>,
+    /// What was asked in it, of a line that is about a request.
+    pub request: Option<Request<'a>>,
     /// Ours: the policy that decided, `namespace/name`.
     pub policy: Option<&'a dyn fmt::Display>,
     /// Ours: a reason code that stays the same between versions.

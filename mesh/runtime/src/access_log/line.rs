@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tracing::Level;
 
-use super::entry::{Direction, Entry, Event, Peer};
+use super::entry::{Direction, Entry, Event, Peer, Request};
 use crate::log::{LogFormat, level_name};
 use crate::text::{Escape, Escaped};
 use crate::timestamp::Timestamp;
@@ -13,6 +13,7 @@ use crate::timestamp::Timestamp;
 /// Appends the line, with its end.
 pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: Level, entry: &Entry<'_>) {
     let message = match entry.event {
+        Event::Complete if entry.request.is_some() => "request complete",
         Event::Complete => "connection complete",
         Event::Opened => "connection opened",
         Event::Failed => "connection failed",
@@ -41,6 +42,14 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
     fields.quoted("dst.identity", *identity);
     fields.text("dst.cluster", *cluster);
     fields.text("direction", entry.direction.map(Direction::as_str));
+    if let Some(Request { method, path, authority, protocol, status, route }) = &entry.request {
+        fields.text("method", Some(method));
+        fields.text("path", Some(shortened(path)));
+        fields.text("authority", Some(authority));
+        fields.text("protocol", Some(protocol));
+        fields.number("response_code", Some(u64::from(*status)));
+        fields.quoted("route", *route);
+    }
     fields.number("bytes_sent", entry.bytes_sent);
     fields.number("bytes_recv", entry.bytes_recv);
     let duration = entry.duration.map(|duration| duration.as_millis());
@@ -53,6 +62,13 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
         LogFormat::Plain => "\n",
         LogFormat::Json => "}\n",
     });
+}
+
+/// As much of a path as is logged: a stranger decides how long it is.
+fn shortened(path: &str) -> &str {
+    const MOST: usize = 1024;
+    let end = (0..=MOST.min(path.len())).rev().find(|end| path.is_char_boundary(*end)).unwrap_or(0);
+    &path[..end]
 }
 
 struct Millis(u128);

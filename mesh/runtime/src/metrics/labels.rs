@@ -8,13 +8,17 @@ use std::sync::{Arc, LazyLock};
 
 use prometheus_client::encoding::{EncodeLabelKey, EncodeLabelSet, LabelSetEncoder};
 
-/// Which side counted. Both ends of a connection report it, each from its own side.
+use super::sets::Labels;
+
+/// Which side counted. Both ends of a connection report it, each from its own side, and a waypoint between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reporter {
     /// The client's proxy.
     Source,
     /// The server's proxy.
     Destination,
+    /// A waypoint between the two.
+    Waypoint,
 }
 
 impl Reporter {
@@ -23,6 +27,7 @@ impl Reporter {
         match self {
             Reporter::Source => "source",
             Reporter::Destination => "destination",
+            Reporter::Waypoint => "waypoint",
         }
     }
 }
@@ -167,9 +172,9 @@ static OTHER_SERVICE: LazyLock<Arc<ServiceLabels>> = LazyLock::new(|| {
     Arc::new(ServiceLabels { hostname: OTHER.clone(), name: OTHER.clone(), namespace: OTHER.clone() })
 });
 
-impl TrafficLabels {
+impl Labels for TrafficLabels {
     /// The same side and protection, everything else `other`. There are only as many of these as sides times protections.
-    pub(super) fn collapsed(&self) -> Self {
+    fn collapsed(&self) -> Self {
         Self {
             reporter: self.reporter,
             source: OTHER_WORKLOAD.clone(),
@@ -188,9 +193,21 @@ pub(super) struct Flagged<'a>(pub(super) &'a TrafficLabels, pub(super) ResponseF
 
 impl EncodeLabelSet for Flagged<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Self(labels, flags) = self;
+        self.0.encode(encoder, "tcp", &[("response_flags", self.1.as_str())])
+    }
+}
+
+impl TrafficLabels {
+    /// Writes them in Istio's order; `more` stands where that has what is known only at the end.
+    pub(super) fn encode(
+        &self,
+        encoder: &mut LabelSetEncoder<'_>,
+        protocol: &str,
+        more: &[(&str, &str)],
+    ) -> fmt::Result {
+        let labels = self;
         let (source, destination, service) = (&labels.source, &labels.destination, &labels.service);
-        let mut put = |key, value: &str| put(encoder, key, value);
+        let mut put = |key: &str, value: &str| put(encoder, key, value);
         put("reporter", labels.reporter.as_str())?;
         put("source_workload", &source.workload)?;
         put("source_canonical_service", &source.canonical_service)?;
@@ -211,8 +228,10 @@ impl EncodeLabelSet for Flagged<'_> {
         put("destination_app", &destination.app)?;
         put("destination_version", &destination.version)?;
         put("destination_cluster", &destination.cluster)?;
-        put("request_protocol", "tcp")?;
-        put("response_flags", flags.as_str())?;
+        put("request_protocol", protocol)?;
+        for (key, value) in more {
+            put(key, value)?;
+        }
         put("connection_security_policy", labels.security.as_str())?;
         // Istio leaves the localities out when neither side is known.
         if !source.workload.is_empty() || !destination.workload.is_empty() {

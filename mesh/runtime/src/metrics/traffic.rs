@@ -2,14 +2,11 @@
 //!
 //! Opening a connection finds the counters of its label set once; from then on the connection adds to those counters directly. Who opens
 //! many connections with the same labels keeps what [`TrafficMetrics::remember`] gives, and need not even make the labels again. Label sets
-//! are bounded: those that nobody will use again are to be [forgotten](TrafficMetrics::forget); beyond the limit, sets idle for a while make
-//! room, and if there are none a new set is counted under `other`.
+//! are bounded (`sets`): those that nobody will use again are to be [forgotten](TrafficMetrics::forget).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Weak};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder};
@@ -17,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::Metrics;
 use super::labels::{Flagged, Reporter, ResponseFlags, TrafficLabels, put};
+use super::sets::{self, Sets};
 
 /// The traffic metrics of one program. Clones share them.
 #[derive(Clone, Debug)]
@@ -51,43 +49,27 @@ pub struct OpenSocket {
 
 #[derive(Debug)]
 struct Inner {
-    limit: usize,
-    /// Read by every new connection, written only for a label set never seen before.
-    table: RwLock<Table>,
-    label_sets_dropped: AtomicU64,
-    /// Seconds are counted from here.
-    began: Instant,
+    sets: Sets<TrafficLabels, Counters>,
     sockets: [AtomicI64; REPORTERS.len()],
-}
-
-#[derive(Debug)]
-struct Table {
-    series: HashMap<Arc<TrafficLabels>, Arc<Series>>,
-    swept: Option<u64>,
 }
 
 /// The counters of one label set.
 #[derive(Debug, Default)]
-struct Series {
+struct Counters {
     opened: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
     closed: [AtomicU64; FLAGS],
     failed: [AtomicU64; FLAGS],
-    /// The second at which it was first seen unused; 0 if it was used since.
-    idle_since: AtomicU64,
 }
+
+type Series = sets::Series<Counters>;
 
 /// The most label sets, if nothing else is said.
 const DEFAULT_LIMIT: usize = 10_000;
 
-/// A full table looks for idle sets at most every so many seconds.
-const SWEEP_INTERVAL: u64 = 60;
-/// A set stays for so many seconds after it was seen idle: longer than scrapes are apart, so that its last values were read.
-const GRACE: u64 = 120;
-
 const FLAGS: usize = ResponseFlags::ALL.len();
-const REPORTERS: [Reporter; 2] = [Reporter::Source, Reporter::Destination];
+const REPORTERS: [Reporter; 3] = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
 
 impl TrafficMetrics {
     /// Registers the traffic metrics, for at most 10,000 label sets.
@@ -97,20 +79,14 @@ impl TrafficMetrics {
 
     /// The same, for at most `limit` label sets (and a handful of `other` ones).
     pub fn register_with_limit(metrics: &mut Metrics, limit: usize) -> Self {
-        let inner = Arc::new(Inner {
-            limit,
-            table: RwLock::new(Table { series: HashMap::new(), swept: None }),
-            label_sets_dropped: AtomicU64::new(0),
-            began: Instant::now(),
-            sockets: Default::default(),
-        });
+        let inner = Arc::new(Inner { sets: Sets::new(limit), sockets: Default::default() });
         metrics.registry_mut().register_collector(Box::new(inner.clone()));
         Self { inner }
     }
 
     /// Counts an opened connection and gives the handle that counts the rest of it.
     pub fn open(&self, labels: &TrafficLabels) -> ConnectionMetrics {
-        let (series, other) = self.inner.series(labels);
+        let (series, other) = self.inner.sets.series(labels);
         series.opened.fetch_add(1, Ordering::Relaxed);
         ConnectionMetrics { series, other, ended: false }
     }
@@ -131,7 +107,7 @@ impl TrafficMetrics {
             return None;
         }
         // Under the table's lock, as every handle is made: a sweep must not forget what is being taken.
-        let _table = self.inner.table.read().unwrap_or_else(PoisonError::into_inner);
+        let _table = self.inner.sets.read();
         let series = known.series.upgrade()?;
         series.used();
         series.opened.fetch_add(1, Ordering::Relaxed);
@@ -141,19 +117,13 @@ impl TrafficMetrics {
     /// The label sets that nobody has used for some minutes, by the second call in these at the earliest. Call it every minute, and
     /// [`TrafficMetrics::forget`] those that will not be used again.
     pub fn idle(&self) -> Vec<Arc<TrafficLabels>> {
-        self.inner.idle(self.inner.now())
+        self.inner.sets.idle(self.inner.sets.now())
     }
 
     /// Forgets label sets, unless they have been used since they were found [idle](TrafficMetrics::idle). Used once more they count
     /// from nothing.
     pub fn forget(&self, sets: &[Arc<TrafficLabels>]) {
-        let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
-        for labels in sets {
-            if table.series.get(labels).is_some_and(|series| series.idle_for(u64::MAX).is_some()) {
-                table.series.remove(labels);
-            }
-        }
-        table.shrink();
+        self.inner.sets.forget(sets);
     }
 
     /// Counts an open socket.
@@ -203,102 +173,9 @@ impl Drop for OpenSocket {
     }
 }
 
-impl Inner {
-    /// The counters of these labels, and whether they are those of `other`.
-    fn series(&self, labels: &TrafficLabels) -> (Arc<Series>, bool) {
-        {
-            // A panic while the lock was held cannot leave the map half changed.
-            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(series) = table.series.get(labels) {
-                series.used();
-                return (series.clone(), false);
-            }
-        }
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if table.series.len() >= self.limit && !table.series.contains_key(labels) {
-            let now = self.now();
-            if table.swept.is_none_or(|swept| now >= swept + SWEEP_INTERVAL) {
-                table.sweep(now);
-            }
-            if table.series.len() >= self.limit {
-                self.label_sets_dropped.fetch_add(1, Ordering::Relaxed);
-                return (table.get_or_create(&labels.collapsed()), true);
-            }
-        }
-        (table.get_or_create(labels), false)
-    }
-
-    /// Seconds since it began, and some more: never 0.
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_secs() + 1
-    }
-
-    fn idle(&self, now: u64) -> Vec<Arc<TrafficLabels>> {
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        table.look(now);
-        let idle =
-            table.series.iter().filter(|(_, series)| series.idle_for(now).is_some_and(|seconds| seconds >= GRACE));
-        idle.map(|(labels, _)| labels.clone()).collect()
-    }
-
-    /// What there is now. Encoding takes long; it must not keep new connections waiting.
-    fn snapshot(&self) -> Vec<(Arc<TrafficLabels>, Arc<Series>)> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.series.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()
-    }
-}
-
-impl Table {
-    fn get_or_create(&mut self, labels: &TrafficLabels) -> Arc<Series> {
-        if let Some(series) = self.series.get(labels) {
-            return series.clone();
-        }
-        let series = Arc::new(Series::default());
-        self.series.insert(Arc::new(labels.clone()), series.clone());
-        series
-    }
-
-    /// Marks what is idle now.
-    fn look(&mut self, now: u64) {
-        for series in self.series.values() {
-            // Handles are made under this table's lock, so the only reference being ours means no connection is open.
-            if Arc::strong_count(series) == 1 && series.idle_since.load(Ordering::Relaxed) == 0 {
-                series.idle_since.store(now, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Forgets what has been idle for long; marks what is idle now.
-    fn sweep(&mut self, now: u64) {
-        self.swept = Some(now);
-        self.look(now);
-        self.series.retain(|_, series| series.idle_for(now).is_none_or(|seconds| seconds < GRACE));
-    }
-
-    /// Gives back room of which little is used.
-    fn shrink(&mut self) {
-        if self.series.capacity() > 4 * self.series.len() {
-            self.series.shrink_to(2 * self.series.len());
-        }
-    }
-}
-
-impl Series {
-    /// It is not idle.
-    fn used(&self) {
-        self.idle_since.store(0, Ordering::Relaxed);
-    }
-
-    /// For how many seconds it has been seen idle, if it is.
-    fn idle_for(self: &Arc<Self>, now: u64) -> Option<u64> {
-        let since = self.idle_since.load(Ordering::Relaxed);
-        (since > 0 && Arc::strong_count(self) == 1).then(|| now.saturating_sub(since))
-    }
-}
-
 impl Collector for Inner {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let series = self.snapshot();
+        let series = self.sets.snapshot();
         let by_flag = |name, help, pick: fn(&Series) -> &[AtomicU64; FLAGS], encoder: &mut DescriptorEncoder<'_>| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (labels, series) in &series {
@@ -349,13 +226,17 @@ impl Collector for Inner {
             let help = "The number of TCP sockets open now";
             let mut metric = encoder.encode_descriptor("istio_tcp_sockets_open", help, None, MetricType::Gauge)?;
             for (reporter, sockets) in REPORTERS.into_iter().zip(&self.sockets) {
-                metric.encode_family(&ReporterLabel(reporter))?.encode_gauge(&sockets.load(Ordering::Relaxed))?;
+                let sockets = sockets.load(Ordering::Relaxed);
+                // A ztunnel is none, and Istio's has no such line.
+                if reporter != Reporter::Waypoint || sockets > 0 {
+                    metric.encode_family(&ReporterLabel(reporter))?.encode_gauge(&sockets)?;
+                }
             }
         }
         let help = "Connections counted under other, because there were too many label sets";
         let mut metric =
             encoder.encode_descriptor("ambit_metrics_label_sets_dropped", help, None, MetricType::Counter)?;
-        metric.encode_counter(&self.label_sets_dropped.load(Ordering::Relaxed), NO_EXEMPLAR)
+        metric.encode_counter(&self.sets.dropped(), NO_EXEMPLAR)
     }
 }
 
@@ -374,6 +255,7 @@ fn index_of(reporter: Reporter) -> usize {
     match reporter {
         Reporter::Source => 0,
         Reporter::Destination => 1,
+        Reporter::Waypoint => 2,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is counted, under which labels, and how many of them.
 
+use super::super::sets::GRACE;
 use super::super::{ConnectionSecurity, ServiceLabels, TextFormat, WorkloadLabels};
 use super::*;
 
@@ -145,7 +146,7 @@ fn label_sets_are_bounded() {
 }
 
 fn names(traffic: &TrafficMetrics) -> Vec<String> {
-    let mut names: Vec<_> = traffic.inner.snapshot().iter().map(|(l, _)| l.source.workload.to_string()).collect();
+    let mut names: Vec<_> = traffic.inner.sets.snapshot().iter().map(|(l, _)| l.source.workload.to_string()).collect();
     names.sort();
     names
 }
@@ -155,7 +156,7 @@ fn a_full_table_forgets_what_stays_idle() {
     let (metrics, traffic) = registered(2);
     let busy = traffic.open(&labels("busy"));
     traffic.open(&labels("gone")).closed(ResponseFlags::None);
-    let sweep = |now| traffic.inner.table.write().unwrap().sweep(now);
+    let sweep = |now| traffic.inner.sets.table.write().unwrap().sweep(now);
     sweep(1);
     sweep(GRACE);
     assert_eq!(names(&traffic), ["busy", "gone"], "not for long enough");
@@ -174,7 +175,7 @@ fn a_full_table_forgets_what_stays_idle() {
 fn a_table_with_room_forgets_what_it_is_told_to_and_nothing_in_use() {
     let (_, traffic) = registered(10);
     let found = |now| {
-        let idle = traffic.inner.idle(now);
+        let idle = traffic.inner.sets.idle(now);
         let mut names: Vec<_> = idle.iter().map(|labels| labels.source.workload.to_string()).collect();
         names.sort();
         (names, idle)
@@ -189,20 +190,20 @@ fn a_table_with_room_forgets_what_it_is_told_to_and_nothing_in_use() {
     // One is used again before it is forgotten, one is open by then, one has been scraped.
     traffic.open(&labels("a")).closed(ResponseFlags::None);
     let again = traffic.open(&labels("b"));
-    drop(traffic.inner.snapshot());
+    drop(traffic.inner.sets.snapshot());
     traffic.forget(&sets);
     assert_eq!(names(&traffic), ["a", "b", "open"]);
     // A scrape that is under way is no use.
     drop((open, again));
     assert!(found(2 * GRACE).0.is_empty());
-    let scrape = traffic.inner.snapshot();
+    let scrape = traffic.inner.sets.snapshot();
     assert!(found(3 * GRACE).0.is_empty(), "but it keeps them");
     drop(scrape);
     let (idle, sets) = found(3 * GRACE);
     assert_eq!(idle, ["a", "b", "open"]);
     traffic.forget(&sets);
     assert_eq!(names(&traffic), [""; 0]);
-    assert_eq!(traffic.inner.table.read().unwrap().series.capacity(), 0, "their room is given back");
+    assert_eq!(traffic.inner.sets.table.read().unwrap().series.capacity(), 0, "their room is given back");
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn remembered_labels_open_the_same_counters_until_they_are_forgotten() {
     assert_eq!(samples(&metrics, "istio_tcp_received_bytes_total")[0].1, 5);
 
     // Being remembered keeps nothing from being swept, and using it does.
-    let sweep = |now| traffic.inner.table.write().unwrap().sweep(now);
+    let sweep = |now| traffic.inner.sets.table.write().unwrap().sweep(now);
     sweep(1);
     sweep(2 * GRACE);
     drop(second);
