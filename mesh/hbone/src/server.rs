@@ -44,7 +44,7 @@ pub enum AcceptError {
 }
 
 /// Requests handed out before others of the thread have their turn: each begins a task, and a peer can send hundreds at once.
-const AT_ONCE: u32 = 8;
+const AT_ONCE: u32 = 32;
 
 /// A connection from a proven caller. Dropped, it breaks its tunnels off.
 pub struct Connection {

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub use self::close::BACKLOG;
 
 /// Connections taken before others of the thread have their turn: thousands may wait.
-const AT_ONCE: u32 = 8;
+const AT_ONCE: u32 = 32;
 
 /// Accepts on `listener`, which is `whose`, until the proxy drains; then closes it without turning anybody away. `migrates`
 /// says whether the kernel gives those who wait there to another listener (`close`). Each connection is handed to

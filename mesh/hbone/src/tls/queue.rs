@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::{spawn_local, yield_now};
 
 /// Handshakes that go on by one message before the thread looks for events again. A message takes longer than a look.
-const AT_ONCE: usize = 1;
+const AT_ONCE: usize = 2;
 
 thread_local! {
     static QUEUE: RefCell<Queue> = RefCell::default();
