@@ -1,8 +1,15 @@
 //! Generates the message types with a pure-Rust protobuf compiler, so a fresh machine needs no protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["workload.proto", "policy.proto", "discovery.proto", "certificate.proto", "handoff.proto", "ambit.proto"];
+    let files = [
+        "workload.proto",
+        "policy.proto",
+        "discovery.proto",
+        "certificate.proto",
+        "handoff.proto",
+        "ambit.proto",
+        "waypoint.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -129,7 +129,7 @@ impl Sent {
                     let vips = service.vips.iter().map(|vip| vip.address.ip).collect::<Vec<_>>();
                     addresses.insert((&*service.namespace, &*service.name), vips);
                 }
-                Resource::Workload(_) | Resource::Policy(_) => {}
+                Resource::Workload(_) | Resource::Policy(_) | Resource::Routes(_) => {}
             }
         }
         let mut next = Self { generation, ..self.clone() };

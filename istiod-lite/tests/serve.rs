@@ -135,7 +135,8 @@ fn subscribe_observed(world: &World, token: Token, namespace: &str, observer: Ar
         extra: Vec::new(),
     };
     let (writer, reader) = tables();
-    tokio::spawn(mesh_xds::client::run(world.channel(token), node.to_node(), writer, None, observer));
+    let kinds = &mesh_model::resource::Kind::ALL;
+    tokio::spawn(mesh_xds::client::run(world.channel(token), node.to_node(), kinds, writer, None, observer));
     reader
 }
 

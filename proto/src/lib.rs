@@ -1,5 +1,5 @@
 //! The messages on the wire, nothing else: Istio's and Envoy's packages, field numbers and type URLs,
-//! under short names, and one small message of our own. No gRPC here: the two services are generated where they are spoken, ADS in
+//! under short names, and a few messages of our own. No gRPC here: the two services are generated where they are spoken, ADS in
 //! `mesh-xds` and signing in `mesh-identity`.
 //!
 //! | module | package | spoken between |
@@ -9,7 +9,7 @@
 //! | [`discovery`] | `envoy.service.discovery.v3` | control plane ↔ proxies |
 //! | [`certificate`] | `istio.v1.auth` | proxies → CA |
 //! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
-//! | [`ambit`] | `ambit.v1` | control plane → proxies, within [`workload`]; others skip it |
+//! | [`ambit`] | `ambit.v1` | control plane → proxies, within [`workload`] and [`policy`], where others skip it; routes → waypoints |
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -17,7 +17,7 @@
     reason = "generated from the .proto files, which carry the documentation"
 )]
 
-// The generated code of `policy` refers to `super::workload`; the nesting below mirrors the packages.
+// The generated code of one package refers to another by `super`: the nesting below mirrors the packages.
 mod generated {
     pub mod istio {
         pub mod workload {
@@ -34,18 +34,20 @@ mod generated {
         }
     }
     pub mod ambit {
-        include!(concat!(env!("OUT_DIR"), "/ambit.v1.rs"));
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/ambit.v1.rs"));
+        }
     }
     pub mod envoy {
         include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
     }
 }
 
-pub use generated::ambit;
+pub use generated::ambit::v1 as ambit;
 pub use generated::envoy as discovery;
 pub use generated::istio::auth as certificate;
 pub use generated::istio::security as policy;
 pub use generated::istio::workload;
 pub use generated::istio::workload::zds as handoff;
-/// What an extension holds.
-pub use prost_types::Any;
+/// What an extension holds, and a length of time.
+pub use prost_types::{Any, Duration};

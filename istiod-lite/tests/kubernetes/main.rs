@@ -144,7 +144,14 @@ fn subscribe(channel: ControlChannel) -> Reader {
         extra: Vec::new(),
     };
     let (writer, reader) = tables();
-    tokio::spawn(mesh_xds::client::run(channel, node.to_node(), writer, None, std::sync::Arc::new(())));
+    tokio::spawn(mesh_xds::client::run(
+        channel,
+        node.to_node(),
+        &mesh_model::resource::Kind::ISTIO,
+        writer,
+        None,
+        std::sync::Arc::new(()),
+    ));
     reader
 }
 

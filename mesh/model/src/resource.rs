@@ -7,6 +7,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use crate::policy::{InvalidPolicy, Policy};
+use crate::route::{InvalidRoutes, ServiceRoutes};
 use crate::service::{InvalidService, Service};
 use crate::workload::{InvalidWorkload, Workload};
 
@@ -17,17 +18,24 @@ pub enum Kind {
     Address,
     /// Authorization policies.
     Authorization,
+    /// What waypoints do with requests. Of Ambit's own: other control planes have none.
+    Routes,
 }
 
 impl Kind {
-    /// Every kind, in the order in which a client should hear of them: policies no later than workloads.
-    pub const ALL: [Self; 2] = [Self::Authorization, Self::Address];
+    /// Every kind, in the order in which a client should hear of them: policies no later than workloads, routes no later
+    /// than the services they are for.
+    pub const ALL: [Self; 3] = [Self::Authorization, Self::Routes, Self::Address];
+
+    /// The kinds that every control plane has, in that order: what a ztunnel asks for.
+    pub const ISTIO: [Self; 2] = [Self::Authorization, Self::Address];
 
     /// The xDS type URL.
     pub fn type_url(self) -> &'static str {
         match self {
             Self::Address => "type.googleapis.com/istio.workload.Address",
             Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+            Self::Routes => "type.googleapis.com/ambit.v1.ServiceRoutes",
         }
     }
 
@@ -46,6 +54,8 @@ pub enum Resource {
     Service(Arc<Service>),
     /// An authorization policy.
     Policy(Arc<Policy>),
+    /// What waypoints do with a service's requests.
+    Routes(Arc<ServiceRoutes>),
 }
 
 /// Why a resource was refused. It alone is refused; the rest of its response is kept.
@@ -66,6 +76,9 @@ pub enum InvalidResource {
     /// A policy that breaks a rule.
     #[error("policy: {0}")]
     Policy(#[from] InvalidPolicy),
+    /// Routes that break a rule.
+    #[error("routes: {0}")]
+    Routes(#[from] InvalidRoutes),
 }
 
 impl Resource {
@@ -74,15 +87,17 @@ impl Resource {
         match self {
             Self::Workload(_) | Self::Service(_) => Kind::Address,
             Self::Policy(_) => Kind::Authorization,
+            Self::Routes(_) => Kind::Routes,
         }
     }
 
-    /// Its xDS name: a workload's uid, `namespace/hostname` of a service, `namespace/name` of a policy.
+    /// Its xDS name: a workload's uid, `namespace/hostname` of a service and of its routes, `namespace/name` of a policy.
     pub fn name(&self) -> String {
         match self {
             Self::Workload(w) => w.uid.to_string(),
             Self::Service(s) => s.key().to_string(),
             Self::Policy(p) => p.key().to_string(),
+            Self::Routes(r) => r.service.to_string(),
         }
     }
 
@@ -99,7 +114,7 @@ impl Resource {
                     None => vip.address.to_string(),
                 })
                 .collect(),
-            Self::Policy(_) => Vec::new(),
+            Self::Policy(_) | Self::Routes(_) => Vec::new(),
         }
     }
 
@@ -110,6 +125,7 @@ impl Resource {
             Self::Workload(w) => address(address::Type::Workload((&**w).into())),
             Self::Service(s) => address(address::Type::Service((&**s).into())),
             Self::Policy(p) => mesh_proto::policy::Authorization::from(&**p).encode_to_vec(),
+            Self::Routes(r) => mesh_proto::ambit::ServiceRoutes::from(&**r).encode_to_vec(),
         }
         .into()
     }
@@ -129,6 +145,10 @@ impl Resource {
             Kind::Authorization => {
                 let policy = mesh_proto::policy::Authorization::decode(bytes).map_err(encoding)?;
                 Ok(Self::Policy(Arc::new(policy.try_into()?)))
+            }
+            Kind::Routes => {
+                let routes = mesh_proto::ambit::ServiceRoutes::decode(bytes).map_err(encoding)?;
+                Ok(Self::Routes(Arc::new(routes.try_into()?)))
             }
         }
     }

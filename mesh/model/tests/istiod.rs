@@ -48,7 +48,7 @@ fn ports_of(resource: &Resource) -> Vec<(u16, u16)> {
     let ports = match resource {
         Resource::Service(service) => service.ports.clone(),
         Resource::Workload(workload) => workload.services.iter().next().unwrap().1.to_vec(),
-        Resource::Policy(policy) => panic!("{policy:?}"),
+        Resource::Policy(_) | Resource::Routes(_) => panic!("{resource:?}"),
     };
     ports.iter().map(|p| (p.service_port, p.target_port)).collect()
 }

@@ -4,15 +4,20 @@
 mod samples;
 
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::policy::http::HttpMatch;
 use mesh_model::policy::{Action, Clause, InvalidPolicy, Match, Policy, Rule, Scope, StringMatch};
 use mesh_model::resource::{InvalidResource, Kind, Resource};
+use mesh_model::route::{
+    Backend, BackendTarget, Filter, InvalidRoutes, InvalidRule, PathMatch, PortProtocol, Protocol, Redirect,
+    RequestMatch, Retry, RouteKind, Rule as RouteRule, ServiceRoutes,
+};
 use mesh_model::service::{
     BalanceMode, InvalidService, IpFamilies, LoadBalancing, Scope as LocalityScope, Service, Vip,
 };
 use mesh_model::workload::{
     AppProtocol, ApplicationTunnel, InvalidWorkload, Locality, PortMapping, Tunnel, Workload, WorkloadType,
 };
-use mesh_proto::{policy as pp, workload as pw};
+use mesh_proto::{Any, ambit as pa, policy as pp, workload as pw};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -201,6 +206,15 @@ fn every_field_survives_the_round_trip() {
                 scope: Scope::Global,
                 action: Action::Allow,
                 ..samples::policy()
+            }
+            .into(),
+        ),
+        Resource::Routes(
+            ServiceRoutes {
+                service: NamespacedName::new("b", "h"),
+                ports: Vec::new(),
+                rules: Vec::new(),
+                policies: Vec::new(),
             }
             .into(),
         ),
@@ -468,7 +482,7 @@ fn refused_policies_and_strangers() {
 
 #[test]
 fn names_and_aliases() {
-    let [workload, service, policy] = samples::all();
+    let [workload, service, policy, routes] = samples::all();
     assert_eq!(
         (workload.name(), workload.aliases()),
         ("west//Pod/shop/cart-1".into(), vec![]),
@@ -480,4 +494,215 @@ fn names_and_aliases() {
     assert_eq!(service.name(), "shop/cart.shop.svc");
     assert_eq!(service.aliases(), ["net-1/10.96.0.1", "net-1/10.97.0.0/16", "net-1/fd00:97::/64"]);
     assert_eq!((policy.name(), policy.aliases()), ("shop/guard".into(), vec![]));
+    assert_eq!((routes.name(), routes.aliases()), ("shop/cart.shop.svc".into(), vec![]));
+}
+
+/// A condition of ours on requests is read whole or not at all, and then the match cannot be evaluated.
+#[test]
+fn conditions_on_requests_in_a_policy() {
+    let ours = |type_url: &str, value: Vec<u8>| pw::Extension {
+        name: "ambit.dev/http".into(),
+        config: Some(Any { type_url: type_url.into(), value }),
+    };
+    const TYPE: &str = "type.googleapis.com/ambit.v1.HttpMatch";
+    let said = |http: pa::HttpMatch| ours(TYPE, http.encode_to_vec());
+    let text = |text: &str| pp::StringMatch { match_type: Some(pp::string_match::MatchType::Exact(text.into())) };
+    let none = pp::StringMatch::default;
+    let get = || pa::HttpMatch { methods: vec![text("GET")], ..Default::default() };
+    let read = || HttpMatch { methods: vec![StringMatch::Exact("GET".into())], ..HttpMatch::default() };
+    let header = |name: &str, values: Vec<pp::StringMatch>| {
+        let header = pa::HeaderCondition { name: name.into(), values, not_values: Vec::new() };
+        said(pa::HttpMatch { headers: vec![header], ..get() })
+    };
+    for (name, extensions, http, unsupported) in [
+        ("ours", vec![said(get())], Some(read()), false),
+        ("ours and another", vec![pw::Extension::default(), said(get())], Some(read()), true),
+        ("ours twice", vec![said(get()), said(get())], None, true),
+        ("without content", vec![pw::Extension { name: "ambit.dev/http".into(), config: None }], None, true),
+        ("of another type", vec![ours("type.googleapis.com/other", get().encode_to_vec())], None, true),
+        ("no message", vec![ours(TYPE, vec![0xff])], None, true),
+        ("it says nothing", vec![said(pa::HttpMatch::default())], None, true),
+        ("a host of no kind", vec![said(pa::HttpMatch { hosts: vec![none()], ..get() })], None, true),
+        (
+            "a method of no kind",
+            vec![said(pa::HttpMatch { not_methods: vec![text("PUT"), none()], ..get() })],
+            None,
+            true,
+        ),
+        (
+            "a path of no kind",
+            vec![said(pa::HttpMatch { paths: vec![pa::PathPattern::default()], ..get() })],
+            None,
+            true,
+        ),
+        ("a header without a name", vec![header("", vec![text("x")])], None, true),
+        ("a header without values", vec![header("x", Vec::new())], None, true),
+        ("a header's value of no kind", vec![header("x", vec![text("x"), none()])], None, true),
+    ] {
+        let m = policy_of(pp::Match { extensions, ..Default::default() });
+        assert_eq!(m, Match { http: http.map(Into::into), unsupported, ..Match::default() }, "{name}");
+    }
+    let upper = policy_of(pp::Match { extensions: vec![header("X-A", vec![text("V")])], ..Default::default() });
+    assert_eq!(&*upper.http.unwrap().headers[0].name, "x-a");
+}
+
+#[test]
+fn refused_routes() {
+    use InvalidRule::*;
+    let base = || pa::ServiceRoutes { namespace: "b".into(), hostname: "h".into(), ..Default::default() };
+    for (name, routes, why) in [
+        ("no namespace", pa::ServiceRoutes { namespace: "".into(), ..base() }, InvalidRoutes::Key),
+        ("a slash", pa::ServiceRoutes { hostname: "h/i".into(), ..base() }, InvalidRoutes::Key),
+        (
+            "port 0",
+            pa::ServiceRoutes { ports: vec![pa::PortProtocol { port: 0, protocol: 1 }], ..base() },
+            InvalidRoutes::Port(0),
+        ),
+        (
+            "an unknown protocol",
+            pa::ServiceRoutes { ports: vec![pa::PortProtocol { port: 80, protocol: 7 }], ..base() },
+            InvalidRoutes::Protocol(7),
+        ),
+        (
+            "a policy without namespace",
+            pa::ServiceRoutes { policies: vec!["b/p".into(), "p".into()], ..base() },
+            InvalidRoutes::Policy("p".into()),
+        ),
+    ] {
+        assert_eq!(ServiceRoutes::try_from(routes), Err(why), "{name}");
+    }
+
+    let good = || pa::RouteRule {
+        kind: 1,
+        route: "b/r".into(),
+        name: "n".into(),
+        matches: vec![pa::RequestMatch::default()],
+        ..Default::default()
+    };
+    let of = |rule| ServiceRoutes::try_from(pa::ServiceRoutes { rules: vec![good(), rule], ..base() });
+    let filter = |kind| pa::RouteRule { filters: vec![pa::RouteFilter { kind: Some(kind) }], ..good() };
+    let backend = |target| pa::RouteRule { backends: vec![pa::Backend { target, ..Default::default() }], ..good() };
+    let redirect = |redirect| filter(pa::route_filter::Kind::Redirect(redirect));
+    let retry = |retry| pa::RouteRule { retry: Some(retry), ..good() };
+    let past = || Some(mesh_proto::Duration { seconds: -1, nanos: 0 });
+    let to = |hostname: &str, port| {
+        let to = pa::ServicePort { namespace: "b".into(), hostname: hostname.into(), port };
+        Some(pa::BackendTarget { kind: Some(pa::backend_target::Kind::Service(to)) })
+    };
+    assert!(of(good()).is_ok());
+    assert!(of(backend(to("h", 80))).is_ok());
+    for (name, rule, error) in [
+        ("no kind", pa::RouteRule { kind: 0, ..good() }, Kind(0)),
+        ("an unknown kind", pa::RouteRule { kind: 3, ..good() }, Kind(3)),
+        ("no match", pa::RouteRule { matches: Vec::new(), ..good() }, NoMatch),
+        ("a port too high", pa::RouteRule { port: 65_536, ..good() }, Range("port", 65_536)),
+        (
+            "a path of no kind",
+            pa::RouteRule {
+                matches: vec![pa::RequestMatch { path: Some(pa::PathMatch::default()), ..Default::default() }],
+                ..good()
+            },
+            Unsupported("a path match"),
+        ),
+        ("a filter of no kind", pa::RouteRule { filters: vec![Default::default()], ..good() }, Unsupported("a filter")),
+        ("a status", redirect(pa::Redirect { status: 200, ..Default::default() }), Range("a redirect's status", 200)),
+        (
+            "a redirect's port",
+            redirect(pa::Redirect { status: 301, port: 70_000, ..Default::default() }),
+            Range("a redirect's port", 70_000),
+        ),
+        (
+            "a path modifier of no kind",
+            filter(pa::route_filter::Kind::Rewrite(pa::Rewrite {
+                path: Some(Default::default()),
+                ..Default::default()
+            })),
+            Unsupported("a path modifier"),
+        ),
+        (
+            "a mirror of more than there is",
+            filter(pa::route_filter::Kind::Mirror(pa::Mirror { backend: to("h", 80), millionths: 1_000_001 })),
+            Range("a mirror's share in millionths", 1_000_001),
+        ),
+        (
+            "a mirror to nowhere",
+            filter(pa::route_filter::Kind::Mirror(pa::Mirror::default())),
+            Unsupported("a backend"),
+        ),
+        ("a backend that is none", backend(None), Unsupported("a backend")),
+        ("a backend without a name", backend(to("", 80)), Unsupported("a backend")),
+        ("a backend without a port", backend(to("h", 0)), Range("a backend's port", 0)),
+        (
+            "a time-out in the past",
+            pa::RouteRule { request_timeout: past(), ..good() },
+            Duration("the request's time-out"),
+        ),
+        (
+            "a backoff in the past",
+            retry(pa::Retry { backoff: past(), ..Default::default() }),
+            Duration("a retry's backoff"),
+        ),
+        (
+            "a retry's code",
+            retry(pa::Retry { codes: vec![503, 200], ..Default::default() }),
+            Range("a retry's code", 200),
+        ),
+    ] {
+        let why = InvalidRoutes::Rule { route: "b/r".into(), rule: "n".into(), error };
+        assert_eq!(of(rule), Err(why), "{name}");
+    }
+    let nameless = of(pa::RouteRule { route: "r".into(), ..good() });
+    assert_eq!(nameless, Err(InvalidRoutes::Rule { route: "r".into(), rule: "n".into(), error: Route }));
+    let nothing = pa::RouteRule { request_timeout: Some(mesh_proto::Duration::default()), ..good() };
+    assert_eq!(of(nothing).unwrap().rules[1].request_timeout, None, "zero is no limit");
+}
+
+#[test]
+fn routes_in_bytes() {
+    let rule = hex(&[
+        ("0801", "1 kind HTTP"),
+        ("1203 622f72", "2 route b/r"),
+        ("1a016e", "3 name n"),
+        ("2050", "4 port 80"),
+        ("2a0163", "5 callers c"),
+        ("320b 0a05 1203 2f6178 1202 5055", "6 matches: 1 path, 2 prefix /ax; 2 method PU"),
+        ("3a07 1a05 2001 28ad02", "7 filters: 3 redirect, 4 port 1, 5 status 301"),
+        ("420e 0a0a 0a08 0a0162 120168 1850 1005", "8 backends: 1 target, 1 service b/h port 80; 2 weight 5"),
+        ("4a02 0801", "9 request_timeout 1 s"),
+        ("5a06 0a02f703 1003", "11 retry: 1 codes 503, 2 attempts 3"),
+    ]);
+    let mut bytes = hex(&[
+        ("0a0162", "1 namespace b"),
+        ("120168", "2 hostname h"),
+        ("1a04 0850 1003", "3 ports: 1 port 80, 2 protocol GRPC"),
+    ]);
+    bytes.extend(field(0x22, &rule));
+    bytes.extend(hex(&[("2a03 622f70", "5 policies b/p")]));
+    let redirect = Redirect { scheme: None, hostname: None, path: None, port: Some(1), status: 301 };
+    let backend =
+        Backend { target: BackendTarget::Service(NamespacedName::new("b", "h"), 80), weight: 5, filters: Vec::new() };
+    let rule = RouteRule {
+        kind: RouteKind::Http,
+        route: NamespacedName::new("b", "r"),
+        name: "n".into(),
+        port: Some(80),
+        callers: Some("c".into()),
+        matches: vec![RequestMatch {
+            path: Some(PathMatch::Prefix("/ax".into())),
+            method: Some("PU".into()),
+            ..RequestMatch::default()
+        }],
+        filters: vec![Filter::Redirect(redirect)],
+        backends: vec![backend],
+        request_timeout: Some(std::time::Duration::from_secs(1)),
+        backend_timeout: None,
+        retry: Some(Retry { codes: vec![503], attempts: 3, backoff: None }),
+    };
+    let routes = ServiceRoutes {
+        service: NamespacedName::new("b", "h"),
+        ports: vec![PortProtocol { port: 80, protocol: Protocol::Grpc }],
+        rules: vec![rule],
+        policies: vec![NamespacedName::new("b", "p")],
+    };
+    bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

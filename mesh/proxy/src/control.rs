@@ -8,6 +8,7 @@ use mesh_control::ca_client::CaClient;
 use mesh_control::channel::{self, ChannelConfig, ChannelError, ControlChannel, ServerRoots, Token};
 use mesh_identity::revocation::{RevocationError, Revocations};
 use mesh_identity::store::{Store, StoreOptions};
+use mesh_model::resource::Kind;
 use mesh_runtime::config::{Env, FileOrInline};
 use mesh_runtime::metrics::XdsMetrics;
 use mesh_runtime::readiness::Readiness;
@@ -107,17 +108,18 @@ pub fn certificates(ca: CaClient, options: StoreOptions) -> Store {
     Store::new(&tokio::runtime::Handle::current(), Arc::new(ca), options)
 }
 
-/// Has the control plane write the tables from now on. `xds` is where it is, and who asks; where there is none, the
-/// tables are complete as they are.
+/// Has the control plane write the tables from now on. `xds` is where it is, and who asks for which `kinds`; where there is
+/// none, the tables are complete as they are.
 pub fn follow_tables(
     xds: Option<(ControlChannel, NodeInfo)>,
+    kinds: &'static [Kind],
     mut writer: Writer,
     demands: Option<Demands>,
     metrics: XdsMetrics,
 ) {
     match xds {
         Some((channel, node)) => {
-            tokio::spawn(client::run(channel, node.to_node(), writer, demands, Arc::new(metrics)));
+            tokio::spawn(client::run(channel, node.to_node(), kinds, writer, demands, Arc::new(metrics)));
         }
         None => {
             writer.synced();

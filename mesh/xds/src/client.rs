@@ -33,15 +33,17 @@ const STARTS: Duration = Duration::from_secs(5);
 /// Most refused resources of one response that are logged one by one.
 const MAX_LOGGED: usize = 10;
 
-/// Follows the control plane, for ever. `demand`: addresses come only when asked for, instead of all of them.
+/// Follows the control plane, for ever. `kinds`: what is asked for; a control plane that has none of a kind may never answer,
+/// and then the tables are never complete. `demand`: addresses come only when asked for, instead of all of them.
 pub async fn run(
     channel: ControlChannel,
     node: Node,
+    kinds: &'static [Kind],
     writer: Writer,
     demand: Option<Demands>,
     observer: Arc<dyn Observer>,
 ) -> Infallible {
-    let mut follower = Follower { state: Client::new(node, demand.is_some()), writer, demand, observer };
+    let mut follower = Follower { state: Client::new(node, kinds, demand.is_some()), writer, demand, observer };
     let mut backoff = Backoff::default();
     let (begun, mut answered, mut tried) = (Instant::now(), false, false);
     loop {

@@ -85,10 +85,10 @@ impl Writer {
 
     /// Takes in resources that come from a file instead of a control plane.
     pub fn apply_local(&mut self, resources: Vec<Resource>) {
-        // Policies first: no workload is seen without the policies that cover it.
-        let (policies, rest): (Vec<_>, Vec<_>) =
-            resources.into_iter().partition(|resource| resource.kind() == Kind::Authorization);
-        let mut change = self.take(policies);
+        // Policies and routes first: no workload is seen without the policies that cover it.
+        let (first, rest): (Vec<_>, Vec<_>) =
+            resources.into_iter().partition(|resource| resource.kind() != Kind::Address);
+        let mut change = self.take(first);
         change |= self.take(rest);
         self.tell(change);
     }

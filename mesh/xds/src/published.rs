@@ -47,7 +47,7 @@ impl Entry {
             Resource::Workload(workload) => {
                 workload.services.keys().map(|key| shared::text(&key.to_string())).collect()
             }
-            Resource::Service(_) | Resource::Policy(_) => Box::default(),
+            Resource::Service(_) | Resource::Policy(_) | Resource::Routes(_) => Box::default(),
         };
         let aliases = resource.aliases().into_iter().map(Arc::from).collect();
         Self { name: resource.name().into(), version: Version::of(&value), value, audience, aliases, endpoint_of }

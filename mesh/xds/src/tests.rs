@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh_control::channel::{self, ChannelConfig, ServerRoots, Token};
-use mesh_model::resource::Resource;
+use mesh_model::resource::{Kind, Resource};
 use mesh_model::workload::Workload;
 use mesh_proto::discovery::Node;
 use tokio::net::TcpListener;
@@ -189,7 +189,7 @@ fn follow_keeping(config: &ChannelConfig, node: Node, on_demand: bool, keep: Dur
     let (demand, demands) = demand::demand(keep);
     let demands = on_demand.then_some(demands);
     let channel = channel::connect(config).unwrap();
-    let task = tokio::spawn(client::run(channel, node, writer, demands, counted.clone()));
+    let task = tokio::spawn(client::run(channel, node, &Kind::ISTIO, writer, demands, counted.clone()));
     Proxy { tables, counted, demand: on_demand.then_some(demand), task }
 }
 
@@ -457,7 +457,6 @@ async fn who_is_not_admitted_gets_nothing() {
 /// What asks for more than it may have ends, and hears which bound it met; others are served as before.
 #[tokio::test]
 async fn gluttons_are_turned_away_by_name() {
-    use mesh_model::resource::Kind;
     use mesh_proto::discovery::DeltaDiscoveryRequest;
 
     use crate::service::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;

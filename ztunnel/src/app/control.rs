@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use mesh_control::ca_client::CaClient;
 use mesh_identity::store::{Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
-use mesh_model::resource::Resource;
+use mesh_model::resource::{Kind, Resource};
 use mesh_proxy::control;
 use mesh_runtime::config::FileOrInline;
 use mesh_runtime::metrics::XdsMetrics;
@@ -48,7 +48,7 @@ pub(super) fn follow_tables(
         Some(xds) => Some((xds.channel("XDS_ADDRESS", &config.token, &config.cluster)?, config.node_info())),
         None => None,
     };
-    control::follow_tables(xds, writer, demands, metrics);
+    control::follow_tables(xds, &Kind::ISTIO, writer, demands, metrics);
     Ok(())
 }
 

@@ -151,7 +151,7 @@ async fn subscriber(number: usize, token: &str, to: SocketAddr, tls: TlsConnecto
     let id = format!("ztunnel~10.0.0.1~ztunnel-{number}.istio-system~istio-system.svc.cluster.local");
     let node = Node { id, ..Node::default() };
     // As a ztunnel does: policies, then addresses.
-    for (node, kind) in [Some(node), None].into_iter().zip(Kind::ALL) {
+    for (node, kind) in [Some(node), None].into_iter().zip(Kind::ISTIO) {
         let first = DeltaDiscoveryRequest { node, type_url: kind.type_url().to_owned(), ..Default::default() };
         send(&mut requests, &first)?;
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::StringMatch;
+use super::strings::StringMatch;
 
 /// Conditions on a request. All fields that are set; positive fields want one of their values, `not_` fields none of theirs.
 /// Compared in the canonical form of the request, the one that is routed and passed on, too.

@@ -8,7 +8,9 @@ pub mod converted;
 pub mod decide;
 pub mod facts;
 pub mod http;
+mod http_wire;
 mod matches;
+mod strings;
 mod wire;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use crate::address::NamespacedName;
 pub use decide::{Decision, Reason, decide};
 pub use facts::Facts;
 pub use matches::Outcome;
+pub use strings::StringMatch;
 pub use wire::InvalidPolicy;
 
 /// One policy (`istio.security.Authorization`).
@@ -106,19 +109,6 @@ pub struct Match {
     /// It holds something this version cannot evaluate: the match is *unknown*, met in a deny policy, not met in
     /// an allow policy.
     pub unsupported: bool,
-}
-
-/// `istio.security.StringMatch`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum StringMatch {
-    /// Equal.
-    Exact(Arc<str>),
-    /// Begins with.
-    Prefix(Arc<str>),
-    /// Ends with.
-    Suffix(Arc<str>),
-    /// Not empty.
-    Presence,
 }
 
 impl Policy {

@@ -2,9 +2,10 @@
 
 use ipnet::IpNet;
 use mesh_proto::policy as pb;
-use pb::string_match::MatchType;
+use mesh_proto::workload::Extension;
 
-use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
+use super::http::HttpMatch;
+use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, http_wire, strings};
 use crate::address::{NamespacedName, is_key_part};
 use crate::workload::wire::{block, ip_bytes};
 
@@ -61,15 +62,15 @@ impl TryFrom<pb::Authorization> for Policy {
 }
 
 fn one_match(m: pb::Match) -> Match {
-    let mut unsupported = !m.extensions.is_empty();
+    let (http, mut unsupported) = extensions(&m.extensions);
     let u = &mut unsupported;
     let port = |p| u16::try_from(p).ok();
     let account = |a: pb::ServiceAccountMatch| NamespacedName::new(a.namespace, a.service_account);
     Match {
-        namespaces: wanted(m.namespaces, u, string),
-        not_namespaces: unwanted(m.not_namespaces, u, string),
-        principals: wanted(m.principals, u, string),
-        not_principals: unwanted(m.not_principals, u, string),
+        namespaces: wanted(m.namespaces, u, strings::read),
+        not_namespaces: unwanted(m.not_namespaces, u, strings::read),
+        principals: wanted(m.principals, u, strings::read),
+        not_principals: unwanted(m.not_principals, u, strings::read),
         source_ips: wanted(m.source_ips, u, net),
         not_source_ips: unwanted(m.not_source_ips, u, net),
         destination_ips: wanted(m.destination_ips, u, net),
@@ -78,8 +79,22 @@ fn one_match(m: pb::Match) -> Match {
         not_destination_ports: unwanted(m.not_destination_ports, u, port),
         service_accounts: m.service_accounts.into_iter().map(account).collect(),
         not_service_accounts: m.not_service_accounts.into_iter().map(account).collect(),
-        http: None,
+        http: http.map(Into::into),
         unsupported,
+    }
+}
+
+/// Our condition on requests, and whether there is another, or one that cannot be read.
+fn extensions(extensions: &[Extension]) -> (Option<HttpMatch>, bool) {
+    let (ours, others): (Vec<_>, Vec<_>) = extensions.iter().partition(|extension| http_wire::is_ours(extension));
+    match ours.as_slice() {
+        [] => (None, !others.is_empty()),
+        [ours] => {
+            let http = http_wire::read(ours);
+            let unsupported = http.is_none() || !others.is_empty();
+            (http, unsupported)
+        }
+        _ => (None, true),
     }
 }
 
@@ -98,15 +113,6 @@ fn unwanted<A, B>(list: Vec<A>, unsupported: &mut bool, read: impl Fn(A) -> Opti
     let values: Vec<_> = list.into_iter().map(read).collect();
     *unsupported |= values.iter().any(Option::is_none);
     values.into_iter().flatten().collect()
-}
-
-fn string(s: pb::StringMatch) -> Option<StringMatch> {
-    Some(match s.match_type? {
-        MatchType::Exact(x) => StringMatch::Exact(x.into()),
-        MatchType::Prefix(x) => StringMatch::Prefix(x.into()),
-        MatchType::Suffix(x) => StringMatch::Suffix(x.into()),
-        MatchType::Presence(()) => StringMatch::Presence,
-    })
 }
 
 fn net(a: pb::Address) -> Option<IpNet> {
@@ -147,18 +153,7 @@ impl From<&Policy> for pb::Authorization {
 }
 
 fn match_to_wire(m: &Match) -> pb::Match {
-    let strings = |list: &[StringMatch]| {
-        list.iter()
-            .map(|s| pb::StringMatch {
-                match_type: Some(match s {
-                    StringMatch::Exact(x) => MatchType::Exact(x.to_string()),
-                    StringMatch::Prefix(x) => MatchType::Prefix(x.to_string()),
-                    StringMatch::Suffix(x) => MatchType::Suffix(x.to_string()),
-                    StringMatch::Presence => MatchType::Presence(()),
-                }),
-            })
-            .collect()
-    };
+    let texts = |list: &[StringMatch]| list.iter().map(strings::write).collect();
     let nets = |list: &[IpNet]| {
         list.iter().map(|n| pb::Address { address: ip_bytes(n.addr()).into(), length: n.prefix_len().into() }).collect()
     };
@@ -172,10 +167,10 @@ fn match_to_wire(m: &Match) -> pb::Match {
             .collect()
     };
     pb::Match {
-        namespaces: strings(&m.namespaces),
-        not_namespaces: strings(&m.not_namespaces),
-        principals: strings(&m.principals),
-        not_principals: strings(&m.not_principals),
+        namespaces: texts(&m.namespaces),
+        not_namespaces: texts(&m.not_namespaces),
+        principals: texts(&m.principals),
+        not_principals: texts(&m.not_principals),
         source_ips: nets(&m.source_ips),
         not_source_ips: nets(&m.not_source_ips),
         destination_ips: nets(&m.destination_ips),
@@ -185,6 +180,11 @@ fn match_to_wire(m: &Match) -> pb::Match {
         service_accounts: accounts(&m.service_accounts),
         not_service_accounts: accounts(&m.not_service_accounts),
         // What cannot be evaluated cannot be said either; an empty extension keeps the receiver as careful as we are.
-        extensions: if m.unsupported { vec![mesh_proto::workload::Extension::default()] } else { Vec::new() },
+        extensions: m
+            .unsupported
+            .then(Extension::default)
+            .into_iter()
+            .chain(m.http.as_deref().map(http_wire::write))
+            .collect(),
     }
 }

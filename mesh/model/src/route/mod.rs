@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::address::NamespacedName;
 
+mod wire;
+
+pub use wire::{InvalidRoutes, InvalidRule};
+
 /// Everything a waypoint knows of one service that is behind it (`ambit.v1.ServiceRoutes`). A waypoint serves only services
 /// that it was told of in this way.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a proxy knows: workloads, services and policies, indexed for the questions that a connection asks.
+//! What a proxy knows: workloads, services, policies and routes, indexed for the questions that a connection asks.
 //!
 //! A plain struct with [`Tables::apply`] and [`Tables::remove`]; who may write, and how readers see a consistent
 //! state, is the business of `mesh-xds`.
@@ -8,11 +8,13 @@ mod policies;
 mod services;
 mod workloads;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::address::NamespacedName;
 use crate::policy::Policy;
 use crate::resource::{Kind, Resource};
+use crate::route::ServiceRoutes;
 use crate::service::Service;
 use crate::shared;
 use crate::workload::Workload;
@@ -27,6 +29,7 @@ pub struct Tables {
     workloads: workloads::Workloads,
     services: services::Services,
     policies: policies::Policies,
+    routes: HashMap<NamespacedName, Arc<ServiceRoutes>>,
 }
 
 /// What a change touched, for those who must look again.
@@ -74,6 +77,15 @@ impl Tables {
                 let policies = self.policies.insert(policy);
                 Change { policies }
             }
+            Resource::Routes(routes) => {
+                let old = self.routes.get(&routes.service);
+                if old.is_some_and(|old| *old == routes) {
+                    return Change::default();
+                }
+                let policies = old.is_some_and(|old| old.policies != routes.policies);
+                self.routes.insert(routes.service.clone(), routes);
+                Change { policies }
+            }
         }
     }
 
@@ -91,6 +103,11 @@ impl Tables {
             }
             Kind::Authorization => {
                 let removed = NamespacedName::parse(name).is_some_and(|key| self.policies.remove(&key));
+                Change { policies: removed }
+            }
+            Kind::Routes => {
+                let key = NamespacedName::parse_service(name);
+                let removed = key.and_then(|key| self.routes.remove(&key)).is_some();
                 Change { policies: removed }
             }
         }
@@ -161,6 +178,21 @@ impl Tables {
     /// The policies that cover a workload, and the names of those it names that are not known.
     pub fn policies_covering(&self, workload: &Workload) -> Covering {
         self.policies.covering(workload)
+    }
+
+    /// What a waypoint does with the requests for a service. The same `Arc` for as long as it says the same.
+    pub fn routes(&self, service: &NamespacedName) -> Option<&Arc<ServiceRoutes>> {
+        self.routes.get(service)
+    }
+
+    /// The routes of all services, in no order.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<ServiceRoutes>> {
+        self.routes.values()
+    }
+
+    /// The policies that a waypoint judges the requests for a service by, and the names of those that are not known.
+    pub fn policies_of_routes(&self, routes: &ServiceRoutes) -> Covering {
+        self.policies.named(&routes.service.namespace, &routes.policies)
     }
 
     /// All policies, in no order.

@@ -15,12 +15,12 @@ pub(super) struct Policies {
     by_namespace: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<Policy>>>,
 }
 
-/// The policies that cover a workload.
+/// The policies that cover a workload, or a service behind a waypoint.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Covering {
     /// Those that are known.
     pub policies: Vec<Arc<Policy>>,
-    /// Those that the workload names and nobody has sent (yet). Until they come, nothing can be decided for it.
+    /// Those that it names and nobody has sent (yet). Until they come, nothing can be decided for it.
     pub missing: Vec<NamespacedName>,
 }
 
@@ -30,10 +30,15 @@ impl Policies {
     }
 
     pub(super) fn covering(&self, workload: &Workload) -> Covering {
+        self.named(&workload.namespace, &workload.authorization_policies)
+    }
+
+    /// Those of scope for a namespace, and those that are named besides.
+    pub(super) fn named(&self, namespace: &Arc<str>, names: &[NamespacedName]) -> Covering {
         let everywhere = self.global.values();
-        let here = self.by_namespace.get(&workload.namespace).into_iter().flat_map(BTreeMap::values);
+        let here = self.by_namespace.get(namespace).into_iter().flat_map(BTreeMap::values);
         let mut covering = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
-        for key in &workload.authorization_policies {
+        for key in names {
             match self.by_key.get(key) {
                 // Named twice, or although it covers the workload anyway: once is enough.
                 Some(policy) if covering.policies.iter().any(|p| Arc::ptr_eq(p, policy)) => {}

@@ -1,10 +1,12 @@
 use super::*;
 use crate::address::NetworkAddress;
 use crate::policy::{Action, Scope};
+use crate::route::{PortProtocol, Protocol};
 use crate::service::Vip;
 use crate::workload::{AppProtocol, PortMapping, Tunnel};
 
 const CART: &str = "cart.shop.svc.cluster.local";
+const CART_KEY: &str = "shop/cart.shop.svc.cluster.local";
 
 fn key(name: &str) -> NamespacedName {
     NamespacedName::parse(name).unwrap()
@@ -50,6 +52,12 @@ fn policy(name: &str, scope: Scope) -> Policy {
 /// Shorter than three `Arc`s at every call.
 trait Add<T> {
     fn add(&mut self, thing: T) -> Change;
+}
+
+impl Add<ServiceRoutes> for Tables {
+    fn add(&mut self, thing: ServiceRoutes) -> Change {
+        self.apply(Resource::Routes(thing.into()))
+    }
 }
 
 impl Add<Workload> for Tables {
@@ -468,4 +476,44 @@ fn what_a_change_means_for_open_connections() {
     change |= Change { policies: true };
     change |= Change::default();
     assert!(change.policies, "changes add up");
+}
+
+#[test]
+fn routes_by_service() {
+    let of = |ports: &[u16], policies: &[&str]| ServiceRoutes {
+        service: key(CART_KEY),
+        ports: ports.iter().map(|port| PortProtocol { port: *port, protocol: Protocol::Http }).collect(),
+        rules: Vec::new(),
+        policies: policies.iter().map(|name| key(name)).collect(),
+    };
+    let mut tables = Tables::default();
+    assert!(!tables.add(of(&[80], &["shop/a"])).policies, "no request was judged by others before");
+    let first = tables.routes(&key(CART_KEY)).unwrap().clone();
+    assert!(!tables.add(of(&[80], &["shop/a"])).policies);
+    assert!(Arc::ptr_eq(&first, tables.routes(&key(CART_KEY)).unwrap()), "the same stays what it is");
+    assert!(!tables.add(of(&[81], &["shop/a"])).policies, "ports are no matter of policy");
+    assert_eq!(tables.routes(&key(CART_KEY)).unwrap().ports[0].port, 81);
+    assert!(tables.add(of(&[81], &["shop/b", "shop/a"])).policies, "other policies");
+    assert_eq!((tables.all_routes().count(), tables.routes(&key("shop/other"))), (1, None));
+
+    for (name, scope) in [
+        ("shop/a", Scope::WorkloadSelector),
+        ("shop/n", Scope::Namespace),
+        ("root/g", Scope::Global),
+        ("other/n", Scope::Namespace),
+    ] {
+        tables.add(policy(name, scope));
+    }
+    let covering = tables.policies_of_routes(tables.routes(&key(CART_KEY)).unwrap());
+    let known: Vec<_> = covering.policies.iter().map(|p| p.key().to_string()).collect();
+    assert_eq!(
+        (known, covering.missing),
+        (vec!["root/g".into(), "shop/n".into(), "shop/a".into()], vec![key("shop/b")])
+    );
+
+    assert!(!tables.remove(Kind::Routes, "shop/other").policies);
+    assert!(!tables.remove(Kind::Address, CART_KEY).policies, "of another kind");
+    assert!(tables.routes(&key(CART_KEY)).is_some());
+    assert!(tables.remove(Kind::Routes, CART_KEY).policies, "whatever was judged by them");
+    assert_eq!(tables.all_routes().count(), 0);
 }

@@ -12,7 +12,7 @@ use mesh_model::workload::Workload;
 use prost::bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Bytes as a resource of either kind: what decodes is stable under encoding, can be applied, asked about and
+/// Bytes as a resource of each kind: what decodes is stable under encoding, can be applied, asked about and
 /// removed, and leaves nothing behind. Returns how many kinds took the bytes.
 pub fn resource(bytes: &[u8]) -> usize {
     Kind::ALL
@@ -40,8 +40,13 @@ fn known(resource: Resource) {
             }
         }
     }
-    if let Resource::Workload(workload) = &resource {
-        tables.policies_covering(workload);
+    match &resource {
+        Resource::Workload(workload) => drop(tables.policies_covering(workload)),
+        Resource::Routes(routes) => {
+            assert_eq!(tables.routes(&routes.service), Some(routes));
+            tables.policies_of_routes(routes);
+        }
+        Resource::Service(_) | Resource::Policy(_) => {}
     }
     resource.aliases();
     tables.remove(resource.kind(), &resource.name());
@@ -55,7 +60,7 @@ fn addresses_of(resource: &Resource) -> (String, Vec<IpAddr>) {
             let network = s.vips.first().map_or("".into(), |vip| vip.address.network.to_string());
             (network, s.vips.iter().map(|Vip { address: NetworkAddress { ip, .. }, .. }| *ip).collect())
         }
-        Resource::Policy(_) => Default::default(),
+        Resource::Policy(_) | Resource::Routes(_) => Default::default(),
     }
 }
 

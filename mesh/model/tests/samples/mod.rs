@@ -1,7 +1,10 @@
 //! One resource of each type with every field set, so that nothing is left out of a round trip.
 #![allow(unreachable_pub, reason = "shared between test programs")]
 
+pub mod routes;
+
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::policy::http::{HeaderCondition, HttpMatch, PathPattern};
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope as PolicyScope, StringMatch};
 use mesh_model::resource::Resource;
 use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
@@ -110,6 +113,22 @@ pub fn policy() -> Policy {
     };
     let nets = || vec!["10.0.0.0/8".parse().unwrap(), "fd00::/64".parse().unwrap()];
     let accounts = || vec![NamespacedName::new("shop", "cart")];
+    let paths = || {
+        let template = PathPattern::Template("/a/{*}/{**}".into());
+        strings().into_iter().map(PathPattern::Text).chain([template]).collect::<Vec<_>>()
+    };
+    let http = HttpMatch {
+        hosts: strings(),
+        not_hosts: strings(),
+        methods: strings(),
+        not_methods: strings(),
+        paths: paths(),
+        not_paths: paths(),
+        headers: vec![
+            HeaderCondition { name: "x-a".into(), values: strings(), not_values: Vec::new() },
+            HeaderCondition { name: "x-b".into(), values: Vec::new(), not_values: strings() },
+        ],
+    };
     let full = Match {
         namespaces: strings(),
         not_namespaces: strings(),
@@ -123,7 +142,7 @@ pub fn policy() -> Policy {
         not_destination_ports: vec![1],
         service_accounts: accounts(),
         not_service_accounts: accounts(),
-        http: None,
+        http: Some(http.into()),
         unsupported: true,
     };
     let matches = vec![full, Match::default()];
@@ -138,6 +157,11 @@ pub fn policy() -> Policy {
 }
 
 /// One of each.
-pub fn all() -> [Resource; 3] {
-    [Resource::Workload(workload().into()), Resource::Service(service().into()), Resource::Policy(policy().into())]
+pub fn all() -> [Resource; 4] {
+    [
+        Resource::Workload(workload().into()),
+        Resource::Service(service().into()),
+        Resource::Policy(policy().into()),
+        Resource::Routes(routes::routes().into()),
+    ]
 }

@@ -97,13 +97,13 @@ pub enum Unusable {
 }
 
 impl Client {
-    /// Wants every policy, and every address or, `on_demand`, only those asked for by [`Self::subscribe`].
-    pub fn new(node: Node, on_demand: bool) -> Self {
+    /// Wants everything of these kinds; of addresses, `on_demand`, only those asked for by [`Self::subscribe`].
+    pub fn new(node: Node, kinds: &[Kind], on_demand: bool) -> Self {
         let of = |kind| Subscription {
             keys: (on_demand && kind == Kind::Address).then(BTreeSet::new),
             ..Subscription::default()
         };
-        Self { node, subscriptions: Kind::ALL.into_iter().map(|kind| (kind, of(kind))).collect() }
+        Self { node, subscriptions: kinds.iter().map(|kind| (*kind, of(*kind))).collect() }
     }
 
     /// The first requests of a new stream.

@@ -39,21 +39,40 @@ fn first_address_request(client: &Client) -> DeltaDiscoveryRequest {
 }
 
 #[test]
-fn a_new_stream_asks_for_everything() {
-    let requests = Client::new(node(), false).connected();
-    let urls: Vec<_> = requests.iter().map(|r| r.type_url.as_str()).collect();
-    assert_eq!(urls, Kind::ALL.map(Kind::type_url));
-    for request in requests {
-        assert_eq!(request.node, Some(node()));
-        assert!(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty());
-        assert!(request.initial_resource_versions.is_empty() && request.response_nonce.is_empty());
+fn a_new_stream_asks_for_everything_of_its_kinds() {
+    for kinds in [&Kind::ISTIO[..], &Kind::ALL] {
+        let requests = Client::new(node(), kinds, false).connected();
+        let urls: Vec<_> = requests.iter().map(|r| r.type_url.as_str()).collect();
+        let wanted: Vec<_> = kinds.iter().map(|kind| kind.type_url()).collect();
+        assert_eq!(urls, wanted);
+        for request in requests {
+            assert_eq!(request.node, Some(node()));
+            assert!(request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty());
+            assert!(request.initial_resource_versions.is_empty() && request.response_nonce.is_empty());
+        }
     }
+}
+
+/// A control plane of Istio's has none of ours: who does not ask for them does not wait for them.
+#[test]
+fn what_was_not_asked_for_is_not_waited_for() {
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
+    client.receive(response(Kind::Authorization, Vec::new(), &[])).unwrap();
+    client.receive(response(Kind::Address, Vec::new(), &[])).unwrap();
+    assert!(client.ready());
+    assert!(matches!(client.receive(response(Kind::Routes, Vec::new(), &[])), Err(Unusable::UnexpectedType(_))));
+    let mut client = Client::new(node(), &Kind::ALL, false);
+    client.receive(response(Kind::Authorization, Vec::new(), &[])).unwrap();
+    client.receive(response(Kind::Address, Vec::new(), &[])).unwrap();
+    assert!(!client.ready());
+    client.receive(response(Kind::Routes, Vec::new(), &[])).unwrap();
+    assert!(client.ready());
 }
 
 /// Trap 60: no change of subscription rides on it.
 #[test]
 fn an_acknowledgement_is_type_and_nonce_and_nothing_else() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     let received = client.receive(response(Kind::Address, vec![wire(&workload("a"), "1")], &[])).unwrap();
     assert_eq!(received.upserts, [workload("a")]);
     let expected = DeltaDiscoveryRequest {
@@ -66,7 +85,7 @@ fn an_acknowledgement_is_type_and_nonce_and_nothing_else() {
 
 #[test]
 fn only_the_bad_are_refused_and_each_with_its_reason() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     let mut other_type = wire(&workload("d"), "1");
     other_type.resource.as_mut().unwrap().type_url = Kind::Authorization.type_url().into();
     let nothing = WireResource { name: "e".into(), ..WireResource::default() };
@@ -87,7 +106,7 @@ fn only_the_bad_are_refused_and_each_with_its_reason() {
 
 #[test]
 fn reasons_are_bounded() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     let many = (0..10_000).map(|n| broken(&n.to_string())).collect();
     let received = client.receive(response(Kind::Address, many, &[])).unwrap();
     let message = received.answer.error_detail.unwrap().message;
@@ -98,7 +117,7 @@ fn reasons_are_bounded() {
 /// Trap 35: what was refused is not declared.
 #[test]
 fn a_reconnect_declares_what_is_held_and_only_that() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), wire(&workload("b"), "1")], &[])).unwrap();
     // b is refused in its new form: what is held is the old one.
     let mut new_b = broken("b");
@@ -112,7 +131,7 @@ fn a_reconnect_declares_what_is_held_and_only_that() {
 
 #[test]
 fn removals_are_of_what_is_held() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), wire(&workload("b"), "1")], &[])).unwrap();
     assert_eq!(client.held(Kind::Address), 2);
     let received = client.receive(response(Kind::Address, Vec::new(), &["a", "x", "a"])).unwrap();
@@ -125,7 +144,7 @@ fn removals_are_of_what_is_held() {
 
 #[test]
 fn a_resource_under_another_name_is_removed_by_its_own() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     let mut renamed = wire(&workload("a"), "1");
     renamed.name = "A".into();
     client.receive(response(Kind::Address, vec![renamed], &[])).unwrap();
@@ -136,7 +155,7 @@ fn a_resource_under_another_name_is_removed_by_its_own() {
 /// Trap 59, ztunnel's side.
 #[test]
 fn ready_when_each_kind_was_accepted_once_as_a_whole() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     client.receive(response(Kind::Authorization, Vec::new(), &[])).unwrap();
     assert!(!client.ready());
     client.receive(response(Kind::Address, vec![wire(&workload("a"), "1"), broken("b")], &[])).unwrap();
@@ -149,7 +168,7 @@ fn ready_when_each_kind_was_accepted_once_as_a_whole() {
 
 #[test]
 fn types_never_asked_for_are_left_aside() {
-    let mut client = Client::new(node(), false);
+    let mut client = Client::new(node(), &Kind::ISTIO, false);
     let other = DeltaDiscoveryResponse { type_url: "x".into(), ..DeltaDiscoveryResponse::default() };
     assert_eq!(client.receive(other), Err(Unusable::UnexpectedType("x".into())));
     assert!(matches!(client.receive_bytes(&[0xff]), Err(Unusable::Encoding(_))));
@@ -160,7 +179,7 @@ fn types_never_asked_for_are_left_aside() {
 /// Trap 36.
 #[test]
 fn on_demand_begins_with_nothing_and_asks_key_by_key() {
-    let mut client = Client::new(node(), true);
+    let mut client = Client::new(node(), &Kind::ISTIO, true);
     let first = first_address_request(&client);
     assert_eq!(first.resource_names_subscribe, ["*"]);
     assert_eq!(first.resource_names_unsubscribe, ["*"]);
@@ -196,7 +215,7 @@ fn on_demand_begins_with_nothing_and_asks_key_by_key() {
 
 #[test]
 fn with_everything_subscribed_nothing_is_asked_for_again() {
-    assert_eq!(Client::new(node(), false).subscribe("/10.0.0.1"), None);
+    assert_eq!(Client::new(node(), &Kind::ISTIO, false).subscribe("/10.0.0.1"), None);
 }
 
 fn service(name: &str) -> Resource {
@@ -215,7 +234,7 @@ fn with_alias(resource: &Resource, alias: &str) -> WireResource {
 /// What the key alone brought goes with it, endpoints too; what another key brings stays.
 #[test]
 fn a_key_that_is_asked_for_no_longer_takes_with_it_what_it_brought() {
-    let mut client = Client::new(node(), true);
+    let mut client = Client::new(node(), &Kind::ISTIO, true);
     for key in ["/10.96.0.1", "/10.96.0.2", "uid-of-ours"] {
         client.subscribe(key).unwrap();
     }

@@ -259,7 +259,7 @@ fn a_refusal_is_reported_and_not_answered_by_the_same_again() {
 fn what_was_refused_comes_again_after_a_reconnect() {
     use crate::delta::Client;
     let mut stage = Stage::new(vec![workload("a", "1"), workload("b", "1")]);
-    let mut client = Client::new(request(ADDRESS).node.unwrap(), false);
+    let mut client = Client::new(request(ADDRESS).node.unwrap(), &Kind::ISTIO, false);
     // A stream, on which the client cannot read what is in `broken`: what comes on it.
     let stream = |stage: &mut Stage, client: &mut Client, broken: &[&str]| {
         stage.subscriber = Subscriber::default();
@@ -551,7 +551,7 @@ fn a_subscriber_has_what_its_keys_mean() {
 fn the_two_ends_agree() {
     use crate::delta::Client;
     let mut stage = Stage::new(vec![workload("a", "x"), workload("b", "x"), policy("p")]);
-    let mut client = Client::new(request(ADDRESS).node.unwrap(), false);
+    let mut client = Client::new(request(ADDRESS).node.unwrap(), &Kind::ISTIO, false);
     let talk = |stage: &mut Stage, client: &mut Client| {
         let mut messages = 0;
         while let Some(response) = stage.respond() {
