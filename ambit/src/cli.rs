@@ -97,6 +97,9 @@ Example:
     /// The node's L4 proxy.
     #[command(disable_help_flag = true)]
     Ztunnel(ProgramArgs),
+    /// A Gateway's L7 proxy.
+    #[command(disable_help_flag = true)]
+    Waypoint(ProgramArgs),
     /// The control plane.
     #[command(disable_help_flag = true)]
     IstiodLite(ProgramArgs),
@@ -278,7 +281,7 @@ mod tests {
     }
 
     /// They print their own.
-    const PROGRAMS: [&str; 3] = ["ztunnel", "istiod-lite", "node-agent"];
+    const PROGRAMS: [&str; 4] = ["ztunnel", "waypoint", "istiod-lite", "node-agent"];
 
     #[test]
     fn help_is_no_mistake() {

@@ -254,6 +254,7 @@ impl Config {
             node_name: self.node.clone(),
             cluster_id: self.cluster.clone(),
             extra: self.metadata.clone(),
+            ..NodeInfo::default()
         }
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
         Command::Down(args) => down::run(&args),
         Command::Demo(args) => crate::demo::run(&args),
         Command::Ztunnel(program) => Ok(ztunnel::app::main(texts(program)?.into_iter())),
+        Command::Waypoint(program) => Ok(waypoint::app::main(texts(program)?.into_iter())),
         Command::IstiodLite(program) => Ok(istiod_lite::main(texts(program)?)),
         Command::NodeAgent(program) => Ok(node_agent::run(texts(program)?)),
         Command::Machine(args) => crate::init::main(&args),

@@ -54,6 +54,19 @@ pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: Socket
     decided.unwrap_or_else(Destination::Refuse)
 }
 
+/// Decides which endpoint of `service` a request that came to `waypoint` goes to: the waypoint has been passed, so only endpoints
+/// are looked for. `dialled` is what the caller dialled: its port is the service's.
+pub fn behind_waypoint(
+    tables: &Tables,
+    waypoint: &Workload,
+    service: &Arc<Service>,
+    dialled: SocketAddr,
+    random: u64,
+) -> Destination {
+    let asked = Asked { tables, client: waypoint, dialled, random };
+    to_service(asked, service).unwrap_or_else(Destination::Refuse)
+}
+
 fn to_service(asked: Asked<'_>, service: &Arc<Service>) -> Result<Destination, Refusal> {
     let Asked { tables, client, dialled, random } = asked;
     if service.load_balancing.mode == BalanceMode::Passthrough {

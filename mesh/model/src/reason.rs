@@ -121,6 +121,15 @@ reason_codes! {
     /// A request on port 15008 that is no CONNECT or cannot be read, or a SOCKS request that is not served.
     BadRequest = "BAD_REQUEST",
 
+    /// Routes name the service as their parent, and none of their rules matches the request.
+    NoRoute = "NO_ROUTE",
+    /// The rule that the request follows has no backend that could take it.
+    NoBackend = "NO_BACKEND",
+    /// The answer had not come, or not ended, when the route's timeout passed.
+    RequestTimeout = "REQUEST_TIMEOUT",
+    /// The endpoint ended the connection, or broke HTTP, before its answer had ended.
+    UpstreamReset = "UPSTREAM_RESET",
+
     /// The name is not the mesh's, and no name server can be asked from inside a pod.
     DnsNoNameserver = "DNS_NO_NAMESERVER",
     /// No server answered from inside the pod's network.

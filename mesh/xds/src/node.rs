@@ -1,11 +1,27 @@
 //! How a proxy introduces itself (Istio ambient contract, section 7.5). Pure.
 
+use std::collections::BTreeMap;
+
 use mesh_proto::discovery::Node;
 use prost_types::{Struct, Value, value::Kind};
 
-/// What a ztunnel knows of itself.
+/// What a proxy is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyType {
+    /// A node's L4 proxy.
+    #[default]
+    Ztunnel,
+    /// An L7 proxy of a Gateway.
+    Waypoint,
+}
+
+/// What a proxy knows of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeInfo {
+    /// What it is.
+    pub kind: ProxyType,
+    /// Labels of its pod that the control plane knows it by.
+    pub labels: Vec<(String, String)>,
     /// `INSTANCE_IP`.
     pub instance_ip: Option<String>,
     /// `POD_NAME`.
@@ -33,10 +49,19 @@ impl NodeInfo {
         ];
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let text = |value: &str| Value { kind: Some(Kind::StringValue(value.to_owned())) };
-        let fields = extra.chain(known).map(|(key, value)| (key.to_owned(), text(value))).collect();
+        let mut fields: BTreeMap<_, _> = extra.chain(known).map(|(key, value)| (key.to_owned(), text(value))).collect();
+        if !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+            let labels = Kind::StructValue(Struct { fields: labels });
+            fields.insert("LABELS".to_owned(), Value { kind: Some(labels) });
+        }
+        let kind = match self.kind {
+            ProxyType::Ztunnel => "ztunnel",
+            ProxyType::Waypoint => "waypoint",
+        };
         let (name, namespace) = (&self.pod_name, &self.pod_namespace);
         Node {
-            id: format!("ztunnel~{ip}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            id: format!("{kind}~{ip}~{name}.{namespace}~{namespace}.svc.cluster.local"),
             metadata: Some(Struct { fields }),
         }
     }
@@ -64,6 +89,7 @@ mod tests {
             node_name: "n1".into(),
             cluster_id: "Kubernetes".into(),
             extra: vec![("DNS_CAPTURE".into(), "true".into()), ("NAME".into(), "not me".into())],
+            ..NodeInfo::default()
         };
         let node = info.to_node();
         assert_eq!(node.id, "ztunnel~10.0.0.7~ztunnel-1.istio-system~istio-system.svc.cluster.local");
@@ -90,6 +116,20 @@ mod tests {
         assert_eq!(namespace_of(&node), Some("istio-system"));
         let unknown = NodeInfo { pod_name: "z".into(), pod_namespace: "ns".into(), ..NodeInfo::default() };
         assert_eq!(unknown.to_node().id, "ztunnel~1.1.1.1~z.ns~ns.svc.cluster.local");
+    }
+
+    /// What it says of itself is how it is known ([`crate::audience::Role::of`]).
+    #[test]
+    fn a_waypoint_says_whose_it_is() {
+        let info = NodeInfo {
+            kind: ProxyType::Waypoint,
+            pod_name: "way-1".into(),
+            pod_namespace: "shop".into(),
+            labels: vec![(mesh_model::labels::GATEWAY_NAME.to_owned(), "way".to_owned())],
+            ..NodeInfo::default()
+        };
+        let role = crate::audience::Role::of(&info.to_node());
+        assert_eq!(role, crate::audience::Role::Waypoint(mesh_model::address::NamespacedName::new("shop", "way")));
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct ServiceRoutes {
     /// The rules of all routes that name the service as their parent: older routes first, then by `namespace/name`; the rules
     /// of a route in its order. [`Rule::callers`] and [`Rule::port`] say for whom each is.
     pub rules: Vec<Rule>,
-    /// The policies to judge requests by, in addition to those of scope: `namespace/name` of `Authorization` resources that are
-    /// for this waypoint. One that is named and not known denies.
+    /// The policies to judge requests by: `namespace/name` of `Authorization` resources that are for this waypoint. No others
+    /// judge here. One that is named and not known denies.
     pub policies: Vec<NamespacedName>,
 }
 

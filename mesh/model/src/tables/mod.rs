@@ -190,9 +190,10 @@ impl Tables {
         self.routes.values()
     }
 
-    /// The policies that a waypoint judges the requests for a service by, and the names of those that are not known.
+    /// The policies that a waypoint judges the requests for a service by: those that are attached to it by name, and no others
+    /// (ambient contract 10.4). And the names of those that are not known.
     pub fn policies_of_routes(&self, routes: &ServiceRoutes) -> Covering {
-        self.policies.named(&routes.service.namespace, &routes.policies)
+        self.policies.named(&routes.policies)
     }
 
     /// All policies, in no order.

@@ -30,14 +30,18 @@ impl Policies {
     }
 
     pub(super) fn covering(&self, workload: &Workload) -> Covering {
-        self.named(&workload.namespace, &workload.authorization_policies)
+        let everywhere = self.global.values();
+        let here = self.by_namespace.get(&workload.namespace).into_iter().flat_map(BTreeMap::values);
+        let of_scope = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
+        self.and_named(of_scope, &workload.authorization_policies)
     }
 
-    /// Those of scope for a namespace, and those that are named besides.
-    pub(super) fn named(&self, namespace: &Arc<str>, names: &[NamespacedName]) -> Covering {
-        let everywhere = self.global.values();
-        let here = self.by_namespace.get(namespace).into_iter().flat_map(BTreeMap::values);
-        let mut covering = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
+    /// Those that are named.
+    pub(super) fn named(&self, names: &[NamespacedName]) -> Covering {
+        self.and_named(Covering::default(), names)
+    }
+
+    fn and_named(&self, mut covering: Covering, names: &[NamespacedName]) -> Covering {
         for key in names {
             match self.by_key.get(key) {
                 // Named twice, or although it covers the workload anyway: once is enough.

@@ -1,0 +1,63 @@
+//! What the waypoint answers itself.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use mesh_model::reason::ReasonCode;
+
+use super::body::Body;
+
+/// Why a request did not get as far as an endpoint, or got no answer there.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// What the caller is answered.
+    pub(crate) status: StatusCode,
+    /// What the log and metrics say.
+    pub(crate) code: ReasonCode,
+    /// The same in words, for the log: a caller who is denied is not told by what.
+    pub(crate) why: String,
+}
+
+impl Refused {
+    /// With these words.
+    pub(crate) fn new(status: StatusCode, code: ReasonCode, why: impl ToString) -> Self {
+        Self { status, code, why: why.to_string() }
+    }
+
+    /// The answer. A gRPC caller gets a status of its protocol.
+    pub(crate) fn answer(&self, grpc: bool) -> Response<Body> {
+        let text = match self.status {
+            // As Istio's proxies say it.
+            StatusCode::FORBIDDEN => "RBAC: access denied".to_owned(),
+            _ => format!("{}\n", self.code),
+        };
+        if grpc {
+            return grpc_answer(self.status, &text);
+        }
+        let mut answer = Response::new(Body::whole(text));
+        *answer.status_mut() = self.status;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        answer
+    }
+}
+
+/// Trailers only, in the place of headers (gRPC over HTTP/2).
+fn grpc_answer(status: StatusCode, text: &str) -> Response<Body> {
+    // gRPC's own table of HTTP statuses.
+    let code = match status {
+        StatusCode::BAD_REQUEST => "13",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND => "12",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+        StatusCode::GATEWAY_TIMEOUT => "4",
+        _ => "2",
+    };
+    let mut answer = Response::new(Body::empty());
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    if let Ok(text) = HeaderValue::from_str(text.trim_end()) {
+        headers.insert("grpc-message", text);
+    }
+    answer
+}

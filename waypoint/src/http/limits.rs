@@ -1,0 +1,22 @@
+//! The bounds of what a caller, or an endpoint, may send. `docs/bounds.md` has them all.
+
+use std::time::Duration;
+
+/// Header lines of a message.
+pub(crate) const HEADERS: usize = 200;
+/// Bytes of a message's head: Envoy's limit, which applications rely on.
+pub(crate) const HEADER_BYTES: usize = 60 << 10;
+/// From the first byte of a head to its last, and how long an HTTP/1 connection may rest.
+pub(crate) const HEADER_TIME: Duration = Duration::from_secs(3600);
+/// Requests at once on one HTTP/2 connection of a caller.
+pub(crate) const STREAMS: u32 = 200;
+/// HTTP/2 streams that were reset and are not forgotten yet.
+pub(crate) const RESETS: usize = 64;
+/// What an HTTP/2 stream may have on its way to one who does not read it.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// The same of a connection.
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
+/// An HTTP/2 peer that does not answer a PING is gone.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to answer.
+pub(crate) const PING_TIME: Duration = Duration::from_secs(20);

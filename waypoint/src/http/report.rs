@@ -1,0 +1,238 @@
+//! The report of each request: a line of the access log when its answer has ended, and counters.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use mesh_model::address::NamespacedName;
+use mesh_model::reason::ReasonCode;
+use mesh_model::workload::Workload;
+use mesh_runtime::access_log::{Direction, Entry, Event, Peer, Request as Asked};
+use mesh_runtime::metrics::Measured;
+
+use super::Caller;
+use super::body::Watch;
+use super::counted::{Ended, count};
+use super::pipeline::is_grpc;
+
+/// The report of one request. One that is dropped before its end says that its caller is gone.
+pub(crate) struct Report {
+    caller: Rc<Caller>,
+    started: Instant,
+    method: Method,
+    path: Box<str>,
+    authority: Box<str>,
+    version: Version,
+    /// Bytes of the request's body that have passed.
+    pub(crate) received: Rc<Cell<u64>>,
+    sent: u64,
+    status: StatusCode,
+    /// The route and rule that it follows.
+    pub(crate) route: Option<Box<str>>,
+    /// The policy that decided.
+    pub(crate) policy: Option<NamespacedName>,
+    endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
+    code: Option<ReasonCode>,
+    why: Option<Box<str>>,
+    grpc: bool,
+    /// What the endpoint said of a gRPC call.
+    grpc_status: Option<u8>,
+    ended: bool,
+}
+
+impl Report {
+    /// Of a request that has just come.
+    pub(crate) fn new(caller: &Rc<Caller>, method: &Method, uri: &Uri, headers: &HeaderMap, version: Version) -> Self {
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        let host = || headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let authority = uri.authority().map_or_else(host, |authority| authority.as_str());
+        Self {
+            caller: caller.clone(),
+            started: Instant::now(),
+            method: method.clone(),
+            path: path.into(),
+            authority: authority.into(),
+            version,
+            received: Rc::default(),
+            sent: 0,
+            status: StatusCode::OK,
+            route: None,
+            policy: None,
+            endpoint: None,
+            code: None,
+            why: None,
+            grpc: is_grpc(headers),
+            grpc_status: None,
+            ended: false,
+        }
+    }
+
+    /// The endpoint that it was sent to.
+    pub(crate) fn sent_to(&mut self, address: SocketAddr, workload: Option<&Arc<Workload>>) {
+        self.endpoint = Some((address, workload.cloned()));
+    }
+
+    /// What the caller is answered.
+    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = status;
+        self.grpc_told(headers);
+    }
+
+    /// gRPC says how a call ended in trailers, or in headers where there is nothing else.
+    fn grpc_told(&mut self, headers: &HeaderMap) {
+        if self.grpc
+            && let Some(status) = headers.get("grpc-status")
+        {
+            self.grpc_status = status.to_str().ok().and_then(|status| status.parse().ok());
+        }
+    }
+
+    /// It was not answered as its endpoint would have it.
+    pub(crate) fn failed(&mut self, code: ReasonCode, why: impl Display) {
+        self.code = Some(code);
+        self.why = Some(why.to_string().into());
+    }
+
+    /// It became something else, which has carried so much and ended.
+    pub(crate) fn carried(mut self, forth: u64, back: u64) {
+        self.received.set(self.received.get() + forth);
+        self.sent += back;
+        self.end();
+    }
+
+    /// It became something else, which broke.
+    pub(crate) fn broken(mut self, error: &dyn Error) {
+        self.failed(ReasonCode::ConnectionReset, error);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let caller = &self.caller;
+        let telemetry = &caller.worker.context.proxy.telemetry;
+        if let Some(code) = self.code {
+            telemetry.reasons.count(Direction::Inbound, code);
+        }
+        let (to, workload) = match &self.endpoint {
+            Some((address, workload)) => (Some(*address), workload.as_ref()),
+            None => (None, None),
+        };
+        let source = caller.workload.as_ref();
+        let ended = Ended {
+            grpc: self.grpc,
+            code: self.status.as_u16(),
+            grpc_status: self.grpc_status,
+            flags: flags(self.code),
+        };
+        let measured = Measured {
+            duration: self.started.elapsed(),
+            request_bytes: self.received.get(),
+            response_bytes: self.sent,
+        };
+        let (service, who) = (&caller.target.service, (source, &*caller.identity));
+        let traffic = || caller.traffic(to.unwrap_or(caller.target.dialled), workload);
+        count(&caller.worker.context.requests, who, service, workload, (ended, &measured), traffic);
+        telemetry.access_log.record(&Entry {
+            event: Event::Complete,
+            src: Peer {
+                addr: Some(caller.from),
+                workload: source.map(|workload| &*workload.name),
+                namespace: Some(caller.identity.namespace()),
+                identity: Some(&*caller.identity),
+                cluster: source.map(|workload| &*workload.cluster),
+            },
+            dst: Peer {
+                addr: to,
+                workload: workload.map(|workload| &*workload.name),
+                namespace: workload.map(|workload| &*workload.namespace),
+                identity: None,
+                cluster: workload.map(|workload| &*workload.cluster),
+            },
+            hbone_addr: Some(&caller.target.dialled),
+            service: Some(&caller.target.service.hostname),
+            direction: Some(Direction::Inbound),
+            bytes_sent: Some(self.received.get()),
+            bytes_recv: Some(self.sent),
+            duration: Some(measured.duration),
+            error: self.why.as_ref().map(|why| why as &dyn Display),
+            request: Some(Asked {
+                method: self.method.as_str(),
+                path: &self.path,
+                authority: &self.authority,
+                protocol: match self.version {
+                    Version::HTTP_2 => "HTTP/2",
+                    Version::HTTP_10 => "HTTP/1.0",
+                    _ => "HTTP/1.1",
+                },
+                status: self.status.as_u16(),
+                route: self.route.as_ref().map(|route| route as &dyn Display),
+            }),
+            policy: self.policy.as_ref().map(|policy| policy as &dyn Display),
+            reason: self.code.map(ReasonCode::as_str),
+            trace: None,
+        });
+    }
+}
+
+impl Watch for Report {
+    fn passed(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.grpc_told(trailers);
+    }
+
+    fn ended(&mut self, error: Option<&(dyn Error + 'static)>) {
+        match error {
+            Some(error) if error.is::<super::body::TimedOut>() => self.failed(ReasonCode::RequestTimeout, error),
+            Some(error) => self.failed(ReasonCode::UpstreamReset, error),
+            None => {}
+        }
+        self.end();
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if !self.ended && self.code.is_none() {
+            self.failed(ReasonCode::CallerGone, "the caller took its request back before its answer had ended");
+        }
+        self.end();
+    }
+}
+
+/// Envoy's words for how a request ended, which dashboards know.
+fn flags(code: Option<ReasonCode>) -> &'static str {
+    use ReasonCode as R;
+    match code {
+        None | Some(R::PolicyDenied | R::PolicyUnknown) => "-",
+        Some(R::NoHealthyUpstream) => "UH",
+        Some(R::NoRoute) => "NR",
+        Some(R::RequestTimeout) => "UT",
+        Some(R::UpstreamReset) => "UC",
+        Some(R::CallerGone) => "DC",
+        Some(R::BadRequest) => "DPE",
+        Some(_) => "UF",
+    }
+}
+
+/// Counts the bytes of a request's body.
+pub(crate) struct Received(pub(crate) Rc<Cell<u64>>);
+
+impl Watch for Received {
+    fn passed(&mut self, bytes: usize) {
+        self.0.set(self.0.get() + bytes as u64);
+    }
+
+    fn trailers(&mut self, _: &HeaderMap) {}
+
+    fn ended(&mut self, _: Option<&(dyn Error + 'static)>) {}
+}

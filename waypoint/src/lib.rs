@@ -1,0 +1,34 @@
+//! The L7 proxy of a Gateway: takes the tunnels that ztunnels open to services behind it, reads the requests in them, and sends
+//! each on to an endpoint, as the service's routes and policies say. What it is not: it knows no Kubernetes, captures no
+//! traffic, and serves nobody but whom the control plane has put behind it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`config`] | what was set → what it means |
+//! | [`app`] | the parts, wired in order |
+//! | `context` | what data threads read |
+//! | `worker` | what a data thread does |
+//! | `target` | which service a tunnel asks for (pure) |
+//! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
+//! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
+//! | `judge` | what the policies of a service say |
+//! | `http` | requests: `pipeline` is the order of all that happens to one |
+//! | `upstream` | connections to endpoints, kept for the next request |
+//! | `tcp` | what is no HTTP, carried |
+//!
+//! To follow a request, begin with `tunnel`, then `http/pipeline.rs`.
+
+pub mod app;
+pub mod config;
+mod context;
+mod http;
+mod judge;
+mod sniff;
+mod target;
+mod tcp;
+mod tunnel;
+mod upstream;
+mod worker;
+
+#[cfg(test)]
+mod tests;

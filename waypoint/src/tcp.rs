@@ -1,0 +1,57 @@
+//! What is no HTTP: judged once, carried to one endpoint, judged again when policies change.
+
+use mesh_hbone::duplex::Duplex;
+use mesh_model::destination;
+use mesh_model::reason::ReasonCode;
+use mesh_proxy::report::Report;
+use mesh_runtime::metrics::ResponseFlags;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+
+use crate::http::Caller;
+use crate::judge;
+use crate::sniff::Peeked;
+use crate::upstream::{self, Way};
+
+/// Carries what the caller sends to an endpoint of its service, and back.
+pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
+    let (worker, target) = (&caller.worker, &caller.target);
+    let proxy = &worker.context.proxy;
+    let facts = caller.facts();
+    let way = proxy.tables.read(|tables| {
+        destination::behind_waypoint(tables, &caller.waypoint, &target.service, target.dialled, rand::random())
+    });
+    let way = Way::of(way);
+    let (to, endpoint) = match &way {
+        Ok(way) => (way.address(), way.workload()),
+        Err(_) => (target.dialled, None),
+    };
+    let mut report = Report::open(&proxy.telemetry, caller.traffic(to, endpoint));
+    match judge::judge(worker, target, &facts).await {
+        Ok(decision) => report.decided(&decision),
+        Err(judgement) => return report.denied(&judgement),
+    }
+    let opened = match way {
+        Ok(way) => upstream::open(worker, &caller.waypoint, &way).await,
+        Err(error) => Err(error),
+    };
+    let mut endpoint = match opened {
+        Ok(endpoint) => endpoint,
+        Err(error) => return report.failed(ResponseFlags::Connect, error.code(), &error),
+    };
+    report.opened();
+    let count = report.count_from_client();
+    let carried = tokio::select! {
+        carried = copy_bidirectional(&mut stream, &mut endpoint) => carried,
+        reason = judge::denied(worker, target, &facts) => return report.cut(&reason),
+    };
+    match carried {
+        Ok((forth, back)) => {
+            count.forth(usize::try_from(forth).unwrap_or(usize::MAX));
+            count.back(usize::try_from(back).unwrap_or(usize::MAX));
+            report.closed();
+        }
+        Err(error) => report.failed(ResponseFlags::None, ReasonCode::ConnectionReset, &error),
+    }
+    // Both have ended, or one is broken: then there is nobody to tell.
+    let _ = stream.shutdown().await;
+}

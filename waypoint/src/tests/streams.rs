@@ -1,0 +1,225 @@
+//! What is more than one request and one answer: streams, trailers, upgrades, and what is no HTTP.
+
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use http::{HeaderMap, HeaderValue};
+use hyper::body::Frame;
+use mesh_testkit::hbone::on_one_thread;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// A body that is sent as it is made.
+pub(super) struct Pieces(mpsc::UnboundedReceiver<Frame<Bytes>>);
+
+impl Pieces {
+    fn new() -> (mpsc::UnboundedSender<Frame<Bytes>>, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (sender, Self(receiver))
+    }
+}
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+/// An application that echoes each piece as it comes, then trailers: a bidirectional gRPC stream.
+async fn echo_http2() -> SocketAddr {
+    mesh_testkit::tcp::listen(async |tcp| {
+        let service = hyper::service::service_fn(async |request: Request<Incoming>| {
+            let (pieces, body) = Pieces::new();
+            spawn_local(async move {
+                let mut asked = request.into_body();
+                while let Some(Ok(frame)) = asked.frame().await {
+                    if let Ok(data) = frame.into_data() {
+                        let _ = pieces.send(Frame::data(data));
+                    }
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                // More than others pass: a status with its details.
+                trailers.insert("grpc-message", HeaderValue::from_str(&"m".repeat(20_000)).unwrap());
+                let _ = pieces.send(Frame::trailers(trailers));
+            });
+            Ok::<_, std::convert::Infallible>(Response::new(body))
+        });
+        let builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+        let _ = builder.serve_connection(TokioIo::new(tcp), service).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_goes_both_ways_and_its_trailers_follow() {
+    on_one_thread(async {
+        let application = echo_http2().await;
+        let world = World::start(AppProtocol::Grpc, &[Endpoint::plain("cart-1", application)]);
+        let mut web = world.http2("web").await;
+        let (pieces, body) = Pieces::new();
+        let request = Request::post("http://cart/shop.Cart/Watch").header("content-type", "application/grpc");
+        let answer = web.send_request(request.header("te", "trailers").body(body).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        // Each piece comes back before the next is sent: nobody on the way collects them.
+        for n in 0..5 {
+            pieces.send(Frame::data(Bytes::from(format!("piece {n}")))).unwrap();
+            let mut got = Vec::new();
+            while got.len() < 7 {
+                got.extend(body.frame().await.unwrap().unwrap().into_data().unwrap());
+            }
+            assert_eq!(got, format!("piece {n}").into_bytes());
+        }
+        drop(pieces);
+        let trailers = loop {
+            if let Ok(trailers) = body.frame().await.unwrap().unwrap().into_trailers() {
+                break trailers;
+            }
+        };
+        assert_eq!(trailers["grpc-status"], "0");
+        assert_eq!(trailers["grpc-message"].len(), 20_000);
+        world.end().await;
+    })
+    .await;
+}
+
+/// Two requests at once share one connection to an endpoint that speaks HTTP/2.
+#[tokio::test]
+async fn http2_carries_many_requests_at_once() {
+    on_one_thread(async {
+        let application = echo_http2().await;
+        let endpoint = Endpoint::hbone("cart-1", SocketAddr::new(MESHED, application.port()));
+        let world = World::start(AppProtocol::Http2, &[endpoint]);
+        let ztunnel = Ztunnel::start(&world.ca, application).await;
+        let web = world.http2("web").await;
+        let (first, body) = Pieces::new();
+        let open = |body| {
+            let mut web = web.clone();
+            async move { web.send_request(Request::post("http://cart/").body(body).unwrap()).await.unwrap() }
+        };
+        let held = open(body).await;
+        for _ in 0..10 {
+            let (pieces, body) = Pieces::new();
+            drop(pieces);
+            assert_eq!(open(body).await.into_body().collect().await.unwrap().to_bytes(), "");
+        }
+        drop((held, first));
+        assert_eq!(ztunnel.tunnels.get(), 1);
+        world.end().await;
+    })
+    .await;
+}
+
+/// A gRPC caller who is not answered learns it in gRPC's words.
+#[tokio::test]
+async fn grpc_callers_are_answered_in_grpc() {
+    on_one_thread(async {
+        let world = World::start(AppProtocol::Grpc, &[]);
+        let mut web = world.http2("web").await;
+        let request = Request::post("http://cart/shop.Cart/Get").header("content-type", "application/grpc");
+        let answer = web.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["grpc-status"], "14");
+        assert_eq!(answer.headers()["grpc-message"], "NO_HEALTHY_UPSTREAM");
+        world.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_asked_for_like_any_request_and_then_carried() {
+    on_one_thread(async {
+        let application = mesh_testkit::tcp::listen(async |mut tcp| {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                tcp.read_buf(&mut asked).await.unwrap();
+            }
+            let asked = String::from_utf8(asked).unwrap().to_lowercase();
+            assert!(asked.contains("upgrade: websocket\r\n") && asked.contains("connection: upgrade\r\n"), "{asked}");
+            let answer =
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst words";
+            tcp.write_all(answer).await.unwrap();
+            let mut bytes = [0; 5];
+            tcp.read_exact(&mut bytes).await.unwrap();
+            bytes.make_ascii_uppercase();
+            tcp.write_all(&bytes).await.unwrap();
+        })
+        .await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let mut tunnel = world.tunnel("web", "10.1.0.1:80").await.unwrap();
+        let request = b"GET /ws HTTP/1.1\r\nHost: cart\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        tunnel.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"first words") {
+            assert!(tunnel.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        tunnel.write_all(b"hello").await.unwrap();
+        let mut bytes = Vec::new();
+        tunnel.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, b"HELLO");
+        tunnel.shutdown().await.unwrap();
+        let line = world.logged("response_code=101").await;
+        assert!(line.contains("bytes_sent=5") && line.contains("bytes_recv=16"), "{line}");
+        world.end().await;
+    })
+    .await;
+}
+
+/// What follows a request for an upgrade that is refused is a request like any other.
+#[tokio::test]
+async fn an_upgrade_that_is_refused_changes_nothing() {
+    on_one_thread(async {
+        let application =
+            application(async |request: Request<Incoming>| Response::new(Full::from(request.uri().to_string()))).await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let mut web = world.http1("web").await;
+        let request = Request::get("/ws").header("host", "cart");
+        let request = request.header("connection", "upgrade").header("upgrade", "websocket");
+        let answer = web.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(text(answer).await, (200, "/ws".to_owned()));
+        web.ready().await.unwrap();
+        let answer = web.send_request(Request::get("/next").header("host", "cart").body(Full::default()).unwrap());
+        assert_eq!(text(answer.await.unwrap()).await, (200, "/next".to_owned()));
+        world.end().await;
+    })
+    .await;
+}
+
+/// The server speaks first: nobody waits for the caller's first word.
+#[tokio::test]
+async fn declared_tcp_is_carried_and_not_looked_into() {
+    on_one_thread(async {
+        let application = mesh_testkit::tcp::listen(async |mut tcp| {
+            tcp.write_all(b"220 ready").await.unwrap();
+            let mut heard = Vec::new();
+            tcp.read_to_end(&mut heard).await.unwrap();
+            tcp.write_all(&heard).await.unwrap();
+        })
+        .await;
+        let endpoint = Endpoint::hbone("mail-1", SocketAddr::new(MESHED, application.port()));
+        let world = World::start(AppProtocol::Tcp, &[endpoint]);
+        let _ztunnel = Ztunnel::start(&world.ca, application).await;
+        let mut tunnel = world.tunnel("web", "10.1.0.1:80").await.unwrap();
+        let mut greeting = [0; 9];
+        tunnel.read_exact(&mut greeting).await.unwrap();
+        assert_eq!(&greeting, b"220 ready");
+        tunnel.write_all(b"QUIT").await.unwrap();
+        tunnel.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        tunnel.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"QUIT");
+        let line = world.logged("connection complete").await;
+        assert!(line.contains("bytes_sent=13") && line.contains("bytes_recv=4"), "{line}");
+        world.end().await;
+    })
+    .await;
+}

@@ -1,0 +1,143 @@
+//! One tunnel from its CONNECT to its end: which service, is it behind us, what is spoken, and who speaks it here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use mesh_hbone::connect;
+use mesh_hbone::duplex::Duplex;
+use mesh_hbone::server::Asked;
+use mesh_model::address::Authority;
+use mesh_model::reason::ReasonCode;
+use mesh_model::service::Service;
+use mesh_model::share::Source;
+use mesh_model::workload::{AppProtocol, Workload};
+use mesh_proxy::inbound::TunnelContext;
+use mesh_proxy::local_workload::deadline;
+use mesh_proxy::report::Report;
+use mesh_runtime::access_log::Direction;
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::{Caller, http1, http2};
+use crate::sniff::{Peeked, Spoken, sniff};
+use crate::target::{NotServed, Target, target};
+use crate::tcp;
+use crate::worker::Worker;
+
+/// Serves one tunnel. It is accepted before anything is sent on: what is asked in it is answered in it.
+pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, asked: Asked) {
+    let proxy = &worker.context.proxy;
+    let (from, local) = (connection.from, connection.local);
+    let attempt = Report::attempt(&proxy.telemetry, Direction::Inbound, from, local);
+    let refuse = |asked: Asked, status, code, why: &dyn std::fmt::Display| {
+        asked.refuse(status, code);
+        attempt.failed(code, why);
+    };
+    if asked.method != Method::CONNECT {
+        let why = "the method is not CONNECT: requests come inside of tunnels";
+        return refuse(asked, StatusCode::BAD_REQUEST, ReasonCode::BadRequest, &why);
+    }
+    let authority = match connect::parse_authority(&asked.authority) {
+        Ok(authority) => authority,
+        Err(error) => return refuse(asked, StatusCode::BAD_REQUEST, ReasonCode::BadRequest, &error),
+    };
+    let source = Source::Identity((*connection.caller).clone());
+    let _permit = match worker.pod.quota.connection(Some(&source)) {
+        Ok(permit) => permit,
+        Err(full) => return refuse(asked, StatusCode::SERVICE_UNAVAILABLE, full.code(), &full),
+    };
+    let deadline = deadline();
+    let waypoint = match proxy.local_workload(&worker.pod.info, deadline).await {
+        Ok(waypoint) => waypoint,
+        Err(error) => return refuse(asked, StatusCode::SERVICE_UNAVAILABLE, ReasonCode::UnknownWorkload, &error),
+    };
+    let target = match awaited(&worker, &waypoint, &authority, deadline).await {
+        Ok(target) => target,
+        // 404: nobody is served here by that name. ztunnels log it as `http status: 404`, with the reason.
+        Err(error) => return refuse(asked, StatusCode::NOT_FOUND, error.code(), &error),
+    };
+    let baggage = worker.pod.baggage(&waypoint);
+    let tunnel = match asked.accept(&baggage) {
+        Ok(tunnel) => tunnel,
+        Err(error) => return attempt.failed(ReasonCode::CallerGone, &error),
+    };
+    let stream = Duplex::new(tunnel);
+    let client = proxy.tables.read(|tables| {
+        let workload = tables.workload_by_address(&waypoint.network, from.ip())?;
+        // An address is proven by nobody; the identity behind it is.
+        (workload.identity().ok().as_ref() == Some(&*connection.caller)).then(|| workload.clone())
+    });
+    let protocol = app_protocol(&target.service, target.port);
+    let identity = connection.caller.clone();
+    let caller = Rc::new(Caller::new((worker.clone(), waypoint, target), from, (identity, client)));
+    let served = async {
+        let (spoken, stream) = match protocol {
+            // What is declared is not looked into, and whoever speaks first may.
+            AppProtocol::Tcp | AppProtocol::Tls => (Spoken::Tcp, Peeked::new(stream)),
+            // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for.
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => match http_version(stream).await {
+                Ok(spoken) => spoken,
+                Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first request"),
+            },
+            AppProtocol::Unknown => match sniff(stream).await {
+                Ok(spoken) => spoken,
+                Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first bytes"),
+            },
+        };
+        match spoken {
+            Spoken::Http1 => http1(caller, stream).await,
+            Spoken::Http2 => http2(caller, stream).await,
+            Spoken::Tcp => tcp::carry(&caller, stream).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = Box::pin(served) => {}
+        // Dropping the stream resets the tunnel: the caller sees a cut.
+        () = connection.revoked() => attempt.failed(ReasonCode::CertRevoked, &"the caller's certificate has been revoked"),
+    }
+}
+
+/// What is spoken at a port of a service, as its `appProtocol` or its name says.
+pub(crate) fn app_protocol(service: &Service, port: u16) -> AppProtocol {
+    service.ports.iter().find(|p| p.service_port == port).map(|p| p.app_protocol).unwrap_or_default()
+}
+
+/// HTTP/2 if it begins as that does, else HTTP/1, which refuses what it cannot read.
+async fn http_version(stream: Duplex) -> std::io::Result<(Spoken, Peeked<Duplex>)> {
+    use tokio::io::AsyncReadExt;
+    let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
+    while stream.read_buf(&mut first).await? > 0 {
+        match crate::sniff::is_preface(&first) {
+            None => {}
+            Some(true) => return Ok((Spoken::Http2, Peeked::after(first, stream))),
+            Some(false) => break,
+        }
+    }
+    Ok((Spoken::Http1, Peeked::after(first, stream)))
+}
+
+/// What `asked` means, once the control plane has said it; at `deadline` it has not.
+async fn awaited(
+    worker: &Worker,
+    waypoint: &Arc<Workload>,
+    asked: &Authority,
+    deadline: Instant,
+) -> Result<Target, NotServed> {
+    let tables = &worker.context.proxy.tables;
+    let mut changed = None;
+    loop {
+        let error = match tables.read(|tables| target(tables, waypoint, asked)) {
+            Err(error) if error.may_change() => error,
+            told => return told,
+        };
+        // Subscribed before the last look, so that a change between look and wait is not missed.
+        let Some(changed) = changed.as_mut() else {
+            changed = Some(tables.changed());
+            continue;
+        };
+        if !timeout_at(deadline, changed.changed()).await.is_ok_and(|told| told.is_ok()) {
+            return Err(error);
+        }
+    }
+}

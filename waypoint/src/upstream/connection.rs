@@ -1,0 +1,141 @@
+//! One connection to an endpoint on which HTTP is spoken.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+use super::{Stream, Unreachable};
+use crate::http::body::Body;
+use crate::http::limits;
+
+/// Requests at once on one HTTP/2 connection; where its peer allows fewer, the others wait.
+const MOST_STREAMS: usize = 100;
+/// An HTTP/2 endpoint that answers no PING is gone.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is spoken to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HttpVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS.
+    Http2,
+}
+
+/// The stream of a connection that was upgraded, and what was read of it already.
+pub(crate) type Handed = (Stream, Bytes);
+
+/// A connection to an endpoint. One of HTTP/1 carries one request at a time.
+pub(crate) enum Connection {
+    /// HTTP/1, and where its stream comes when it is upgraded.
+    Http1(http1::SendRequest<Body>, oneshot::Receiver<Handed>),
+    /// HTTP/2, and how many requests it carries.
+    Http2(http2::SendRequest<Body>, Rc<Cell<usize>>),
+}
+
+/// Why there is no answer.
+pub(crate) struct SendError {
+    /// What was not sent: another connection may have it.
+    pub(crate) unsent: Option<Request<Body>>,
+    /// What went wrong.
+    pub(crate) error: hyper::Error,
+}
+
+/// Spawns on the data thread.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        spawn_local(task);
+    }
+}
+
+impl Connection {
+    /// Speaks HTTP on a stream. Its driver is a task of the thread.
+    ///
+    /// # Errors
+    /// When the endpoint does not speak it.
+    pub(crate) async fn begin(stream: Stream, version: HttpVersion) -> Result<Self, Unreachable> {
+        let failed = |error| Unreachable::Handshake(Arc::new(error));
+        let io = TokioIo::new(stream);
+        match version {
+            HttpVersion::Http1 => {
+                let mut builder = http1::Builder::new();
+                builder.preserve_header_case(true).max_headers(limits::HEADERS).max_header_size(limits::HEADER_BYTES);
+                let (sender, mut connection) = builder.handshake(io).await.map_err(failed)?;
+                let (hand, handed) = oneshot::channel();
+                spawn_local(async move {
+                    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+                    if let Err(error) = &ended {
+                        tracing::debug!(%error, "connection to an endpoint broke");
+                        return;
+                    }
+                    let parts = connection.into_parts();
+                    // Nobody waits for it unless it was upgraded.
+                    if let Err((mut stream, _)) = hand.send((parts.io.into_inner(), parts.read_buf)) {
+                        let _ = stream.shutdown().await;
+                    }
+                });
+                Ok(Self::Http1(sender, handed))
+            }
+            HttpVersion::Http2 => {
+                let mut builder = http2::Builder::new(LocalExecutor);
+                builder
+                    .timer(TokioTimer::new())
+                    .keep_alive_interval(PING_EVERY)
+                    .keep_alive_timeout(PING_TIMEOUT)
+                    .max_header_list_size(limits::HEADER_BYTES as u32)
+                    .initial_stream_window_size(limits::STREAM_WINDOW)
+                    .initial_connection_window_size(limits::CONNECTION_WINDOW);
+                let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
+                spawn_local(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "HTTP/2 connection to an endpoint broke");
+                    }
+                });
+                Ok(Self::Http2(sender, Rc::default()))
+            }
+        }
+    }
+
+    /// It can take a request now.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Self::Http1(sender, _) => sender.is_ready(),
+            Self::Http2(sender, carried) => !sender.is_closed() && carried.get() < MOST_STREAMS,
+        }
+    }
+
+    /// It has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender, _) => sender.is_closed(),
+            Self::Http2(sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// Sends a request, and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// With the request, if nothing of it was sent.
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let sent = match self {
+            Self::Http1(sender, _) => sender.try_send_request(request).await,
+            Self::Http2(sender, _) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error| SendError { unsent: error.take_message(), error: error.into_error() })
+    }
+}

@@ -1,0 +1,165 @@
+//! What a data thread of a waypoint does: it takes tunnels and serves what is in them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_hbone::pool::Pool as HbonePool;
+use mesh_model::address::NamespacedName;
+use mesh_model::pod::PodInfo;
+use mesh_model::route::ServiceRoutes;
+use mesh_proxy::accept::{BACKLOG, accept};
+use mesh_proxy::connections::{Connections, OpenConnections, follow_policies};
+use mesh_proxy::data_thread::DataThread;
+use mesh_proxy::inbound;
+use mesh_proxy::local_pod::LocalPod;
+use mesh_runtime::metrics::Reporter;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+use crate::context::WaypointContext;
+use crate::http::Router;
+use crate::{tunnel, upstream};
+
+/// How often connections that nobody uses are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A busy cluster changes all the time; looking once for many changes is enough.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The waypoint in quotas: it is the only pod.
+const OWN: &str = "(waypoint)";
+
+/// What a worker is told.
+pub(crate) enum Command {
+    /// Take tunnels on this listener.
+    Serve(std::net::TcpListener),
+    /// Say what is open.
+    List(oneshot::Sender<OpenConnections>),
+}
+
+/// A running worker.
+pub(crate) type Handle = DataThread<Command>;
+
+/// What the tasks of a data thread share.
+pub(crate) struct Worker {
+    /// What all threads read.
+    pub(crate) context: Arc<WaypointContext>,
+    /// The waypoint's own pod.
+    pub(crate) pod: Rc<LocalPod>,
+    /// Connections to endpoints.
+    pub(crate) upstream: upstream::Pool,
+    /// What is open and was let in.
+    pub(crate) connections: Connections,
+    /// Routes that are ready to be followed; each is made again when what it was made of changes.
+    routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
+}
+
+/// Starts a worker thread of the waypoint that is `pod`.
+///
+/// # Errors
+/// When the system has no thread or event queue left.
+pub(crate) fn start(number: usize, context: Arc<WaypointContext>, pod: Arc<PodInfo>) -> io::Result<Handle> {
+    DataThread::start(number, move |commands| run(context, pod, commands))
+}
+
+/// The listener of a worker: all share the port, and the kernel spreads connections over them.
+///
+/// # Errors
+/// When the port is taken by somebody else.
+pub(crate) fn listen(port: u16, ipv6: bool) -> io::Result<std::net::TcpListener> {
+    let wildcard: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let at = SocketAddr::new(wildcard, port);
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn run(context: Arc<WaypointContext>, info: Arc<PodInfo>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let (pool, quota) = (HbonePool::new(context.proxy.hbone.clone()), context.proxy.quota.pod(&OWN.into()));
+    let worker = Rc::new(Worker {
+        pod: Rc::new(LocalPod::new(info, pool, quota)),
+        upstream: upstream::Pool::default(),
+        connections: Connections::default(),
+        routers: RefCell::default(),
+        context,
+    });
+    spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
+    spawn_local(sweep(worker.clone()));
+    spawn_local(follow_tables(worker.clone()));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Serve(listener) => drop(spawn_local(serve(worker.clone(), listener))),
+            Command::List(answer) => drop(answer.send(worker.connections.list())),
+        }
+    }
+}
+
+/// Takes HBONE connections until the proxy drains.
+async fn serve(worker: Rc<Worker>, listener: std::net::TcpListener) {
+    let drain = &worker.context.proxy.drain;
+    let _open = drain.listener();
+    let start = |tcp, from| {
+        let (worker, token) = (worker.clone(), worker.context.proxy.drain.token());
+        spawn_local(async move {
+            let _token = token;
+            let begin = |asked, connection| {
+                let (worker, token) = (worker.clone(), worker.context.proxy.drain.token());
+                spawn_local(async move {
+                    let _token = token;
+                    tunnel::serve(worker, connection, asked).await;
+                });
+            };
+            inbound::serve(&worker.context.proxy, &worker.pod, Reporter::Waypoint, tcp, from, begin).await;
+        });
+    };
+    accept(listener, false, drain, &*worker.pod.info, start).await;
+}
+
+impl Worker {
+    /// The routes, ready to be followed.
+    pub(crate) fn router(&self, routes: &Arc<ServiceRoutes>) -> Rc<Router> {
+        let mut routers = self.routers.borrow_mut();
+        if let Some(router) = routers.get(&routes.service)
+            && Arc::ptr_eq(router.routes(), routes)
+        {
+            return router.clone();
+        }
+        let router = Rc::new(Router::new(routes.clone()));
+        routers.insert(routes.service.clone(), router.clone());
+        router
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    let mut hbone = worker.context.proxy.hbone_metrics.of_thread();
+    loop {
+        ticks.tick().await;
+        worker.pod.pool.sweep();
+        worker.context.proxy.tables.read(|tables| worker.upstream.sweep(tables));
+        hbone.update(worker.pod.pool.connections());
+    }
+}
+
+/// Lets go of what the tables tell of no more.
+async fn follow_tables(worker: Rc<Worker>) {
+    let mut changed = worker.context.proxy.tables.changed();
+    while changed.changed().await.is_ok() {
+        worker.context.proxy.tables.read(|tables| {
+            worker.pod.follow(tables);
+            worker.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
+        });
+        tokio::time::sleep(SETTLE).await;
+    }
+}
