@@ -1,12 +1,15 @@
 //! Bodies that pass through. Nothing is collected: a piece is taken from one side when the other has room for it.
 
-use std::error::Error;
+use std::error::Error as AnyError;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
+
+/// Why a body broke off.
+pub(crate) type Error = Box<dyn AnyError + Send + Sync>;
 
 /// What is told of a body as it passes.
 pub(crate) trait Watch {
@@ -15,7 +18,7 @@ pub(crate) trait Watch {
     /// Trailers have passed.
     fn trailers(&mut self, trailers: &http::HeaderMap);
     /// It has ended; `error` says why, if before its end.
-    fn ended(&mut self, error: Option<&(dyn Error + 'static)>);
+    fn ended(&mut self, error: Option<&(dyn AnyError + 'static)>);
 }
 
 /// The body of a request or an answer.
@@ -79,7 +82,7 @@ impl Body {
         }
     }
 
-    fn end(&mut self, error: Option<&(dyn Error + 'static)>) {
+    fn end(&mut self, error: Option<&(dyn AnyError + 'static)>) {
         if let Some(mut watch) = self.watch.take() {
             watch.ended(error);
         }
@@ -90,7 +93,7 @@ impl Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();

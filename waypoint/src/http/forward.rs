@@ -1,41 +1,67 @@
 //! A request to one of the endpoints of a service, and its answer.
 //!
 //! A connection that cannot be made costs the caller nothing: nothing was sent, so the next endpoint is asked, whatever the
-//! method. Once bytes have gone out, only what a route says is sent again.
+//! method. So is a request that met a kept connection as its endpoint closed it, if doing it twice is like doing it once. Whatever
+//! else has been sent is sent again only if the route says so.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use http::response::Parts;
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mesh_model::destination;
 use mesh_model::reason::ReasonCode;
+use mesh_model::route::Retry;
 use mesh_model::service::Service;
-use mesh_model::workload::AppProtocol;
 use tokio::sync::oneshot::Receiver;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::Refused;
 use super::body::Body;
-use super::pipeline::{Answer, is_grpc};
+use super::pipeline::Answer;
+use super::replay::{Replay, backoff};
 use super::report::Report;
 use super::upgrade::Agreed;
+use super::written::{address, spoken};
 use super::{Caller, headers};
 use crate::tunnel::app_protocol;
-use crate::upstream::{self, Connection, Handed, HttpVersion, Key, Lent, Unreachable, Way};
+use crate::upstream::{self, Connection, Handed, Key, Lent, Unreachable, Way};
 
-/// Endpoints that are tried before a request is given up.
-const TRIES: usize = 4;
+/// Connections that are tried before a request is given up of which nothing could be sent.
+const TRIES: u32 = 4;
+/// No limit that anybody waits for.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Where a request goes.
-pub(super) struct Hop {
+/// Where a request goes, and how long it may take.
+pub(super) struct Hop<'a> {
     /// The service.
     pub(super) service: Arc<Service>,
     /// Its address and port; of a service without address only the port counts.
     pub(super) dialled: SocketAddr,
+    /// When the answer must have ended.
+    pub(super) deadline: Option<Instant>,
+    /// How long one try may take.
+    pub(super) per_try: Option<Duration>,
+    /// What is tried again.
+    pub(super) retry: Option<&'a Retry>,
+}
+
+/// Why a try gave no answer.
+enum Failed {
+    /// Nothing was sent, and another endpoint may take it.
+    Unsent(Option<(SocketAddr, Unreachable)>),
+    /// It was sent.
+    Sent {
+        refused: Refused,
+        /// On a connection that was kept from an earlier request.
+        kept: bool,
+    },
+    /// Nothing can be done about it.
+    For(Refused),
 }
 
 /// Sends a request on. `upgrade` is the protocol that it asks to change to.
@@ -44,110 +70,147 @@ pub(super) struct Hop {
 /// When it gets no answer.
 pub(super) async fn forward(
     caller: &Rc<Caller>,
-    hop: &Hop,
+    hop: &Hop<'_>,
     mut request: Request<Body>,
     upgrade: Option<HeaderValue>,
     report: &mut Report,
 ) -> Result<Answer, Refused> {
-    let version = spoken(hop, &request, upgrade.is_some());
+    let declared = app_protocol(&hop.service, hop.dialled.port());
+    let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
-    let mut unreachable = None;
-    for _ in 0..TRIES {
-        let way = match choose(caller, hop, unreachable.as_ref().map(|(address, _)| *address)) {
-            Ok(way) => way,
-            Err(error) => return Err(no_way(&unreachable.map_or(error, |(_, earlier)| earlier))),
-        };
-        let key = Key::new(&way, version);
-        report.sent_to(way.address(), way.workload());
-        let mut lent = match lend(caller, &way, &key).await {
-            Ok(lent) => lent,
-            Err(error) if error.is_of_endpoint() => {
-                unreachable = Some((way.address(), error));
-                continue;
-            }
-            Err(error) => return Err(no_way(&error)),
-        };
-        match lent.connection.send(request).await {
-            Ok(answer) => return Ok(answered(caller, key, lent, answer)),
-            Err(failed) => match failed.unsent {
-                // Its endpoint has closed it meanwhile.
-                Some(unsent) => request = unsent,
-                None => {
-                    let why = format!("{}: {}", way.address(), failed.error);
-                    return Err(Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why));
+    let until = hop.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
+    let mut replay = Replay::new(request, hop.retry).await.map_err(|error| {
+        Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, format!("its body broke off: {error}"))
+    })?;
+    let (mut connections, mut again) = (0, 0);
+    let (mut not, mut unreachable, mut renewed) = (None, None, false);
+    loop {
+        let Some(request) = replay.next() else { unreachable!("it was not sent, or is kept") };
+        let one = hop.per_try.map_or(until, |limit| until.min(Instant::now() + limit));
+        let attempt = attempt(caller, hop, version, request, not, &mut replay, report);
+        let failed = match timeout_at(one, attempt).await {
+            Ok(Ok((way, key, lent, answer))) => {
+                let wanted = hop.retry.filter(|retry| retry.codes.contains(&answer.status().as_u16()));
+                let last = wanted.is_none_or(|retry| again >= retry.attempts) || !replay.is_kept();
+                if last {
+                    let answer = answered(caller, key, lent, answer);
+                    return Ok(answer.until(hop.deadline));
                 }
-            },
+                not = Some(way);
+                None
+            }
+            Ok(Err(Failed::For(refused))) => return Err(refused),
+            Ok(Err(Failed::Unsent(why))) => {
+                connections += 1;
+                if let Some((address, error)) = why {
+                    not = Some(address);
+                    unreachable = Some(error);
+                }
+                if connections < TRIES {
+                    continue;
+                }
+                return Err(never_sent(unreachable));
+            }
+            Ok(Err(Failed::Sent { refused, kept })) => {
+                if kept && !renewed && replay.is_harmless() {
+                    renewed = true;
+                    continue;
+                }
+                match replay.is_harmless() {
+                    true => Some(refused),
+                    false => return Err(refused),
+                }
+            }
+            Err(_) => {
+                let why = "no answer within the time that its route allows";
+                let refused = Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why);
+                match Instant::now() < until && replay.is_kept() {
+                    true => Some(refused),
+                    false => return Err(refused),
+                }
+            }
+        };
+        // It was tried, and may be again if the route says so.
+        match hop.retry {
+            Some(retry) if again < retry.attempts => {
+                again += 1;
+                let pause = backoff(retry, again);
+                if timeout_at(until, sleep(pause)).await.is_err() {
+                    let why = "the time that its route allows had passed before it could be tried again";
+                    return Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why));
+                }
+            }
+            _ => return Err(failed.unwrap_or_else(|| never_sent(unreachable))),
         }
     }
-    Err(match unreachable {
-        Some((_, error)) => no_way(&error),
-        None => Refused::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ReasonCode::PeerClosed,
-            format!("{TRIES} connections in a row were closed before the request was looked at"),
-        ),
-    })
+}
+
+/// Sends it once. What cannot be sent is given back to `replay`.
+async fn attempt(
+    caller: &Rc<Caller>,
+    hop: &Hop<'_>,
+    version: upstream::HttpVersion,
+    request: Request<Body>,
+    not: Option<SocketAddr>,
+    replay: &mut Replay,
+    report: &mut Report,
+) -> Result<(SocketAddr, Key, Lent, Response<Incoming>), Failed> {
+    let way = match choose(caller, hop, not) {
+        Ok(way) => way,
+        Err(error) => return Err(Failed::For(no_way(&error))),
+    };
+    let key = Key::new(&way, version);
+    report.sent_to(way.address(), way.workload());
+    let mut lent = match lend(caller, &way, &key).await {
+        Ok(lent) => lent,
+        Err(error) if error.is_of_endpoint() => {
+            replay.back(request);
+            return Err(Failed::Unsent(Some((way.address(), error))));
+        }
+        Err(error) => return Err(Failed::For(no_way(&error))),
+    };
+    match lent.connection.send(request).await {
+        Ok(answer) => Ok((way.address(), key, lent, answer)),
+        Err(failed) => Err(match failed.unsent {
+            // Its endpoint has closed it meanwhile.
+            Some(unsent) => {
+                replay.back(unsent);
+                Failed::Unsent(None)
+            }
+            None => {
+                let why = format!("{}: {}", way.address(), failed.error);
+                let refused = Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why);
+                Failed::Sent { refused, kept: lent.used }
+            }
+        }),
+    }
 }
 
 fn no_way(error: &Unreachable) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error)
 }
 
-/// What is spoken to the endpoint: what the service's port says; else what the caller speaks.
-fn spoken(hop: &Hop, request: &Request<Body>, upgrades: bool) -> HttpVersion {
-    if upgrades {
-        return HttpVersion::Http1;
-    }
-    match (app_protocol(&hop.service, hop.dialled.port()), request.version()) {
-        (AppProtocol::Http2 | AppProtocol::Grpc, _) => HttpVersion::Http2,
-        // Without HTTP/2 a gRPC call loses its trailers, and so its status.
-        (_, Version::HTTP_2) if is_grpc(request.headers()) => HttpVersion::Http2,
-        (AppProtocol::Unknown, Version::HTTP_2) => HttpVersion::Http2,
-        _ => HttpVersion::Http1,
-    }
-}
-
-/// Writes where the request goes as its version wants it.
-fn address(request: &mut Request<Body>, version: HttpVersion, upgrade: Option<&HeaderValue>) -> Result<(), Refused> {
-    let bad = |why: &str| Refused::new(StatusCode::BAD_REQUEST, ReasonCode::BadRequest, why);
-    let uri = std::mem::take(request.uri_mut()).into_parts();
-    let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let host = match uri.authority {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad("its authority is no host"))?,
-        None => request.headers().get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static("")),
-    };
-    match version {
-        HttpVersion::Http1 => {
-            request.headers_mut().insert(HOST, host);
-            *request.uri_mut() = path.into();
-            *request.version_mut() = Version::HTTP_11;
-            if let Some(protocol) = upgrade {
-                request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                request.headers_mut().insert(UPGRADE, protocol.clone());
-            }
-        }
-        HttpVersion::Http2 => {
-            request.headers_mut().remove(HOST);
-            let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(host.as_bytes().try_into().map_err(|_| bad("its host is none"))?);
-            parts.path_and_query = Some(path);
-            *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its path is none"))?;
-            *request.version_mut() = Version::HTTP_2;
-        }
-    }
-    Ok(())
+/// No connection took it.
+fn never_sent(last: Option<Unreachable>) -> Refused {
+    last.map_or_else(
+        || {
+            let why = format!("{TRIES} connections in a row were closed before the request was looked at");
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::PeerClosed, why)
+        },
+        |error| no_way(&error),
+    )
 }
 
 /// An endpoint; another one than `not`, if there is another.
-fn choose(caller: &Caller, hop: &Hop, not: Option<SocketAddr>) -> Result<Way, Unreachable> {
+fn choose(caller: &Caller, hop: &Hop<'_>, not: Option<SocketAddr>) -> Result<Way, Unreachable> {
     let once = || {
         caller.worker.context.proxy.tables.read(|tables| {
             destination::behind_waypoint(tables, &caller.waypoint, &hop.service, hop.dialled, rand::random())
         })
     };
     let mut way = Way::of(once())?;
-    for _ in 0..4 {
+    // Chance may name it again; it is asked again then only if there seems to be no other.
+    for _ in 0..8 {
         if not.is_none_or(|not| not != way.address()) {
             break;
         }

@@ -5,6 +5,8 @@
 //! | this one | a connection of a caller, HTTP/1 or HTTP/2 |
 //! | `pipeline` | the order of all that happens to a request |
 //! | `forward` | a request to one of its endpoints, and its answer |
+//! | `replay` | what may be sent again |
+//! | `written` | how a request is written to an endpoint |
 //! | `headers` | what may not pass, and what the waypoint says of the caller |
 //! | `answer` | what the waypoint answers itself |
 //! | `upgrade` | what follows when both ends have agreed on another protocol |
@@ -20,8 +22,10 @@ mod forward;
 mod headers;
 pub(crate) mod limits;
 mod pipeline;
+mod replay;
 mod report;
 mod upgrade;
+mod written;
 
 use std::cell::Cell;
 use std::convert::Infallible;

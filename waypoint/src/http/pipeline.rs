@@ -16,6 +16,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh_model::reason::ReasonCode;
 use mesh_proxy::judge::Judgement;
+use tokio::time::Instant;
 
 use super::answer::Refused;
 use super::body::Body;
@@ -52,6 +53,11 @@ impl Answer {
         Self { head, agreed: None }
     }
 
+    /// Breaks its body off at `deadline`.
+    pub(super) fn until(self, deadline: Option<Instant>) -> Self {
+        Self { head: self.head.map(|body| body.until(deadline)), ..self }
+    }
+
     /// The answer as the caller gets it; its end is reported.
     fn finish(self, mut report: Report) -> Response<Body> {
         report.answered(self.head.status(), self.head.headers());
@@ -80,7 +86,8 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         headers::told_of(&mut head.headers, &caller.identity, caller.from.ip(), &us);
     }
     // 4
-    let hop = Hop { service: target.service.clone(), dialled: target.dialled };
+    let (service, dialled) = (target.service.clone(), target.dialled);
+    let hop = Hop { service, dialled, deadline: None, per_try: None, retry: None };
     // 5
     let body = Body::passing(body).watched(Received(report.received.clone()));
     forward(caller, &hop, Request::from_parts(head, body), upgrade, report).await

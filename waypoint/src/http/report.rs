@@ -158,8 +158,8 @@ impl Report {
             hbone_addr: Some(&caller.target.dialled),
             service: Some(&caller.target.service.hostname),
             direction: Some(Direction::Inbound),
-            bytes_sent: Some(self.received.get()),
-            bytes_recv: Some(self.sent),
+            bytes_sent: Some(self.sent),
+            bytes_recv: Some(self.received.get()),
             duration: Some(measured.duration),
             error: self.why.as_ref().map(|why| why as &dyn Display),
             request: Some(Asked {

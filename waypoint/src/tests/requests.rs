@@ -54,7 +54,7 @@ async fn a_request_reaches_an_endpoint_and_says_who_asks() {
             "dst.service=\"cart.shop.svc.cluster.local\"",
             "method=\"POST\"",
             "response_code=200",
-            "bytes_sent=12",
+            "bytes_recv=12",
         ] {
             assert!(line.contains(part), "{part} is missing in {line}");
         }
@@ -186,6 +186,70 @@ async fn what_is_written_passes_as_it_is_written() {
         assert!(answer.contains("X-CamelCase: Yes\r\n") && !answer.contains("X-Hop"), "{answer}");
         assert!(!answer.to_lowercase().contains(CONNECTION.as_str()), "the endpoint's connection is not the caller's: {answer}");
         world.end().await;
+    })
+    .await;
+}
+
+/// A kept connection that its endpoint closes as the next request arrives: what is harmless is asked again, and the caller sees
+/// nothing of it.
+#[tokio::test]
+async fn a_kept_connection_that_ends_costs_a_get_nothing() {
+    on_one_thread(async {
+        let application = mesh_testkit::tcp::listen(async |mut tcp| {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let mut asked = vec![0; 4096];
+            let _ = tcp.read(&mut asked).await.unwrap();
+            tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            // It says nothing of closing, reads the next request, and closes.
+            let _ = tcp.read(&mut asked).await;
+        })
+        .await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let mut web = world.http1("web").await;
+        for _ in 0..5 {
+            web.ready().await.unwrap();
+            assert_eq!(text(web.send_request(get("/")).await.unwrap()).await, (200, "ok".to_owned()));
+        }
+        // Doing this twice is not like doing it once.
+        web.ready().await.unwrap();
+        let post = Request::post("/").header("host", "cart").body(Full::from("once")).unwrap();
+        assert_eq!(text(web.send_request(post).await.unwrap()).await, (502, "UPSTREAM_RESET\n".to_owned()));
+        world.end().await;
+    })
+    .await;
+}
+
+/// What is under way when the waypoint ends is answered; then its callers are sent elsewhere.
+#[tokio::test]
+async fn a_waypoint_that_drains_answers_what_was_asked() {
+    on_one_thread(async {
+        let (go, going) = tokio::sync::watch::channel(false);
+        let application = application(move |_| {
+            let mut going = going.clone();
+            async move {
+                going.wait_for(|go| *go).await.unwrap();
+                Response::new(Full::from("at last"))
+            }
+        })
+        .await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let mut web = world.http1("web").await;
+        let idle = world.http1("web").await;
+        let asked = spawn_local(async move { (web.send_request(get("/")).await.unwrap(), web) });
+        while world.context.proxy.drain.open() < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let World { drain, context, thread, .. } = world;
+        let draining = spawn_local(drain.drain(Duration::from_secs(30)));
+        context.proxy.drain.started().await;
+        go.send_replace(true);
+        let (answer, _web) = asked.await.unwrap();
+        assert_eq!(answer.headers()["connection"], "close");
+        assert_eq!(text(answer).await, (200, "at last".to_owned()));
+        drop(idle);
+        assert_eq!(draining.await.unwrap().left, 0);
+        drop(context);
+        tokio::task::spawn_blocking(|| thread.join()).await.unwrap();
     })
     .await;
 }

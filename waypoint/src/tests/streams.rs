@@ -168,7 +168,7 @@ async fn a_websocket_is_asked_for_like_any_request_and_then_carried() {
         assert_eq!(bytes, b"HELLO");
         tunnel.shutdown().await.unwrap();
         let line = world.logged("response_code=101").await;
-        assert!(line.contains("bytes_sent=5") && line.contains("bytes_recv=16"), "{line}");
+        assert!(line.contains("bytes_sent=16") && line.contains("bytes_recv=5"), "{line}");
         world.end().await;
     })
     .await;

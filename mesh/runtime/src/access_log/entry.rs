@@ -74,9 +74,9 @@ pub struct Entry<'a> {
     pub service: Option<&'a str>,
     /// Which way.
     pub direction: Option<Direction>,
-    /// Bytes the client sent.
+    /// Bytes that this side sent: the client of an outbound connection, the server of an inbound one.
     pub bytes_sent: Option<u64>,
-    /// Bytes the client received.
+    /// Bytes that it received.
     pub bytes_recv: Option<u64>,
     /// From accept to end; printed in whole milliseconds.
     pub duration: Option<Duration>,
