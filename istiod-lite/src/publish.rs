@@ -60,10 +60,13 @@ impl Publication {
         let mut delta = self.translator.translate();
         let statuses = delta.statuses_changed.then(|| self.translator.statuses());
         let removed = std::mem::take(&mut delta.removed);
+        let for_waypoints = std::mem::take(&mut delta.for_waypoints);
         let Some((sent, proxies)) = &self.sent else {
-            return (self.publisher.update(delta.resources.into_iter().map(for_everyone), removed), statuses);
+            let resources = delta.resources.into_iter().map(for_everyone).chain(for_waypoints);
+            return (self.publisher.update(resources, removed), statuses);
         };
-        let difference = self.publisher.update(delta.resources.iter().cloned().map(for_everyone), removed);
+        let resources = delta.resources.iter().cloned().map(for_everyone).chain(for_waypoints);
+        let difference = self.publisher.update(resources, removed);
         let published = self.publisher.subscribe();
         let generation = published.borrow().of(Kind::Address).map_or(0, |snapshot| snapshot.generation());
         let next = sent.borrow().next(self.translator.cluster(), &delta, generation, proxies);
@@ -72,7 +75,7 @@ impl Publication {
     }
 }
 
-/// What is translated today is for every ztunnel.
+/// What is for every ztunnel.
 fn for_everyone(resource: Resource) -> (Resource, Audience) {
     (resource, Audience::Everyone)
 }

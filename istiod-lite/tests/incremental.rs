@@ -11,6 +11,8 @@ use istiod_lite::cluster::{Change, Cluster, Kept};
 use istiod_lite::resources::{Key, Kind, Object};
 use istiod_lite::translate::delta::{Delta, Translator};
 use istiod_lite::translate::{Mesh, translate};
+use mesh_model::resource::Resource;
+use mesh_xds::audience::Audience;
 use serde_json::{Value, json};
 
 /// Sequences, and steps of each. `INCREMENTAL_SEQUENCES` runs more.
@@ -212,10 +214,66 @@ fn authorization_policy(choices: &mut Choices<'_>, namespace: &str, name: &str) 
     let selector = selector(choices);
     if !selector.is_null() {
         spec["selector"] = selector;
-    } else if choices.seldom() {
-        spec["targetRefs"] = json!([{"kind": "Service", "name": "web", "group": ""}]);
+    } else if choices.below(2) == 0 {
+        let gateways = "gateway.networking.k8s.io";
+        let target = |choices: &mut Choices<'_>| match choices.below(4) {
+            0 => json!({"kind": "Gateway", "name": "way", "group": gateways}),
+            1 => json!({"kind": "GatewayClass", "name": "istio-waypoint", "group": gateways}),
+            _ => json!({"kind": "Service", "name": choices.one_of(&SERVICES), "group": ""}),
+        };
+        spec["targetRefs"] = json!([target(choices), target(choices)]);
+        spec["rules"][0]["to"] = json!([{"operation": {"methods": ["GET"]}}]);
     }
     json!({"metadata": metadata, "spec": spec})
+}
+
+fn gateway(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    let metadata = metadata(choices, Some(namespace), "way");
+    let from = choices.one_of(&["Same", "All", "Selector", "None"]);
+    let mut namespaces = json!({"from": from});
+    if from == "Selector" {
+        namespaces["selector"] = json!({"matchLabels": {"topology.istio.io/network": "net"}});
+    }
+    let listener =
+        json!({"name": "mesh", "port": 15008, "protocol": "HBONE", "allowedRoutes": {"namespaces": namespaces}});
+    let class = choices.one_of(&["ambit-waypoint", "istio-waypoint", "other"]);
+    let mut gateway = json!({"metadata": metadata, "spec": {"gatewayClassName": class, "listeners": [listener]}});
+    gateway["metadata"]["labels"]["istio.io/waypoint-for"] =
+        choices.one_of(&["service", "workload", "all", "none"]).into();
+    match choices.below(4) {
+        0 => gateway["spec"]["addresses"] = json!([{"value": "10.9.9.9"}]),
+        1 => gateway["status"] = json!({"addresses": [{"type": "Hostname", "value": "way.example.com"}]}),
+        _ => {}
+    }
+    gateway
+}
+
+/// A reference to a Service: as a parent, or as a backend.
+fn service_ref(choices: &mut Choices<'_>) -> Value {
+    let mut reference = json!({"group": "", "kind": "Service", "name": choices.one_of(&SERVICES)});
+    if choices.below(2) == 0 {
+        reference["namespace"] = choices.one_of(&NAMESPACES).into();
+    }
+    if choices.below(2) == 0 {
+        reference["port"] = choices.one_of(&[80, 90]).into();
+    }
+    reference
+}
+
+fn route(choices: &mut Choices<'_>, namespace: &str, name: &str, rule: &Value) -> Value {
+    let metadata = policy_metadata(choices, namespace, name);
+    let parent = match choices.below(5) {
+        0 => json!({"name": "ingress"}),
+        _ => service_ref(choices),
+    };
+    let mut backend = service_ref(choices);
+    backend["port"] = choices.one_of(&[80, 90]).into();
+    if choices.seldom() {
+        backend["kind"] = "Bucket".into();
+    }
+    let mut rule = rule.clone();
+    rule["backendRefs"] = json!([backend]);
+    json!({"metadata": metadata, "spec": {"parentRefs": [parent], "rules": [rule]}})
 }
 
 fn peer_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
@@ -275,11 +333,28 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["p", "q", "r"]);
             peer_authentication(choices, namespace, name)
         }
+        Kind::GatewayClass => {
+            let name = choices.one_of(&["istio-waypoint", "other"]);
+            let mut metadata = metadata(choices, None, name);
+            if choices.below(2) == 0 {
+                metadata["labels"]["istio.io/waypoint-for"] = choices.one_of(&["all", "workload"]).into();
+            }
+            json!({"metadata": metadata, "spec": {"controllerName": "example.com/x"}})
+        }
+        Kind::Gateway => gateway(choices, namespace),
+        Kind::HttpRoute => {
+            let name = choices.one_of(&["p", "q"]);
+            route(choices, namespace, name, &json!({"matches": [{"path": {"value": "/a"}}]}))
+        }
+        Kind::GrpcRoute => {
+            let name = choices.one_of(&["p", "q"]);
+            route(choices, namespace, name, &json!({"matches": [{"method": {"service": "a.B"}}]}))
+        }
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 24] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -296,6 +371,14 @@ const KINDS: [Kind; 16] = [
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
     Kind::PeerAuthentication,
+    Kind::AuthorizationPolicy,
+    Kind::GatewayClass,
+    Kind::Gateway,
+    Kind::Gateway,
+    Kind::HttpRoute,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::GrpcRoute,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.
@@ -313,13 +396,23 @@ fn change(step: &Step) -> (Change, bool) {
 }
 
 /// By kind and name: the bytes that proxies are told.
-type Said = BTreeMap<(mesh_model::resource::Kind, String), Vec<u8>>;
+type Said = BTreeMap<Name, (Vec<u8>, Audience)>;
+type Name = (mesh_model::resource::Kind, String);
+
+fn everyones(resource: &Resource) -> (Name, (Vec<u8>, Audience)) {
+    waypoints(resource, &Audience::Everyone)
+}
+
+fn waypoints(resource: &Resource, audience: &Audience) -> (Name, (Vec<u8>, Audience)) {
+    ((resource.kind(), resource.name()), (resource.encode().to_vec(), audience.clone()))
+}
 
 fn take(said: &mut Said, delta: Delta) {
     for gone in &delta.removed {
         said.remove(gone);
     }
-    said.extend(delta.resources.iter().map(|r| ((r.kind(), r.name()), r.encode().to_vec())));
+    said.extend(delta.resources.iter().map(everyones));
+    said.extend(delta.for_waypoints.iter().map(|(r, audience)| waypoints(r, audience)));
 }
 
 /// Runs a sequence; the first step after which the two differ, and how.
@@ -344,7 +437,8 @@ fn run(steps: &[Step], mesh: &Mesh) -> Result<(), String> {
         }
         take(&mut said, delta);
         let whole = translate(&cluster, mesh);
-        let expected: Said = whole.resources.iter().map(|r| ((r.kind(), r.name()), r.encode().to_vec())).collect();
+        let mut expected: Said = whole.resources.iter().map(everyones).collect();
+        expected.extend(whole.for_waypoints.iter().map(|(r, audience)| waypoints(r, audience)));
         if said != expected {
             let names = |a: &Said, b: &Said| {
                 let differ = a.iter().filter(|(name, bytes)| b.get(*name) != Some(*bytes));

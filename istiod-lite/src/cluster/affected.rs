@@ -9,9 +9,11 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 
+use super::attachments::{self, Target};
 use super::index::Index;
-use super::{Cluster, Kept, relations};
-use crate::resources::labels::Labels;
+use super::relations::{self, Asked};
+use super::{Cluster, Kept};
+use crate::resources::labels::{Labelled, Labels};
 use crate::resources::{Key, Kind};
 
 /// What has to be said anew.
@@ -59,8 +61,16 @@ impl Affected {
     pub fn by_object(&mut self, cluster: &Cluster, index: &Index, key: &Key, object: &Kept) {
         let name = key.object();
         match object {
-            Kept::Namespace(_) => {
+            Kept::Namespace(namespace) => {
                 self.services.extend(cluster.services_in(&key.name).map(|(service, _)| service.clone()));
+                // Whether a waypoint is theirs is said by both, and whether they are let to it, by the namespace.
+                let asks = |object: &dyn Labelled| relations::waypoint(object, &key.name) != Asked::Nothing;
+                let all = asks(&namespace.metadata);
+                let pods = cluster.pods_in(&key.name).filter(|(_, pod)| all || asks(&***pod));
+                for (pod, _) in pods {
+                    self.pods.insert(pod.clone());
+                    self.told.insert(Key::new(Kind::Pod, Some(&pod.namespace), &pod.name));
+                }
                 self.told.insert(key.clone());
             }
             Kept::Node(_) => {
@@ -77,7 +87,13 @@ impl Affected {
             Kept::Service(_) => {
                 self.told.insert(key.clone());
                 self.told.insert(Key { kind: Kind::Endpoints, ..key.clone() });
-                self.told.extend(index.asking_for(&name).cloned());
+                let gateway = Key { kind: Kind::Gateway, ..key.clone() };
+                self.told.insert(gateway);
+                self.by_waypoint(cluster, index, &name);
+                for route in index.attachments().routes_to(&name) {
+                    self.told.insert(route.clone());
+                    self.services.extend(cluster.get(route).iter().flat_map(attachments::parents));
+                }
                 self.endpoints.insert(name.clone());
                 self.members.insert(name.clone());
                 self.services.insert(name);
@@ -90,8 +106,65 @@ impl Affected {
                 self.endpoints.insert(name);
                 self.told.insert(key.clone());
             }
-            Kept::AuthorizationPolicy(_) => drop(self.policies.insert(name)),
+            Kept::AuthorizationPolicy(policy) => {
+                for target in attachments::targets(policy) {
+                    match target {
+                        Target::Service(service) => drop(self.services.insert(service)),
+                        Target::Gateway(gateway) => self.by_waypoint(cluster, index, &gateway),
+                        // It may be the class of one that is not there.
+                        Target::Class(_) => {
+                            index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
+                        }
+                        Target::Other(_) => {}
+                    }
+                }
+                self.policies.insert(name);
+            }
             Kept::PeerAuthentication(_) => self.peer_authentications = true,
+            Kept::GatewayClass(_) => {
+                self.policies.extend(index.attachments().policies_of(&Target::Class(key.name.clone())).cloned());
+                for gateway in index.attachments().gateways_of(&key.name) {
+                    self.told.insert(Key::new(Kind::Gateway, Some(&gateway.namespace), &gateway.name));
+                    self.by_waypoint(cluster, index, &gateway);
+                }
+            }
+            Kept::Gateway(gateway) => {
+                let class = Target::Class(gateway.spec.gateway_class_name.as_str().into());
+                self.policies.extend(index.attachments().policies_of(&class).cloned());
+                self.told.insert(key.clone());
+                self.by_waypoint(cluster, index, &name);
+            }
+            Kept::HttpRoute(_) | Kept::GrpcRoute(_) => {
+                self.told.insert(key.clone());
+                self.services.extend(attachments::parents(object));
+            }
+        }
+    }
+}
+
+impl Affected {
+    /// Adds who asks for a waypoint, and what is attached to it.
+    fn by_waypoint(&mut self, cluster: &Cluster, index: &Index, waypoint: &NamespacedName) {
+        self.policies.extend(index.attachments().policies_of(&Target::Gateway(waypoint.clone())).cloned());
+        for key in index.asking_for(waypoint) {
+            self.told.insert(key.clone());
+            match key.kind {
+                Kind::Namespace => {
+                    self.services.extend(cluster.services_in(&key.name).map(|(service, _)| service.clone()));
+                    self.pods.extend(cluster.pods_in(&key.name).map(|(pod, _)| pod.clone()));
+                }
+                Kind::Pod => drop(self.pods.insert(key.object())),
+                _ => drop(self.services.insert(key.object())),
+            }
+        }
+    }
+
+    /// Adds what is attached to services that are translated anew, and what is told of them.
+    pub(crate) fn by_services(&mut self, index: &Index) {
+        for service in &self.services {
+            self.policies.extend(index.attachments().policies_of(&Target::Service(service.clone())).cloned());
+            self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
+            self.told.extend(index.attachments().routes_of(service).cloned());
         }
     }
 }

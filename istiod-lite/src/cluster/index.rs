@@ -11,6 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use mesh_model::address::NamespacedName;
 
+use super::attachments::Attachments;
 use super::pod::{Pod, Stage};
 use super::relations::{self, Asked, Mention};
 use super::{Cluster, Kept};
@@ -39,12 +40,15 @@ pub struct Index {
     mentioned: Pairs<Mention, NamespacedName>,
     /// Waypoints, each with who asks for it.
     waypoints: Pairs<NamespacedName, Key>,
+    /// Routes and policies.
+    attachments: Attachments,
 }
 
 impl Index {
     /// Takes a change in that `cluster` has taken in: of one object, from `old` to `new`.
     pub fn update(&mut self, cluster: &Cluster, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
         let name = key.object();
+        self.attachments.update(key, old, new);
         if let Some(object) = old {
             if let Some(waypoint) = waypoint(object) {
                 self.waypoints.remove(&(waypoint, key.clone()));
@@ -197,6 +201,16 @@ impl Index {
     pub(super) fn asking_for(&self, waypoint: &NamespacedName) -> impl Iterator<Item = &Key> {
         self.waypoints.of(waypoint)
     }
+
+    /// The waypoints that somebody asks for.
+    pub(super) fn asked_for(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.waypoints.firsts().into_iter()
+    }
+
+    /// Routes and policies that are attached to something.
+    pub(crate) fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
 }
 
 /// The addresses at which a pod is found; none that it shares with its node, and none before or after its life.
@@ -269,6 +283,15 @@ impl<A: Ord + Clone, B: Ord + Least> Pairs<A, B> {
     /// Removes a pair.
     pub(crate) fn remove(&mut self, pair: &(A, B)) {
         self.0.remove(pair);
+    }
+
+    /// Adds or removes a pair.
+    pub(crate) fn set(&mut self, pair: (A, B), is_there: bool) {
+        if is_there {
+            self.insert(pair);
+        } else {
+            self.remove(&pair);
+        }
     }
 
     /// The others of one, in order.

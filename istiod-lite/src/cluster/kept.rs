@@ -9,7 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::pod::Pod;
 use crate::resources::labels::Labelled;
-use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthentication};
+use crate::resources::{
+    AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
+};
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -35,6 +37,14 @@ pub enum Kept {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plaintext is taken.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Which controller has the Gateways of a class.
+    GatewayClass(Arc<GatewayClass>),
+    /// A waypoint.
+    Gateway(Arc<Gateway>),
+    /// Where requests go.
+    HttpRoute(Arc<HttpRoute>),
+    /// Where gRPC calls go.
+    GrpcRoute(Arc<GrpcRoute>),
 }
 
 impl From<Object> for Kept {
@@ -51,6 +61,26 @@ impl From<Object> for Kept {
             Object::Endpoints(o) => Self::Endpoints(without_history(o)),
             Object::AuthorizationPolicy(o) => Self::AuthorizationPolicy(o),
             Object::PeerAuthentication(o) => Self::PeerAuthentication(o),
+            Object::GatewayClass(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::GatewayClass(o)
+            }
+            Object::Gateway(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::Gateway(o)
+            }
+            Object::HttpRoute(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::HttpRoute(o)
+            }
+            Object::GrpcRoute(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::GrpcRoute(o)
+            }
         }
     }
 }
@@ -62,6 +92,16 @@ fn node(metadata: &ObjectMeta) -> ObjectMeta {
 fn account(metadata: &ObjectMeta) -> ObjectMeta {
     let ObjectMeta { name, namespace, uid, .. } = metadata.clone();
     ObjectMeta { name, namespace, uid, ..ObjectMeta::default() }
+}
+
+/// Without what changes when somebody writes what became of the object: we do, and it says nothing new.
+fn shortened(metadata: &ObjectMeta) -> ObjectMeta {
+    let mut annotations = metadata.annotations.clone();
+    if let Some(annotations) = &mut annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    let ObjectMeta { name, namespace, labels, uid, generation, creation_timestamp, .. } = metadata.clone();
+    ObjectMeta { name, namespace, labels, annotations, uid, generation, creation_timestamp, ..ObjectMeta::default() }
 }
 
 /// Without what says only who wrote the object, and how it was before.
@@ -94,6 +134,10 @@ impl Kept {
             Self::Endpoints(o) => (Kind::Endpoints, &o.metadata),
             Self::AuthorizationPolicy(o) => (Kind::AuthorizationPolicy, &o.metadata),
             Self::PeerAuthentication(o) => (Kind::PeerAuthentication, &o.metadata),
+            Self::GatewayClass(o) => (Kind::GatewayClass, &o.metadata),
+            Self::Gateway(o) => (Kind::Gateway, &o.metadata),
+            Self::HttpRoute(o) => (Kind::HttpRoute, &o.metadata),
+            Self::GrpcRoute(o) => (Kind::GrpcRoute, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -110,6 +154,10 @@ impl Kept {
             Self::Endpoints(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
+            Self::GatewayClass(o) => &o.metadata,
+            Self::Gateway(o) => &o.metadata,
+            Self::HttpRoute(o) => &o.metadata,
+            Self::GrpcRoute(o) => &o.metadata,
         }
     }
 }

@@ -6,11 +6,13 @@
 //! | [`kept`], [`pod`] | how much of an object is kept? |
 //! | `relations` | whom does an object name, choose or point at? |
 //! | [`index`] | and who names, chooses or points at it? |
+//! | `attachments` | which routes and policies are attached to it? |
 //! | [`affected`] | so what has to be said anew when it changes? |
 //!
 //! All of it is pure. A [`Cluster`] is cheap to clone: the objects, and the maps that hold them, are shared.
 
 pub mod affected;
+pub(crate) mod attachments;
 pub mod index;
 pub mod kept;
 pub mod pod;
@@ -25,7 +27,9 @@ use mesh_model::address::NamespacedName;
 use mesh_model::persistent::PersistentMap;
 use mesh_model::shared;
 
-use crate::resources::{AuthorizationPolicy, Key, Kind, Object, PeerAuthentication};
+use crate::resources::{
+    AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
+};
 
 pub use kept::Kept;
 pub use pod::Pod;
@@ -62,6 +66,10 @@ pub struct Cluster {
     endpoints: PersistentMap<NamespacedName, Arc<Endpoints>>,
     authorization_policies: PersistentMap<NamespacedName, Arc<AuthorizationPolicy>>,
     peer_authentications: PersistentMap<NamespacedName, Arc<PeerAuthentication>>,
+    gateway_classes: PersistentMap<Arc<str>, Arc<GatewayClass>>,
+    gateways: PersistentMap<NamespacedName, Arc<Gateway>>,
+    http_routes: PersistentMap<NamespacedName, Arc<HttpRoute>>,
+    grpc_routes: PersistentMap<NamespacedName, Arc<GrpcRoute>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -82,6 +90,10 @@ impl Cluster {
             Kept::Endpoints(o) => drop(self.endpoints.insert(key, o)),
             Kept::AuthorizationPolicy(o) => drop(self.authorization_policies.insert(key, o)),
             Kept::PeerAuthentication(o) => drop(self.peer_authentications.insert(key, o)),
+            Kept::GatewayClass(o) => drop(self.gateway_classes.insert(key.name, o)),
+            Kept::Gateway(o) => drop(self.gateways.insert(key, o)),
+            Kept::HttpRoute(o) => drop(self.http_routes.insert(key, o)),
+            Kept::GrpcRoute(o) => drop(self.grpc_routes.insert(key, o)),
         }
     }
 
@@ -98,6 +110,10 @@ impl Cluster {
             Kind::Endpoints => drop(self.endpoints.remove(&name)),
             Kind::AuthorizationPolicy => drop(self.authorization_policies.remove(&name)),
             Kind::PeerAuthentication => drop(self.peer_authentications.remove(&name)),
+            Kind::GatewayClass => drop(self.gateway_classes.remove(&key.name)),
+            Kind::Gateway => drop(self.gateways.remove(&name)),
+            Kind::HttpRoute => drop(self.http_routes.remove(&name)),
+            Kind::GrpcRoute => drop(self.grpc_routes.remove(&name)),
         }
     }
 
@@ -167,6 +183,10 @@ impl Cluster {
             Kind::Endpoints => Kept::Endpoints(self.endpoints.get(&name)?.clone()),
             Kind::AuthorizationPolicy => Kept::AuthorizationPolicy(self.authorization_policies.get(&name)?.clone()),
             Kind::PeerAuthentication => Kept::PeerAuthentication(self.peer_authentications.get(&name)?.clone()),
+            Kind::GatewayClass => Kept::GatewayClass(self.gateway_classes.get(&key.name)?.clone()),
+            Kind::Gateway => Kept::Gateway(self.gateways.get(&name)?.clone()),
+            Kind::HttpRoute => Kept::HttpRoute(self.http_routes.get(&name)?.clone()),
+            Kind::GrpcRoute => Kept::GrpcRoute(self.grpc_routes.get(&name)?.clone()),
         })
     }
 
@@ -190,6 +210,10 @@ impl Cluster {
             Kind::Endpoints => names(kind, &self.endpoints),
             Kind::AuthorizationPolicy => names(kind, &self.authorization_policies),
             Kind::PeerAuthentication => names(kind, &self.peer_authentications),
+            Kind::GatewayClass => self.gateway_classes.keys().map(|name| Key::new(kind, None, name)).collect(),
+            Kind::Gateway => names(kind, &self.gateways),
+            Kind::HttpRoute => names(kind, &self.http_routes),
+            Kind::GrpcRoute => names(kind, &self.grpc_routes),
         }
     }
 
@@ -288,8 +312,33 @@ impl Cluster {
         self.peer_authentications.iter()
     }
 
+    /// A class of Gateways.
+    pub fn gateway_class(&self, name: &str) -> Option<&Arc<GatewayClass>> {
+        self.gateway_classes.get(name)
+    }
+
+    /// A Gateway.
+    pub fn gateway(&self, key: &NamespacedName) -> Option<&Arc<Gateway>> {
+        self.gateways.get(key)
+    }
+
+    /// All Gateways.
+    pub fn gateways(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Gateway>)> {
+        self.gateways.iter()
+    }
+
+    /// An HTTPRoute.
+    pub fn http_route(&self, key: &NamespacedName) -> Option<&Arc<HttpRoute>> {
+        self.http_routes.get(key)
+    }
+
+    /// A GRPCRoute.
+    pub fn grpc_route(&self, key: &NamespacedName) -> Option<&Arc<GrpcRoute>> {
+        self.grpc_routes.get(key)
+    }
+
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 9] {
+    pub fn counts(&self) -> [(Kind, usize); 13] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -300,6 +349,10 @@ impl Cluster {
             (Kind::Endpoints, self.endpoints.len()),
             (Kind::AuthorizationPolicy, self.authorization_policies.len()),
             (Kind::PeerAuthentication, self.peer_authentications.len()),
+            (Kind::GatewayClass, self.gateway_classes.len()),
+            (Kind::Gateway, self.gateways.len()),
+            (Kind::HttpRoute, self.http_routes.len()),
+            (Kind::GrpcRoute, self.grpc_routes.len()),
         ]
     }
 }

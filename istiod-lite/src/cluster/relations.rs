@@ -94,6 +94,11 @@ fn mentions(
     address.into_iter().chain(pod)
 }
 
+/// Whether an object belongs to a gateway or waypoint: it is not behind one.
+pub(crate) fn is_gateway(object: &dyn Labelled) -> bool {
+    label(object, labels::GATEWAY_NAME).is_some()
+}
+
 /// What the label `istio.io/use-waypoint` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {

@@ -27,6 +27,16 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `security.istio.io/v1` and `v1beta1`.
     PeerAuthentication,
+    /// `gateway.networking.k8s.io/v1` and `v1beta1`.
+    GatewayClass,
+    /// `gateway.networking.k8s.io/v1` and `v1beta1`.
+    Gateway,
+    /// `gateway.networking.k8s.io/v1` and `v1beta1`.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1`.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
 }
 
 impl Kind {
@@ -42,12 +52,16 @@ impl Kind {
             Self::Endpoints => "Endpoints",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
         }
     }
 
     /// False for the kinds that stand above namespaces.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s, Istio's two policy kinds are our own ([`authorization_policy`],
-//! [`peer_authentication`]). All are read by `strict`, which refuses a field
+//! [`peer_authentication`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a field
 //! that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says
 //! where a pod is in its life.
 
 pub mod authorization_policy;
 mod defaults;
 pub mod field;
+pub mod gateway_api;
 mod kind;
 pub mod labels;
 pub(crate) mod life;
@@ -21,6 +22,7 @@ mod validate;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use field::{FieldError, FieldPath};
+pub use gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 pub use kind::{Key, Kind};
 pub use object::Object;
 pub use peer_authentication::PeerAuthentication;

@@ -7,6 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authorization_policy::AuthorizationPolicy;
+use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
 
@@ -31,6 +32,14 @@ pub enum Object {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plaintext is taken.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Which controller has the Gateways of a class.
+    GatewayClass(Arc<GatewayClass>),
+    /// A waypoint.
+    Gateway(Arc<Gateway>),
+    /// Where requests go.
+    HttpRoute(Arc<HttpRoute>),
+    /// Where gRPC calls go.
+    GrpcRoute(Arc<GrpcRoute>),
 }
 
 impl Object {
@@ -49,6 +58,10 @@ impl Object {
             Self::Endpoints(o) => serde_json::to_value(&**o),
             Self::AuthorizationPolicy(o) => serde_json::to_value(&**o),
             Self::PeerAuthentication(o) => serde_json::to_value(&**o),
+            Self::GatewayClass(o) => serde_json::to_value(&**o),
+            Self::Gateway(o) => serde_json::to_value(&**o),
+            Self::HttpRoute(o) => serde_json::to_value(&**o),
+            Self::GrpcRoute(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -64,6 +77,10 @@ impl Object {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::GatewayClass(_) => Kind::GatewayClass,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::GrpcRoute(_) => Kind::GrpcRoute,
         }
     }
 
@@ -79,6 +96,10 @@ impl Object {
             Self::Endpoints(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
+            Self::GatewayClass(o) => &o.metadata,
+            Self::Gateway(o) => &o.metadata,
+            Self::HttpRoute(o) => &o.metadata,
+            Self::GrpcRoute(o) => &o.metadata,
         }
     }
 

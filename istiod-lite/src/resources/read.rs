@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::field::{FieldError, FieldPath};
 use super::kind::Kind;
 use super::object::Object;
-use super::{defaults, strict, validate};
+use super::{defaults, gateway_api, strict, validate};
 
 /// Why an object could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,10 @@ impl Object {
             Kind::Endpoints => Self::Endpoints(typed(value)?),
             Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
             Kind::PeerAuthentication => Self::PeerAuthentication(typed(value)?),
+            Kind::GatewayClass => Self::GatewayClass(typed(value)?),
+            Kind::Gateway => Self::Gateway(typed(value)?),
+            Kind::HttpRoute => Self::HttpRoute(typed(value)?),
+            Kind::GrpcRoute => Self::GrpcRoute(typed(value)?),
         };
         validate::object(&object)?;
         Ok(object)
@@ -69,8 +73,14 @@ impl Object {
             Kind::Service => Self::Service(typed(text)?),
             Kind::EndpointSlice => Self::EndpointSlice(typed(text)?),
             Kind::Endpoints => Self::Endpoints(typed(text)?),
-            Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
-                let value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
+            Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::GatewayClass
+            | Kind::Gateway
+            | Kind::HttpRoute
+            | Kind::GrpcRoute => {
+                let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
+                gateway_api::reduce_foreign(kind, &mut value);
                 return Self::from_value(kind, &value);
             }
         };

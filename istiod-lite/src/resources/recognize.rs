@@ -69,9 +69,16 @@ impl Kind {
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
             ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            ("gateway.networking.k8s.io", "GatewayClass") => Self::GatewayClass,
+            ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
+            ("gateway.networking.k8s.io", "HTTPRoute") => Self::HttpRoute,
+            ("gateway.networking.k8s.io", "GRPCRoute") => Self::GrpcRoute,
             _ => return unread(group, kind),
         };
-        let versions: &[&str] = if group == "security.istio.io" { &["v1", "v1beta1"] } else { &["v1"] };
+        let versions: &[&str] = match group {
+            "security.istio.io" | "gateway.networking.k8s.io" if read != Self::GrpcRoute => &["v1", "v1beta1"],
+            _ => &["v1"],
+        };
         if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
     }
 }
@@ -82,6 +89,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints"],
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
+        "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
         _ => &[],
     };
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
@@ -109,6 +117,11 @@ mod tests {
             ("apps/v1", "Deployment", Recognized::Unread(Unread::SaysNothing)),
             ("v1", "ConfigMap", Recognized::Unread(Unread::SaysNothing)),
             ("networking.k8s.io/v1", "NetworkPolicy", Recognized::Unread(Unread::NotEnforced)),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", Recognized::Read(Kind::HttpRoute)),
+            ("gateway.networking.k8s.io/v1beta1", "Gateway", Recognized::Read(Kind::Gateway)),
+            ("gateway.networking.k8s.io/v1beta1", "GRPCRoute", Recognized::WrongVersion),
+            ("gateway.networking.k8s.io/v1", "HttpRoute", Recognized::Misspelt("HTTPRoute")),
+            ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "DestinationRule", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "ServiceEntry", Recognized::Unread(Unread::NotEnforced)),
             ("v1", "Podd", Recognized::Misspelt("Pod")),

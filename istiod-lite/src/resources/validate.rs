@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::field::{FieldError, FieldPath};
 use super::kind::Kind;
 use super::object::Object;
-use super::{authorization_policy, peer_authentication};
+use super::{authorization_policy, gateway_api, peer_authentication};
 
 /// Checks an object.
 pub(super) fn object(object: &Object) -> Result<(), FieldError> {
@@ -22,6 +22,10 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::Endpoints(o) => endpoints(o),
         Object::AuthorizationPolicy(o) => authorization_policy::validate(o),
         Object::PeerAuthentication(o) => peer_authentication::validate(o),
+        Object::GatewayClass(o) => gateway_api::validate_class(o),
+        Object::Gateway(o) => gateway_api::validate_gateway(o),
+        Object::HttpRoute(o) => gateway_api::validate_http_route(o),
+        Object::GrpcRoute(o) => gateway_api::validate_grpc_route(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
     }
 }

@@ -15,8 +15,20 @@ const NAME: &str = "istiod-lite-closed";
 const CONSEQUENCE: &str = ". What was in force before is not known (no last good version was kept), so every \
      connection it may be about is refused until it is mended";
 /// Kinds that cannot have been policies.
-const HARMLESS: [&str; 8] =
-    ["Namespace", "Node", "ServiceAccount", "Pod", "Service", "EndpointSlice", "Endpoints", "List"];
+const HARMLESS: [&str; 12] = [
+    "Namespace",
+    "Node",
+    "ServiceAccount",
+    "Pod",
+    "Service",
+    "EndpointSlice",
+    "Endpoints",
+    "GatewayClass",
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "List",
+];
 
 /// One policy for each namespace that the errors may be about, which denies everything. The one of the root namespace
 /// is for the whole mesh, and so is text of which not even the namespace can be told.

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_is_rejected_is_not_called_accepted() {
         let key = |kind, name| Key::new(kind, Some("shop"), name);
-        let of = |key: &Key, condition: Condition| PolicyStatus { key: key.clone(), conditions: vec![condition] };
+        let of = |key: &Key, condition: Condition| PolicyStatus::new(key.clone(), vec![condition]);
         let (good, bad) = (key(Kind::AuthorizationPolicy, "good"), key(Kind::AuthorizationPolicy, "bad"));
         let (service, pod) = (key(Kind::Service, "web"), key(Kind::Pod, "web"));
         let accepted = condition(ZTUNNEL_ACCEPTED, true, "Accepted");

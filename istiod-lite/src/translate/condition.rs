@@ -6,15 +6,38 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::resources::Key;
+use crate::resources::gateway_api::common::ParentRef;
 
 /// One object and its conditions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatus {
     /// Which object.
     #[serde(flatten)]
     pub key: Key,
     /// What is true of it.
     pub conditions: Vec<Condition>,
+    /// Of a route, what is true of it at each parent that is a Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<ParentStatus>,
+    /// `metadata.generation` of the object that this is about; None of one that has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+}
+
+/// What is true of a route at one parent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParentStatus {
+    /// As the route names it.
+    pub parent: ParentRef,
+    /// What is true there.
+    pub conditions: Vec<Condition>,
+}
+
+impl PolicyStatus {
+    /// Of an object that is no route.
+    pub fn new(key: Key, conditions: Vec<Condition>) -> Self {
+        Self { key, conditions, parents: Vec::new(), generation: None }
+    }
 }
 
 /// One condition.
@@ -56,6 +79,11 @@ impl Condition {
         Self::ztunnel(status, "UnsupportedValue", message)
     }
 
+    /// What becomes of it at waypoints.
+    pub(super) fn waypoint(status: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: WAYPOINT_ACCEPTED.into(), status, reason: reason.into(), message: message.into() }
+    }
+
     fn ztunnel(status: bool, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind: ZTUNNEL_ACCEPTED.into(), status, reason: reason.into(), message: message.into() }
     }
@@ -67,6 +95,6 @@ impl Condition {
 
     /// Nothing is to be done about it.
     pub fn is_accepted(&self) -> bool {
-        self.status && self.reason == ACCEPTED
+        self.status && !matches!(&*self.reason, "UnsupportedValue" | "PartiallyInvalid")
     }
 }

@@ -1,5 +1,6 @@
 //! What the translation of one object looks at, besides the object.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use mesh_model::labels;
@@ -8,14 +9,30 @@ use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use crate::cluster::Cluster;
+use crate::cluster::attachments::Attachments;
 
-/// What one object's translation may look at, besides what services say of it.
-pub(super) struct Context<'a> {
+/// Everything that objects say.
+pub(super) struct World<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) mesh: &'a Mesh,
     pub(super) network: Arc<str>,
+    pub(super) attachments: &'a Attachments,
+}
+
+/// What one object's translation may look at, besides what services say of it: all that objects say, and what policies
+/// have come to.
+pub(super) struct Context<'a> {
+    pub(super) world: World<'a>,
     pub(super) policies: &'a Policies,
     pub(super) modes: &'a Modes,
+}
+
+impl<'a> Deref for Context<'a> {
+    type Target = World<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.world
+    }
 }
 
 /// The network of this cluster: a label on its root namespace; empty without.

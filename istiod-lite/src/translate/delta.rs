@@ -15,15 +15,16 @@ use k8s_openapi::api::core::v1::Service;
 use mesh_model::address::NamespacedName;
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::workload::Workload;
+use mesh_xds::audience::Audience;
 
 use super::condition::PolicyStatus;
-use super::context::{Context, network};
+use super::context::{Context, World, network};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::revision::Revisions;
-use super::{names, outsider, service, told, workload};
+use super::{names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::index::{Index, Pairs};
 use crate::cluster::{Change, Cluster};
@@ -33,6 +34,8 @@ use crate::cluster::{Change, Cluster};
 pub struct Delta {
     /// New or different, or the same as before.
     pub resources: Vec<Resource>,
+    /// The same, for the proxies of some waypoints.
+    pub for_waypoints: Vec<(Resource, Audience)>,
     /// Gone, or never there.
     pub removed: Vec<(Kind, String)>,
     /// Something else is told to users.
@@ -122,6 +125,7 @@ impl Translator {
         let mut delta = Delta::default();
         let mut outside = BTreeSet::new();
         self.look_at_the_whole(&mut affected, &mut outside);
+        affected.by_services(&self.index);
         self.policies(&mut affected, &mut delta);
         self.modes(&mut affected, &mut delta);
         let Affected { services, endpoints, members, mut pods, nodes, told, .. } = affected;
@@ -137,19 +141,24 @@ impl Translator {
         for key in told {
             self.tell(&key, &mut delta);
         }
-        let context = Context {
-            cluster: &self.cluster,
-            mesh: &self.mesh,
-            network: self.network.clone(),
-            policies: &self.policies,
-            modes: &self.modes,
-        };
+        let context = Context { world: self.world(), policies: &self.policies, modes: &self.modes };
         for key in &services {
             let found = self.cluster.service(key).map(|object| service::translate(object, &context));
             let other = |name: &NamespacedName| found.as_ref().is_none_or(|found| found.key() != *name);
             let gone = names::of_service(key, &self.mesh).into_iter().filter(other);
             delta.removed.extend(gone.map(|name| (Kind::Address, name.to_string())));
             delta.resources.extend(found.map(|found| Resource::Service(Arc::new(found))));
+            let found = self.cluster.service(key).and_then(|object| routes::of_service(object, &context));
+            match found {
+                Some((routes, waypoint)) => {
+                    delta.for_waypoints.push((Resource::Routes(Arc::new(routes)), Audience::Waypoint(waypoint)));
+                }
+                None => {
+                    delta
+                        .removed
+                        .extend(names::of_service(key, &self.mesh).map(|name| (Kind::Routes, name.to_string())));
+                }
+            }
         }
         for key in &pods {
             let said = self.members.of_pod(key, &self.cluster);
@@ -163,6 +172,15 @@ impl Translator {
         }
         (delta.pods, delta.services) = (pods, services);
         delta
+    }
+
+    fn world(&self) -> World<'_> {
+        World {
+            cluster: &self.cluster,
+            mesh: &self.mesh,
+            network: self.network.clone(),
+            attachments: self.index.attachments(),
+        }
     }
 
     /// What all objects say in common, and who depends on it.
@@ -187,12 +205,21 @@ impl Translator {
     fn policies(&mut self, affected: &mut Affected, delta: &mut Delta) {
         for key in &affected.policies {
             let object = self.cluster.authorization_policy(key).map(|object| &**object);
-            let updated = self.policies.update(key, object, &self.mesh, &self.revisions);
+            let world = World {
+                cluster: &self.cluster,
+                mesh: &self.mesh,
+                network: self.network.clone(),
+                attachments: self.index.attachments(),
+            };
+            let updated = self.policies.update(key, object, &world, &self.revisions);
             let status = updated.condition.map(|condition| told::of_policy(key, condition));
             delta.statuses_changed |= set(&mut self.policy_statuses, key.clone(), status);
-            match self.policies.sent().get(key) {
-                Some(policy) => delta.resources.push(Resource::Policy(policy.clone())),
-                None => delta.removed.push((Kind::Authorization, key.to_string())),
+            match (self.policies.sent().get(key), self.policies.targeted().get(key)) {
+                (Some(policy), _) => delta.resources.push(Resource::Policy(policy.clone())),
+                (None, Some(targeted)) => {
+                    delta.for_waypoints.push((Resource::Policy(targeted.policy.clone()), targeted.audience()));
+                }
+                (None, None) => delta.removed.push((Kind::Authorization, key.to_string())),
             }
             if updated.reselected.is_empty() {
                 continue;
@@ -231,7 +258,7 @@ impl Translator {
     }
 
     fn tell(&mut self, key: &crate::resources::Key, delta: &mut Delta) {
-        let mut now: BTreeMap<_, _> = told::of(key, &self.cluster, &self.mesh).into_iter().collect();
+        let mut now: BTreeMap<_, _> = told::of(key, &self.world()).into_iter().collect();
         for part in told::parts(key.kind) {
             let position = (*part, key.object());
             let status = now.remove(&position);

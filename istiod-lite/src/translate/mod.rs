@@ -6,23 +6,30 @@
 //! | `outsider` | endpoints that are no pods | Workload |
 //! | `service`, `distribution` | Service | Service |
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
-//! | [`policy`] | AuthorizationPolicy | Policy |
+//! | [`policy`], `rules` | AuthorizationPolicy | Policy |
+//! | `targeted` | AuthorizationPolicy with targetRefs | Policy, for waypoints |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `service_spec` | what a Service says, of itself alone | |
 //! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
 //! | `mesh`, `context` | what is set, and what is known of everything else | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
-//! | `waypoint` | `istio.io/use-waypoint` | the waypoint in the way to a service or workload |
-//! | [`condition`], `told` | | what users are told |
+//! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
+//! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
+//! | `http_route`, `grpc_route`, `http_filter`, `backends` | parts of routes | parts of ServiceRoutes |
+//! | [`condition`], `told`, `waypoint_told`, `route_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
+mod backends;
 pub mod condition;
 mod context;
 pub mod delta;
 mod distribution;
 pub mod endpoints;
+mod grpc_route;
+mod http_filter;
+mod http_route;
 mod locality;
 mod mesh;
 mod names;
@@ -31,20 +38,27 @@ pub mod peer_authentication;
 pub mod policy;
 mod ports;
 pub mod revision;
+mod route_told;
+mod routes;
+mod rules;
 mod service;
 mod service_spec;
+mod targeted;
 mod told;
 mod waypoint;
+mod waypoint_told;
 mod workload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_model::resource::Resource;
+use mesh_xds::audience::Audience;
 
 use crate::cluster::Cluster;
+use crate::cluster::attachments::Attachments;
 use condition::PolicyStatus;
-use context::{Context, network};
+use context::{Context, World, network};
 use endpoints::{Inputs, Owner};
 
 pub use mesh::Mesh;
@@ -52,8 +66,10 @@ pub use mesh::Mesh;
 /// What the cluster means.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
-    /// For the proxies.
+    /// For all proxies.
     pub resources: Vec<Resource>,
+    /// For the proxies of some waypoints.
+    pub for_waypoints: Vec<(Resource, Audience)>,
     /// For the users.
     pub statuses: Vec<PolicyStatus>,
 }
@@ -64,20 +80,21 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let mut translation = Translation::default();
     let statuses = &mut translation.statuses;
     let revisions = revision::Revisions::new(cluster, mesh);
+    let attachments = Attachments::of(cluster);
+    let world = World { cluster, mesh, network: network(cluster, mesh), attachments: &attachments };
     let mut policies = policy::Policies::new(mesh);
     for (key, object) in cluster.authorization_policies() {
-        let updated = policies.update(key, Some(object), mesh, &revisions);
+        let updated = policies.update(key, Some(object), &world, &revisions);
         statuses.extend(updated.condition.map(|condition| told::of_policy(key, condition)));
     }
     let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, statuses);
-    let mut about: Vec<_> = cluster.all_keys().flat_map(|key| told::of(&key, cluster, mesh)).collect();
+    let mut about: Vec<_> = cluster.all_keys().flat_map(|key| told::of(&key, &world)).collect();
     about.sort_by(|(a, _), (b, _)| a.cmp(b));
     statuses.extend(about.into_iter().map(|(_, status)| status));
 
-    let network = network(cluster, mesh);
     let inputs = Inputs::of(cluster);
     let resolved = inputs.resolve();
-    let context = Context { cluster, mesh, network, policies: &policies, modes: &modes };
+    let context = Context { world, policies: &policies, modes: &modes };
     let mut by_pod: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let mut outside: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (object, found) in inputs.services.iter().copied().zip(&resolved) {
@@ -95,6 +112,13 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     resources.extend(policies.sent().values().cloned().chain(modes.sent()).map(Resource::Policy));
     for (_, object) in cluster.services() {
         resources.push(Resource::Service(Arc::new(service::translate(object, &context))));
+    }
+    let targeted = policies.targeted().values();
+    let for_waypoints = &mut translation.for_waypoints;
+    for_waypoints.extend(targeted.map(|t| (Resource::Policy(t.policy.clone()), t.audience())));
+    for (_, object) in cluster.services() {
+        let found = routes::of_service(object, &context);
+        for_waypoints.extend(found.map(|(routes, to)| (Resource::Routes(Arc::new(routes)), Audience::Waypoint(to))));
     }
     let mut workloads = Vec::new();
     for (_, pod) in cluster.pods() {

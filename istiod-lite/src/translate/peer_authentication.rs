@@ -93,7 +93,7 @@ impl Modes {
         all.sort_by_key(|(key, object)| (age(object).is_none(), age(object), *key));
         let mut tell = |key: &NamespacedName, condition| {
             let key = Key::new(Kind::PeerAuthentication, Some(&key.namespace), &key.name);
-            statuses.push(PolicyStatus { key, conditions: vec![condition] });
+            statuses.push(PolicyStatus::new(key, vec![condition]));
         };
         all.retain(|(key, object)| match revisions.left_to_another(&object.metadata) {
             Some(condition) => {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use mesh_model::route::Protocol;
 use mesh_model::workload::AppProtocol;
 
 use crate::cluster::Pod;
@@ -68,6 +69,29 @@ pub(super) fn app_protocol(port: &ServicePort) -> AppProtocol {
     }
 }
 
+/// What a waypoint takes to be spoken on a port: the same words, and more of them are of use. None: it has to find out.
+pub(super) fn at_waypoint(port: &ServicePort) -> Option<Protocol> {
+    match port.app_protocol.as_deref() {
+        Some("kubernetes.io/h2c") => return Some(Protocol::Http2),
+        Some("kubernetes.io/ws") => return Some(Protocol::WebSocket),
+        Some("kubernetes.io/wss") => return Some(Protocol::Tls),
+        _ => {}
+    }
+    let said = port.app_protocol.as_deref().or(port.name.as_deref()).unwrap_or("").to_ascii_lowercase();
+    if said.starts_with("grpc-web") {
+        return Some(Protocol::Http);
+    }
+    Some(match said.split('-').next().unwrap_or("") {
+        "http" => Protocol::Http,
+        "http2" => Protocol::Http2,
+        "grpc" => Protocol::Grpc,
+        "tls" | "https" => Protocol::Tls,
+        "tcp" | "mongo" | "mysql" | "redis" => Protocol::Tcp,
+        _ if SERVER_FIRST.contains(&port.port) => Protocol::Tcp,
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +119,19 @@ mod tests {
             (None, Some("GRPC-Web-x"), AppProtocol::Unknown),
         ] {
             assert_eq!(app_protocol(&port(app, name)), expected, "{app:?} {name:?}");
+        }
+        for (app, name, expected) in [
+            (None, None, None),
+            (None, Some("http-web"), Some(Protocol::Http)),
+            (Some("kubernetes.io/h2c"), Some("http"), Some(Protocol::Http2)),
+            (Some("kubernetes.io/ws"), None, Some(Protocol::WebSocket)),
+            (Some("example.com/own"), Some("http"), None),
+            (None, Some("redis"), Some(Protocol::Tcp)),
+            (None, Some("https"), Some(Protocol::Tls)),
+            (None, Some("grpc-x"), Some(Protocol::Grpc)),
+            (None, Some("grpc-web"), Some(Protocol::Http)),
+        ] {
+            assert_eq!(at_waypoint(&port(app, name)), expected, "{app:?} {name:?}");
         }
         for (number, name, expected) in [
             (53, "dns-tcp", AppProtocol::Tcp),

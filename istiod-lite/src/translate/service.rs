@@ -42,7 +42,7 @@ pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> S
             .collect(),
         load_balancing: load_balancing(service, context.cluster.namespace(&namespace).map(|n| &**n)),
         ip_families: ip_families(spec),
-        waypoint: waypoint::of_service(&service.metadata, &namespace, context.cluster, context.mesh),
+        waypoint: waypoint::of_service(service, context).and_then(|verdict| verdict.address),
         canonical: true,
         extension: extension(service, spec),
         ..Service::empty(namespace, hostname)

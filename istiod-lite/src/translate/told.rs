@@ -3,9 +3,9 @@
 use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
-use super::mesh::Mesh;
-use super::{distribution, endpoints, waypoint};
-use crate::cluster::{Cluster, Kept};
+use super::context::World;
+use super::{distribution, endpoints, route_told, waypoint_told};
+use crate::cluster::Kept;
 use crate::resources::{Key, Kind};
 
 /// The order in which users are told: all of one part, by the objects' names, then the next. (Policies come before.)
@@ -25,6 +25,12 @@ pub(super) enum Part {
     Endpoints,
     /// Slices that say nothing.
     EndpointSlice,
+    /// Waypoints.
+    Gateway,
+    /// What becomes of a route.
+    HttpRoute,
+    /// What becomes of a route.
+    GrpcRoute,
 }
 
 /// Its position among all that is told.
@@ -39,30 +45,44 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::Endpoints => &[Part::Endpoints],
         Kind::EndpointSlice => &[Part::EndpointSlice],
         Kind::Node | Kind::ServiceAccount | Kind::AuthorizationPolicy | Kind::PeerAuthentication => &[],
+        Kind::GatewayClass => &[],
+        Kind::Gateway => &[Part::Gateway],
+        Kind::HttpRoute => &[Part::HttpRoute],
+        Kind::GrpcRoute => &[Part::GrpcRoute],
     }
 }
 
 /// What is told of one object.
-pub(super) fn of(key: &Key, cluster: &Cluster, mesh: &Mesh) -> Vec<(Position, PolicyStatus)> {
+pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> {
     let parts = parts(key.kind);
-    let Some(object) = cluster.get(key).filter(|_| !parts.is_empty()) else { return Vec::new() };
+    let Some(object) = world.cluster.get(key).filter(|_| !parts.is_empty()) else { return Vec::new() };
     let of_part = |part: &Part| {
-        let conditions = conditions(*part, key, &object, cluster, mesh);
-        let status = PolicyStatus { key: key.clone(), conditions };
+        let mut status = PolicyStatus::new(key.clone(), conditions(*part, key, &object, world));
+        match &object {
+            Kept::Gateway(gateway) => status.generation = gateway.metadata.generation,
+            Kept::HttpRoute(route) => status.generation = route.metadata.generation,
+            Kept::GrpcRoute(route) => status.generation = route.metadata.generation,
+            _ => {}
+        }
+        if matches!(part, Part::HttpRoute | Part::GrpcRoute) {
+            status.parents = route_told::of(key, &object, world);
+            status.conditions = route_told::summary(&status.parents, &object);
+        }
         (!status.conditions.is_empty()).then(|| ((*part, key.object()), status))
     };
     parts.iter().filter_map(of_part).collect()
 }
 
-fn conditions(part: Part, key: &Key, object: &Kept, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
+fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Condition> {
     let one = match (part, object) {
         (Part::NamespaceWaypoint | Part::ServiceWaypoint | Part::PodWaypoint, object) => {
-            return waypoint::unfollowed(key, object.labels(), cluster, mesh);
+            return waypoint_told::of(key, object, world);
         }
+        (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),
         (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),
         (Part::NamespaceDistribution, Kept::Namespace(object)) => distribution::unknown_on_namespace(object),
         (Part::Endpoints, Kept::Endpoints(object)) => {
-            let of = cluster.service(&key.object()).map(|object| &**object);
+            let of = world.cluster.service(&key.object()).map(|object| &**object);
             endpoints::ignored_endpoints(object, of).map(|why| Condition::unsupported(false, why))
         }
         (Part::EndpointSlice, Kept::EndpointSlice(object)) => (object.address_type == "FQDN").then(|| {
@@ -78,5 +98,5 @@ fn conditions(part: Part, key: &Key, object: &Kept, cluster: &Cluster, mesh: &Me
 /// What becomes of a policy.
 pub(super) fn of_policy(key: &NamespacedName, condition: Condition) -> PolicyStatus {
     let key = Key::new(Kind::AuthorizationPolicy, Some(&key.namespace), &key.name);
-    PolicyStatus { key, conditions: vec![condition] }
+    PolicyStatus::new(key, vec![condition])
 }

@@ -1,97 +1,229 @@
-//! `istio.io/use-waypoint`: the waypoint in the way to a service or workload.
+//! `istio.io/use-waypoint`: the waypoint in the way to a service or workload, and what happens while it is not there.
 //!
-//! This control plane runs no waypoints and reads no Gateways. A waypoint that is named is still told to the proxies, by
-//! the hostname its Service would have: where there is none they refuse, and never go around it. (Istio's control plane
-//! leaves the name out then, so that connections go straight.)
+//! Istio's control plane leaves a waypoint out that is missing or not ready, so that connections go around it, and with them
+//! around every policy that it was to enforce. Here they go around only while nothing is attached that would be gone around:
+//! no route, no policy with `targetRefs`. Else the waypoint is told to the proxies all the same, by the hostname that its
+//! Service has or would have. They cannot resolve it, and refuse. Who prefers to be reached without policies says so by
+//! the annotation `ambit.dev/waypoint-fail-open`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::labels;
 
-use super::condition::{Condition, WAYPOINT_BOUND};
-use super::mesh::Mesh;
-use crate::cluster::Cluster;
-use crate::cluster::relations::{Asked, label, waypoint as asked};
+use super::context::World;
+use crate::cluster::attachments::Target;
+use crate::cluster::relations::{self, Asked, is_gateway, label, waypoint as asked};
+use crate::resources::gateway_api::Gateway;
+use crate::resources::gateway_api::gateway::{Address, From, HBONE_PORT, WAYPOINT_CLASSES};
 use crate::resources::labels::Labelled;
-use crate::resources::{Key, Kind};
 
-/// Where waypoints speak HBONE.
-const HBONE_PORT: u16 = 15008;
+/// What becomes of the wish for a waypoint.
+pub(super) struct Verdict {
+    /// The waypoint that is asked for.
+    pub(super) asked: NamespacedName,
+    /// What proxies are told; None: the way is straight.
+    pub(super) address: Option<Arc<GatewayAddress>>,
+    /// Why it is not bound to the waypoint; None: it is.
+    pub(super) unbound: Option<Unbound>,
+    /// The waypoint is to know of it, now or as soon as it runs.
+    pub(super) is_served: bool,
+}
 
-/// The waypoint of a Service: its own, else its namespace's.
-pub(super) fn of_service(
-    object: &dyn Labelled,
-    namespace: &str,
-    cluster: &Cluster,
-    mesh: &Mesh,
-) -> Option<Arc<GatewayAddress>> {
+/// Why something is not bound to the waypoint that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unbound {
+    /// There is no such Gateway.
+    Missing,
+    /// It has no address yet.
+    NotReady,
+    /// It is for other namespaces.
+    Denied,
+    /// It is not for services, or not for workloads.
+    OtherTraffic,
+}
+
+/// What a waypoint is asked to be in the way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    Service,
+    Workload,
+}
+
+/// The verdict on a Service: its own wish, else its namespace's. None: it asks for none.
+pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &World<'_>) -> Option<Verdict> {
+    let object = &service.metadata;
+    let namespace = relations::namespace(object);
     // What belongs to a waypoint is not behind one.
     if is_gateway(object) {
         return None;
     }
     let asked = match asked(object, namespace) {
-        Asked::Nothing => asked(&cluster.namespace(namespace)?.metadata, namespace),
+        Asked::Nothing => inherited(namespace, world),
         own => own,
     };
-    address(asked, mesh)
+    let Asked::Waypoint(waypoint) = asked else { return None };
+    let name = NamespacedName::new(namespace, object.name.as_deref().unwrap_or(""));
+    let attached = || {
+        let attachments = world.attachments;
+        attachments.routes_of(&name).next().is_some()
+            || attachments.policies_of(&Target::Service(name.clone())).next().is_some()
+    };
+    let own = object.annotations.as_ref().and_then(|all| all.get(labels::WAYPOINT_FAIL_OPEN));
+    let open = own.map_or_else(|| opens(namespace, world), |value| labels::parse_bool(value) == Some(true));
+    Some(verdict(waypoint, Traffic::Service, namespace, open, attached, world))
 }
 
-/// The waypoint of a Pod: its own only. A namespace's is for services, unless its Gateway says otherwise.
-pub(super) fn of_pod(object: &dyn Labelled, namespace: &str, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
+/// The verdict on a Pod: its own wish, else its namespace's, if that is for workloads. None: it asks for none.
+pub(super) fn of_pod(object: &dyn Labelled, namespace: &str, world: &World<'_>) -> Option<Verdict> {
     if is_gateway(object) {
         return None;
     }
-    address(asked(object, namespace), mesh)
-}
-
-fn is_gateway(object: &dyn Labelled) -> bool {
-    label(object, labels::GATEWAY_NAME).is_some()
-}
-
-fn address(asked: Asked, mesh: &Mesh) -> Option<Arc<GatewayAddress>> {
-    let Asked::Waypoint(NamespacedName { namespace, name }) = asked else { return None };
-    let hostname = format!("{name}.{namespace}.svc.{}", mesh.domain);
-    let destination = GatewayDestination::Hostname(NamespacedName::new(namespace, hostname));
-    Some(GatewayAddress { destination, hbone_mtls_port: HBONE_PORT }.shared())
-}
-
-/// Says of a namespace, service or pod which waypoint that it names nobody knows, and which other labels about the way to
-/// it are not followed.
-pub(super) fn unfollowed(key: &Key, object: &dyn Labelled, cluster: &Cluster, mesh: &Mesh) -> Vec<Condition> {
-    let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
-    let mut conditions = Vec::new();
-    if let Asked::Waypoint(waypoint) = asked(object, namespace)
-        && !is_gateway(object)
-        && cluster.service(&waypoint).is_none()
-    {
-        conditions.push(not_there(&waypoint, key.kind));
-    }
-    if let Some(network) = label(object, labels::TOPOLOGY_NETWORK)
-        && (key.kind, &*key.name) != (Kind::Namespace, &*mesh.root_namespace)
-    {
-        conditions.push(network_is_not_read(network, &mesh.root_namespace));
-    }
-    conditions
-}
-
-fn not_there(waypoint: &NamespacedName, kind: Kind) -> Condition {
-    let whose = match kind {
-        Kind::Namespace => "to its services (those without a label of their own)",
-        _ => "to it",
+    let waypoint = match asked(object, namespace) {
+        Asked::None => return None,
+        Asked::Waypoint(own) => own,
+        Asked::Nothing => match inherited(namespace, world) {
+            // A namespace's is for services, unless its Gateway says otherwise.
+            Asked::Waypoint(its) if covers(world.cluster.gateway(&its)?, Traffic::Workload, world) => its,
+            _ => return None,
+        },
     };
-    let message = format!(
-        "the label istio.io/use-waypoint names {waypoint}, and there is no Service of that name: connections {whose} are \
-         refused (UNKNOWN_WAYPOINT), so that what the waypoint is to decide is not gone around. Start the waypoint, or \
-         take the label off"
-    );
-    Condition { kind: WAYPOINT_BOUND.into(), status: false, reason: "WaypointIsNotReady".into(), message }
+    Some(verdict(waypoint, Traffic::Workload, namespace, opens(namespace, world), || false, world))
 }
 
-fn network_is_not_read(network: &str, root_namespace: &str) -> Condition {
-    let message = format!(
-        "the label topology.istio.io/network: {network} is not followed here: it is taken for a part of this network, and \
-         reached straight. As in Istio, a cluster's network is the label of the namespace {root_namespace}"
-    );
-    Condition { kind: "istio.io/NetworkApplied".into(), status: false, reason: "NotRead".into(), message }
+fn inherited(namespace: &str, world: &World<'_>) -> Asked {
+    let object = world.cluster.namespace(namespace);
+    object.map_or(Asked::Nothing, |object| asked(&object.metadata, namespace))
 }
+
+/// Whether a namespace says that what is in it may be reached around a waypoint that is not there.
+fn opens(namespace: &str, world: &World<'_>) -> bool {
+    let object = world.cluster.namespace(namespace);
+    let value = object.and_then(|object| object.metadata.annotations.as_ref()?.get(labels::WAYPOINT_FAIL_OPEN));
+    value.is_some_and(|value| labels::parse_bool(value) == Some(true))
+}
+
+fn verdict(
+    waypoint: NamespacedName,
+    traffic: Traffic,
+    namespace: &str,
+    open: bool,
+    attached: impl FnOnce() -> bool,
+    world: &World<'_>,
+) -> Verdict {
+    let gateway = world.cluster.gateway(&waypoint).map(|gateway| &**gateway);
+    let fits = match gateway {
+        None => Ok(()),
+        Some(gateway) if !covers(gateway, traffic, world) => Err(Unbound::OtherTraffic),
+        Some(gateway) if !admits(gateway, &waypoint.namespace, namespace, world) => Err(Unbound::Denied),
+        Some(_) => Ok(()),
+    };
+    let found = fits.and_then(|()| place(&waypoint, gateway, world));
+    let (destination, unbound) = match found {
+        Ok(destination) => (Some(destination), None),
+        Err(why) => {
+            // What would be gone around.
+            let closed = !open && (attached() || has_policies(&waypoint, gateway, world));
+            (closed.then(|| by_name(&waypoint, world)), Some(why))
+        }
+    };
+    let address = destination.map(|at| GatewayAddress { destination: at, hbone_mtls_port: HBONE_PORT }.shared());
+    let is_served = matches!(unbound, None | Some(Unbound::NotReady));
+    Verdict { asked: waypoint, address, unbound, is_served }
+}
+
+/// Whether a policy is attached to the waypoint itself. Of one that is not there nobody knows the class.
+fn has_policies(waypoint: &NamespacedName, gateway: Option<&Gateway>, world: &World<'_>) -> bool {
+    let some = |target: &Target| world.attachments.policies_of(target).next().is_some();
+    let class = |name: &str| some(&Target::Class(name.into()));
+    some(&Target::Gateway(waypoint.clone()))
+        || match gateway {
+            Some(gateway) => class(&gateway.spec.gateway_class_name),
+            None => WAYPOINT_CLASSES.into_iter().any(class),
+        }
+}
+
+fn covers(gateway: &Gateway, traffic: Traffic, world: &World<'_>) -> bool {
+    let class = world.cluster.gateway_class(&gateway.spec.gateway_class_name);
+    let own = label(&gateway.metadata, labels::WAYPOINT_FOR);
+    let said = own.or_else(|| label(&class?.metadata, labels::WAYPOINT_FOR)).unwrap_or("service");
+    matches!((said, traffic), ("all", _) | ("service", Traffic::Service) | ("workload", Traffic::Workload))
+}
+
+/// Whether a Gateway takes what is in a namespace: its own, where it says nothing.
+fn admits(gateway: &Gateway, own: &str, namespace: &str, world: &World<'_>) -> bool {
+    let allowed = gateway.hbone().and_then(|listener| listener.allowed_routes.as_ref()?.namespaces.as_ref());
+    match allowed.and_then(|namespaces| namespaces.from).unwrap_or(From::Same) {
+        From::All => true,
+        From::Same => own == namespace,
+        From::None => false,
+        From::Selector => {
+            let selector = allowed.and_then(|namespaces| namespaces.selector.as_ref());
+            let object = world.cluster.namespace(namespace);
+            selector.zip(object).is_some_and(|(selector, object)| selects(selector, &object.metadata))
+        }
+    }
+}
+
+fn selects(selector: &LabelSelector, object: &dyn Labelled) -> bool {
+    let mut labels = selector.match_labels.iter().flatten();
+    let mut expressions = selector.match_expressions.iter().flatten();
+    labels.all(|(name, value)| object.label(name) == Some(value))
+        && expressions.all(|e| {
+            let value = object.label(&e.key);
+            let listed = value.is_some_and(|value| e.values.iter().flatten().any(|one| one == value));
+            match e.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                // Refused when it was read.
+                _ => false,
+            }
+        })
+}
+
+/// Where a waypoint is.
+fn place(
+    waypoint: &NamespacedName,
+    gateway: Option<&Gateway>,
+    world: &World<'_>,
+) -> Result<GatewayDestination, Unbound> {
+    let service = world.cluster.service(waypoint);
+    let Some(gateway) = gateway else {
+        // Its Service says that it belongs to one: whoever made it has it, and we cannot read it.
+        let is_its = |service: &k8s_openapi::api::core::v1::Service| {
+            label(&service.metadata, labels::GATEWAY_NAME) == Some(&waypoint.name)
+        };
+        return match service {
+            Some(service) if is_its(service) => Ok(by_name(waypoint, world)),
+            _ => Err(Unbound::Missing),
+        };
+    };
+    let elsewhere = at(&gateway.spec.addresses, waypoint, world);
+    let ours = || (gateway.is_waypoint() && service.is_some()).then(|| by_name(waypoint, world));
+    let programmed = || at(&gateway.status.addresses, waypoint, world);
+    elsewhere.or_else(ours).or_else(programmed).ok_or(Unbound::NotReady)
+}
+
+/// By its Service's name.
+fn by_name(NamespacedName { namespace, name }: &NamespacedName, world: &World<'_>) -> GatewayDestination {
+    let hostname = format!("{name}.{namespace}.svc.{}", world.mesh.domain);
+    GatewayDestination::Hostname(NamespacedName::new(namespace.clone(), hostname))
+}
+
+/// By the first hostname of some addresses, else by the first IP address.
+fn at(addresses: &[Address], waypoint: &NamespacedName, world: &World<'_>) -> Option<GatewayDestination> {
+    let hostname = addresses.iter().find(|address| address.kind.as_deref() == Some("Hostname"));
+    if let Some(hostname) = hostname.filter(|hostname| !hostname.value.is_empty()) {
+        let name = NamespacedName::new(waypoint.namespace.clone(), hostname.value.as_str());
+        return Some(GatewayDestination::Hostname(name));
+    }
+    let ip = addresses.iter().find_map(|address| address.value.parse::<IpAddr>().ok())?;
+    Some(GatewayDestination::Address(NetworkAddress { network: world.network.clone(), ip: canonical_ip(ip) }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ pub(super) fn translate(
         services,
         hostname: hostname.into(),
         locality: locality::of_node(&pod.node, context.cluster),
-        waypoint: waypoint::of_pod(pod, &namespace, context.mesh),
+        waypoint: waypoint::of_pod(pod, &namespace, context).and_then(|verdict| verdict.address),
         host_network: pod.host_network,
         namespace,
         ..Workload::empty(names::uid(&pod.name, &context.mesh.cluster_id))

@@ -44,6 +44,11 @@ pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 pub const USE_WAYPOINT_NONE: &str = "none";
 /// Label beside [`USE_WAYPOINT`]: the waypoint's namespace, the object's own when left out.
 pub const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Label on a Gateway or its GatewayClass: what it is in the way to, `service`, `workload`, `all` or `none`.
+pub const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// Annotation on a Service or Namespace (bool): connections go around a waypoint that is missing or not ready, and around its
+/// policies.
+pub const WAYPOINT_FAIL_OPEN: &str = "ambit.dev/waypoint-fail-open";
 /// Label on what belongs to a gateway or waypoint, with its name.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// Label on an object of Istio's: the revision of the control plane that it is for, or a tag of it.

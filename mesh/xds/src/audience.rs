@@ -3,6 +3,8 @@
 //! Every ztunnel is told the same. What is for the proxies of one waypoint only, as the policies that it enforces are, is
 //! published with that audience, and others never hear of it.
 
+use std::sync::Arc;
+
 use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 use mesh_proto::discovery::Node;
@@ -18,6 +20,8 @@ pub enum Audience {
     Everyone,
     /// The proxies of one waypoint, by the namespace and name of its Gateway.
     Waypoint(NamespacedName),
+    /// The proxies of several waypoints, in order.
+    Waypoints(Arc<[NamespacedName]>),
 }
 
 /// What a subscriber is.
@@ -36,7 +40,8 @@ impl Audience {
         match (self, role) {
             (Self::Everyone, _) => true,
             (Self::Waypoint(one), Role::Waypoint(other)) => one == other,
-            (Self::Waypoint(_), Role::Ztunnel) => false,
+            (Self::Waypoints(some), Role::Waypoint(other)) => some.contains(other),
+            (Self::Waypoint(_) | Self::Waypoints(_), Role::Ztunnel) => false,
         }
     }
 }
@@ -99,6 +104,8 @@ mod tests {
             let role = Role::of(&node(kind, gateway));
             let audiences = [Audience::Everyone, waypoint("way"), waypoint("other"), other.clone()];
             assert_eq!(audiences.map(|audience| audience.includes(&role)), told, "{kind} {gateway:?}");
+            let names = [NamespacedName::new("bank", "way"), NamespacedName::new("shop", "way")];
+            assert_eq!(Audience::Waypoints(names.into()).includes(&role), told[1], "{kind} {gateway:?}");
         }
         assert_eq!(Role::of(&Node::default()), Role::Ztunnel);
     }

@@ -3,14 +3,14 @@
 use mesh_kube::{Raw, Resource};
 
 use crate::cluster::Kept;
-use crate::resources::{Key, Kind, Object};
+use crate::resources::{Key, Kind, Object, gateway_api};
 use crate::source::{Origin, Rejected};
 
 /// An object, or what is wrong with it.
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 9] = [
+pub const ALL: [Kind; 13] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -20,12 +20,19 @@ pub const ALL: [Kind; 9] = [
     Kind::Endpoints,
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
+    Kind::GatewayClass,
+    Kind::Gateway,
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
 ];
 
 /// Where a kind is.
 pub const fn resource(kind: Kind) -> Resource {
     const fn security(plural: &'static str) -> Resource {
         Resource { group: "security.istio.io", versions: &["v1", "v1beta1"], plural }
+    }
+    const fn gateway(plural: &'static str) -> Resource {
+        Resource { group: gateway_api::GROUP, versions: &["v1", "v1beta1"], plural }
     }
     match kind {
         Kind::Namespace => Resource::core("namespaces"),
@@ -37,6 +44,10 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::Endpoints => Resource::core("endpoints"),
         Kind::AuthorizationPolicy => security("authorizationpolicies"),
         Kind::PeerAuthentication => security("peerauthentications"),
+        Kind::GatewayClass => gateway("gatewayclasses"),
+        Kind::Gateway => gateway("gateways"),
+        Kind::HttpRoute => gateway("httproutes"),
+        Kind::GrpcRoute => Resource { group: gateway_api::GROUP, versions: &["v1"], plural: "grpcroutes" },
     }
 }
 

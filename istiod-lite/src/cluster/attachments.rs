@@ -1,0 +1,177 @@
+//! What is attached to services and waypoints: routes, and policies with `targetRefs`. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_model::address::NamespacedName;
+
+use super::index::{Least, Pairs};
+use super::{Cluster, Kept};
+use crate::resources::authorization_policy::{AuthorizationPolicy, TargetRef};
+use crate::resources::gateway_api::common::{BackendRef, ParentRef, WeightedBackend};
+use crate::resources::gateway_api::http_filter::HttpFilter;
+use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
+use crate::resources::{Key, Kind};
+
+/// What a policy targets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// A Service.
+    Service(NamespacedName),
+    /// A Gateway.
+    Gateway(NamespacedName),
+    /// All Gateways of a class.
+    Class(Arc<str>),
+    /// What no waypoint stands for: its kind.
+    Other(Arc<str>),
+}
+
+/// Who is attached to whom.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments {
+    /// Services, each with the routes that have it as their parent.
+    children: Pairs<NamespacedName, Key>,
+    /// Services, each with the routes that send requests to it.
+    senders: Pairs<NamespacedName, Key>,
+    /// What policies target.
+    policies: Pairs<Target, NamespacedName>,
+    /// Classes, each with its Gateways.
+    gateways: Pairs<Arc<str>, NamespacedName>,
+}
+
+impl Attachments {
+    /// Of everything that there is.
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let mut all = Self::default();
+        for key in cluster.all_keys() {
+            all.update(&key, None, cluster.get(&key).as_ref());
+        }
+        all
+    }
+
+    /// Takes a change of one object in.
+    pub(crate) fn update(&mut self, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
+        if !matches!(key.kind, Kind::AuthorizationPolicy | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute) {
+            return;
+        }
+        for (object, is_there) in [(old, false), (new, true)] {
+            let Some(object) = object else { continue };
+            let (parents, backends) = (parents(object), backends(object));
+            for (pairs, services) in [(&mut self.children, parents), (&mut self.senders, backends)] {
+                for service in services {
+                    pairs.set((service, key.clone()), is_there);
+                }
+            }
+            match object {
+                Kept::AuthorizationPolicy(policy) => {
+                    for target in targets(policy) {
+                        self.policies.set((target, key.object()), is_there);
+                    }
+                }
+                Kept::Gateway(gateway) => {
+                    self.gateways.set((gateway.spec.gateway_class_name.as_str().into(), key.object()), is_there);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The routes that have a service as their parent.
+    pub(crate) fn routes_of(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
+        self.children.of(service)
+    }
+
+    /// The routes that send requests to a service.
+    pub(crate) fn routes_to(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
+        self.senders.of(service)
+    }
+
+    /// The policies that target something.
+    pub(crate) fn policies_of(&self, target: &Target) -> impl Iterator<Item = &NamespacedName> {
+        self.policies.of(target)
+    }
+
+    /// The Gateways of a class.
+    pub(crate) fn gateways_of(&self, class: &str) -> Vec<NamespacedName> {
+        self.gateways.of(&class.into()).cloned().collect()
+    }
+}
+
+impl Least for Target {
+    fn least() -> Self {
+        Self::Service(NamespacedName::least())
+    }
+}
+
+/// What a policy targets, in its order. Kinds that are looked up are of the right group.
+pub(crate) fn targets(policy: &AuthorizationPolicy) -> impl Iterator<Item = Target> {
+    let namespace = super::relations::namespace(&policy.metadata);
+    target_refs(policy).map(move |reference| target(reference, namespace))
+}
+
+/// As they are written.
+pub(crate) fn target_refs(policy: &AuthorizationPolicy) -> impl Iterator<Item = &TargetRef> {
+    policy.spec.target_ref.iter().chain(&policy.spec.target_refs)
+}
+
+/// A policy is for what is in its own namespace.
+pub(crate) fn target(reference: &TargetRef, namespace: &str) -> Target {
+    let own = || NamespacedName::new(namespace, reference.name.as_str());
+    let elsewhere = reference.namespace.as_deref().is_some_and(|other| !other.is_empty() && other != namespace);
+    match (&*reference.group, &*reference.kind) {
+        _ if elsewhere => Target::Other(reference.kind.as_str().into()),
+        ("" | "core", "Service") => Target::Service(own()),
+        (gateway_api::GROUP, "Gateway") => Target::Gateway(own()),
+        (gateway_api::GROUP, "GatewayClass") => Target::Class(reference.name.as_str().into()),
+        (_, kind) => Target::Other(kind.into()),
+    }
+}
+
+/// The Service that a parentRef of a route in `namespace` names.
+pub(crate) fn parent(reference: &ParentRef, namespace: &str) -> Option<NamespacedName> {
+    let own = reference.namespace.as_deref().filter(|name| !name.is_empty());
+    reference.is_service().then(|| NamespacedName::new(own.unwrap_or(namespace), reference.name.as_str()))
+}
+
+/// The Service that a backendRef of a route in `namespace` names.
+pub(crate) fn backend(reference: &BackendRef, namespace: &str) -> Option<NamespacedName> {
+    let own = reference.namespace.as_deref().filter(|name| !name.is_empty());
+    reference.is_service().then(|| NamespacedName::new(own.unwrap_or(namespace), reference.name.as_str()))
+}
+
+/// The services that are a route's parents.
+pub(crate) fn parents(object: &Kept) -> BTreeSet<NamespacedName> {
+    let (refs, namespace) = match object {
+        Kept::HttpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::GrpcRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        _ => return BTreeSet::new(),
+    };
+    refs.iter().filter_map(|reference| parent(reference, namespace)).collect()
+}
+
+/// The services that a route sends requests to, mirrors included.
+fn backends(object: &Kept) -> BTreeSet<NamespacedName> {
+    let (refs, namespace) = match object {
+        Kept::HttpRoute(route) => (of_http(route), super::relations::namespace(&route.metadata)),
+        Kept::GrpcRoute(route) => (of_grpc(route), super::relations::namespace(&route.metadata)),
+        _ => return BTreeSet::new(),
+    };
+    refs.iter().filter_map(|reference| backend(reference, namespace)).collect()
+}
+
+/// Every backendRef of an HTTPRoute, in its order.
+pub(crate) fn of_http(route: &HttpRoute) -> Vec<BackendRef> {
+    let rules = route.spec.rules.iter().flatten();
+    rules.flat_map(|rule| of_rule(&rule.backend_refs, &rule.filters)).collect()
+}
+
+/// Every backendRef of a GRPCRoute, in its order.
+pub(crate) fn of_grpc(route: &GrpcRoute) -> Vec<BackendRef> {
+    route.spec.rules.iter().flat_map(|rule| of_rule(&rule.backend_refs, &rule.filters)).collect()
+}
+
+fn of_rule(backends: &[WeightedBackend], filters: &[HttpFilter]) -> Vec<BackendRef> {
+    let mirror = |filter: &HttpFilter| filter.request_mirror.as_ref().map(|mirror| mirror.backend_ref.clone());
+    let own = backends.iter().flat_map(|b| std::iter::once(b.reference()).chain(b.filters.iter().filter_map(mirror)));
+    own.chain(filters.iter().filter_map(mirror)).collect()
+}

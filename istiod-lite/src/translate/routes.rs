@@ -1,0 +1,142 @@
+//! Service → ServiceRoutes: what the waypoint of a service does with the requests for it.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_model::address::NamespacedName;
+use mesh_model::route::{PortProtocol, RouteKind, Rule, ServiceRoutes};
+
+use super::context::Context;
+use super::service_spec::{is_external_name, tcp_ports};
+use super::{grpc_route, http_route, names, ports, waypoint};
+use crate::cluster::attachments::{Target, parent};
+use crate::cluster::relations;
+use crate::resources::gateway_api::common::ParentRef;
+use crate::resources::gateway_api::{GrpcRoute, HttpRoute};
+use crate::resources::{Key, Kind};
+
+/// What the waypoint of a service is told, and which waypoint that is; None of a service without one.
+pub(super) fn of_service(
+    service: &KubernetesService,
+    context: &Context<'_>,
+) -> Option<(ServiceRoutes, NamespacedName)> {
+    let verdict = waypoint::of_service(service, context).filter(|verdict| verdict.is_served)?;
+    if is_external_name(service) {
+        return None;
+    }
+    let key =
+        NamespacedName::new(relations::namespace(&service.metadata), service.metadata.name.as_deref().unwrap_or(""));
+    let protocol =
+        |port: &ServicePort| Some(PortProtocol { port: ports::number(port.port), protocol: ports::at_waypoint(port)? });
+    let routes = ServiceRoutes {
+        service: names::service(service, context.mesh),
+        ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
+        rules: rules(&key, service, context),
+        policies: policies(&key, &verdict.asked, context),
+    };
+    Some((routes, verdict.asked))
+}
+
+/// A route, of either kind.
+#[derive(Clone)]
+enum Route {
+    Http(Arc<HttpRoute>),
+    Grpc(Arc<GrpcRoute>),
+}
+
+impl Route {
+    fn find(key: &Key, context: &Context<'_>) -> Option<Self> {
+        let name = key.object();
+        match key.kind {
+            Kind::HttpRoute => context.cluster.http_route(&name).cloned().map(Self::Http),
+            Kind::GrpcRoute => context.cluster.grpc_route(&name).cloned().map(Self::Grpc),
+            _ => None,
+        }
+    }
+
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Http(route) => &route.metadata,
+            Self::Grpc(route) => &route.metadata,
+        }
+    }
+
+    fn parents(&self) -> &[ParentRef] {
+        match self {
+            Self::Http(route) => &route.spec.parent_refs,
+            Self::Grpc(route) => &route.spec.parent_refs,
+        }
+    }
+
+    fn name(&self) -> NamespacedName {
+        let metadata = self.metadata();
+        NamespacedName::new(relations::namespace(metadata), metadata.name.as_deref().unwrap_or(""))
+    }
+
+    /// Older ones first (Gateway API); one without an age, as in a folder, is as old as can be.
+    fn order(&self, other: &Self) -> Ordering {
+        let age = |route: &Self| route.metadata().creation_timestamp.as_ref().map(|time| time.0);
+        age(self).cmp(&age(other)).then_with(|| self.name().cmp(&other.name()))
+    }
+}
+
+fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context<'_>) -> Vec<Rule> {
+    let found = context.attachments.routes_of(service).filter_map(|key| Route::find(key, context));
+    let mut routes: Vec<Route> = found.collect();
+    routes.sort_by(Route::order);
+    let mut rules = Vec::new();
+    for route in &routes {
+        let name = route.name();
+        let own =
+            route.parents().iter().filter(|reference| parent(reference, &name.namespace).as_ref() == Some(service));
+        for reference in own {
+            let port = reference.port.and_then(|port| u16::try_from(port).ok());
+            if port.is_some_and(|port| !has_port(object, port)) {
+                continue;
+            }
+            let blank = Rule {
+                kind: match route {
+                    Route::Http(_) => RouteKind::Http,
+                    Route::Grpc(_) => RouteKind::Grpc,
+                },
+                route: name.clone(),
+                name: "".into(),
+                port,
+                // A route of another namespace is for the callers of its own (GEP-1294).
+                callers: (name.namespace != service.namespace).then(|| name.namespace.clone()),
+                matches: Vec::new(),
+                filters: Vec::new(),
+                backends: Vec::new(),
+                request_timeout: None,
+                backend_timeout: None,
+                retry: None,
+            };
+            match route {
+                Route::Http(route) => rules.extend(http_route::rules(route, &blank, context)),
+                Route::Grpc(route) => rules.extend(grpc_route::rules(route, &blank, context)),
+            }
+        }
+    }
+    rules
+}
+
+/// Whether a Service has a TCP port of a number.
+pub(super) fn has_port(service: &KubernetesService, number: u16) -> bool {
+    tcp_ports(service).any(|(_, port)| ports::number(port.port) == number)
+}
+
+/// Those that target the service, its waypoint, or the class of that.
+fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
+    let class = context.cluster.gateway(waypoint).map(|gateway| gateway.spec.gateway_class_name.as_str().into());
+    let targets =
+        [Some(Target::Service(service.clone())), Some(Target::Gateway(waypoint.clone())), class.map(Target::Class)];
+    let named = targets.iter().flatten().flat_map(|target| context.attachments.policies_of(target));
+    // What is not sent is not asked for: its author is told why.
+    let sent = named.filter(|key| context.policies.targeted().get(key).is_some_and(|t| t.waypoints.contains(waypoint)));
+    let mut names: Vec<_> = sent.cloned().collect();
+    names.sort();
+    names.dedup();
+    names
+}

@@ -1,0 +1,193 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::Cluster;
+use crate::cluster::attachments::Attachments;
+use crate::resources::{Kind, Object};
+use crate::translate::Mesh;
+
+const GROUP: &str = "gateway.networking.k8s.io";
+
+fn object(kind: Kind, value: &Value) -> Object {
+    Object::from_value(kind, value).unwrap_or_else(|error| panic!("{error}: {value}"))
+}
+
+/// What is told of the Service shop/web and the Pod shop/pod, in a word each: the waypoint's address, `straight`, or
+/// `refused` (a name that nobody can resolve); and why it is not bound.
+fn verdicts(objects: Vec<Object>) -> [(String, Option<Unbound>); 2] {
+    let mut cluster = Cluster::default();
+    cluster.reset(objects);
+    let attachments = Attachments::of(&cluster);
+    let mesh = Mesh::default();
+    let world = World { cluster: &cluster, mesh: &mesh, network: "".into(), attachments: &attachments };
+    let word = |verdict: Option<Verdict>| {
+        let Some(verdict) = verdict else { return ("none".to_owned(), None) };
+        let word = match (&verdict.address, verdict.unbound) {
+            (None, _) => "straight".to_owned(),
+            (Some(_), Some(Unbound::Missing | Unbound::NotReady)) => "refused".to_owned(),
+            (Some(address), _) => address.to_string(),
+        };
+        (word, verdict.unbound)
+    };
+    let name = |name| NamespacedName::new("shop", name);
+    let service = cluster.service(&name("web")).map(|service| word(of_service(service, &world)));
+    let pod = cluster.pod(&name("pod")).map(|pod| word(of_pod(&**pod, "shop", &world)));
+    [service.unwrap(), pod.unwrap()]
+}
+
+/// What stands in the mesh of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stands {
+    Missing,
+    NotReady,
+    Ready,
+}
+
+/// What is attached in a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Attached {
+    Nothing,
+    Route,
+    ConsumerRoute,
+    ServicePolicy,
+    GatewayPolicy,
+    ClassPolicy,
+}
+
+fn mesh(label: Option<&str>, stands: Stands, attached: Attached, open: Option<&str>) -> Vec<Object> {
+    let mut labels = json!({});
+    if let Some(waypoint) = label {
+        labels["istio.io/use-waypoint"] = waypoint.into();
+    }
+    let mut service =
+        json!({"metadata": {"name": "web", "namespace": "shop", "labels": labels}, "spec": {"ports": [{"port": 80}]}});
+    if let Some(open) = open {
+        service["metadata"]["annotations"] = json!({"ambit.dev/waypoint-fail-open": open});
+    }
+    let pod = json!({"metadata": {"name": "pod", "namespace": "shop", "labels": labels}, "spec": {"containers": []}});
+    let mut objects = vec![object(Kind::Service, &service), object(Kind::Pod, &pod)];
+    if stands != Stands::Missing {
+        let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
+        let metadata = json!({"name": "way", "namespace": "shop", "labels": {"istio.io/waypoint-for": "all"}});
+        let spec = json!({"gatewayClassName": "ambit-waypoint", "listeners": [listener]});
+        objects.push(object(Kind::Gateway, &json!({"metadata": metadata, "spec": spec})));
+    }
+    if stands == Stands::Ready {
+        let labels = json!({"gateway.networking.k8s.io/gateway-name": "way"});
+        let way = json!({"metadata": {"name": "way", "namespace": "shop", "labels": labels}, "spec": {"ports": [{"port": 15008}]}});
+        objects.push(object(Kind::Service, &way));
+    }
+    let policy = |namespace: &str, target: Value| {
+        let metadata = json!({"name": "p", "namespace": namespace});
+        object(Kind::AuthorizationPolicy, &json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
+    };
+    let route = |namespace: &str| {
+        let parent = json!({"group": "", "kind": "Service", "name": "web", "namespace": "shop"});
+        object(
+            Kind::HttpRoute,
+            &json!({"metadata": {"name": "r", "namespace": namespace}, "spec": {"parentRefs": [parent]}}),
+        )
+    };
+    objects.extend(match attached {
+        Attached::Nothing => None,
+        Attached::Route => Some(route("shop")),
+        Attached::ConsumerRoute => Some(route("bank")),
+        Attached::ServicePolicy => Some(policy("shop", json!({"group": "", "kind": "Service", "name": "web"}))),
+        Attached::GatewayPolicy => Some(policy("shop", json!({"group": GROUP, "kind": "Gateway", "name": "way"}))),
+        Attached::ClassPolicy => {
+            Some(policy("istio-system", json!({"group": GROUP, "kind": "GatewayClass", "name": "ambit-waypoint"})))
+        }
+    });
+    objects
+}
+
+/// The rule: what nothing is attached to goes straight around a waypoint that is not there, and what something is attached
+/// to is refused. Nothing is asked of what names no waypoint.
+#[test]
+fn label_by_gateway_by_attached() {
+    use Attached::*;
+    let at = "shop/way.shop.svc.cluster.local:15008";
+    for (label, stands, attached, service, pod) in [
+        (None, Stands::Missing, Nothing, "none", "none"),
+        (None, Stands::Missing, Route, "none", "none"),
+        (None, Stands::Ready, ServicePolicy, "none", "none"),
+        (Some("none"), Stands::Missing, Route, "none", "none"),
+        (Some("way"), Stands::Missing, Nothing, "straight", "straight"),
+        (Some("way"), Stands::Missing, Route, "refused", "straight"),
+        (Some("way"), Stands::Missing, ConsumerRoute, "refused", "straight"),
+        (Some("way"), Stands::Missing, ServicePolicy, "refused", "straight"),
+        (Some("way"), Stands::Missing, GatewayPolicy, "refused", "refused"),
+        (Some("way"), Stands::Missing, ClassPolicy, "refused", "refused"),
+        (Some("way"), Stands::NotReady, Nothing, "straight", "straight"),
+        (Some("way"), Stands::NotReady, Route, "refused", "straight"),
+        (Some("way"), Stands::NotReady, ConsumerRoute, "refused", "straight"),
+        (Some("way"), Stands::NotReady, ServicePolicy, "refused", "straight"),
+        (Some("way"), Stands::NotReady, GatewayPolicy, "refused", "refused"),
+        (Some("way"), Stands::NotReady, ClassPolicy, "refused", "refused"),
+        (Some("way"), Stands::Ready, Nothing, at, at),
+        (Some("way"), Stands::Ready, Route, at, at),
+        (Some("way"), Stands::Ready, ServicePolicy, at, at),
+        (Some("way"), Stands::Ready, GatewayPolicy, at, at),
+    ] {
+        let found = verdicts(mesh(label, stands, attached, None));
+        let words = [&*found[0].0, &*found[1].0];
+        assert_eq!(words, [service, pod], "{label:?} {stands:?} {attached:?}");
+    }
+    // Open is said explicitly, by a word that is understood.
+    for (open, expected) in [("true", "straight"), ("false", "refused"), ("yes", "refused")] {
+        assert_eq!(verdicts(mesh(Some("way"), Stands::Missing, Route, Some(open)))[0].0, expected, "{open}");
+    }
+}
+
+/// Who is let to a waypoint, and for what it is: with a policy that would be gone around, and without.
+#[test]
+fn whom_a_gateway_takes() {
+    let gateway = |waypoint_for: &str, namespaces: &Value, rest: &Value| {
+        let listener =
+            json!({"name": "mesh", "port": 15008, "protocol": "HBONE", "allowedRoutes": {"namespaces": namespaces}});
+        let mut spec = json!({"gatewayClassName": "ambit-waypoint", "listeners": [listener]});
+        if !rest.is_null() {
+            spec["addresses"] = rest.clone();
+        }
+        let labels = json!({"istio.io/waypoint-for": waypoint_for});
+        object(
+            Kind::Gateway,
+            &json!({"metadata": {"name": "way", "namespace": "infra", "labels": labels}, "spec": spec}),
+        )
+    };
+    let all = json!({"from": "All"});
+    let selector = |label: &str| json!({"from": "Selector", "selector": {"matchExpressions": [{"key": label, "operator": "Exists"}]}});
+    let none = Value::Null;
+    let ip = json!([{"value": "192.0.2.7"}]);
+    let both = json!([{"value": "192.0.2.7"}, {"type": "Hostname", "value": "w.example.com"}]);
+    let at = |text: &str| (text.to_owned(), None);
+    let not = |why| ("straight".to_owned(), Some(why));
+    let own = "infra/way.infra.svc.cluster.local:15008";
+    for (waypoint_for, namespaces, addresses, service, pod) in [
+        ("service", &all, &none, at(own), not(Unbound::OtherTraffic)),
+        ("workload", &all, &none, not(Unbound::OtherTraffic), at(own)),
+        ("none", &all, &none, not(Unbound::OtherTraffic), not(Unbound::OtherTraffic)),
+        ("all", &json!({"from": "Same"}), &none, not(Unbound::Denied), not(Unbound::Denied)),
+        ("all", &json!({"from": "None"}), &none, not(Unbound::Denied), not(Unbound::Denied)),
+        ("all", &selector("team"), &none, at(own), at(own)),
+        ("all", &selector("other"), &none, not(Unbound::Denied), not(Unbound::Denied)),
+        ("all", &all, &ip, at("/192.0.2.7:15008"), at("/192.0.2.7:15008")),
+        ("all", &all, &both, at("infra/w.example.com:15008"), at("infra/w.example.com:15008")),
+    ] {
+        let labels = json!({"istio.io/use-waypoint": "way", "istio.io/use-waypoint-namespace": "infra"});
+        let metadata = |name: &str| json!({"name": name, "namespace": "shop", "labels": labels});
+        let objects = vec![
+            object(Kind::Namespace, &json!({"metadata": {"name": "shop", "labels": {"team": "a"}}})),
+            object(Kind::Service, &json!({"metadata": metadata("web"), "spec": {"ports": [{"port": 80}]}})),
+            object(Kind::Pod, &json!({"metadata": metadata("pod"), "spec": {"containers": []}})),
+            object(Kind::Service, &json!({"metadata": {"name": "way", "namespace": "infra"}, "spec": {}})),
+            gateway(waypoint_for, namespaces, addresses),
+        ];
+        assert_eq!(verdicts(objects.clone()), [service, pod], "{waypoint_for} {namespaces} {addresses}");
+        // With a policy for it the service is never reached straight.
+        let target = json!({"group": "", "kind": "Service", "name": "web"});
+        let policy = json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": {"targetRefs": [target]}});
+        let with = objects.into_iter().chain([object(Kind::AuthorizationPolicy, &policy)]).collect();
+        assert_ne!(verdicts(with)[0].0, "straight", "{waypoint_for} {namespaces} {addresses}");
+    }
+}
