@@ -1,13 +1,14 @@
 //! The user's folder, as far as running pods needs it. How files are read, checked and kept while broken is
 //! istiod-lite's to say, so that both read the same.
-use istiod_lite::resources::Object;
+use crate::mesh::waypoints;
 use istiod_lite::resources::unread::Unread;
+use istiod_lite::resources::{Gateway, Object};
 use istiod_lite::source::Origin;
 use istiod_lite::source::folder::Folder as Source;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,9 @@ pub(crate) struct Objects {
     pub(crate) services: BTreeMap<Key, Service>,
     pub(crate) slices: Vec<EndpointSlice>,
     pub(crate) endpoints: Vec<Endpoints>,
+    pub(crate) gateways: BTreeMap<Key, Gateway>,
+    /// Those of the pods that are waypoints, made for Gateways.
+    pub(crate) waypoints: BTreeSet<Key>,
 }
 
 /// Where in the folder something is written. Shown as `FILE:LINE:COLUMN`, as far as they are known.
@@ -106,12 +110,14 @@ pub(crate) fn reason(kind: Option<&str>, name: Option<&str>, field: Option<&str>
 pub(crate) struct Folder {
     directory: PathBuf,
     source: Source,
+    /// None without a mesh: then nothing is made for Gateways.
+    waypoints: Option<waypoints::Settings>,
 }
 
 impl Folder {
     /// Reads nothing yet.
-    pub(crate) fn new(directory: PathBuf) -> Self {
-        Folder { source: Source::new(vec![directory.clone()], None), directory }
+    pub(crate) fn new(directory: PathBuf, waypoints: Option<waypoints::Settings>) -> Self {
+        Folder { source: Source::new(vec![directory.clone()], None), directory, waypoints }
     }
 
     /// Looks at the files again. `None` if nothing changed that matters here.
@@ -120,7 +126,11 @@ impl Folder {
         if report.changes.is_empty() && !report.errors_changed {
             return None;
         }
-        Some((self.objects(), self.rejected()))
+        let (mut objects, mut rejected) = (self.objects(), self.rejected());
+        if let Some(settings) = &self.waypoints {
+            waypoints::add(&mut objects, settings, &mut rejected);
+        }
+        Some((objects, rejected))
     }
 
     fn objects(&self) -> Objects {
@@ -134,8 +144,14 @@ impl Folder {
                 Object::Service(o) => drop(all.services.insert((namespace, name), (**o).clone())),
                 Object::EndpointSlice(o) => all.slices.push((**o).clone()),
                 Object::Endpoints(o) => all.endpoints.push((**o).clone()),
+                Object::Gateway(o) => drop(all.gateways.insert((namespace, name), (**o).clone())),
                 // The control plane's business.
-                Object::ServiceAccount(_) | Object::AuthorizationPolicy(_) | Object::PeerAuthentication(_) => {}
+                Object::ServiceAccount(_)
+                | Object::AuthorizationPolicy(_)
+                | Object::PeerAuthentication(_)
+                | Object::GatewayClass(_)
+                | Object::HttpRoute(_)
+                | Object::GrpcRoute(_) => {}
             }
         }
         all

@@ -107,6 +107,11 @@ impl RunDir {
         self.node(node).join("token")
     }
 
+    /// Where waypoints' tokens are.
+    pub(crate) fn waypoint_tokens(&self) -> PathBuf {
+        self.root.join("waypoints")
+    }
+
     /// The longest socket path must fit the kernel's limit; checked now, because a bind that fails later says less.
     pub(crate) fn check_lengths(&self, nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
         for node in nodes {

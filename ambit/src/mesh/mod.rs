@@ -5,11 +5,12 @@
 //! | `programs` | which programs run, with which settings? |
 //! | `supervise` | start, restart, say how it is |
 //! | `readiness` | where does it say that it is ready, and why is it not? |
-//! | `token` | what a ztunnel proves itself with |
+//! | `token` | what a ztunnel or waypoint proves itself with |
 //! | `node_files` | what a node's agent is told, and what it answers |
 //! | `plugin` | how a new pod is announced |
 //! | `setting` | which settings does the user add? |
 //! | `policies` | what the control plane says about policies |
+//! | `waypoints` | what is made for a Gateway? (pure) |
 //! | `overlay` | what the control plane is told beyond the user's files |
 //! | `overlay_files` | in which files? (pure) |
 //! | `held` | what of it everybody's tables hold |
@@ -24,3 +25,4 @@ pub(crate) mod readiness;
 pub(crate) mod setting;
 pub(crate) mod supervise;
 pub(crate) mod token;
+pub(crate) mod waypoints;

@@ -2,9 +2,10 @@
 use super::readiness::Readiness;
 use super::supervise::{GRACE, Instance, Program, Supervised};
 use super::token::{self, Bearer, Issuer};
-use super::{overlay, setting};
+use super::{overlay, setting, waypoints};
 use crate::exe;
 use crate::machine::MachineArgs;
+use crate::manifest::Key;
 use crate::net::addressing;
 use crate::net::links::Fabric;
 use crate::node::Node;
@@ -13,12 +14,13 @@ use crate::run_dir::{RunDir, write_atomically};
 use crate::status::ProgramStatus;
 use crate::sys::children::Children;
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
 use mesh_runtime::config::Env;
 use node_agent::config::Config;
 use node_agent::pods::Pods;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 
@@ -42,6 +44,10 @@ const PAST_DRAIN: Duration = Duration::from_secs(5);
 pub(crate) struct Programs {
     supervised: Vec<Supervised>,
     ztunnels: Vec<Ztunnel>,
+    /// Signs what they prove themselves with; None without a mesh.
+    issuer: Option<Arc<Issuer>>,
+    /// Waypoints that run, as pods.
+    waypoints: Arc<Mutex<BTreeMap<Key, Waypoint>>>,
     /// What each node's agent was told, by the node's name.
     agents: BTreeMap<String, Config>,
     stop: watch::Sender<Option<Duration>>,
@@ -52,6 +58,15 @@ pub(crate) struct Programs {
 #[derive(Debug, Clone)]
 struct Ztunnel {
     name: String,
+    uid: String,
+    node: String,
+    node_uid: String,
+}
+
+/// A waypoint as the pod it is.
+#[derive(Debug, Clone)]
+struct Waypoint {
+    service_account: String,
     uid: String,
     node: String,
     node_uid: String,
@@ -69,10 +84,12 @@ impl Programs {
     ) -> Result<Self> {
         let (stop, stopped) = watch::channel(None);
         if args.no_mesh {
-            let (supervised, ztunnels, agents) = Default::default();
-            return Ok(Programs { supervised, ztunnels, agents, stop, renewal: None });
+            let (supervised, ztunnels, agents, waypoints) = Default::default();
+            return Ok(Programs { supervised, ztunnels, issuer: None, waypoints, agents, stop, renewal: None });
         }
-        let issuer = Issuer::new()?;
+        let issuer = Arc::new(Issuer::new()?);
+        let waypoints = Arc::default();
+        std::fs::create_dir_all(run.waypoint_tokens()).context("cannot make the directory of waypoints' tokens")?;
         std::fs::write(run.token_issuer(), issuer.public_pem()).context("cannot write the key that verifies tokens")?;
         let ztunnels: Vec<Ztunnel> = nodes
             .iter()
@@ -102,8 +119,9 @@ impl Programs {
             .into_iter()
             .map(|p| Supervised::start(p, Arc::clone(children), Arc::clone(changed), stopped.clone()))
             .collect();
-        let renewal = tokio::spawn(renew_tokens(issuer, run.clone(), ztunnels.clone()));
-        Ok(Programs { supervised, ztunnels, agents, stop, renewal: Some(renewal) })
+        let renewing = renew_tokens(Arc::clone(&issuer), run.clone(), ztunnels.clone(), Arc::clone(&waypoints));
+        let (issuer, renewal) = (Some(issuer), Some(tokio::spawn(renewing)));
+        Ok(Programs { supervised, ztunnels, issuer, waypoints, agents, stop, renewal })
     }
 
     /// Whether there is a mesh at all.
@@ -124,6 +142,34 @@ impl Programs {
         });
         let account = overlay::service_account(NAMESPACE, ACCOUNT, &token::account_uid(NAMESPACE, ACCOUNT));
         pods.chain([account]).collect()
+    }
+
+    /// Gives a waypoint's pod what it proves itself with, and goes on renewing it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn prove(&self, run: &RunDir, key: &Key, pod: &Pod, uid: &str, node: &Node) -> Result<()> {
+        let Some(issuer) = &self.issuer else { return Ok(()) };
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
+        let waypoint = Waypoint {
+            service_account: account.unwrap_or_default(),
+            uid: uid.to_owned(),
+            node: node.name.clone(),
+            node_uid: node.uid.clone(),
+        };
+        write_waypoint_token(issuer, run, key, &waypoint)?;
+        self.waypoints.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), waypoint);
+        Ok(())
+    }
+
+    /// A pod is gone; if it was a waypoint's, nobody needs its token.
+    pub(crate) fn forget(&self, run: &RunDir, key: &Key) {
+        let known = self.waypoints.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if known.is_some()
+            && let Err(e) = std::fs::remove_file(waypoints::token(&run.waypoint_tokens(), key))
+        {
+            tracing::warn!("cannot remove the token of {}/{}: {e}", key.0, key.1);
+        }
     }
 
     /// How they are.
@@ -180,13 +226,37 @@ impl Programs {
     }
 }
 
-async fn renew_tokens(issuer: Issuer, run: RunDir, ztunnels: Vec<Ztunnel>) {
+async fn renew_tokens(
+    issuer: Arc<Issuer>,
+    run: RunDir,
+    ztunnels: Vec<Ztunnel>,
+    waypoints: Arc<Mutex<BTreeMap<Key, Waypoint>>>,
+) {
     loop {
         tokio::time::sleep(token::RENEWAL).await;
         if let Err(e) = write_tokens(&issuer, &run, &ztunnels) {
             tracing::error!("cannot renew tokens: {e:#}");
         }
+        for (key, waypoint) in &*waypoints.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Err(e) = write_waypoint_token(&issuer, &run, key, waypoint) {
+                tracing::error!("cannot renew tokens: {e:#}");
+            }
+        }
     }
+}
+
+fn write_waypoint_token(issuer: &Issuer, run: &RunDir, key: &Key, waypoint: &Waypoint) -> Result<()> {
+    let bearer = Bearer {
+        namespace: &key.0,
+        service_account: &waypoint.service_account,
+        pod: &key.1,
+        pod_uid: &waypoint.uid,
+        node: &waypoint.node,
+        node_uid: &waypoint.node_uid,
+    };
+    let text = issuer.token(&bearer, SystemTime::now())?;
+    let file = waypoints::token(&run.waypoint_tokens(), key);
+    write_atomically(&file, text.as_bytes()).with_context(|| format!("cannot write the token of {}/{}", key.0, key.1))
 }
 
 fn write_tokens(issuer: &Issuer, run: &RunDir, ztunnels: &[Ztunnel]) -> Result<()> {
@@ -296,20 +366,38 @@ fn node_agent(run: &RunDir, node: &Node) -> Result<Program> {
     })
 }
 
-fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Result<Program> {
-    let name = pod.name.clone();
+/// What every waypoint is told; None without a mesh.
+pub(crate) fn waypoints(args: &MachineArgs, run: &RunDir) -> Option<waypoints::Settings> {
+    let mut env = common_env(run);
+    env.extend(control_plane(run));
+    env.push(("CLUSTER_ID".into(), "Kubernetes".into()));
+    env.extend(args.secret_ttl.iter().map(|ttl| ("SECRET_TTL".to_owned(), ttl.clone())));
+    (!args.no_mesh).then(|| waypoints::Settings { env, tokens: run.waypoint_tokens() })
+}
+
+/// Where the control plane is, and how it proves itself.
+fn control_plane(run: &RunDir) -> Vec<(String, String)> {
     let istiod = format!("https://{}:{ISTIOD_PORT}", addressing::FABRIC_V4);
     let root = path(&run.istiod().join("root-cert.pem"));
+    [
+        ("XDS_ADDRESS", istiod.clone()),
+        ("CA_ADDRESS", istiod),
+        ("XDS_ROOT_CA", root.clone()),
+        ("CA_ROOT_CA", root),
+        ("ALT_XDS_HOSTNAME", "istiod.istio-system.svc".into()),
+        ("ALT_CA_HOSTNAME", "istiod.istio-system.svc".into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn ztunnel(args: &MachineArgs, run: &RunDir, node: &Node, pod: &Ztunnel) -> Result<Program> {
+    let name = pod.name.clone();
     let mut env = common_env(run);
+    env.extend(control_plane(run));
     env.extend(
         [
             ("INPOD_UDS", path(&run.ztunnel_socket(&node.name))),
-            ("XDS_ADDRESS", istiod.clone()),
-            ("CA_ADDRESS", istiod),
-            ("XDS_ROOT_CA", root.clone()),
-            ("CA_ROOT_CA", root),
-            ("ALT_XDS_HOSTNAME", "istiod.istio-system.svc".into()),
-            ("ALT_CA_HOSTNAME", "istiod.istio-system.svc".into()),
             ("AUTH_TOKEN", path(&run.token(&node.name))),
             ("NODE_NAME", node.name.clone()),
             ("POD_NAME", pod.name.clone()),

@@ -1,4 +1,4 @@
-//! What a ztunnel proves itself with: a service account token as Kubernetes would mount it, signed by a key that lives
+//! What a ztunnel or waypoint proves itself with: a service account token as Kubernetes would mount it, signed by a key that lives
 //! as long as the machine.
 use anyhow::{Context, Result};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};

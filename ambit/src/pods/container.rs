@@ -45,6 +45,8 @@ pub(crate) struct PodContext {
     pub(crate) hostname: String,
     pub(crate) ip: IpAddr,
     pub(crate) sandbox: Arc<Sandbox>,
+    /// It is a program of the mesh: it reads what the mesh's programs tell each other, which is hidden from other pods.
+    pub(crate) of_the_mesh: bool,
     pub(crate) node: Arc<OwnedFd>,
     pub(crate) log: Log,
     pub(crate) children: Arc<Children>,
@@ -139,7 +141,8 @@ impl Container {
                 directory: self.program.directory.clone(),
                 output,
                 netns: Arc::clone(&pod.sandbox.netns),
-                pod: Some(PodWalls { mounts: Arc::clone(&pod.sandbox.mounts), hostname: pod.hostname.clone() }),
+                pod: (!pod.of_the_mesh)
+                    .then(|| PodWalls { mounts: Arc::clone(&pod.sandbox.mounts), hostname: pod.hostname.clone() }),
             })
             .await
     }

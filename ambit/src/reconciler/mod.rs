@@ -24,7 +24,7 @@ use crate::machine::MachineArgs;
 use crate::manifest::{Folder, Key, Objects, Rejected};
 use crate::mesh::held::ToldService;
 use crate::mesh::overlay_files::OverlayFiles;
-use crate::mesh::programs::Programs;
+use crate::mesh::programs::{self, Programs};
 use crate::net::addressing::ServicePool;
 use crate::net::links::{self, Fabric};
 use crate::net::services::Frontend;
@@ -108,7 +108,7 @@ impl Reconciler {
     pub(crate) async fn start(args: &MachineArgs, run: RunDir, children: Arc<Children>) -> Result<Self> {
         let own_netns: OwnedFd = File::open("/proc/thread-self/ns/net").context("cannot open our own network")?.into();
         let fabric = Fabric::make(own_netns, links::has_ipv6())?;
-        let mut folder = Reading::new(Folder::new(args.folder.clone()), Folder::read);
+        let mut folder = Reading::new(Folder::new(args.folder.clone(), programs::waypoints(args, &run)), Folder::read);
         folder.look();
         // Nodes are made now or not at all; status says so of those that are read later.
         let (objects, rejected) = timeout(FIRST_LOOK, folder.done()).await.ok().flatten().unwrap_or_default();

@@ -80,6 +80,7 @@ impl Reconciler {
                 node.pool.give_back(pair);
             }
             pod.sandbox.remove();
+            self.programs.forget(&self.run, &key);
             tracing::info!("pod {}/{} is gone", key.0, key.1);
         }
     }
@@ -135,6 +136,9 @@ impl Reconciler {
         pair: Option<Pair>,
     ) -> Result<(Life, watch::Sender<Admission>, watch::Sender<Option<Duration>>)> {
         let node = &self.nodes[node];
+        if self.objects.waypoints.contains(key) {
+            self.programs.prove(&self.run, key, pod, uid, node)?;
+        }
         let machine_env = machine_env();
         let given = Given {
             ips,
@@ -161,6 +165,7 @@ impl Reconciler {
             hostname: plan::hostname(pod).to_owned(),
             ip: ips[0],
             sandbox,
+            of_the_mesh: self.objects.waypoints.contains(key),
             node: Arc::clone(&node.netns),
             log,
             children: Arc::clone(&self.children),
