@@ -12,6 +12,7 @@
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
 //! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
+//! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
 //! | [`balance`] | which endpoint |
@@ -22,6 +23,7 @@
 pub mod address;
 pub mod balance;
 pub mod destination;
+pub mod http;
 pub mod identity;
 pub mod labels;
 pub mod persistent;

@@ -1,4 +1,4 @@
-//! Reason codes: why a connection was refused, failed or was cut, or a DNS query was not answered. Each is a word that
+//! Reason codes: why a connection was refused, failed or was cut, a request was refused, or a DNS query was not answered. Each is a word that
 //! keeps its meaning between versions, in logs, metrics and refusals; `docs/reasons.md` says what to do about each.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// One list for the codes, their texts and their explanations, so that none can be without the other.
 macro_rules! reason_codes {
     ($(#[doc = $explanation:literal] $code:ident = $text:literal,)+) => {
-        /// Why a connection did not end well, or a DNS query was not answered.
+        /// Why a connection did not end well, a request was refused, or a DNS query was not answered.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ReasonCode {
             $(#[doc = $explanation] $code,)+
@@ -129,6 +129,12 @@ reason_codes! {
     RequestTimeout = "REQUEST_TIMEOUT",
     /// The endpoint ended the connection, or broke HTTP, before its answer had ended.
     UpstreamReset = "UPSTREAM_RESET",
+    /// The request's path could be read in more than one way.
+    AmbiguousPath = "AMBIGUOUS_PATH",
+    /// The request's host is missing, said differently twice, or is no host.
+    AmbiguousHost = "AMBIGUOUS_HOST",
+    /// The request's method is CONNECT, or is not in upper case.
+    MethodNotServed = "METHOD_NOT_SERVED",
 
     /// The name is not the mesh's, and no name server can be asked from inside a pod.
     DnsNoNameserver = "DNS_NO_NAMESERVER",
@@ -141,7 +147,7 @@ reason_codes! {
 }
 
 impl ReasonCode {
-    /// True for a code that only DNS queries end with. All others are of connections.
+    /// True for a code that only DNS queries end with. All others are of connections and requests.
     pub const fn is_of_dns(self) -> bool {
         matches!(self, Self::DnsNoNameserver | Self::DnsUpstreamFailed | Self::DnsOverloaded | Self::DnsNotForwarded)
     }

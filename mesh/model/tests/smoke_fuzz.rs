@@ -61,6 +61,23 @@ fn damaged_names_are_refused_or_printed_as_they_were() {
     }
 }
 
+#[test]
+fn damaged_targets_are_refused_or_canonical() {
+    let seeds = [
+        &b"/a/%2e%2e/b//c;d=e/./%7Ef?g=h&i#j\nShop.Example:8080"[..],
+        b"http://shop.example/a/..;/%2f%5c%c3%a9\nshop.example",
+        b"/..%2fa%2F.%2f/../..\n[fd00::1]:80",
+    ];
+    let mut random = Random(4);
+    for round in 0..ROUNDS {
+        let mut bytes = seeds[round % seeds.len()].to_vec();
+        for _ in 0..=random.below(6) {
+            mutate(&mut bytes, seeds[random.below(seeds.len())], &mut random);
+        }
+        properties::canonical_request(&bytes);
+    }
+}
+
 /// Every beginning of a message is a message, another message, or refused; never a panic.
 #[test]
 fn cut_short_anywhere() {

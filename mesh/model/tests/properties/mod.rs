@@ -1,8 +1,11 @@
 //! What must hold for any bytes and any text, called by the seeded test beside this and by the targets in `fuzz/`.
 #![allow(unreachable_pub, reason = "also a module of the crate in `fuzz/`")]
 
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::destination;
+use mesh_model::http::{Received, Rules, Target, canonical};
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::{Facts, decide};
 use mesh_model::resource::{Kind, Resource};
@@ -106,5 +109,40 @@ pub fn names(text: &str) {
     }
     if let Some(key) = NamespacedName::parse(text) {
         assert_eq!(key.to_string(), text);
+    }
+}
+
+/// Bytes as the target of a request, and after a line end its host: what is accepted is its own canonical form, the same over HTTP/2,
+/// and has nothing that servers read in several ways.
+pub fn canonical_request(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let (target, host) = (lines.next().unwrap_or_default(), lines.next().unwrap_or(b"shop.example"));
+    let Ok(host) = HeaderValue::from_bytes(host) else { return };
+    let headers = HeaderMap::from_iter([(HOST, host)]);
+    for (merge_slashes, keep_encoded_slashes) in [(true, false), (false, true), (false, false), (true, true)] {
+        let rules = Rules { merge_slashes, keep_encoded_slashes };
+        let received = Received::of_target(Version::HTTP_11, &Method::GET, target, &headers);
+        let Ok(request) = canonical(&received, rules) else { continue };
+        for segment in request.path().split('/').skip(1) {
+            let name = segment.split(';').next().unwrap_or_default();
+            assert!(name != "." && name != "..", "{request:?}");
+        }
+        let slashes = request.path().contains("%2F") || request.path().contains("%5C");
+        assert!(!slashes || keep_encoded_slashes, "{request:?}");
+        assert!(!merge_slashes || !request.path().contains("//"), "{request:?}");
+        assert!(request.target.as_str().bytes().all(|byte| byte.is_ascii_graphic()), "{request:?}");
+
+        let none = HeaderMap::new();
+        let authority = request.authority();
+        let again = Received {
+            version: Version::HTTP_2,
+            method: &request.method,
+            scheme: Some(request.scheme.as_str()),
+            authority: Some(authority.as_bytes()),
+            target: Target::Shared(&request.target),
+            extended_connect: false,
+            headers: &none,
+        };
+        assert_eq!(canonical(&again, rules).as_ref(), Ok(&request), "its own canonical form");
     }
 }
