@@ -25,6 +25,7 @@ mod streams;
 mod town;
 mod upstream;
 mod walls;
+mod waypoint;
 mod wire;
 mod ztunnel_restart;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         address_reuse::trials(suite);
         bad_yaml::trials(suite);
         walls::trials(suite);
+        waypoint::trials(suite);
         programs::trials(suite);
         settings::trials(suite);
         networks::trials(suite);

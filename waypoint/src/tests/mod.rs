@@ -143,7 +143,8 @@ impl World {
     {
         let tunnel = self.tunnel(who, "10.1.0.1:80").await.unwrap();
         let mut builder = http2::Builder::new(LocalExecutor);
-        let (sender, connection) = builder.max_header_list_size(64 << 10).handshake(TokioIo::new(tunnel)).await.unwrap();
+        let (sender, connection) =
+            builder.max_header_list_size(64 << 10).handshake(TokioIo::new(tunnel)).await.unwrap();
         spawn_local(connection);
         sender
     }

@@ -1,0 +1,98 @@
+//! A Gateway of a waypoint's class runs a waypoint, which follows routes and policies; and nobody goes around it.
+//!
+//! Seen red: see each trial.
+use anyhow::{Context, Result, ensure};
+use e2e::Mesh;
+use e2e::harness::{Suite, need_program};
+use e2e::until::until;
+use std::path::Path;
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("waypoint::a_gateway_routes_by_httproute", routes);
+    suite.trial("waypoint::comes_and_goes_with_its_gateway_and_is_not_gone_around", comes_and_goes);
+}
+
+fn example() -> Result<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/waypoint/waypoint.yaml");
+    std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))
+}
+
+/// Status and body of an answer to the client.
+fn curl(mesh: &Mesh, arguments: &[&str]) -> Result<(String, String)> {
+    let command = ["curl", "-sS", "-m", "10", "-w", "\n%{http_code}"];
+    let command: Vec<&str> = command.into_iter().chain(arguments.iter().copied()).collect();
+    let output = mesh.exec("shop/client", &command)?;
+    let (body, status) = output.stdout.rsplit_once('\n').unwrap_or_default();
+    ensure!(status != "000", "no answer: {}", output.stderr);
+    Ok((status.to_owned(), body.trim_end().to_owned()))
+}
+
+/// By path, by header, by weight, as the example says; and what a policy denies is denied with 403.
+fn routes() -> Result<()> {
+    for program in ["python3", "curl"] {
+        need_program(program)?;
+    }
+    let mesh = Mesh::up(&example()?)?;
+    let rejected = mesh.status()?.rejected;
+    ensure!(rejected.is_empty(), "{rejected:?}");
+    let ask = |arguments: &[&str]| curl(&mesh, arguments);
+    until("the route is followed", || {
+        let answer = ask(&["http://web/new/x"])?;
+        ensure!(answer == ("200".into(), "web-v2 GET /new/x".into()), "{answer:?}");
+        Ok(())
+    })?;
+    for (what, arguments, status, body) in [
+        ("by path", &["http://web/new"][..], "200", "web-v2 GET /new"),
+        ("by header", &["-H", "X-Version: v2", "http://web/a"], "200", "web-v2 GET /a"),
+        ("with a body", &["-H", "x-version: v2", "-d", "hello", "http://web/a"], "200", "web-v2 POST /a"),
+    ] {
+        let answer = ask(arguments)?;
+        ensure!(answer == (status.into(), body.into()), "{what}: {answer:?}");
+    }
+    // A path of whole elements: this one is the canary's.
+    let urls = vec!["http://web/newer"; 100];
+    let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10"], &urls[..]].concat())?;
+    let count = |version: &str| output.stdout.lines().filter(|line| line.starts_with(version)).count();
+    let (old, new) = (count("web-v1 "), count("web-v2 "));
+    ensure!(old + new == 100 && (1..=30).contains(&new), "{old} of v1, {new} of v2: {}", output.stdout);
+    let (status, body) = ask(&["-X", "DELETE", "http://web/new"])?;
+    ensure!(status == "403", "DELETE: {status} {body}");
+    mesh.log_line("shop/waypoint-1", &["response_code=403", "shop/no-deletes"])?;
+    // An edit is followed while requests flow.
+    mesh.edit("base.yaml", "weight: 10}", "weight: 0}")?;
+    until("the edited weights are followed", || {
+        let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10"], &urls[..40]].concat())?;
+        let new = output.stdout.lines().filter(|line| line.starts_with("web-v2 ")).count();
+        ensure!(new == 0, "{new} of v2");
+        Ok(())
+    })
+}
+
+/// The waypoint's pod runs while its Gateway is there. Without it, a service with a route is refused, and one that nothing is
+/// attached to is reached straight.
+fn comes_and_goes() -> Result<()> {
+    for program in ["python3", "curl"] {
+        need_program(program)?;
+    }
+    let example = example()?;
+    let is_gateway = |document: &&str| document.contains("\nkind: Gateway\n");
+    let gateway = example.split("\n---\n").find(is_gateway).context("the example has a Gateway")?.to_owned();
+    let rest: Vec<&str> = example.split("\n---\n").filter(|document| !is_gateway(document)).collect();
+    let mesh = Mesh::up(&rest.join("\n---\n"))?;
+    // Nobody has a waypoint yet: what something is attached to is refused, the rest is not.
+    let refused = || {
+        ensure!(curl(&mesh, &["http://web/"]).is_err(), "it went around a waypoint that is not there");
+        let (status, body) = curl(&mesh, &["http://web-v1/"])?;
+        ensure!(status == "200" && body.starts_with("web-v1"), "{status} {body}");
+        Ok(())
+    };
+    until("what a route is attached to is refused", refused)?;
+    mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT"])?;
+    mesh.apply("gateway.yaml", &gateway)?;
+    mesh.pod_ready("shop/waypoint-1", false)?;
+    until("the waypoint answers", || curl(&mesh, &["http://web-v1/"]).map(drop))?;
+    until("what goes to it is seen there", || mesh.log_line("shop/waypoint-1", &["web-v1.shop"]).map(drop))?;
+    mesh.remove("gateway.yaml")?;
+    mesh.pod_gone("shop/waypoint-1")?;
+    until("what a route is attached to is refused again", refused)
+}
