@@ -5,9 +5,11 @@
 //! |---|---|
 //! | this one | what is there to say? |
 //! | `conditions` | what is to be on which object of a cluster? (pure) |
+//! | `parents` | and in `status.parents` of a route? (pure) |
 //! | `write` | writes it there |
 
 mod conditions;
+mod parents;
 pub mod write;
 
 use std::collections::{BTreeSet, HashMap};

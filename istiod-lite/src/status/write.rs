@@ -15,10 +15,11 @@ use tokio::sync::watch;
 
 use super::Status;
 use super::conditions::{self, Written};
+use super::parents;
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::source::kubernetes::kinds;
-use crate::translate::condition::Condition;
+use crate::translate::condition::{Condition, PolicyStatus};
 
 /// Who owns what we write.
 const MANAGER: &str = "istiod-lite";
@@ -35,19 +36,25 @@ struct Object {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     uid: String,
+    #[serde(default)]
+    resource_version: String,
 }
 
 #[derive(Default, Deserialize)]
 struct ObjectStatus {
     #[serde(default)]
     conditions: Vec<Written>,
+    /// Of a route.
+    #[serde(default)]
+    parents: Vec<Value>,
 }
 
 /// Writes what `status` says, now and later. Never returns while somebody says something.
 pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>) {
-    let mut writer = Writer { client, written: BTreeMap::new(), told: BTreeSet::new() };
+    let mut writer = Writer { client, written: BTreeMap::new(), routes: BTreeMap::new(), told: BTreeSet::new() };
     let mut backoff = Backoff::default();
     loop {
         let now = status.borrow_and_update().clone();
@@ -76,6 +83,8 @@ struct Writer {
     client: Client,
     /// What each object says of what we have to say.
     written: BTreeMap<Key, Vec<Condition>>,
+    /// What each route says of what we have to say.
+    routes: BTreeMap<Key, PolicyStatus>,
     /// Events of objects that are rejected now.
     told: BTreeSet<String>,
 }
@@ -97,6 +106,7 @@ impl Writer {
                 _ => drop(self.written.remove(&key)),
             }
         }
+        failures.extend(self.routes(status).await);
         let mut told = BTreeSet::new();
         for rejected in &status.rejected {
             let name = event_name(rejected);
@@ -110,6 +120,42 @@ impl Writer {
         }
         self.told = told;
         failures
+    }
+
+    /// Writes what is not written yet on routes. Gives what could not be.
+    async fn routes(&mut self, status: &Status) -> Vec<String> {
+        let mut failures = Vec::new();
+        let is_route = |status: &&PolicyStatus| matches!(status.key.kind, Kind::HttpRoute | Kind::GrpcRoute);
+        // One whose parents are no Services any more is asked once, for what we wrote on it.
+        let routes = status.policies.iter().filter(is_route);
+        let wanted: BTreeMap<&Key, &PolicyStatus> = routes.map(|status| (&status.key, status)).collect();
+        self.routes.retain(|key, _| wanted.contains_key(key));
+        for (key, wanted) in wanted {
+            if self.routes.get(key) == Some(wanted) {
+                continue;
+            }
+            match self.parents(key, wanted).await {
+                Err(error) if !error.is_not_found() => failures.push(format!("{key}: {error}")),
+                _ => drop(self.routes.insert(key.clone(), wanted.clone())),
+            }
+        }
+        failures
+    }
+
+    async fn parents(&self, key: &Key, wanted: &PolicyStatus) -> Result<(), WriteError> {
+        let resource = kinds::resource(key.kind);
+        let there: Object = write::get(&self.client, resource, &key.namespace, &key.name).await?;
+        let (generation, now) = (wanted.generation, format!("{:.0}", now()));
+        let Some(list) = parents::patch(&wanted.parents, &there.status.parents, generation, &now) else {
+            return Ok(());
+        };
+        // Whoever wrote an entry since we looked is not overwritten: that is a conflict, and tried again.
+        let Metadata { uid, resource_version } = there.metadata;
+        let part = json!({
+            "metadata": {"uid": uid, "resourceVersion": resource_version},
+            "status": {"parents": list},
+        });
+        write::merge(&self.client, resource, (&key.namespace, &key.name), "/status", &part).await
     }
 
     async fn condition(&self, key: &Key, conditions: &[Condition]) -> Result<(), WriteError> {
