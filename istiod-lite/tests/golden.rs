@@ -119,6 +119,11 @@ fn run(case: &Path) -> (String, String) {
         resources.push_str(&format!("{}\n{received:#?}\n\n", received.name()));
         tables.apply(received);
     }
+    for (sent, audience) in &translation.for_waypoints {
+        let received = Resource::decode(sent.kind(), sent.encode()).unwrap();
+        assert_eq!(received, *sent, "the wire form says the same");
+        resources.push_str(&format!("{} for {audience:?}\n{received:#?}\n\n", received.name()));
+    }
     let requests: Vec<Request> = match fs::read_to_string(case.join("requests.yaml")) {
         Ok(text) => serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display())),
         Err(_) => Vec::new(),

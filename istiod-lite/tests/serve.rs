@@ -127,6 +127,8 @@ fn subscribe(world: &World, token: Token, namespace: &str) -> Reader {
 
 fn subscribe_observed(world: &World, token: Token, namespace: &str, observer: Arc<dyn Observer>) -> Reader {
     let node = NodeInfo {
+        kind: mesh_xds::node::ProxyType::Ztunnel,
+        labels: Vec::new(),
         instance_ip: None,
         pod_name: "ztunnel-n1".to_owned(),
         pod_namespace: namespace.to_owned(),

@@ -1,9 +1,12 @@
 //! What the translation of one object looks at, besides the object.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use mesh_model::address::NamespacedName;
 use mesh_model::labels;
+use mesh_model::policy::Policy;
 
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
@@ -25,7 +28,12 @@ pub(super) struct Context<'a> {
     pub(super) world: World<'a>,
     pub(super) policies: &'a Policies,
     pub(super) modes: &'a Modes,
+    /// By service: what keeps callers from going around its waypoint.
+    pub(super) guards: &'a Guards,
 }
+
+/// By service.
+pub(super) type Guards = BTreeMap<NamespacedName, Arc<Policy>>;
 
 impl<'a> Deref for Context<'a> {
     type Target = World<'a>;

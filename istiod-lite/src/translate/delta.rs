@@ -18,13 +18,13 @@ use mesh_model::workload::Workload;
 use mesh_xds::audience::Audience;
 
 use super::condition::PolicyStatus;
-use super::context::{Context, World, network};
+use super::context::{Context, Guards, World, network};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::revision::Revisions;
-use super::{names, outsider, routes, service, told, workload};
+use super::{guard, names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::index::{Index, Pairs};
 use crate::cluster::{Change, Cluster};
@@ -55,6 +55,7 @@ pub struct Translator {
     revisions: Revisions,
     policies: Policies,
     modes: Modes,
+    guards: Guards,
     members: Members,
     policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     mode_statuses: Vec<PolicyStatus>,
@@ -76,6 +77,7 @@ impl Translator {
             mesh,
             cluster,
             index: Index::default(),
+            guards: Guards::new(),
             members: Members::default(),
             policy_statuses: BTreeMap::new(),
             mode_statuses: Vec::new(),
@@ -128,6 +130,7 @@ impl Translator {
         affected.by_services(&self.index);
         self.policies(&mut affected, &mut delta);
         self.modes(&mut affected, &mut delta);
+        self.guards(&mut affected, &mut delta);
         let Affected { services, endpoints, members, mut pods, nodes, told, .. } = affected;
         for key in &endpoints {
             let inputs = Inputs::of_service(&self.cluster, &self.index, key);
@@ -141,7 +144,7 @@ impl Translator {
         for key in told {
             self.tell(&key, &mut delta);
         }
-        let context = Context { world: self.world(), policies: &self.policies, modes: &self.modes };
+        let context = self.context();
         for key in &services {
             let found = self.cluster.service(key).map(|object| service::translate(object, &context));
             let other = |name: &NamespacedName| found.as_ref().is_none_or(|found| found.key() != *name);
@@ -172,6 +175,35 @@ impl Translator {
         }
         (delta.pods, delta.services) = (pods, services);
         delta
+    }
+
+    /// What keeps callers from going around waypoints.
+    fn guards(&mut self, affected: &mut Affected, delta: &mut Delta) {
+        // Their ports are their pods' to say, where they have names.
+        let all: Vec<NamespacedName> = affected.services.union(&affected.endpoints).cloned().collect();
+        for key in all {
+            let found = self.cluster.service(&key).and_then(|object| guard::of_service(object, &self.context()));
+            let name = guard::key(&key);
+            if found.is_some() != self.guards.contains_key(&key) {
+                affected.endpoints.insert(key.clone());
+                affected.members.insert(key.clone());
+            }
+            match found.map(Arc::new) {
+                Some(policy) => {
+                    delta.resources.push(Resource::Policy(policy.clone()));
+                    self.guards.insert(key, policy);
+                }
+                None => {
+                    if self.guards.remove(&key).is_some() {
+                        delta.removed.push((Kind::Authorization, name.to_string()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { world: self.world(), policies: &self.policies, modes: &self.modes, guards: &self.guards }
     }
 
     fn world(&self) -> World<'_> {

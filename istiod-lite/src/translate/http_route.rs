@@ -29,11 +29,11 @@ pub(super) fn rules(route: &HttpRoute, blank: &Rule, world: &World<'_>) -> Vec<R
 }
 
 fn matches(written: &[HttpMatch]) -> Vec<RequestMatch> {
-    if written.is_empty() {
-        return vec![RequestMatch::default()];
-    }
+    // The API's default: the prefix that every path has.
+    let default = [HttpMatch::default()];
+    let written = if written.is_empty() { &default } else { written };
     let one = |written: &HttpMatch| RequestMatch {
-        path: written.path.as_ref().and_then(path),
+        path: Some(path(&written.path.clone().unwrap_or_default())),
         method: written.method.map(|method| method.as_str().into()),
         headers: backends::header_matches(&written.headers),
         query: written.query_params.iter().map(|one| backends::value_match(&one.name, one)).collect(),
@@ -41,17 +41,16 @@ fn matches(written: &[HttpMatch]) -> Vec<RequestMatch> {
     written.iter().map(one).collect()
 }
 
-/// None matches everything.
-fn path(written: &written::PathMatch) -> Option<PathMatch> {
+fn path(written: &written::PathMatch) -> PathMatch {
     let value = written.value.as_deref().unwrap_or("/");
-    Some(match written.kind.unwrap_or_default() {
+    match written.kind.unwrap_or_default() {
         PathMatchType::Exact => PathMatch::Exact(value.into()),
         PathMatchType::RegularExpression => PathMatch::Regex(value.into()),
-        PathMatchType::PathPrefix => match value.strip_suffix('/').unwrap_or(value) {
-            "" => return None,
-            prefix => PathMatch::Prefix(prefix.into()),
+        PathMatchType::PathPrefix => match value.strip_suffix('/') {
+            Some("") | None => PathMatch::Prefix(value.into()),
+            Some(prefix) => PathMatch::Prefix(prefix.into()),
         },
-    })
+    }
 }
 
 /// 0 is no limit.

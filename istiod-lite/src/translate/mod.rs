@@ -8,6 +8,7 @@
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
 //! | [`policy`], `rules` | AuthorizationPolicy | Policy |
 //! | `targeted` | AuthorizationPolicy with targetRefs | Policy, for waypoints |
+//! | `guard` | Service with such a policy | Policy, for its pods |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `service_spec` | what a Service says, of itself alone | |
 //! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
@@ -28,6 +29,7 @@ pub mod delta;
 mod distribution;
 pub mod endpoints;
 mod grpc_route;
+mod guard;
 mod http_filter;
 mod http_route;
 mod locality;
@@ -52,13 +54,14 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mesh_model::address::NamespacedName;
 use mesh_model::resource::Resource;
 use mesh_xds::audience::Audience;
 
 use crate::cluster::Cluster;
 use crate::cluster::attachments::Attachments;
 use condition::PolicyStatus;
-use context::{Context, World, network};
+use context::{Context, Guards, World, network};
 use endpoints::{Inputs, Owner};
 
 pub use mesh::Mesh;
@@ -94,7 +97,12 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
 
     let inputs = Inputs::of(cluster);
     let resolved = inputs.resolve();
-    let context = Context { world, policies: &policies, modes: &modes };
+    let none = Guards::new();
+    let without = Context { world, policies: &policies, modes: &modes, guards: &none };
+    let guard =
+        |(key, object): (&NamespacedName, &Arc<_>)| Some((key.clone(), Arc::new(guard::of_service(object, &without)?)));
+    let guards: Guards = cluster.services().filter_map(guard).collect();
+    let context = Context { guards: &guards, ..without };
     let mut by_pod: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let mut outside: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (object, found) in inputs.services.iter().copied().zip(&resolved) {
@@ -109,7 +117,8 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     }
 
     let resources = &mut translation.resources;
-    resources.extend(policies.sent().values().cloned().chain(modes.sent()).map(Resource::Policy));
+    resources
+        .extend(policies.sent().values().chain(guards.values()).cloned().chain(modes.sent()).map(Resource::Policy));
     for (_, object) in cluster.services() {
         resources.push(Resource::Service(Arc::new(service::translate(object, &context))));
     }

@@ -128,7 +128,11 @@ pub(super) fn has_port(service: &KubernetesService, number: u16) -> bool {
 }
 
 /// Those that target the service, its waypoint, or the class of that.
-fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
+pub(super) fn policies(
+    service: &NamespacedName,
+    waypoint: &NamespacedName,
+    context: &Context<'_>,
+) -> Vec<NamespacedName> {
     let class = context.cluster.gateway(waypoint).map(|gateway| gateway.spec.gateway_class_name.as_str().into());
     let targets =
         [Some(Target::Service(service.clone())), Some(Target::Gateway(waypoint.clone())), class.map(Target::Class)];

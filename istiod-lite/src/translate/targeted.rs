@@ -76,7 +76,9 @@ pub(super) fn translate(
         dry_run,
     };
     let condition = condition(&found, custom, action, &notes);
-    (Some(Targeted { policy: Arc::new(policy), waypoints }), condition)
+    // One that nobody enforces is not sent.
+    let targeted = (!waypoints.is_empty()).then(|| Targeted { policy: Arc::new(policy), waypoints });
+    (targeted, condition)
 }
 
 const UNSUPPORTED: &str = "UnsupportedValue";

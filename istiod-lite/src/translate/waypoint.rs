@@ -28,6 +28,8 @@ pub(super) struct Verdict {
     pub(super) address: Option<Arc<GatewayAddress>>,
     /// Why it is not bound to the waypoint; None: it is.
     pub(super) unbound: Option<Unbound>,
+    /// Its author lets callers go around the waypoint.
+    pub(super) is_open: bool,
     /// The waypoint is to know of it, now or as soon as it runs.
     pub(super) is_served: bool,
 }
@@ -131,7 +133,7 @@ fn verdict(
     };
     let address = destination.map(|at| GatewayAddress { destination: at, hbone_mtls_port: HBONE_PORT }.shared());
     let is_served = matches!(unbound, None | Some(Unbound::NotReady));
-    Verdict { asked: waypoint, address, unbound, is_served }
+    Verdict { asked: waypoint, address, unbound, is_open: open, is_served }
 }
 
 /// Whether a policy is attached to the waypoint itself. Of one that is not there nobody knows the class.

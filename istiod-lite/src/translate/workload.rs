@@ -9,7 +9,7 @@ use mesh_model::workload::{AppProtocol, Memberships, PortMapping, Tunnel, Worklo
 
 use super::context::Context;
 use super::endpoints::Endpoint;
-use super::service_spec::{publishes_not_ready, tcp_ports};
+use super::service_spec::{namespace as service_namespace, publishes_not_ready, tcp_ports};
 use super::{locality, names, ports, waypoint};
 use crate::cluster::pod::{Pod, Stage};
 use crate::cluster::relations::label;
@@ -44,7 +44,7 @@ pub(super) fn translate(
         // As istiod sends it, whatever owns the pod.
         workload_type: WorkloadType::Pod,
         workload_name: pod.workload_name.clone(),
-        authorization_policies: authorization_policies(pod, context),
+        authorization_policies: authorization_policies(pod, endpoints, context),
         healthy,
         cluster: context.mesh.cluster_id.clone(),
         services,
@@ -61,11 +61,25 @@ fn first_label<'a>(pod: &'a Pod, names: &[&str]) -> Option<&'a str> {
     names.iter().find_map(|name| label(pod, name))
 }
 
-fn authorization_policies(pod: &Pod, context: &Context<'_>) -> Vec<NamespacedName> {
+fn authorization_policies(
+    pod: &Pod,
+    endpoints: &[(&KubernetesService, &Endpoint)],
+    context: &Context<'_>,
+) -> Vec<NamespacedName> {
     let namespace = &pod.name.namespace;
-    let mut names: Vec<_> =
-        context.policies.selecting(namespace, pod).chain(context.modes.named_by(namespace, pod)).collect();
+    let guard = |(service, _): &(&KubernetesService, &Endpoint)| {
+        let name = service.metadata.name.as_deref().unwrap_or("");
+        Some(context.guards.get(&NamespacedName::new(service_namespace(service), name))?.key())
+    };
+    let guards = endpoints.iter().filter_map(guard);
+    let mut names: Vec<_> = context
+        .policies
+        .selecting(namespace, pod)
+        .chain(context.modes.named_by(namespace, pod))
+        .chain(guards)
+        .collect();
     names.sort();
+    names.dedup();
     names
 }
 

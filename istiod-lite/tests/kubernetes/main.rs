@@ -136,6 +136,8 @@ fn channel(api: &ApiServer, running: &Running, token: Token) -> ControlChannel {
 
 fn subscribe(channel: ControlChannel) -> Reader {
     let node = NodeInfo {
+        kind: mesh_xds::node::ProxyType::Ztunnel,
+        labels: Vec::new(),
         instance_ip: None,
         pod_name: "ztunnel-n1".to_owned(),
         pod_namespace: "istio-system".to_owned(),

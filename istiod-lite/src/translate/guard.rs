@@ -1,0 +1,76 @@
+//! Service with a policy at its waypoint → an ordinary DENY at its pods, for whoever comes around that waypoint.
+//!
+//! A caller that dials a pod's address, or is outside of the mesh, does not pass the waypoint, and so no policy of it. What
+//! every ztunnel can enforce keeps such callers out of the ports of the service: all but the waypoint's own identity.
+//! `ambit.dev/waypoint-fail-open` leaves it out.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Service as KubernetesService;
+use mesh_model::address::NamespacedName;
+use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
+
+use super::context::Context;
+use super::service_spec::{is_external_name, tcp_ports};
+use super::{ports, routes, waypoint};
+use crate::cluster::relations;
+
+/// The name of the policy: of letters that no object's name has.
+fn name(service: &str) -> String {
+    format!("ambit_waypoint_only_{service}")
+}
+
+/// What is published of it.
+pub(super) fn key(service: &NamespacedName) -> NamespacedName {
+    NamespacedName::new(service.namespace.clone(), name(&service.name))
+}
+
+/// The policy; None where nothing is enforced at a waypoint that this control plane runs.
+pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> Option<Policy> {
+    let verdict = waypoint::of_service(service, context).filter(|verdict| verdict.is_served && !verdict.is_open)?;
+    let gateway = context.cluster.gateway(&verdict.asked).filter(|gateway| gateway.is_waypoint())?;
+    let own = relations::namespace(&service.metadata);
+    let own = NamespacedName::new(own, service.metadata.name.as_deref().unwrap_or(""));
+    if is_external_name(service) || routes::policies(&own, &verdict.asked, context).is_empty() {
+        return None;
+    }
+    let targets = targets(service, &own.namespace, context);
+    if targets.is_empty() {
+        return None;
+    }
+    let NamespacedName { namespace, name: account } = &verdict.asked;
+    let account =
+        gateway.metadata.annotations.as_ref().and_then(|all| all.get(SERVICE_ACCOUNT)).map_or(&**account, |a| a);
+    let principal = format!("{}/ns/{namespace}/sa/{account}", context.mesh.trust_domain);
+    let others = Match {
+        not_principals: vec![StringMatch::Exact(principal.into())],
+        destination_ports: targets.into_iter().collect(),
+        ..Match::default()
+    };
+    Some(Policy {
+        name: name(&own.name).into(),
+        namespace: own.namespace,
+        scope: Scope::WorkloadSelector,
+        action: Action::Deny,
+        rules: vec![Rule { clauses: vec![Clause { matches: vec![others] }] }],
+        dry_run: false,
+    })
+}
+
+/// Annotation on a Gateway: its pods run as another account than the one of its name.
+const SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
+
+/// The ports of its pods: numbers, and what names come to in each of them.
+fn targets(service: &KubernetesService, namespace: &str, context: &Context<'_>) -> BTreeSet<u16> {
+    let mut targets = BTreeSet::new();
+    for (_, port) in tcp_ports(service) {
+        match ports::target(port) {
+            0 => {
+                let pods = context.cluster.pods_in(namespace).filter(|(_, pod)| relations::selects(service, &***pod));
+                targets.extend(pods.filter_map(|(_, pod)| ports::target_in_pod(port, pod)));
+            }
+            number => drop(targets.insert(number)),
+        }
+    }
+    targets
+}
