@@ -125,6 +125,8 @@ reason_codes! {
     NoRoute = "NO_ROUTE",
     /// The rule that the request follows has no backend that could take it.
     NoBackend = "NO_BACKEND",
+    /// The rule that the request matches cannot be followed as it is written.
+    RouteInvalid = "ROUTE_INVALID",
     /// The answer had not come, or not ended, when the route's timeout passed.
     RequestTimeout = "REQUEST_TIMEOUT",
     /// The endpoint ended the connection, or broke HTTP, before its answer had ended.

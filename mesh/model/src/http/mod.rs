@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Uri, Version};
 pub use canonical::{MethodFault, Refusal, canonical};
 pub use host::HostFault;
 pub use path::PathFault;
+pub(crate) use path::canonical_path;
 
 /// What was received of a request, before anything is decided about it.
 #[derive(Clone, Copy, Debug)]

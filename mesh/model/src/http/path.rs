@@ -37,6 +37,17 @@ pub enum PathFault {
     DotParameter,
 }
 
+/// The canonical form of a path that somebody wrote into a route or policy; None for one that no request has.
+pub(crate) fn canonical_path(path: &str) -> Option<Box<str>> {
+    // As written where that can be chosen: what does not fit the choice meets no request.
+    let rules = Rules { merge_slashes: false, keep_encoded_slashes: true };
+    let changed = canonical(path.as_bytes(), rules).ok()?;
+    match changed {
+        None => Some(path.into()),
+        Some(changed) => Some(String::from_utf8(changed).ok()?.into()),
+    }
+}
+
 /// The canonical form of a path; None where it is that already.
 pub(super) fn canonical(path: &[u8], rules: Rules) -> Result<Option<Vec<u8>>, PathFault> {
     if path.first() != Some(&b'/') {

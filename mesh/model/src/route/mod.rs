@@ -5,8 +5,20 @@ use std::time::Duration;
 
 use crate::address::NamespacedName;
 
+mod compiled;
+mod condition;
+mod cors;
+mod edit;
+mod expression;
+mod path_edit;
+pub mod plan;
+mod redirect;
+pub mod select;
+mod table;
 mod wire;
 
+pub use plan::{Answer, Forward, Plan};
+pub use select::{Matched, Router, Selected};
 pub use wire::{InvalidRoutes, InvalidRule};
 
 /// Everything a waypoint knows of one service that is behind it (`ambit.v1.ServiceRoutes`). A waypoint serves only services
