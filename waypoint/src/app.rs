@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mesh_control::ca_client::CaClient;
-use mesh_identity::store::StoreOptions;
+use mesh_identity::store::{Authority, Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
-use mesh_model::resource::Kind;
+use mesh_model::resource::{Kind, Resource};
 use mesh_model::tables::Tables;
 use mesh_proxy::connections::OpenConnections;
 use mesh_proxy::context::ProxyContext;
@@ -53,7 +53,7 @@ The L7 proxy of a Gateway. The control plane starts it; by hand:
         }
         _ => return say(USAGE, ExitCode::from(2)),
     }
-    match start(&Env::process()) {
+    match start(&Env::process(), Origin::ControlPlane) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -74,7 +74,24 @@ fn say(text: &str, code: ExitCode) -> ExitCode {
     code
 }
 
-fn start(env: &Env) -> Result<()> {
+/// Where a waypoint has its tables and its certificates from.
+pub enum Origin {
+    /// The control plane, as `XDS_ADDRESS` and `CA_ADDRESS` say.
+    ControlPlane,
+    /// Whoever starts it, once and for all: a bench.
+    Given {
+        /// Workloads, services, policies and routes.
+        resources: Vec<Resource>,
+        /// Who signs its certificate.
+        authority: Arc<dyn Authority>,
+    },
+}
+
+/// Runs a waypoint with these settings until somebody asks for its end.
+///
+/// # Errors
+/// When it cannot serve.
+pub fn start(env: &Env, origin: Origin) -> Result<()> {
     let config = Config::from_env(env)?;
     let log_config = LogConfig::from_env(env)?;
     let log = log::init(&log_config)?;
@@ -88,13 +105,13 @@ fn start(env: &Env) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the control threads")?;
-    let result = runtime.block_on(run(config, log, access_log.clone()));
+    let result = runtime.block_on(run(config, origin, log, access_log.clone()));
     access_log.flush(Duration::from_secs(1));
     runtime.shutdown_background();
     result
 }
 
-async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<()> {
+async fn run(config: Config, origin: Origin, log: LogControl, access_log: AccessLog) -> Result<()> {
     let (shutdown, readiness) = (Shutdown::new(), Readiness::new());
     let (trigger, watch) = drain::new();
 
@@ -113,20 +130,28 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
     let policy_info_logging = config.policy_info_logging;
     let telemetry = Arc::new(Telemetry { traffic, reasons, revocation, access_log, policy_info_logging });
 
-    let ca = CaClient::new(config.ca.channel("CA_ADDRESS", &config.token, &config.cluster)?, None).for_itself();
     let revocations = control::revocations(config.crl.as_deref(), &readiness);
     let options = StoreOptions {
         lifetime: config.certificate_lifetime,
         tls: TlsOptions { revocations, ..TlsOptions::default() },
         ..StoreOptions::default()
     };
-    let certificates = control::certificates(ca, options);
     let life = readiness.register("life");
     life.ready();
     let tables_ready = readiness.register("tables");
     tables_ready.not_ready("waiting for the control plane's first complete answer");
-    let (writer, tables) = follow::tables_of(&config.cluster);
-    let xds = config.xds.channel("XDS_ADDRESS", &config.token, &config.cluster)?;
+    let (mut writer, tables) = follow::tables_of(&config.cluster);
+    let (certificates, xds) = match origin {
+        Origin::ControlPlane => {
+            let ca = CaClient::new(config.ca.channel("CA_ADDRESS", &config.token, &config.cluster)?, None);
+            let xds = config.xds.channel("XDS_ADDRESS", &config.token, &config.cluster)?;
+            (control::certificates(ca.for_itself(), options), Some((xds, config.node_info())))
+        }
+        Origin::Given { resources, authority } => {
+            writer.apply_local(resources);
+            (Store::new(&tokio::runtime::Handle::current(), authority, options), None)
+        }
+    };
 
     let proxy = ProxyContext {
         tables: tables.clone(),
@@ -140,14 +165,13 @@ async fn run(config: Config, log: LogControl, access_log: AccessLog) -> Result<(
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let node = config.node_info();
     let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), config });
     let config = &context.config;
     let (pod, own) = (Arc::new(config.pod.clone()), config.pod.clone());
     tokio::spawn(warm::follow(tables.clone(), certificates, move |tables: &Tables| warm::identity_of(tables, &own)));
     tokio::spawn(report::gone::follow(telemetry.traffic.clone(), tables.clone()));
     tokio::spawn(report::gone::follow_requests(requests, tables));
-    control::follow_tables(Some((xds, node)), &Kind::ALL, writer, None, xds_metrics);
+    control::follow_tables(xds, &Kind::ALL, writer, None, xds_metrics);
     let workers = (0..config.workers)
         .map(|number| worker::start(number, context.clone(), pod.clone()))
         .collect::<std::io::Result<Vec<Handle>>>()

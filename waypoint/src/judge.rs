@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mesh_model::policy::{Decision, Facts, Reason, decide};
+use mesh_model::policy::{Decision, Facts, Policy, Reason, decide};
 use mesh_proxy::judge::Judgement;
 use mesh_proxy::local_workload::AWAIT_TABLES;
 use tokio::time::{Instant, timeout_at};
@@ -23,6 +23,11 @@ fn verdict(worker: &Worker, target: &Target, facts: &Facts) -> Result<Decision, 
             None => Ok(decide(&covering.policies, facts)),
         }
     })
+}
+
+/// Those that are known.
+pub(crate) fn policies(worker: &Worker, target: &Target) -> Vec<Arc<Policy>> {
+    worker.context.proxy.tables.read(|tables| tables.policies_of_routes(&target.routes).policies)
 }
 
 /// Asks the policies; waits a while for one that is named and has not come yet.

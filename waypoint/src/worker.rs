@@ -12,6 +12,7 @@ use mesh_hbone::pool::Pool as HbonePool;
 use mesh_model::address::NamespacedName;
 use mesh_model::pod::PodInfo;
 use mesh_model::route::ServiceRoutes;
+use mesh_model::route::select::Router;
 use mesh_proxy::accept::{BACKLOG, accept};
 use mesh_proxy::connections::{Connections, OpenConnections, follow_policies};
 use mesh_proxy::data_thread::DataThread;
@@ -23,7 +24,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::context::WaypointContext;
-use crate::http::Router;
 use crate::{tunnel, upstream};
 
 /// How often connections that nobody uses are looked for.

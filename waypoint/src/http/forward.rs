@@ -50,6 +50,13 @@ pub(super) struct Hop<'a> {
     pub(super) retry: Option<&'a Retry>,
 }
 
+impl Hop<'_> {
+    /// To a port of a service, without limits.
+    pub(super) fn to(service: Arc<Service>, dialled: SocketAddr) -> Self {
+        Self { service, dialled, deadline: None, per_try: None, retry: None }
+    }
+}
+
 /// Why a try gave no answer.
 enum Failed {
     /// Nothing was sent, and another endpoint may take it.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | this one | a connection of a caller, HTTP/1 or HTTP/2 |
 //! | `pipeline` | the order of all that happens to a request |
+//! | `form` | the canonical form of a request |
+//! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `replay` | what may be sent again |
 //! | `written` | how a request is written to an endpoint |
@@ -18,9 +20,12 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 mod counted;
+mod form;
 mod forward;
 mod headers;
+mod hop;
 pub(crate) mod limits;
+mod mirror;
 mod pipeline;
 mod replay;
 mod report;
@@ -35,12 +40,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_hbone::connect::Baggage;
 use mesh_hbone::duplex::Duplex;
 use mesh_model::address::Authority;
+use mesh_model::http::Request;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::Facts;
 use mesh_model::workload::Workload;
@@ -48,7 +55,6 @@ use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
 
-pub(crate) use self::pipeline::Router;
 use self::upgrade::Agreed;
 use crate::sniff::Peeked;
 use crate::target::Target;
@@ -85,6 +91,11 @@ impl Caller {
     /// What policies judge: who asks, from where, for which port of the service.
     pub(crate) fn facts(&self) -> Facts {
         Facts { source_ip: self.from.ip(), source: Some((*self.identity).clone()), destination: self.target.dialled }
+    }
+
+    /// What policies judge of a request to `target`.
+    fn facts_of(&self, target: &Target, _form: &Request, _headers: &HeaderMap) -> Facts {
+        Facts { destination: target.dialled, ..self.facts() }
     }
 
     /// What is reported of a hop to `to`, which is `destination`.

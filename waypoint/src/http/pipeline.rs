@@ -1,20 +1,24 @@
 //! Everything that happens to a request, in order, each with the reason for its place.
 //!
-//! 1. **The tables, as they are now.** A connection may live for days; each request meets the routes and policies of its moment,
-//!    and all of them of the same moment.
-//! 2. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it.
-//! 3. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
+//! 1. **The tables, as they are now.** A connection may live for days; each request meets the routes and policies of its moment.
+//! 2. **The canonical form** ([`form`]), or a refusal: from here on there is one way to read the request, and it is the one that is
+//!    passed on.
+//! 3. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it.
+//! 4. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
 //!    which judge what was sent, and before anything is sent on.
-//! 4. **The route.**
-//! 5. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed.
+//! 5. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
+//! 6. **Policies of the backend's own service**, where that is another one: a route grants nobody more than dialling would.
+//! 7. **Copies** for mirrors, which nobody waits for.
+//! 8. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Its answer is edited as the route says.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh_model::reason::ReasonCode;
+use mesh_model::route::plan::{self, Plan};
+use mesh_model::route::select::{Router, Selected};
 use mesh_proxy::judge::Judgement;
 use tokio::time::Instant;
 
@@ -22,7 +26,7 @@ use super::answer::Refused;
 use super::body::Body;
 use super::forward::{Hop, forward};
 use super::report::{Received, Report};
-use super::{Caller, headers};
+use super::{Caller, form, headers, hop, mirror};
 use crate::judge;
 use crate::target::Target;
 
@@ -74,27 +78,62 @@ impl Answer {
 async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Report) -> Result<Answer, Refused> {
     let (mut head, body) = request.into_parts();
     // 1
-    let target = current(caller)?;
+    let (target, router) = current(caller)?;
     // 2
-    match judge::judge(&caller.worker, &target, &caller.facts()).await {
-        Ok(decision) => report.policy = decision.reason.policy().cloned(),
-        Err(judgement) => return Err(denied(judgement, report)),
-    }
+    let form = form::of(&head, || judge::policies(&caller.worker, &target))?;
     // 3
+    judged(caller, &target, &form, &head.headers, report).await?;
+    // 4
     let upgrade = headers::end_to_end(&mut head.headers);
     if let Ok(us) = caller.waypoint.identity() {
         headers::told_of(&mut head.headers, &caller.identity, caller.from.ip(), &us);
     }
-    // 4
-    let (service, dialled) = (target.service.clone(), target.dialled);
-    let hop = Hop { service, dialled, deadline: None, per_try: None, retry: None };
-    // 5
     let body = Body::passing(body).watched(Received(report.received.clone()));
-    forward(caller, &hop, Request::from_parts(head, body), upgrade, report).await
+    // 5
+    let plan = match router.select(&form, &head.headers, caller.identity.namespace(), target.port) {
+        Selected::NoRoutes => {
+            form::write(&form, form.target.clone(), &form.authority(), &mut head)?;
+            let hop = Hop::to(target.service.clone(), target.dialled);
+            return forward(caller, &hop, Request::from_parts(head, body), upgrade, report).await;
+        }
+        Selected::NoMatch => Plan::Answer(plan::Answer::no_route(&target.routes.service)),
+        Selected::Rule(matched) => {
+            let rule = matched.rule();
+            report.route = Some(format!("{} {}", rule.route, rule.name).into());
+            matched.plan(&form, &head.headers, target.port, rand::random)
+        }
+    };
+    let planned = match plan {
+        Plan::Forward(planned) => planned,
+        Plan::Answer(answer) => return answered(answer),
+    };
+    let (service, dialled) = hop::backend(caller, &planned)?;
+    // 6
+    let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
+    if service.key() != target.routes.service
+        && let Some(own) = hop::behind_us(caller, own)
+    {
+        judged(caller, &own, &form, &head.headers, report).await?;
+    }
+    let authority = planned.authority.as_deref().map_or_else(|| form.authority(), str::to_owned);
+    planned.edit_request(&mut head.headers);
+    form::write(&form, planned.target.clone(), &authority, &mut head)?;
+    // 7
+    let request = mirror::copied(caller, &planned, Request::from_parts(head, body)).await?;
+    // 8
+    let hop = Hop {
+        deadline: planned.request_timeout().map(|limit| report.started + limit),
+        per_try: planned.backend_timeout(),
+        retry: planned.retry(),
+        ..Hop::to(service, dialled)
+    };
+    let mut answer = forward(caller, &hop, request, upgrade, report).await?;
+    planned.edit_answer(answer.head.headers_mut());
+    Ok(answer)
 }
 
-/// The target of the tunnel, with the routes of now.
-fn current(caller: &Caller) -> Result<Target, Refused> {
+/// The target of the tunnel, with the service and the routes of now.
+fn current(caller: &Caller) -> Result<(Target, Rc<Router>), Refused> {
     let tables = &caller.worker.context.proxy.tables;
     let key = &caller.target.routes.service;
     let now = tables.read(|tables| Some((tables.service(key)?.clone(), tables.routes(key)?.clone())));
@@ -102,10 +141,26 @@ fn current(caller: &Caller) -> Result<Target, Refused> {
         let why = format!("service {key} is behind this waypoint no more");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::WrongDestination, why));
     };
-    Ok(Target { service, routes, ..caller.target.clone() })
+    let router = caller.worker.router(&routes);
+    Ok((Target { service, routes, ..caller.target.clone() }, router))
 }
 
-fn denied(judgement: Judgement, report: &mut Report) -> Refused {
+/// Asks the policies of a service.
+async fn judged(
+    caller: &Caller,
+    target: &Target,
+    form: &mesh_model::http::Request,
+    headers: &HeaderMap,
+    report: &mut Report,
+) -> Result<(), Refused> {
+    let facts = caller.facts_of(target, form, headers);
+    let judgement = match judge::judge(&caller.worker, target, &facts).await {
+        Ok(decision) => {
+            report.policy = decision.reason.policy().cloned();
+            return Ok(());
+        }
+        Err(judgement) => judgement,
+    };
     let why = match &judgement {
         Judgement::Decided(decision) => {
             report.policy = decision.reason.policy().cloned();
@@ -115,7 +170,18 @@ fn denied(judgement: Judgement, report: &mut Report) -> Refused {
             format!("{policy} covers this service and has not come from the control plane")
         }
     };
-    Refused::new(StatusCode::FORBIDDEN, judgement.code(), why)
+    Err(Refused::new(StatusCode::FORBIDDEN, judgement.code(), why))
+}
+
+/// What the route has the waypoint answer.
+fn answered(answer: plan::Answer) -> Result<Answer, Refused> {
+    if let Some((code, why)) = answer.refused {
+        return Err(Refused::new(answer.status, code, why));
+    }
+    let mut head = Response::new(Body::empty());
+    *head.status_mut() = answer.status;
+    *head.headers_mut() = answer.headers;
+    Ok(Answer::of_ours(head))
 }
 
 /// It is a gRPC call, whose caller expects its errors in gRPC's words.
@@ -125,19 +191,4 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         rest.is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';'))
     };
     headers.get(CONTENT_TYPE).is_some_and(is)
-}
-
-/// Routes that are ready to be followed.
-pub(crate) struct Router(Arc<mesh_model::route::ServiceRoutes>);
-
-impl Router {
-    /// Makes them ready.
-    pub(crate) fn new(routes: Arc<mesh_model::route::ServiceRoutes>) -> Self {
-        Self(routes)
-    }
-
-    /// What they were made of.
-    pub(crate) fn routes(&self) -> &Arc<mesh_model::route::ServiceRoutes> {
-        &self.0
-    }
 }

@@ -6,7 +6,6 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use mesh_model::address::NamespacedName;
@@ -14,6 +13,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer, Request as Asked};
 use mesh_runtime::metrics::Measured;
+use tokio::time::Instant;
 
 use super::Caller;
 use super::body::Watch;
@@ -23,7 +23,8 @@ use super::pipeline::is_grpc;
 /// The report of one request. One that is dropped before its end says that its caller is gone.
 pub(crate) struct Report {
     caller: Rc<Caller>,
-    started: Instant,
+    /// When it came.
+    pub(crate) started: Instant,
     method: Method,
     path: Box<str>,
     authority: Box<str>,

@@ -1,6 +1,7 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
 mod requests;
+mod routed;
 mod streams;
 
 use std::cell::Cell;

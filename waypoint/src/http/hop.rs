@@ -1,0 +1,45 @@
+//! Which service a route's backend is, and whether it is behind this waypoint itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::StatusCode;
+use mesh_model::reason::ReasonCode;
+use mesh_model::route::plan::Forward;
+use mesh_model::service::Service;
+
+use super::Caller;
+use super::answer::Refused;
+use crate::target::Target;
+
+/// The service that a rule's backend is, and how it is dialled.
+///
+/// # Errors
+/// When the tables have no such service: as Gateway API says, 500.
+pub(super) fn backend(caller: &Caller, planned: &Forward) -> Result<(Arc<Service>, SocketAddr), Refused> {
+    let rule = planned.rule();
+    let none = |what: &str| {
+        let why = format!("{} of route {} has no backend for the request: {what}", rule.name, rule.route);
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, ReasonCode::NoBackend, why)
+    };
+    let (key, port) = planned.backend().ok_or_else(|| none("none is named"))?;
+    let service = caller.worker.context.proxy.tables.read(|tables| tables.service(key).cloned());
+    let service = service.ok_or_else(|| none(&format!("there is no service {key}")))?;
+    let dialled = dialled(&service, port, caller.target.dialled.is_ipv4());
+    Ok((service, dialled))
+}
+
+/// Its address, of this family if it has one; of a service without address only the port counts.
+pub(super) fn dialled(service: &Service, port: u16, ipv4: bool) -> SocketAddr {
+    let mut vips = service.vips.iter().map(|vip| vip.address.ip);
+    let first = vips.clone().next();
+    let ip = vips.find(|ip| ip.is_ipv4() == ipv4).or(first).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    SocketAddr::new(ip, port)
+}
+
+/// The target with the routes and policies of its own service, if that is behind this waypoint.
+pub(super) fn behind_us(caller: &Caller, target: Target) -> Option<Target> {
+    let key = target.service.key();
+    let routes = caller.worker.context.proxy.tables.read(|tables| tables.routes(&key).cloned())?;
+    Some(Target { routes, ..target })
+}

@@ -1,0 +1,277 @@
+//! Requests that follow routes.
+
+use std::cell::Cell;
+
+use mesh_model::route::{
+    Backend, BackendTarget, Filter, HeaderEdit, Mirror, PathEdit, PathMatch, Redirect, RequestMatch, Retry, Rewrite,
+    RouteKind, ValueMatch,
+};
+use mesh_testkit::hbone::on_one_thread;
+
+use super::*;
+
+/// A rule for a path, to one service.
+fn rule(path: &str, to: &str) -> Rule {
+    Rule {
+        kind: RouteKind::Http,
+        route: NamespacedName::new("shop", "cart-routes"),
+        name: format!("to-{to}").as_str().into(),
+        port: None,
+        callers: None,
+        matches: vec![RequestMatch { path: Some(PathMatch::Prefix(path.into())), ..RequestMatch::default() }],
+        filters: Vec::new(),
+        backends: vec![backend(to, 1)],
+        request_timeout: None,
+        backend_timeout: None,
+        retry: None,
+    }
+}
+
+fn backend(to: &str, weight: u32) -> Backend {
+    Backend { target: BackendTarget::Service(key(to), 80), weight, filters: Vec::new() }
+}
+
+/// An application that says its name, and what it is asked.
+async fn named(name: &'static str) -> SocketAddr {
+    application(move |request: Request<Incoming>| {
+        let header = |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
+        let (path, host, added) = (request.uri().to_string(), header("host"), header("x-added"));
+        std::future::ready(Response::new(Full::from(format!("{name} {path} {host} {added}"))))
+    })
+    .await
+}
+
+/// `cart`, whose rules lead to services `v1` and `v2` of one endpoint each.
+async fn split(rules: Vec<Rule>) -> World {
+    let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("own", named("cart").await)]);
+    let mut all = vec![Resource::Routes(Arc::new(routes("cart", rules, &[])))];
+    for (number, name) in ["v1", "v2"].into_iter().enumerate() {
+        let vip = IpAddr::from([10, 1, 1, number as u8 + 1]);
+        all.push(Resource::Service(Arc::new(service(name, vip, AppProtocol::Http11))));
+        all.push(Endpoint::plain(name, named(name).await).of(name));
+    }
+    world.tables.apply_local(all);
+    world
+}
+
+/// What `who` gets of these paths, on one connection.
+async fn ask(world: &World, who: &str, requests: Vec<Request<Full<Bytes>>>) -> Vec<(u16, String)> {
+    let (mut sender, mut got) = (world.http1(who).await, Vec::new());
+    for request in requests {
+        sender.ready().await.unwrap();
+        got.push(text(sender.send_request(request).await.unwrap()).await);
+    }
+    got
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", "cart").body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn the_rule_that_matches_best_says_where_to() {
+    on_one_thread(async {
+        let canary = RequestMatch {
+            path: Some(PathMatch::Prefix("/a".into())),
+            headers: vec![ValueMatch { name: "x-canary".into(), value: "yes".into(), regex: false }],
+            ..RequestMatch::default()
+        };
+        let world = split(vec![rule("/a", "v1"), Rule { matches: vec![canary], ..rule("/a", "v2") }]).await;
+        let with = Request::get("/a/b").header("host", "cart").header("x-canary", "yes").body(Full::default()).unwrap();
+        let got = ask(&world, "web", vec![get("/a/b"), with, get("/other")]).await;
+        assert_eq!(got[0], (200, "v1 /a/b cart -".to_owned()));
+        assert_eq!(got[1], (200, "v2 /a/b cart -".to_owned()));
+        assert_eq!(got[2], (404, "NO_ROUTE\n".to_owned()));
+        let line = world.logged("response_code=404").await;
+        assert!(line.contains("reason=\"NO_ROUTE\""), "{line}");
+        let line = world.logged("shop/cart-routes to-v2").await;
+        assert!(line.contains("route=\"shop/cart-routes to-v2\"") && line.contains("dst.workload=\"v2\""), "{line}");
+        world.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_is_changed_on_its_way_as_the_route_says() {
+    on_one_thread(async {
+        let edit = HeaderEdit { set: vec![("x-added".into(), "by-route".into())], ..HeaderEdit::default() };
+        let rewrite = Rewrite { hostname: Some("other".into()), path: Some(PathEdit::Prefix("/new".into())) };
+        let changed =
+            Rule { filters: vec![Filter::RequestHeaders(edit), Filter::Rewrite(rewrite)], ..rule("/old", "v1") };
+        let redirect = Redirect {
+            scheme: Some("https".into()),
+            hostname: Some("example.com".into()),
+            path: None,
+            port: None,
+            status: 301,
+        };
+        let moved = Rule { filters: vec![Filter::Redirect(redirect)], backends: Vec::new(), ..rule("/moved", "v1") };
+        let world = split(vec![changed, moved]).await;
+        let got = ask(&world, "web", vec![get("/old/x?q=1")]).await;
+        assert_eq!(got[0], (200, "v1 /new/x?q=1 other by-route".to_owned()));
+        let answer = world.http1("web").await.send_request(get("/moved/x")).await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["location"]),
+            (301, &http::HeaderValue::from_static("https://example.com/moved/x"))
+        );
+        world.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn weights_are_kept_and_a_backend_that_does_not_exist_takes_its_share() {
+    on_one_thread(async {
+        let nobody = Backend {
+            target: BackendTarget::Invalid("there is no Service gone".into()),
+            weight: 10,
+            filters: Vec::new(),
+        };
+        let backends = vec![backend("v1", 60), backend("v2", 30), nobody];
+        let world = split(vec![Rule { backends, ..rule("/", "v1") }]).await;
+        let got = ask(&world, "web", (0..300).map(|_| get("/")).collect()).await;
+        let share = |begins: &str| got.iter().filter(|(_, text)| text.starts_with(begins)).count();
+        let (first, second, failed) = (share("v1"), share("v2"), share("NO_BACKEND"));
+        assert_eq!(first + second + failed, 300);
+        // 180, 90 and 30, give or take six times what chance does.
+        assert!((130..=230).contains(&first) && (45..=138).contains(&second) && (1..=61).contains(&failed), "{got:?}");
+        world.end().await;
+    })
+    .await;
+}
+
+/// A backend that fails now and then is asked again, as often as the route says; a POST keeps its body.
+#[tokio::test]
+async fn what_a_route_says_is_tried_again() {
+    on_one_thread(async {
+        let asked = Rc::new(Cell::new(0));
+        let counted = asked.clone();
+        let application = application(move |request: Request<Incoming>| {
+            let number = counted.get() + 1;
+            counted.set(number);
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut answer = Response::new(Full::from(format!("{number} {}", String::from_utf8_lossy(&body))));
+                if number % 3 != 0 {
+                    *answer.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                }
+                answer
+            }
+        })
+        .await;
+        let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let retry = |attempts| Retry { codes: vec![503], attempts, backoff: Some(Duration::from_millis(1)) };
+        let tried = |attempts| {
+            let rules = vec![Rule { retry: Some(retry(attempts)), ..rule("/", "cart") }];
+            Resource::Routes(Arc::new(routes("cart", rules, &[])))
+        };
+        let post = || Request::post("/").header("host", "cart").body(Full::from("kept")).unwrap();
+        world.tables.apply_local(vec![tried(2)]);
+        assert_eq!(ask(&world, "web", vec![post()]).await[0], (200, "3 kept".to_owned()));
+        world.tables.apply_local(vec![tried(1)]);
+        assert_eq!(ask(&world, "web", vec![post()]).await[0], (503, "5 kept".to_owned()));
+        assert_eq!(asked.get(), 5);
+        world.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_route_bounds_how_long_a_request_and_a_try_may_take() {
+    on_one_thread(async {
+        let asked = Rc::new(Cell::new(0));
+        let counted = asked.clone();
+        let application = application(move |_| {
+            counted.set(counted.get() + 1);
+            std::future::pending::<Response<Full<Bytes>>>()
+        })
+        .await;
+        let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let limited = |request, one, retry| {
+            let rule = Rule { request_timeout: request, backend_timeout: one, retry, ..rule("/", "cart") };
+            Resource::Routes(Arc::new(routes("cart", vec![rule], &[])))
+        };
+        let short = Some(Duration::from_millis(50));
+        world.tables.apply_local(vec![limited(short, None, None)]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (504, "REQUEST_TIMEOUT\n".to_owned()));
+        assert_eq!(asked.get(), 1);
+        let retry = Retry { codes: Vec::new(), attempts: 2, backoff: Some(Duration::from_millis(1)) };
+        world.tables.apply_local(vec![limited(None, short, Some(retry))]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (504, "REQUEST_TIMEOUT\n".to_owned()));
+        assert_eq!(asked.get(), 1 + 3, "each try has its own limit");
+        world.end().await;
+    })
+    .await;
+}
+
+/// The copy is asked the same, and what it answers, or that it fails, changes nothing.
+#[tokio::test]
+async fn a_mirror_gets_a_copy_and_nobody_waits_for_it() {
+    on_one_thread(async {
+        let mirror =
+            |to: &str| Filter::Mirror(Mirror { backend: BackendTarget::Service(key(to), 80), millionths: 1_000_000 });
+        let filters = vec![mirror("v2"), mirror("nobody")];
+        let world = split(vec![Rule { filters, ..rule("/", "v1") }]).await;
+        let post = Request::post("/x").header("host", "cart").body(Full::from("both")).unwrap();
+        assert_eq!(ask(&world, "web", vec![post]).await[0], (200, "v1 /x cart -".to_owned()));
+        let line = world.logged("(mirror)").await;
+        assert!(line.contains("dst.workload=\"v2\"") && line.contains("response_code=200"), "{line}");
+        world.end().await;
+    })
+    .await;
+}
+
+/// Who is to be kept from `v1` is kept from it, whatever route leads there.
+#[tokio::test]
+async fn a_route_grants_nobody_more_than_dialling_would() {
+    on_one_thread(async {
+        use mesh_model::policy::{Action, Policy, Scope};
+        let mut world = split(vec![rule("/", "v1")]).await;
+        let nobody = Policy {
+            name: "nobody".into(),
+            namespace: "shop".into(),
+            scope: Scope::WorkloadSelector,
+            action: Action::Allow,
+            rules: Vec::new(),
+            dry_run: false,
+        };
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0].0, 200);
+        world.tables.apply_local(vec![
+            Resource::Policy(Arc::new(nobody)),
+            Resource::Routes(Arc::new(routes("v1", Vec::new(), &["nobody"]))),
+        ]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (403, "RBAC: access denied".to_owned()));
+        world.end().await;
+    })
+    .await;
+}
+
+/// What could be read in two ways is refused; what is passed on is what was judged.
+#[tokio::test]
+async fn requests_have_one_form() {
+    on_one_thread(async {
+        let world = split(vec![rule("/", "v1")]).await;
+        let got = ask(
+            &world,
+            "web",
+            vec![
+                get("/a/%2e%2e/admin%41"),
+                get("/a//b%2Fc"),
+                get("/a/..;/admin"),
+                get("/a%00b"),
+                Request::get("/").header("host", "cart").header("host", "other").body(Full::default()).unwrap(),
+                Request::get("/").header("host", "user@cart").body(Full::default()).unwrap(),
+            ],
+        )
+        .await;
+        assert_eq!(got[0], (200, "v1 /adminA cart -".to_owned()));
+        assert_eq!(got[1], (200, "v1 /a//b%2Fc cart -".to_owned()), "no policy speaks of paths");
+        for (got, reason) in
+            got[2..].iter().zip(["AMBIGUOUS_PATH", "AMBIGUOUS_PATH", "AMBIGUOUS_HOST", "AMBIGUOUS_HOST"])
+        {
+            assert_eq!(*got, (400, format!("{reason}\n")));
+        }
+        world.end().await;
+    })
+    .await;
+}
