@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tcp::serve;
 
@@ -24,6 +25,9 @@ pub(crate) enum Tool {
         /// What to answer.
         #[arg(long, default_value = "hello")]
         text: String,
+        /// Every how many requests to answer by 503 instead; 0 is never.
+        #[arg(long, default_value_t = 0)]
+        fail_every: u32,
     },
     /// Prints the body of one HTTP answer; exits with 1 on anything but 200.
     HttpGet {
@@ -55,7 +59,10 @@ pub(crate) enum Tool {
 /// Runs one.
 pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
     match tool {
-        Tool::HttpServer { port, text } => serve(*port, |stream| answer(stream, text)),
+        Tool::HttpServer { port, text, fail_every } => {
+            let asked = AtomicU32::new(0);
+            serve(*port, |stream| answer(stream, text, || fails(&asked, *fail_every)))
+        }
         Tool::HttpGet { url, timeout, header } => get(url, Duration::from_secs(*timeout), header),
         Tool::TcpHello { port, text } => serve(*port, |stream| greet(stream, text)),
         Tool::Wait => loop {
@@ -65,7 +72,12 @@ pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
     }
 }
 
-fn answer(mut stream: TcpStream, text: &str) -> std::io::Result<()> {
+/// Counts a request, and says whether it is one that fails.
+fn fails(asked: &AtomicU32, every: u32) -> bool {
+    every > 0 && (asked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every)
+}
+
+fn answer(mut stream: TcpStream, text: &str, fails: impl FnOnce() -> bool) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut reader = BufReader::new(stream.try_clone()?.take(64 << 10));
     loop {
@@ -78,9 +90,10 @@ fn answer(mut stream: TcpStream, text: &str) -> std::io::Result<()> {
             break;
         }
     }
+    let (status, text) = if fails() { ("503 Service Unavailable", "not now") } else { ("200 OK", text) };
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}\n",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}\n",
         text.len() + 1
     )
 }
@@ -120,8 +133,11 @@ fn get(url: &str, timeout: Duration, headers: &[String]) -> Result<ExitCode> {
     let chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
     let body = if chunked { Cow::Owned(unchunked(body)) } else { Cow::Borrowed(body) };
     print!("{}", String::from_utf8_lossy(&body));
-    let good = head.split(' ').nth(1) == Some("200");
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let status = head.split(' ').nth(1).unwrap_or_default();
+    if status != "200" {
+        bail!("{host} answered with {status}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A body without the frames of its chunks (RFC 9112, 7.1), as far as it came.

@@ -243,10 +243,24 @@ fn waypoint() -> Result<()> {
     not_gone_around(&mesh).map_err(|e| e.context(mesh.report()))
 }
 
+/// It is the waypoint's to decide.
+const AT_THE_WAYPOINT: &str = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-deletes, namespace: shop}
+spec:
+  targetRefs: [{group: '', kind: Service, name: server}]
+  action: DENY
+  rules: [{to: [{operation: {methods: [DELETE]}}]}]
+";
+
 fn not_gone_around(mesh: &Mesh) -> Result<()> {
     mesh.get_at_last("shop/client", "http://server/")?;
     let joined = r#""istio.io/dataplane-mode":"ambient""#;
     mesh.edit("base.yaml", joined, &format!(r#"{joined},"istio.io/use-waypoint":"nowhere""#))?;
+    // As in Istio, while there is nothing that would be gone around.
+    mesh.get_at_last("shop/client", "http://server/")?;
+    mesh.apply("policy.yaml", AT_THE_WAYPOINT)?;
     mesh.refused_at_last("shop/client", "http://server/")?;
     mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT", "nowhere"])?;
     until("status says so", || {

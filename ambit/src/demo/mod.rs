@@ -3,9 +3,11 @@
 //! | file | question |
 //! |---|---|
 //! | `stage` | the mesh it plays on: start it, edit it, call from its pods |
-//! | `facts` | what ztunnel's access log says (pure) |
+//! | `facts` | what access logs say (pure) |
+//! | `requests` | its second act: what a waypoint adds |
 //! | `view` | how it looks in a terminal |
 mod facts;
+mod requests;
 mod stage;
 mod view;
 
@@ -136,6 +138,7 @@ fn tell(stage: &mut Stage, view: &View) -> Result<Vec<Row>> {
     view.quote("ztunnel-node2", &[format!("{}: {reason}", denied.source)]);
     rows.push(row("intruder denied, with the reason", reason));
     rows.push(row("rightful caller still served", "200 OK".into()));
+    requests::tell(stage, view, &mut rows)?;
     Ok(rows)
 }
 

@@ -108,6 +108,12 @@ impl Stage {
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// The log of a pod of the shop.
+    pub(super) fn pod_log(&self, pod: &str) -> Result<String> {
+        let path = self.run.pod_log("shop", pod);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
     /// The ends of all programs' logs, for when something went wrong.
     pub(super) fn last_words(&self) -> Vec<(String, Vec<String>)> {
         ["ambit", "istiod-lite", "node-agent-node1", "node-agent-node2", "ztunnel-node1", "ztunnel-node2"]
