@@ -68,6 +68,22 @@ fn routes() -> Result<()> {
     })
 }
 
+/// A service that nothing is attached to.
+const PLAIN: &str = r"
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: plain, namespace: shop, labels: {app: plain}}
+spec:
+  nodeName: node2
+  containers: [{name: c, command: [python3, -m, http.server, '8080'], readinessProbe: {tcpSocket: {port: 8080}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: shop}
+spec: {selector: {app: plain}, ports: [{name: http, port: 80, targetPort: 8080}]}
+";
+
 /// The waypoint's pod runs while its Gateway is there. Without it, a service with a route is refused, and one that nothing is
 /// attached to is reached straight.
 fn comes_and_goes() -> Result<()> {
@@ -78,20 +94,25 @@ fn comes_and_goes() -> Result<()> {
     let is_gateway = |document: &&str| document.contains("\nkind: Gateway\n");
     let gateway = example.split("\n---\n").find(is_gateway).context("the example has a Gateway")?.to_owned();
     let rest: Vec<&str> = example.split("\n---\n").filter(|document| !is_gateway(document)).collect();
-    let mesh = Mesh::up(&rest.join("\n---\n"))?;
+    let mesh = Mesh::up(&(rest.join("\n---\n") + PLAIN))?;
     // Nobody has a waypoint yet: what something is attached to is refused, the rest is not.
     let refused = || {
         ensure!(curl(&mesh, &["http://web/"]).is_err(), "it went around a waypoint that is not there");
-        let (status, body) = curl(&mesh, &["http://web-v1/"])?;
-        ensure!(status == "200" && body.starts_with("web-v1"), "{status} {body}");
+        let (status, body) = curl(&mesh, &["http://plain/"])?;
+        ensure!(status == "200", "{status} {body}");
         Ok(())
     };
     until("what a route is attached to is refused", refused)?;
+    // Nor at its pod's address, where a policy would be gone around.
+    let direct = format!("http://{}:8080/", mesh.ip("shop/web-v1", false)?);
+    mesh.refused_at_last("shop/client", &direct)?;
+    mesh.log_line("ztunnel-node1", &["ambit_waypoint_only_web"])?;
     mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT"])?;
     mesh.apply("gateway.yaml", &gateway)?;
     mesh.pod_ready("shop/waypoint-1", false)?;
     until("the waypoint answers", || curl(&mesh, &["http://web-v1/"]).map(drop))?;
     until("what goes to it is seen there", || mesh.log_line("shop/waypoint-1", &["web-v1.shop"]).map(drop))?;
+    ensure!(mesh.get("shop/client", &direct).is_err(), "it went around the waypoint to {direct}");
     mesh.remove("gateway.yaml")?;
     mesh.pod_gone("shop/waypoint-1")?;
     until("what a route is attached to is refused again", refused)

@@ -30,6 +30,7 @@ use crate::ca::root_map;
 use crate::ca::serve::CertificateAuthority;
 use crate::config::{self, Config};
 use crate::debug;
+use crate::deploy;
 use crate::held;
 use crate::publish::Publication;
 use crate::serve::connections::{ConnectionLimits, Connections, accept};
@@ -238,7 +239,11 @@ async fn begin<S: Source>(
         let roots = material.roots().to_owned();
         let publish = root_map::publish(client.clone(), config.root_map.clone(), roots);
         tokio::spawn(until_drained(drain.clone(), publish));
-        tokio::spawn(until_drained(drain.clone(), status::write::keep(client, status.subscribe())));
+        let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
+        if let Some(settings) = config.waypoints.clone() {
+            tokio::spawn(until_drained(drain.clone(), deploy::keep(client.clone(), cluster.clone(), settings)));
+        }
+        tokio::spawn(until_drained(drain.clone(), status::write::keep(client, status.subscribe(), classes)));
     }
     let authority = CertificateAuthority {
         material,

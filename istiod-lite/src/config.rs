@@ -12,6 +12,7 @@ use mesh_runtime::log::LogConfig;
 use mesh_xds::server::Limits;
 
 use crate::ca::sign::Lifetimes;
+use crate::deploy;
 use crate::translate::Mesh;
 
 /// Most bytes that a bound may be set to: what the length of a gRPC message can say.
@@ -28,6 +29,9 @@ pub struct Config {
     pub own_namespace: String,
     /// `PILOT_CA_CERT_CONFIGMAP`: where namespaces of a cluster find the roots, default `istio-ca-root-cert`.
     pub root_map: String,
+    /// `WAYPOINT_IMAGE`: what runs waypoints of a cluster; none are run, when unset. `WAYPOINT_CLASSES`: of which Gateways, default
+    /// `ambit-waypoint`.
+    pub waypoints: Option<deploy::Settings>,
     /// `OVERLAY`: the directory of status that the machinery writes.
     pub overlay: Option<PathBuf>,
     /// `STATE_DIR`: where the CA's key is kept, default `./istiod-state`.
@@ -109,11 +113,24 @@ impl Config {
             })?;
         let max = env.duration("MAX_WORKLOAD_CERT_TTL")?.unwrap_or(Duration::from_secs(90 * 24 * 3600));
         let default = env.duration("DEFAULT_WORKLOAD_CERT_TTL")?.unwrap_or(Duration::from_secs(24 * 3600));
+        let own_namespace = text("POD_NAMESPACE", "istio-system");
+        let root_map = text("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert");
+        let (cluster_id, revision) = (text("CLUSTER_ID", &defaults.cluster_id), text("REVISION", &defaults.revision));
+        let classes = commas(&text("WAYPOINT_CLASSES", "ambit-waypoint")).collect();
+        let suffix = if revision == *defaults.revision { String::new() } else { format!("-{revision}") };
+        let waypoints = env.non_empty("WAYPOINT_IMAGE").map(|image| deploy::Settings {
+            image: image.to_owned(),
+            control_plane: format!("https://istiod{suffix}.{own_namespace}.svc:15012"),
+            cluster_id: cluster_id.clone(),
+            root_map: root_map.clone(),
+            classes,
+        });
         Ok(Self {
             folders,
             cluster,
-            own_namespace: text("POD_NAMESPACE", "istio-system"),
-            root_map: text("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert"),
+            own_namespace,
+            root_map,
+            waypoints,
             overlay: path("OVERLAY"),
             state: path("STATE_DIR").unwrap_or_else(|| "./istiod-state".into()),
             plugged_ca: path("PLUGGED_CA"),
@@ -143,11 +160,11 @@ impl Config {
                     .filter(|age| !age.is_zero()),
             },
             mesh: Mesh {
-                cluster_id: text("CLUSTER_ID", &defaults.cluster_id).into(),
+                cluster_id: cluster_id.into(),
                 trust_domain: text("TRUST_DOMAIN", &defaults.trust_domain).into(),
                 domain: text("CLUSTER_DOMAIN", &defaults.domain).into(),
                 root_namespace: root_namespace.into(),
-                revision: text("REVISION", &defaults.revision).into(),
+                revision: revision.into(),
                 revision_tags: commas(&text("REVISION_TAGS", "")).collect(),
                 dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
             },

@@ -16,6 +16,7 @@
 //! | [`publish`] | what changed since last time, as resources |
 //! | [`held`] | what of it the tables of every proxy hold |
 //! | [`status`] | tells the user what was accepted, and why not |
+//! | [`deploy`] | runs waypoints on a cluster |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
 //! | `debug` | what can be asked on localhost |
@@ -29,6 +30,7 @@ pub mod ca;
 pub mod cluster;
 pub mod config;
 mod debug;
+pub mod deploy;
 pub mod held;
 pub mod publish;
 pub mod resources;

@@ -6,9 +6,11 @@
 //! | this one | what is there to say? |
 //! | `conditions` | what is to be on which object of a cluster? (pure) |
 //! | `parents` | and in `status.parents` of a route? (pure) |
+//! | `gateway` | and in the status of a Gateway of ours? (pure) |
 //! | `write` | writes it there |
 
 mod conditions;
+mod gateway;
 mod parents;
 pub mod write;
 

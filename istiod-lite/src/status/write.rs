@@ -15,11 +15,11 @@ use tokio::sync::watch;
 
 use super::Status;
 use super::conditions::{self, Written};
-use super::parents;
+use super::{gateway, parents};
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::source::kubernetes::kinds;
-use crate::translate::condition::{Condition, PolicyStatus};
+use crate::translate::condition::{Condition, PolicyStatus, WaypointStatus};
 
 /// Who owns what we write.
 const MANAGER: &str = "istiod-lite";
@@ -53,8 +53,10 @@ struct ObjectStatus {
 }
 
 /// Writes what `status` says, now and later. Never returns while somebody says something.
-pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>) {
-    let mut writer = Writer { client, written: BTreeMap::new(), routes: BTreeMap::new(), told: BTreeSet::new() };
+/// `classes` are those of Gateways that are ours.
+pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>, classes: Vec<String>) {
+    let mut writer =
+        Writer { client, classes, written: BTreeMap::new(), attached: BTreeMap::new(), told: BTreeSet::new() };
     let mut backoff = Backoff::default();
     loop {
         let now = status.borrow_and_update().clone();
@@ -83,8 +85,10 @@ struct Writer {
     client: Client,
     /// What each object says of what we have to say.
     written: BTreeMap<Key, Vec<Condition>>,
-    /// What each route says of what we have to say.
-    routes: BTreeMap<Key, PolicyStatus>,
+    /// Classes of Gateways that are ours.
+    classes: Vec<String>,
+    /// What each route and Gateway says of what we have to say.
+    attached: BTreeMap<Key, PolicyStatus>,
     /// Events of objects that are rejected now.
     told: BTreeSet<String>,
 }
@@ -106,7 +110,7 @@ impl Writer {
                 _ => drop(self.written.remove(&key)),
             }
         }
-        failures.extend(self.routes(status).await);
+        failures.extend(self.attached(status).await);
         let mut told = BTreeSet::new();
         for rejected in &status.rejected {
             let name = event_name(rejected);
@@ -122,24 +126,47 @@ impl Writer {
         failures
     }
 
-    /// Writes what is not written yet on routes. Gives what could not be.
-    async fn routes(&mut self, status: &Status) -> Vec<String> {
+    /// Writes what is not written yet on routes and Gateways. Gives what could not be.
+    async fn attached(&mut self, status: &Status) -> Vec<String> {
         let mut failures = Vec::new();
-        let is_route = |status: &&PolicyStatus| matches!(status.key.kind, Kind::HttpRoute | Kind::GrpcRoute);
+        let is_ours = |status: &&PolicyStatus| match status.key.kind {
+            Kind::HttpRoute | Kind::GrpcRoute => true,
+            Kind::Gateway => status.waypoint.as_ref().is_some_and(|waypoint| self.classes.contains(&waypoint.class)),
+            _ => false,
+        };
         // One whose parents are no Services any more is asked once, for what we wrote on it.
-        let routes = status.policies.iter().filter(is_route);
-        let wanted: BTreeMap<&Key, &PolicyStatus> = routes.map(|status| (&status.key, status)).collect();
-        self.routes.retain(|key, _| wanted.contains_key(key));
+        let ours = status.policies.iter().filter(is_ours);
+        let wanted: BTreeMap<&Key, &PolicyStatus> = ours.map(|status| (&status.key, status)).collect();
+        self.attached.retain(|key, _| wanted.contains_key(key));
         for (key, wanted) in wanted {
-            if self.routes.get(key) == Some(wanted) {
+            if self.attached.get(key) == Some(wanted) {
                 continue;
             }
-            match self.parents(key, wanted).await {
+            let written = match &wanted.waypoint {
+                Some(waypoint) => self.gateway(key, wanted, waypoint).await,
+                None => self.parents(key, wanted).await,
+            };
+            match written {
                 Err(error) if !error.is_not_found() => failures.push(format!("{key}: {error}")),
-                _ => drop(self.routes.insert(key.clone(), wanted.clone())),
+                _ => drop(self.attached.insert(key.clone(), wanted.clone())),
             }
         }
         failures
+    }
+
+    async fn gateway(&self, key: &Key, told: &PolicyStatus, waypoint: &WaypointStatus) -> Result<(), WriteError> {
+        let resource = kinds::resource(key.kind);
+        let there: Value = write::get(&self.client, resource, &key.namespace, &key.name).await?;
+        let now = format!("{:.0}", now());
+        let Some(status) = gateway::status(told, waypoint, &there["status"], &now) else { return Ok(()) };
+        let object = json!({
+            "apiVersion": format!("{}/{}", resource.group, resource.versions[0]),
+            "kind": key.kind.as_str(),
+            "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": there["metadata"]["uid"]},
+            "status": status,
+        });
+        let place = (&*key.namespace, &*key.name);
+        write::apply(&self.client, (resource, resource.versions[0]), place, "/status", &object, (MANAGER, true)).await
     }
 
     async fn parents(&self, key: &Key, wanted: &PolicyStatus) -> Result<(), WriteError> {

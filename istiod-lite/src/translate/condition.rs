@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::resources::Key;
 use crate::resources::gateway_api::common::ParentRef;
+use crate::resources::gateway_api::gateway::Address;
 
 /// One object and its conditions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,9 +20,23 @@ pub struct PolicyStatus {
     /// Of a route, what is true of it at each parent that is a Service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
+    /// Of a Gateway that is a waypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waypoint: Option<WaypointStatus>,
     /// `metadata.generation` of the object that this is about; None of one that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+}
+
+/// What else a waypoint's Gateway says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaypointStatus {
+    /// Its class.
+    pub class: String,
+    /// The name of its listener.
+    pub listener: String,
+    /// Where it is; empty while it is nowhere.
+    pub addresses: Vec<Address>,
 }
 
 /// What is true of a route at one parent.
@@ -36,7 +51,7 @@ pub struct ParentStatus {
 impl PolicyStatus {
     /// Of an object that is no route.
     pub fn new(key: Key, conditions: Vec<Condition>) -> Self {
-        Self { key, conditions, parents: Vec::new(), generation: None }
+        Self { key, conditions, parents: Vec::new(), waypoint: None, generation: None }
     }
 }
 

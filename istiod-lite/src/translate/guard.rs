@@ -11,9 +11,11 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
 
 use super::context::Context;
+use super::policy::is_dry_run;
 use super::service_spec::{is_external_name, tcp_ports};
 use super::{ports, routes, waypoint};
 use crate::cluster::relations;
+use crate::resources::authorization_policy::Action as Written;
 
 /// The name of the policy: of letters that no object's name has.
 fn name(service: &str) -> String {
@@ -25,13 +27,17 @@ pub(super) fn key(service: &NamespacedName) -> NamespacedName {
     NamespacedName::new(service.namespace.clone(), name(&service.name))
 }
 
-/// The policy; None where nothing is enforced at a waypoint that this control plane runs.
+/// The policy; None where nothing is enforced at a waypoint.
 pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> Option<Policy> {
-    let verdict = waypoint::of_service(service, context).filter(|verdict| verdict.is_served && !verdict.is_open)?;
-    let gateway = context.cluster.gateway(&verdict.asked).filter(|gateway| gateway.is_waypoint())?;
+    // Through the waypoint, or refused while it is not there: never straight.
+    let closed = |verdict: &waypoint::Verdict| verdict.address.is_some() && !verdict.is_open;
+    let verdict = waypoint::of_service(service, context).filter(closed)?;
+    let gateway = context.cluster.gateway(&verdict.asked);
     let own = relations::namespace(&service.metadata);
     let own = NamespacedName::new(own, service.metadata.name.as_deref().unwrap_or(""));
-    if is_external_name(service) || routes::policies(&own, &verdict.asked, context).is_empty() {
+    // Whom another controller's waypoint runs as is not ours to know.
+    let is_others = gateway.is_some_and(|gateway| !gateway.is_waypoint());
+    if is_others || is_external_name(service) || !is_enforced(&own, &verdict.asked, context) {
         return None;
     }
     let targets = targets(service, &own.namespace, context);
@@ -39,8 +45,8 @@ pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> 
         return None;
     }
     let NamespacedName { namespace, name: account } = &verdict.asked;
-    let account =
-        gateway.metadata.annotations.as_ref().and_then(|all| all.get(SERVICE_ACCOUNT)).map_or(&**account, |a| a);
+    let annotations = gateway.and_then(|gateway| gateway.metadata.annotations.as_ref());
+    let account = annotations.and_then(|all| all.get(SERVICE_ACCOUNT)).map_or(&**account, String::as_str);
     let principal = format!("{}/ns/{namespace}/sa/{account}", context.mesh.trust_domain);
     let others = Match {
         not_principals: vec![StringMatch::Exact(principal.into())],
@@ -55,6 +61,16 @@ pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> 
         rules: vec![Rule { clauses: vec![Clause { matches: vec![others] }] }],
         dry_run: false,
     })
+}
+
+/// Whether a policy that enforces something is attached to a service, its waypoint, or the class of that.
+fn is_enforced(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> bool {
+    let enforces = |key: &NamespacedName| {
+        let policy = context.cluster.authorization_policy(key);
+        policy.is_some_and(|policy| policy.spec.action != Written::Audit && !is_dry_run(policy))
+    };
+    let targets = routes::targets(service, waypoint, context);
+    targets.iter().any(|target| context.attachments.policies_of(target).any(enforces))
 }
 
 /// Annotation on a Gateway: its pods run as another account than the one of its name.

@@ -14,6 +14,7 @@ use super::{grpc_route, http_route, names, ports, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
+use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;
 use crate::resources::gateway_api::{GrpcRoute, HttpRoute};
 use crate::resources::{Key, Kind};
 
@@ -128,19 +129,23 @@ pub(super) fn has_port(service: &KubernetesService, number: u16) -> bool {
 }
 
 /// Those that target the service, its waypoint, or the class of that.
-pub(super) fn policies(
-    service: &NamespacedName,
-    waypoint: &NamespacedName,
-    context: &Context<'_>,
-) -> Vec<NamespacedName> {
-    let class = context.cluster.gateway(waypoint).map(|gateway| gateway.spec.gateway_class_name.as_str().into());
-    let targets =
-        [Some(Target::Service(service.clone())), Some(Target::Gateway(waypoint.clone())), class.map(Target::Class)];
-    let named = targets.iter().flatten().flat_map(|target| context.attachments.policies_of(target));
+fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
+    let targets = targets(service, waypoint, context);
+    let named = targets.iter().flat_map(|target| context.attachments.policies_of(target));
     // What is not sent is not asked for: its author is told why.
     let sent = named.filter(|key| context.policies.targeted().get(key).is_some_and(|t| t.waypoints.contains(waypoint)));
     let mut names: Vec<_> = sent.cloned().collect();
     names.sort();
     names.dedup();
     names
+}
+
+/// What a policy may target to be for a service behind a waypoint. Of one that is not there nobody knows the class.
+pub(super) fn targets(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
+    let own = [Target::Service(service.clone()), Target::Gateway(waypoint.clone())];
+    let class = match context.cluster.gateway(waypoint) {
+        Some(gateway) => vec![Target::Class(gateway.spec.gateway_class_name.as_str().into())],
+        None => WAYPOINT_CLASSES.map(|class| Target::Class(class.into())).into(),
+    };
+    own.into_iter().chain(class).collect()
 }

@@ -59,7 +59,10 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
     let of_part = |part: &Part| {
         let mut status = PolicyStatus::new(key.clone(), conditions(*part, key, &object, world));
         match &object {
-            Kept::Gateway(gateway) => status.generation = gateway.metadata.generation,
+            Kept::Gateway(gateway) => {
+                status.generation = gateway.metadata.generation;
+                status.waypoint = waypoint_told::waypoint(key, gateway, world);
+            }
             Kept::HttpRoute(route) => status.generation = route.metadata.generation,
             Kept::GrpcRoute(route) => status.generation = route.metadata.generation,
             _ => {}

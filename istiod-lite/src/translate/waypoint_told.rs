@@ -3,13 +3,14 @@
 use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 
-use super::condition::{Condition, WAYPOINT_BOUND};
+use super::condition::{Condition, WAYPOINT_BOUND, WaypointStatus};
 use super::context::World;
+use super::service_spec::cluster_ips;
 use super::waypoint::{self, Unbound, Verdict};
 use crate::cluster::Kept;
 use crate::cluster::relations::{Asked, is_gateway, label, waypoint as asked};
 use crate::resources::gateway_api::Gateway;
-use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;
+use crate::resources::gateway_api::gateway::{Address, WAYPOINT_CLASSES};
 use crate::resources::labels::Labelled;
 use crate::resources::{Key, Kind};
 
@@ -130,6 +131,20 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, world: &World<'_>) -> Vec
         None => say("Programmed", false, "AddressNotAssigned", format!("it runs, and waits for its Service {service}")),
     };
     vec![accepted, programmed]
+}
+
+/// Where it is, for who asks the Gateway: its Service's address, and its name.
+pub(super) fn waypoint(key: &Key, gateway: &Gateway, world: &World<'_>) -> Option<WaypointStatus> {
+    let listener = gateway.hbone().filter(|_| gateway.is_waypoint())?;
+    let address = |kind: &str, value: String| Address { kind: Some(kind.to_owned()), value };
+    let mut addresses = gateway.spec.addresses.clone();
+    if let Some(service) = world.cluster.service(&key.object()).filter(|_| !gateway.is_run_elsewhere()) {
+        let ips = service.spec.as_ref().into_iter().flat_map(cluster_ips);
+        addresses.extend(ips.map(|ip| address("IPAddress", ip.to_string())));
+        let hostname = format!("{}.{}.svc.{}", key.name, key.namespace, world.mesh.domain);
+        addresses.push(address("Hostname", hostname));
+    }
+    Some(WaypointStatus { class: gateway.spec.gateway_class_name.clone(), listener: listener.name.clone(), addresses })
 }
 
 fn unknown_class(class: &str) -> Condition {

@@ -1,0 +1,193 @@
+//! Gateway → the objects of a cluster that run its waypoint: ServiceAccount, Service and Deployment, all of its name. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_kube::Resource;
+use mesh_model::labels;
+use serde_json::{Map, Value, json};
+
+use super::Settings;
+use crate::cluster::relations;
+use crate::resources::Gateway;
+use crate::resources::gateway_api::gateway::HBONE_PORT;
+
+const DEPLOYMENTS: Resource = Resource { group: "apps", versions: &["v1"], plural: "deployments" };
+/// Label on what is made for a Gateway: its class.
+const CLASS: &str = "gateway.networking.k8s.io/gateway-class-name";
+/// Label on what is made for a Gateway: who made it.
+const MANAGED: &str = "gateway.istio.io/managed";
+const MANAGED_BY: &str = "ambit.dev-waypoint-controller";
+const READINESS: u16 = 15021;
+const METRICS: u16 = 15020;
+
+/// In the order in which they are made.
+pub(super) fn of(gateway: &Gateway, settings: &Settings) -> [(Resource, Value); 3] {
+    let name = gateway.metadata.name.as_deref().unwrap_or("");
+    let wished = gateway.spec.infrastructure.clone().unwrap_or_default();
+    let mut all = wished.labels;
+    all.insert(labels::GATEWAY_NAME.to_owned(), name.to_owned());
+    all.insert(CLASS.to_owned(), gateway.spec.gateway_class_name.clone());
+    all.insert(MANAGED.to_owned(), MANAGED_BY.to_owned());
+    let metadata = metadata(&gateway.metadata, &all, &wished.annotations);
+    let selector = json!({labels::GATEWAY_NAME: name});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "selector": selector,
+            "ipFamilyPolicy": "PreferDualStack",
+            "trafficDistribution": "PreferClose",
+            "ports": [
+                {"name": "status-port", "port": READINESS, "protocol": "TCP", "targetPort": READINESS},
+                {"name": "mesh", "port": HBONE_PORT, "protocol": "TCP", "targetPort": HBONE_PORT, "appProtocol": "hbone"},
+            ],
+        },
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        // How many is somebody else's to say, an autoscaler's for example.
+        "spec": {
+            "selector": {"matchLabels": selector},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": pod_metadata(name, all, wished.annotations), "spec": pod(name, settings)},
+        },
+    });
+    [(Resource::core("serviceaccounts"), account), (Resource::core("services"), service), (DEPLOYMENTS, deployment)]
+}
+
+/// When the Gateway goes, the cluster removes what it owns.
+fn metadata(gateway: &ObjectMeta, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Value {
+    json!({
+        "name": gateway.name,
+        "namespace": relations::namespace(gateway),
+        "labels": labels,
+        "annotations": annotations,
+        "ownerReferences": [{
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": gateway.name, "uid": gateway.uid,
+        }],
+    })
+}
+
+fn pod_metadata(name: &str, mut all: BTreeMap<String, String>, mut annotations: BTreeMap<String, String>) -> Value {
+    all.insert(labels::DATAPLANE_MODE.to_owned(), labels::DATAPLANE_MODE_NONE.to_owned());
+    all.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
+    all.insert(labels::CANONICAL_NAME.to_owned(), name.to_owned());
+    all.insert(labels::CANONICAL_REVISION.to_owned(), "latest".to_owned());
+    for (key, value) in [
+        ("prometheus.io/scrape", "true".to_owned()),
+        ("prometheus.io/port", METRICS.to_string()),
+        ("prometheus.io/path", "/metrics".to_owned()),
+    ] {
+        annotations.entry(key.to_owned()).or_insert(value);
+    }
+    json!({"labels": all, "annotations": annotations})
+}
+
+fn pod(name: &str, settings: &Settings) -> Value {
+    let set = |name: &str, value: &str| json!({"name": name, "value": value});
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let ready = json!({"path": "/healthz/ready", "port": READINESS});
+    let volume = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    let container = json!({
+        "name": "istio-proxy",
+        "image": settings.image,
+        "args": ["waypoint"],
+        "ports": [
+            {"name": "mesh", "containerPort": HBONE_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS, "protocol": "TCP"},
+            {"name": "status-port", "containerPort": READINESS, "protocol": "TCP"},
+        ],
+        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": 30},
+        "readinessProbe": {"httpGet": ready, "periodSeconds": 5, "failureThreshold": 4},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "env": [
+            set("XDS_ADDRESS", &settings.control_plane),
+            set("CA_ADDRESS", &settings.control_plane),
+            set("CLUSTER_ID", &settings.cluster_id),
+            set("GATEWAY_NAME", name),
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("INSTANCE_IP", "status.podIP"),
+            field("NODE_NAME", "spec.nodeName"),
+            field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        ],
+        "volumeMounts": [
+            volume("root", "/var/run/secrets/istio"),
+            volume("token", "/var/run/secrets/tokens"),
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    });
+    let token =
+        json!({"serviceAccountToken": {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}});
+    let mut spec = Map::new();
+    for (key, value) in [
+        ("serviceAccountName", json!(name)),
+        // It asks the API server nothing.
+        ("automountServiceAccountToken", json!(false)),
+        ("terminationGracePeriodSeconds", json!(30)),
+        (
+            "securityContext",
+            json!({
+                "runAsNonRoot": true, "runAsUser": 1337, "runAsGroup": 1337, "fsGroup": 1337,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }),
+        ),
+        ("containers", json!([container])),
+        (
+            "volumes",
+            json!([
+                {"name": "root", "configMap": {"name": settings.root_map}},
+                {"name": "token", "projected": {"sources": [token]}},
+                {"name": "tmp", "emptyDir": {}},
+            ]),
+        ),
+    ] {
+        spec.insert(key.to_owned(), value);
+    }
+    Value::Object(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::{Kind, Object};
+
+    /// They are what the API's own types take, and their labels fit each other.
+    #[test]
+    fn a_gateway_comes_to_three_objects() {
+        let text = "{metadata: {name: way, namespace: shop, uid: u}, spec: {gatewayClassName: ambit-waypoint, listeners: [{name: \
+                    mesh, port: 15008, protocol: HBONE}], infrastructure: {labels: {team: a}, annotations: {note: b}}}}";
+        let value = serde_saphyr::from_str(text).unwrap();
+        let Object::Gateway(gateway) = Object::from_value(Kind::Gateway, &value).unwrap() else { panic!() };
+        let settings = Settings {
+            image: "ambit:1".into(),
+            control_plane: "https://istiod.istio-system.svc:15012".into(),
+            cluster_id: "Kubernetes".into(),
+            root_map: "istio-ca-root-cert".into(),
+            classes: vec!["ambit-waypoint".into()],
+        };
+        let [account, service, deployment] = of(&gateway, &settings).map(|(_, object)| object);
+        assert!(Object::from_value(Kind::ServiceAccount, &account).is_ok());
+        let Object::Service(service) = Object::from_value(Kind::Service, &service).unwrap() else { panic!() };
+        let read: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(deployment.clone()).unwrap();
+        let template = read.spec.template;
+        let labels = template.metadata.unwrap().labels.unwrap();
+        let selector = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
+        assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
+        assert_eq!((&*labels["istio.io/dataplane-mode"], &*labels["team"]), ("none", "a"));
+        for object in [&account, &deployment] {
+            assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u");
+            assert_eq!(object["metadata"]["annotations"]["note"], "b");
+        }
+        assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], "way");
+    }
+}
