@@ -78,6 +78,15 @@ fn damaged_targets_are_refused_or_canonical() {
     }
 }
 
+#[test]
+fn rules_are_found_as_by_looking_at_all_of_them() {
+    let mut random = Random(7);
+    for _ in 0..ROUNDS {
+        let bytes: Vec<u8> = (0..96).map(|_| random.next() as u8).collect();
+        properties::routes::select(&bytes);
+    }
+}
+
 /// Every beginning of a message is a message, another message, or refused; never a panic.
 #[test]
 fn cut_short_anywhere() {

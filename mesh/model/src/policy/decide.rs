@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::facts::HttpFacts;
 use super::{Action, Facts, Outcome, Policy, converted, matches};
 use crate::address::NamespacedName;
 
@@ -76,12 +77,29 @@ impl Reason {
 /// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
 /// policy is never weaker than written.
 pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts) -> Decision {
+    decide_of(policies, facts, None)
+}
+
+/// [`decide`] of one request of the connection: conditions on requests can be evaluated, too.
+pub fn decide_request<'a>(
+    policies: impl IntoIterator<Item = &'a Arc<Policy>>,
+    facts: &Facts,
+    http: HttpFacts<'_>,
+) -> Decision {
+    decide_of(policies, facts, Some(http))
+}
+
+fn decide_of<'a>(
+    policies: impl IntoIterator<Item = &'a Arc<Policy>>,
+    facts: &Facts,
+    http: Option<HttpFacts<'_>>,
+) -> Decision {
     let mut not_allowed = Vec::new();
     let mut allowed_by = None;
     let mut denied_by = None;
     let mut dry_run = Vec::new();
     for policy in policies {
-        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, facts) {
+        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, facts, http) {
             Outcome::Met => true,
             Outcome::NotMet => false,
             Outcome::Unknown => policy.action == Action::Deny,

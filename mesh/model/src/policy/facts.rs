@@ -1,7 +1,10 @@
-//! What is known about a connection when it asks to enter.
+//! What is known about a connection when it asks to enter, and about a request in it.
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderMap;
+
+use crate::http::Request;
 use crate::identity::SpiffeId;
 
 /// The facts that policies are decided on. Addresses are in normal form ([`crate::address::canonical`]).
@@ -13,4 +16,13 @@ pub struct Facts {
     pub source: Option<SpiffeId>,
     /// Where the application is dialled: pod address and container port.
     pub destination: SocketAddr,
+}
+
+/// What is known besides about a request, where requests are looked into.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpFacts<'a> {
+    /// The request in canonical form: that which is passed on.
+    pub request: &'a Request,
+    /// Its headers, as they came.
+    pub headers: &'a HeaderMap,
 }

@@ -4,59 +4,26 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Clause, Facts, Match, Rule, StringMatch};
+use super::facts::HttpFacts;
+use super::outcome::Outcome;
+use super::{Clause, Facts, Match, Rule, requests};
 use crate::address::NamespacedName;
 
-/// Whether something holds. *Unknown* is for what this proxy cannot evaluate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It holds.
-    Met,
-    /// It does not.
-    NotMet,
-    /// It cannot be told here: counts as met in a deny policy and as not met in an allow policy.
-    Unknown,
-}
-
-impl Outcome {
-    fn from_bool(met: bool) -> Self {
-        if met { Self::Met } else { Self::NotMet }
-    }
-
-    /// Three-valued AND: one `NotMet` settles it, otherwise one `Unknown` does.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::NotMet, _) | (_, Self::NotMet) => Self::NotMet,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            _ => Self::Met,
-        }
-    }
-
-    /// Three-valued OR: one `Met` settles it, otherwise one `Unknown` does.
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Met, _) | (_, Self::Met) => Self::Met,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            _ => Self::NotMet,
-        }
-    }
-}
-
 /// All clauses; none always matches.
-pub(super) fn rule(rule: &Rule, facts: &Facts) -> Outcome {
-    rule.clauses.iter().map(|c| clause(c, facts)).fold(Outcome::Met, Outcome::and)
+pub(super) fn rule(rule: &Rule, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
+    rule.clauses.iter().map(|c| clause(c, facts, http)).fold(Outcome::Met, Outcome::and)
 }
 
 /// Any match; none is satisfied.
-fn clause(clause: &Clause, facts: &Facts) -> Outcome {
+fn clause(clause: &Clause, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
     if clause.matches.is_empty() {
         return Outcome::Met;
     }
-    clause.matches.iter().map(|m| one(m, facts)).fold(Outcome::NotMet, Outcome::or)
+    clause.matches.iter().map(|m| one(m, facts, http)).fold(Outcome::NotMet, Outcome::or)
 }
 
 /// All fields that are set; none set never matches.
-fn one(m: &Match, facts: &Facts) -> Outcome {
+fn one(m: &Match, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
     if *m == Match::default() {
         return Outcome::NotMet;
     }
@@ -67,10 +34,10 @@ fn one(m: &Match, facts: &Facts) -> Outcome {
     let account = |wanted: &NamespacedName| {
         source.is_some_and(|id| *id.namespace() == wanted.namespace && *id.service_account() == wanted.name)
     };
-    let known = allows(&m.namespaces, |s| text(s, namespace))
-        && excludes(&m.not_namespaces, |s| text(s, namespace))
-        && allows(&m.principals, |s| source.is_some() && text(s, principal))
-        && excludes(&m.not_principals, |s| source.is_some() && text(s, principal))
+    let known = allows(&m.namespaces, |s| s.matches(namespace))
+        && excludes(&m.not_namespaces, |s| s.matches(namespace))
+        && allows(&m.principals, |s| source.is_some() && s.matches(principal))
+        && excludes(&m.not_principals, |s| source.is_some() && s.matches(principal))
         && allows(&m.source_ips, |net| contains(net, facts.source_ip))
         && excludes(&m.not_source_ips, |net| contains(net, facts.source_ip))
         && allows(&m.destination_ips, |net| contains(net, facts.destination.ip()))
@@ -79,8 +46,13 @@ fn one(m: &Match, facts: &Facts) -> Outcome {
         && excludes(&m.not_destination_ports, |port| *port == facts.destination.port())
         && allows(&m.service_accounts, account)
         && excludes(&m.not_service_accounts, account);
-    let extra = if m.unsupported || m.http.is_some() { Outcome::Unknown } else { Outcome::Met };
-    Outcome::from_bool(known).and(extra)
+    let read = if m.unsupported { Outcome::Unknown } else { Outcome::Met };
+    let request = match (&m.http, http) {
+        (None, _) => Outcome::Met,
+        (Some(_), None) => Outcome::Unknown,
+        (Some(conditions), Some(http)) => requests::meets(conditions, http),
+    };
+    Outcome::from_bool(known).and(read).and(request)
 }
 
 /// An empty list imposes nothing; otherwise one value must hold.
@@ -91,15 +63,6 @@ fn allows<T>(wanted: &[T], holds: impl Fn(&T) -> bool) -> bool {
 /// No value may hold.
 fn excludes<T>(unwanted: &[T], holds: impl Fn(&T) -> bool) -> bool {
     !unwanted.iter().any(holds)
-}
-
-fn text(pattern: &StringMatch, value: &str) -> bool {
-    match pattern {
-        StringMatch::Exact(x) => **x == *value,
-        StringMatch::Prefix(x) => value.starts_with(&**x),
-        StringMatch::Suffix(x) => value.ends_with(&**x),
-        StringMatch::Presence => !value.is_empty(),
-    }
 }
 
 fn contains(net: &IpNet, ip: IpAddr) -> bool {

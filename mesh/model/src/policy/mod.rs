@@ -1,7 +1,7 @@
 //! Authorization policies and the one decision over them.
 //!
-//! The type here; [`http`] its conditions on requests; [`facts`] what is known about a connection; `matches` one condition
-//! against the facts; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
+//! The type here; [`http`] its conditions on requests; [`facts`] what is known about a connection or request; `matches` one
+//! condition against the facts, `requests` those on requests; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
 //! PeerAuthentications.
 
 pub mod converted;
@@ -10,6 +10,8 @@ pub mod facts;
 pub mod http;
 mod http_wire;
 mod matches;
+mod outcome;
+mod requests;
 mod strings;
 mod wire;
 
@@ -19,9 +21,9 @@ use ipnet::IpNet;
 
 use crate::address::NamespacedName;
 
-pub use decide::{Decision, Reason, decide};
-pub use facts::Facts;
-pub use matches::Outcome;
+pub use decide::{Decision, Reason, decide, decide_request};
+pub use facts::{Facts, HttpFacts};
+pub use outcome::Outcome;
 pub use strings::StringMatch;
 pub use wire::InvalidPolicy;
 

@@ -18,6 +18,23 @@ pub enum StringMatch {
     Presence,
 }
 
+impl StringMatch {
+    /// Whether a text is one that is meant.
+    pub fn matches(&self, text: &str) -> bool {
+        self.matches_bytes(text.as_bytes())
+    }
+
+    /// [`Self::matches`] of what need not be text.
+    pub fn matches_bytes(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Exact(x) => x.as_bytes() == bytes,
+            Self::Prefix(x) => bytes.starts_with(x.as_bytes()),
+            Self::Suffix(x) => bytes.ends_with(x.as_bytes()),
+            Self::Presence => !bytes.is_empty(),
+        }
+    }
+}
+
 /// None for a kind that this version does not know.
 pub(super) fn read(s: pb::StringMatch) -> Option<StringMatch> {
     Some(match s.match_type? {

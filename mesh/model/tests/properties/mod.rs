@@ -1,13 +1,15 @@
 //! What must hold for any bytes and any text, called by the seeded test beside this and by the targets in `fuzz/`.
 #![allow(unreachable_pub, reason = "also a module of the crate in `fuzz/`")]
 
+pub mod routes;
+
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::destination;
 use mesh_model::http::{Received, Rules, Target, canonical};
 use mesh_model::identity::SpiffeId;
-use mesh_model::policy::{Facts, decide};
+use mesh_model::policy::{Facts, HttpFacts, decide, decide_request};
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::service::Vip;
 use mesh_model::tables::Tables;
@@ -99,6 +101,25 @@ pub fn policy(bytes: &[u8]) {
     let denied = !as_action(mesh_model::policy::Action::Deny);
     assert!(denied || !allowed, "what an allow policy matches, a deny policy matches");
     decide([&policy], &facts);
+
+    // Nor for a request, whatever its headers; and where no request is seen, nobody gets in who would not get in with one.
+    let path = ["/a/b/c", "/a;x/b", "/%61", "/"][usize::from(*a) % 4];
+    let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("a"))]);
+    for value in ["a", "b", "c"].iter().take(usize::from(*b) % 4) {
+        headers.append("x-a", HeaderValue::from_static(value));
+    }
+    let received = Received::of_target(Version::HTTP_11, &Method::GET, path.as_bytes(), &headers);
+    let request = canonical(&received, Rules::default()).expect("nothing to refuse");
+    let http = HttpFacts { request: &request, headers: &headers };
+    let with_request = |action| {
+        let policy = mesh_model::policy::Policy { action, dry_run: false, ..(*policy).clone() };
+        decide_request([&policy.into()], &facts, http).allowed
+    };
+    let allowed_with = with_request(mesh_model::policy::Action::Allow);
+    let denied_with = !with_request(mesh_model::policy::Action::Deny);
+    assert!(denied_with || !allowed_with, "what an allow policy matches, a deny policy matches");
+    assert!(!allowed || allowed_with, "an allow policy lets in no more where no request is seen");
+    assert!(!denied_with || denied, "a deny policy keeps out no less where no request is seen");
 }
 
 /// A text as a SPIFFE id, and as a key: what parses is printed as it was.
