@@ -8,6 +8,7 @@ mod certificates;
 mod charts;
 mod cluster;
 mod control_plane;
+mod entries;
 mod examples;
 mod kubernetes;
 mod life;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         wire::trials(suite);
         names::trials(suite, Mesh::up_with);
         services::trials(suite, Mesh::up_with);
+        entries::trials(suite, Mesh::up_with);
         reach::trials(suite, &town);
         authorization::trials(suite, &town);
         streams::trials(suite, &town);

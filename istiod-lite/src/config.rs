@@ -13,7 +13,7 @@ use mesh_xds::server::Limits;
 
 use crate::ca::sign::Lifetimes;
 use crate::deploy;
-use crate::translate::Mesh;
+use crate::translate::{Mesh, Pools};
 
 /// Most bytes that a bound may be set to: what the length of a gRPC message can say.
 const MAX_BYTES: usize = u32::MAX as usize;
@@ -66,7 +66,7 @@ pub struct Config {
     /// `KEEPALIVE_MAX_SERVER_CONNECTION_AGE`: for how long a stream lasts, default 30m; 0s is for ever.
     pub subscribers: Limits,
     /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
-    /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`.
+    /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`, `PILOT_ENABLE_IP_AUTOALLOCATE` and its prefixes.
     pub mesh: Mesh,
 }
 
@@ -104,6 +104,15 @@ impl Config {
             token_keys = Some(env.required("TOKEN_PUBLIC_KEY", form)?.into());
         }
         let defaults = Mesh::default();
+        let allocates = env.bool("PILOT_ENABLE_IP_AUTOALLOCATE")?.unwrap_or(true);
+        let pools = Pools {
+            ipv4: env
+                .parse("PILOT_IP_AUTOALLOCATE_IPV4_PREFIX", "an IPv4 prefix such as 240.240.0.0/16")?
+                .unwrap_or(Pools::default().ipv4),
+            ipv6: env
+                .parse("PILOT_IP_AUTOALLOCATE_IPV6_PREFIX", "an IPv6 prefix such as 2001:2::/48")?
+                .unwrap_or(Pools::default().ipv6),
+        };
         let subscribers = Limits::default();
         let bytes = |name, default: usize| Ok(env.number(name, 1..=MAX_BYTES)?.unwrap_or(default));
         let root_namespace = text("ROOT_NAMESPACE", &defaults.root_namespace);
@@ -167,6 +176,7 @@ impl Config {
                 revision: revision.into(),
                 revision_tags: commas(&text("REVISION_TAGS", "")).collect(),
                 dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
+                pools: Some(pools).filter(|_| allocates),
             },
         })
     }

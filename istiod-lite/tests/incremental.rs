@@ -20,7 +20,7 @@ const SEQUENCES: u64 = 400;
 const STEPS: usize = 60;
 
 /// What a step does: which change, to which object, and what the object says.
-type Step = [u8; 12];
+type Step = [u8; 24];
 
 const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
 const PODS: [&str; 4] = ["a", "b", "c", "d"];
@@ -291,6 +291,86 @@ fn peer_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str) -
     json!({"metadata": metadata, "spec": spec})
 }
 
+/// Hosts, of which Services have some.
+const HOSTS: [&str; 6] = [
+    "web.shop.svc.cluster.local",
+    "db.bank.svc.cluster.local",
+    "ext.example.com",
+    "Api.example.com.",
+    "*.example.com",
+    "web.shop.svc.cluster.local.",
+];
+
+/// Metadata of one of Istio's kinds that has labels, too.
+fn entry_metadata(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
+    let mut metadata = metadata(choices, Some(namespace), name);
+    match choices.below(8) {
+        0 => metadata["labels"]["istio.io/rev"] = choices.one_of(&["canary", "stable", "default"]).into(),
+        1 => metadata["creationTimestamp"] = choices.one_of(&["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]).into(),
+        2 => metadata["labels"]["networking.istio.io/tunnel"] = "http".into(),
+        3 => metadata["labels"]["networking.istio.io/enable-autoallocate-ip"] = "false".into(),
+        4 => metadata["annotations"]["networking.istio.io/traffic-distribution"] = "PreferClose".into(),
+        _ => {}
+    }
+    metadata["labels"]["app"] = choices.one_of(&APPS).into();
+    metadata["labels"]["tier"] = choices.one_of(&["x", "y"]).into();
+    metadata
+}
+
+fn service_entry(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
+    let metadata = entry_metadata(choices, namespace, name);
+    let mut hosts = vec![choices.one_of(&HOSTS)];
+    if choices.below(3) == 0 {
+        hosts.push(choices.one_of(&HOSTS));
+    }
+    let mut spec = json!({
+        "hosts": hosts, "resolution": choices.one_of(&["STATIC", "STATIC", "DNS", "NONE"]),
+        "ports": [{"number": 80 + choices.below(2), "name": "http", "protocol": "HTTP", "targetPort": 8080}],
+    });
+    let endpoint = json!({
+        "address": choices.one_of(&["10.0.0.1", "192.0.2.9", "fd00::9"]), "network": choices.one_of(&["", "far"]),
+        "ports": {"http": 8000 + choices.below(2)}, "weight": choices.below(3), "serviceAccount": "vm",
+        "labels": {"istio.io/use-waypoint": choices.one_of(&["none", "way"])},
+    });
+    let is_wildcard = hosts.iter().any(|host| host.starts_with('*'));
+    match choices.below(4) {
+        0 => spec["workloadSelector"] = json!({"labels": {"app": choices.one_of(&APPS)}}),
+        1 if !is_wildcard => {}
+        _ if spec["resolution"] != "NONE" => spec["endpoints"] = json!([endpoint]),
+        _ => {}
+    }
+    match choices.below(6) {
+        0 => spec["addresses"] = json!([choices.one_of(&["10.9.0.1", "240.240.1.1"])]),
+        1 => spec["exportTo"] = json!([choices.one_of(&[".", "~", "*", "bank"])]),
+        2 => spec["subjectAltNames"] = json!(["spiffe://cluster.local/ns/shop/sa/vm"]),
+        _ => {}
+    }
+    if is_wildcard && choices.seldom() {
+        let hosts = [hosts.into_iter().find(|host| host.starts_with('*'))];
+        let ports = [json!({"number": 80, "name": "http", "protocol": "HTTP"})];
+        spec = json!({"hosts": hosts, "resolution": "DYNAMIC_DNS", "ports": ports});
+    }
+    let mut said = Vec::new();
+    if choices.below(3) == 0 {
+        let value = choices.one_of(&["240.240.1.1", "240.240.2.2", "2001:2::5"]);
+        said.push(json!({"value": value, "host": choices.one_of(&HOSTS)}));
+    }
+    json!({"metadata": metadata, "spec": spec, "status": {"addresses": said}})
+}
+
+fn workload_entry(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
+    let metadata = entry_metadata(choices, namespace, name);
+    let mut spec = json!({
+        "address": choices.one_of(&["192.0.2.9", "10.0.0.1", "vm.example.com", "unix:///run/x"]),
+        "network": choices.one_of(&["", "far"]), "locality": choices.one_of(&["", "r/z/s"]),
+        "labels": {"app": choices.one_of(&APPS), "other": "x"},
+    });
+    if spec["address"] != "unix:///run/x" {
+        spec["ports"] = choices.one_of(&[json!({}), json!({"http": 8000}), json!({"sql": 8001})]);
+    }
+    json!({"metadata": metadata, "spec": spec})
+}
+
 /// What a step says of one object of a kind.
 fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
     let namespace = choices.one_of(&NAMESPACES);
@@ -350,11 +430,19 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["p", "q"]);
             route(choices, namespace, name, &json!({"matches": [{"method": {"service": "a.B"}}]}))
         }
+        Kind::ServiceEntry => {
+            let name = choices.one_of(&["e", "f", "g"]);
+            service_entry(choices, namespace, name)
+        }
+        Kind::WorkloadEntry => {
+            let name = choices.one_of(&["v", "w"]);
+            workload_entry(choices, namespace, name)
+        }
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 28] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -379,6 +467,10 @@ const KINDS: [Kind; 24] = [
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::GrpcRoute,
+    Kind::ServiceEntry,
+    Kind::ServiceEntry,
+    Kind::ServiceEntry,
+    Kind::WorkloadEntry,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.

@@ -35,6 +35,14 @@ pub struct Affected {
     pub members: BTreeSet<NamespacedName>,
     /// Pods to translate.
     pub pods: BTreeSet<NamespacedName>,
+    /// Service entries changed: they are decided on together.
+    pub entries_changed: bool,
+    /// Service entries to translate.
+    pub entries: BTreeSet<NamespacedName>,
+    /// Services that came or went, or are of another type: a service entry may name their host.
+    pub renamed: BTreeSet<NamespacedName>,
+    /// Workload entries to translate.
+    pub workload_entries: BTreeSet<NamespacedName>,
     /// Nodes that may be elsewhere now.
     pub nodes: BTreeSet<Arc<str>>,
     /// Objects of which something may have to be told to their authors.
@@ -52,7 +60,11 @@ impl Affected {
                 let label = |object: Option<&Kept>, name| object?.labels().label(name).map(str::to_owned);
                 let differs = |name| label(old, name) != label(new, name);
                 self.revisions |= differs(labels::REVISION) || differs(labels::TAG);
+                if service_type(old) != service_type(new) {
+                    self.renamed.insert(key.object());
+                }
             }
+            Kind::ServiceEntry => self.entries_changed = true,
             _ => {}
         }
     }
@@ -71,6 +83,7 @@ impl Affected {
                     self.pods.insert(pod.clone());
                     self.told.insert(Key::new(Kind::Pod, Some(&pod.namespace), &pod.name));
                 }
+                self.by_namespace(cluster, &key.name);
                 self.told.insert(key.clone());
             }
             Kept::Node(_) => {
@@ -84,7 +97,10 @@ impl Affected {
                 self.pods.insert(name);
                 self.told.insert(key.clone());
             }
-            Kept::Service(_) => {
+            Kept::Service(service) => {
+                let entries = cluster.workload_entries_in(&key.namespace);
+                let selected = entries.filter(|(_, entry)| relations::selects(service, &entry.metadata));
+                self.workload_entries.extend(selected.map(|(entry, _)| entry.clone()));
                 self.told.insert(key.clone());
                 self.told.insert(Key { kind: Kind::Endpoints, ..key.clone() });
                 let gateway = Key { kind: Kind::Gateway, ..key.clone() };
@@ -138,6 +154,14 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.services.extend(attachments::parents(object));
             }
+            Kept::ServiceEntry(_) => {
+                self.told.insert(key.clone());
+                self.entries.insert(name);
+            }
+            Kept::WorkloadEntry(_) => {
+                self.told.insert(key.clone());
+                self.workload_entries.insert(name);
+            }
         }
     }
 }
@@ -152,11 +176,27 @@ impl Affected {
                 Kind::Namespace => {
                     self.services.extend(cluster.services_in(&key.name).map(|(service, _)| service.clone()));
                     self.pods.extend(cluster.pods_in(&key.name).map(|(pod, _)| pod.clone()));
+                    self.by_namespace(cluster, &key.name);
                 }
+                Kind::ServiceEntry => drop(self.entries.insert(key.object())),
+                Kind::WorkloadEntry => drop(self.workload_entries.insert(key.object())),
                 Kind::Pod => drop(self.pods.insert(key.object())),
                 _ => drop(self.services.insert(key.object())),
             }
         }
+    }
+
+    /// Adds the entries of a namespace.
+    fn by_namespace(&mut self, cluster: &Cluster, namespace: &str) {
+        self.entries.extend(cluster.service_entries_in(namespace).map(|(entry, _)| entry.clone()));
+        self.workload_entries.extend(cluster.workload_entries_in(namespace).map(|(entry, _)| entry.clone()));
+    }
+
+    /// Adds what is told of entries that are translated anew.
+    pub(crate) fn by_entries(&mut self) {
+        let of = |kind, name: &NamespacedName| Key::new(kind, Some(&name.namespace), &name.name);
+        self.told.extend(self.entries.iter().map(|name| of(Kind::ServiceEntry, name)));
+        self.told.extend(self.workload_entries.iter().map(|name| of(Kind::WorkloadEntry, name)));
     }
 
     /// Adds what is attached to services that are translated anew, and what is told of them.
@@ -166,6 +206,14 @@ impl Affected {
             self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
             self.told.extend(index.attachments().routes_of(service).cloned());
         }
+    }
+}
+
+/// The type of a Service that is there.
+fn service_type(object: Option<&Kept>) -> Option<Option<&str>> {
+    match object {
+        Some(Kept::Service(service)) => Some(service.spec.as_ref().and_then(|spec| spec.type_.as_deref())),
+        _ => None,
     }
 }
 

@@ -15,6 +15,7 @@ use super::attachments::Attachments;
 use super::pod::{Pod, Stage};
 use super::relations::{self, Asked, Mention};
 use super::{Cluster, Kept};
+use crate::resources::labels::Labelled;
 use crate::resources::{Key, Kind};
 
 /// A label's name and value.
@@ -50,7 +51,7 @@ impl Index {
         let name = key.object();
         self.attachments.update(key, old, new);
         if let Some(object) = old {
-            if let Some(waypoint) = waypoint(object) {
+            for waypoint in waypoints(object) {
                 self.waypoints.remove(&(waypoint, key.clone()));
             }
             match object {
@@ -66,7 +67,7 @@ impl Index {
             }
         }
         if let Some(object) = new {
-            if let Some(waypoint) = waypoint(object) {
+            for waypoint in waypoints(object) {
                 self.waypoints.insert((waypoint, key.clone()));
             }
             match object {
@@ -223,17 +224,23 @@ fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     addresses.iter().copied()
 }
 
-fn waypoint(object: &Kept) -> Option<NamespacedName> {
+/// The waypoints that an object asks for: for itself, and of a service entry for endpoints that it lists.
+fn waypoints(object: &Kept) -> Vec<NamespacedName> {
     let key = object.key();
     let namespace = match key.kind {
         Kind::Namespace => &key.name,
-        Kind::Pod | Kind::Service => &key.namespace,
-        _ => return None,
+        Kind::Pod | Kind::Service | Kind::ServiceEntry | Kind::WorkloadEntry => &key.namespace,
+        _ => return Vec::new(),
     };
-    match relations::waypoint(object.labels(), namespace) {
+    let asked = |labels: &dyn Labelled| match relations::waypoint(labels, namespace) {
         Asked::Waypoint(waypoint) => Some(waypoint),
         Asked::Nothing | Asked::None => None,
+    };
+    let mut all: Vec<_> = asked(object.labels()).into_iter().collect();
+    if let Kept::ServiceEntry(entry) = object {
+        all.extend(entry.spec.endpoints.iter().filter_map(|endpoint| asked(&endpoint.labels)));
     }
+    all
 }
 
 fn first_label(object: &Service) -> Option<Label> {

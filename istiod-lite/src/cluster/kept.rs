@@ -11,6 +11,7 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
+    ServiceEntry, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -45,6 +46,10 @@ pub enum Kept {
     HttpRoute(Arc<HttpRoute>),
     /// Where gRPC calls go.
     GrpcRoute(Arc<GrpcRoute>),
+    /// Names and addresses that are no Service's.
+    ServiceEntry(Arc<ServiceEntry>),
+    /// Something that runs outside of Kubernetes; its labels in one place.
+    WorkloadEntry(Arc<WorkloadEntry>),
 }
 
 impl From<Object> for Kept {
@@ -81,6 +86,12 @@ impl From<Object> for Kept {
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::GrpcRoute(o)
             }
+            Object::ServiceEntry(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::ServiceEntry(o)
+            }
+            Object::WorkloadEntry(o) => Self::WorkloadEntry(workload_entry(o)),
         }
     }
 }
@@ -102,6 +113,16 @@ fn shortened(metadata: &ObjectMeta) -> ObjectMeta {
     }
     let ObjectMeta { name, namespace, labels, uid, generation, creation_timestamp, .. } = metadata.clone();
     ObjectMeta { name, namespace, labels, annotations, uid, generation, creation_timestamp, ..ObjectMeta::default() }
+}
+
+/// Labels are those of the object and of its spec, of which the object's count where both have one.
+fn workload_entry(mut object: Arc<WorkloadEntry>) -> Arc<WorkloadEntry> {
+    let WorkloadEntry { metadata, spec, .. } = Arc::make_mut(&mut object);
+    *metadata = shortened(metadata);
+    let mut labels = std::mem::take(&mut spec.labels);
+    labels.extend(metadata.labels.take().into_iter().flatten());
+    metadata.labels = Some(labels);
+    object
 }
 
 /// Without what says only who wrote the object, and how it was before.
@@ -138,6 +159,8 @@ impl Kept {
             Self::Gateway(o) => (Kind::Gateway, &o.metadata),
             Self::HttpRoute(o) => (Kind::HttpRoute, &o.metadata),
             Self::GrpcRoute(o) => (Kind::GrpcRoute, &o.metadata),
+            Self::ServiceEntry(o) => (Kind::ServiceEntry, &o.metadata),
+            Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -158,6 +181,8 @@ impl Kept {
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::GrpcRoute(o) => &o.metadata,
+            Self::ServiceEntry(o) => &o.metadata,
+            Self::WorkloadEntry(o) => &o.metadata,
         }
     }
 }
@@ -184,6 +209,8 @@ mod tests {
             (Kind::Service, json!({})),
             (Kind::Endpoints, json!({})),
             (Kind::EndpointSlice, json!({"addressType": "IPv4", "endpoints": []})),
+            (Kind::ServiceEntry, json!({"spec": {"hosts": ["a.com"]}})),
+            (Kind::WorkloadEntry, json!({"spec": {"address": "192.0.2.1"}})),
         ] {
             let with = |metadata: &Value| {
                 let mut value = rest.clone();

@@ -29,6 +29,7 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
+    ServiceEntry, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -70,6 +71,8 @@ pub struct Cluster {
     gateways: PersistentMap<NamespacedName, Arc<Gateway>>,
     http_routes: PersistentMap<NamespacedName, Arc<HttpRoute>>,
     grpc_routes: PersistentMap<NamespacedName, Arc<GrpcRoute>>,
+    service_entries: PersistentMap<NamespacedName, Arc<ServiceEntry>>,
+    workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -94,6 +97,8 @@ impl Cluster {
             Kept::Gateway(o) => drop(self.gateways.insert(key, o)),
             Kept::HttpRoute(o) => drop(self.http_routes.insert(key, o)),
             Kept::GrpcRoute(o) => drop(self.grpc_routes.insert(key, o)),
+            Kept::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
+            Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
         }
     }
 
@@ -114,6 +119,8 @@ impl Cluster {
             Kind::Gateway => drop(self.gateways.remove(&name)),
             Kind::HttpRoute => drop(self.http_routes.remove(&name)),
             Kind::GrpcRoute => drop(self.grpc_routes.remove(&name)),
+            Kind::ServiceEntry => drop(self.service_entries.remove(&name)),
+            Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
         }
     }
 
@@ -187,6 +194,8 @@ impl Cluster {
             Kind::Gateway => Kept::Gateway(self.gateways.get(&name)?.clone()),
             Kind::HttpRoute => Kept::HttpRoute(self.http_routes.get(&name)?.clone()),
             Kind::GrpcRoute => Kept::GrpcRoute(self.grpc_routes.get(&name)?.clone()),
+            Kind::ServiceEntry => Kept::ServiceEntry(self.service_entries.get(&name)?.clone()),
+            Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
         })
     }
 
@@ -214,6 +223,8 @@ impl Cluster {
             Kind::Gateway => names(kind, &self.gateways),
             Kind::HttpRoute => names(kind, &self.http_routes),
             Kind::GrpcRoute => names(kind, &self.grpc_routes),
+            Kind::ServiceEntry => names(kind, &self.service_entries),
+            Kind::WorkloadEntry => names(kind, &self.workload_entries),
         }
     }
 
@@ -337,8 +348,38 @@ impl Cluster {
         self.grpc_routes.get(key)
     }
 
+    /// A service entry.
+    pub fn service_entry(&self, key: &NamespacedName) -> Option<&Arc<ServiceEntry>> {
+        self.service_entries.get(key)
+    }
+
+    /// All service entries.
+    pub fn service_entries(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<ServiceEntry>)> {
+        self.service_entries.iter()
+    }
+
+    /// The service entries of a namespace.
+    pub fn service_entries_in(&self, namespace: &str) -> impl Iterator<Item = (&NamespacedName, &Arc<ServiceEntry>)> {
+        self.service_entries.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
+    /// A workload entry.
+    pub fn workload_entry(&self, key: &NamespacedName) -> Option<&Arc<WorkloadEntry>> {
+        self.workload_entries.get(key)
+    }
+
+    /// All workload entries.
+    pub fn workload_entries(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<WorkloadEntry>)> {
+        self.workload_entries.iter()
+    }
+
+    /// The workload entries of a namespace.
+    pub fn workload_entries_in(&self, namespace: &str) -> impl Iterator<Item = (&NamespacedName, &Arc<WorkloadEntry>)> {
+        self.workload_entries.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 13] {
+    pub fn counts(&self) -> [(Kind, usize); 15] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -353,6 +394,8 @@ impl Cluster {
             (Kind::Gateway, self.gateways.len()),
             (Kind::HttpRoute, self.http_routes.len()),
             (Kind::GrpcRoute, self.grpc_routes.len()),
+            (Kind::ServiceEntry, self.service_entries.len()),
+            (Kind::WorkloadEntry, self.workload_entries.len()),
         ]
     }
 }

@@ -37,6 +37,10 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1`.
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
+    ServiceEntry,
+    /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
+    WorkloadEntry,
 }
 
 impl Kind {
@@ -56,6 +60,8 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
         }
     }
 

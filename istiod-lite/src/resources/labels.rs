@@ -19,6 +19,12 @@ impl Labelled for ObjectMeta {
     }
 }
 
+impl Labelled for BTreeMap<String, String> {
+    fn label(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+}
+
 type List = [(Arc<str>, Arc<str>)];
 
 static LISTS: Shared<List> = LazyLock::new(Mutex::default);

@@ -2,6 +2,8 @@
 //!
 //! Core kinds are `k8s-openapi`'s, Istio's two policy kinds are our own ([`authorization_policy`],
 //! [`peer_authentication`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a field
+//! Core kinds are `k8s-openapi`'s, Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`service_entry`],
+//! [`workload_entry`]). All are read by `strict`, which refuses a field
 //! that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says
 //! where a pod is in its life.
 
@@ -9,6 +11,7 @@ pub mod authorization_policy;
 mod defaults;
 pub mod field;
 pub mod gateway_api;
+pub mod host;
 mod kind;
 pub mod labels;
 pub(crate) mod life;
@@ -16,9 +19,11 @@ mod object;
 pub mod peer_authentication;
 mod read;
 mod recognize;
+pub mod service_entry;
 mod strict;
 pub mod unread;
 mod validate;
+pub mod workload_entry;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use field::{FieldError, FieldPath};
@@ -28,3 +33,5 @@ pub use object::Object;
 pub use peer_authentication::PeerAuthentication;
 pub use read::InvalidObject;
 pub use recognize::Recognized;
+pub use service_entry::ServiceEntry;
+pub use workload_entry::WorkloadEntry;

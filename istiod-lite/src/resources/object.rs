@@ -10,6 +10,8 @@ use super::authorization_policy::AuthorizationPolicy;
 use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
+use super::service_entry::ServiceEntry;
+use super::workload_entry::WorkloadEntry;
 
 /// One object of a kind we read. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +42,10 @@ pub enum Object {
     HttpRoute(Arc<HttpRoute>),
     /// Where gRPC calls go.
     GrpcRoute(Arc<GrpcRoute>),
+    /// Names and addresses that are no Service's.
+    ServiceEntry(Arc<ServiceEntry>),
+    /// Something that runs outside of Kubernetes.
+    WorkloadEntry(Arc<WorkloadEntry>),
 }
 
 impl Object {
@@ -62,6 +68,8 @@ impl Object {
             Self::Gateway(o) => serde_json::to_value(&**o),
             Self::HttpRoute(o) => serde_json::to_value(&**o),
             Self::GrpcRoute(o) => serde_json::to_value(&**o),
+            Self::ServiceEntry(o) => serde_json::to_value(&**o),
+            Self::WorkloadEntry(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -81,6 +89,8 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+            Self::WorkloadEntry(_) => Kind::WorkloadEntry,
         }
     }
 
@@ -100,6 +110,8 @@ impl Object {
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::GrpcRoute(o) => &o.metadata,
+            Self::ServiceEntry(o) => &o.metadata,
+            Self::WorkloadEntry(o) => &o.metadata,
         }
     }
 

@@ -50,6 +50,8 @@ impl Object {
             Kind::Gateway => Self::Gateway(typed(value)?),
             Kind::HttpRoute => Self::HttpRoute(typed(value)?),
             Kind::GrpcRoute => Self::GrpcRoute(typed(value)?),
+            Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
+            Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
         };
         validate::object(&object)?;
         Ok(object)
@@ -78,7 +80,9 @@ impl Object {
             | Kind::GatewayClass
             | Kind::Gateway
             | Kind::HttpRoute
-            | Kind::GrpcRoute => {
+            | Kind::GrpcRoute
+            | Kind::ServiceEntry
+            | Kind::WorkloadEntry => {
                 let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
                 gateway_api::reduce_foreign(kind, &mut value);
                 return Self::from_value(kind, &value);

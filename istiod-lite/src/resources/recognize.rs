@@ -73,10 +73,13 @@ impl Kind {
             ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
             ("gateway.networking.k8s.io", "HTTPRoute") => Self::HttpRoute,
             ("gateway.networking.k8s.io", "GRPCRoute") => Self::GrpcRoute,
+            ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
+            ("networking.istio.io", "WorkloadEntry") => Self::WorkloadEntry,
             _ => return unread(group, kind),
         };
         let versions: &[&str] = match group {
             "security.istio.io" | "gateway.networking.k8s.io" if read != Self::GrpcRoute => &["v1", "v1beta1"],
+            "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
             _ => &["v1"],
         };
         if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
@@ -90,6 +93,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
+        "networking.istio.io" => &["ServiceEntry", "WorkloadEntry"],
         _ => &[],
     };
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
@@ -123,7 +127,11 @@ mod tests {
             ("gateway.networking.k8s.io/v1", "HttpRoute", Recognized::Misspelt("HTTPRoute")),
             ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "DestinationRule", Recognized::Unread(Unread::NotEnforced)),
-            ("networking.istio.io/v1", "ServiceEntry", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "WorkloadGroup", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1alpha3", "ServiceEntry", Recognized::Read(Kind::ServiceEntry)),
+            ("networking.istio.io/v1beta1", "WorkloadEntry", Recognized::Read(Kind::WorkloadEntry)),
+            ("networking.istio.io/v1", "ServicEntry", Recognized::Misspelt("ServiceEntry")),
+            ("networking.istio.io/v2", "ServiceEntry", Recognized::WrongVersion),
             ("v1", "Podd", Recognized::Misspelt("Pod")),
             ("security.istio.io/v1", "AuthorisationPolicy", Recognized::Misspelt("AuthorizationPolicy")),
             ("example.com/v1", "Pod", Recognized::Unread(Unread::Unknown)),

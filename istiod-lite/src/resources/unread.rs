@@ -26,9 +26,9 @@ impl Unread {
                         "what it forbids is NOT kept from happening here. On Kubernetes the network plugin enforces it; \
                          under `ambit up` nobody does. What must hold belongs into an AuthorizationPolicy, too"
                     }
-                    "ServiceEntry" | "WorkloadEntry" | "WorkloadGroup" => {
-                        "the host or address it names stays unknown to the mesh. A Service without selector, with an \
-                         EndpointSlice, names addresses outside"
+                    "WorkloadGroup" => {
+                        "it is a template by which Istio's sidecars on virtual machines register themselves. A WorkloadEntry \
+                         for each of them says the same"
                     }
                     "RequestAuthentication" => {
                         "tokens of requests are NOT checked: that takes a waypoint, and there is none yet"

@@ -8,9 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::field::{FieldError, FieldPath};
+use super::host::dns_name;
 use super::kind::Kind;
 use super::object::Object;
-use super::{authorization_policy, gateway_api, peer_authentication};
+use super::{authorization_policy, gateway_api, peer_authentication, service_entry, workload_entry};
 
 /// Checks an object.
 pub(super) fn object(object: &Object) -> Result<(), FieldError> {
@@ -26,6 +27,8 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::Gateway(o) => gateway_api::validate_gateway(o),
         Object::HttpRoute(o) => gateway_api::validate_http_route(o),
         Object::GrpcRoute(o) => gateway_api::validate_grpc_route(o),
+        Object::ServiceEntry(o) => service_entry::validate(o),
+        Object::WorkloadEntry(o) => workload_entry::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
     }
 }
@@ -45,20 +48,6 @@ fn metadata(kind: Kind, metadata: &ObjectMeta) -> Result<(), FieldError> {
         }
         _ => Ok(()),
     }
-}
-
-/// RFC 1123 subdomain, as the API server requires of names; a name is part of identities and xDS keys.
-fn dns_name(name: &str, path: &FieldPath) -> Result<(), FieldError> {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let bytes = name.as_bytes();
-    if bytes.len() <= 253 && bytes.iter().all(|b| inner(*b)) && end(bytes.first()) && end(bytes.last()) {
-        return Ok(());
-    }
-    Err(path.error(format!(
-        "{name:?} is not a Kubernetes name: lower-case letters, digits, '-' and '.', at most 253, beginning and \
-         ending with a letter or digit"
-    )))
 }
 
 fn pod(pod: &Pod) -> Result<(), FieldError> {

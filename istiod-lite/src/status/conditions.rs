@@ -21,9 +21,8 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
     }
     // What is said of the version that serves is not true of what is there now.
     for rejected in &status.rejected {
-        let kind = [Kind::AuthorizationPolicy, Kind::PeerAuthentication]
-            .into_iter()
-            .find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
+        let told = [Kind::AuthorizationPolicy, Kind::PeerAuthentication, Kind::ServiceEntry, Kind::WorkloadEntry];
+        let kind = told.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
         let (Some(kind), Some(name)) = (kind, &rejected.name) else { continue };
         let serves = if rejected.last_good_kept { ". The version before keeps serving" } else { "" };
         let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
@@ -35,6 +34,7 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
 
 fn is_for(kind: Kind, condition: &str) -> bool {
     match kind {
+        Kind::ServiceEntry | Kind::WorkloadEntry => condition == ZTUNNEL_ACCEPTED || condition.starts_with("istio.io/"),
         Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
             [ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED].contains(&condition)
         }

@@ -8,9 +8,13 @@
 //! | `parents` | and in `status.parents` of a route? (pure) |
 //! | `gateway` | and in the status of a Gateway of ours? (pure) |
 //! | `write` | writes it there |
+//! | `object` | what of an object is read for it? |
+//! | `addresses` | writes there which addresses were allocated |
 
+mod addresses;
 mod conditions;
 mod gateway;
+mod object;
 mod parents;
 pub mod write;
 

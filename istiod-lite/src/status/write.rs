@@ -9,13 +9,13 @@ use mesh_kube::write::{self, WriteError};
 use mesh_kube::{Client, Resource};
 use mesh_runtime::backoff::Backoff;
 use mesh_runtime::timestamp::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Status;
-use super::conditions::{self, Written};
-use super::{gateway, parents};
+use super::conditions;
+use super::object::{Metadata, Object, api_version};
+use super::{addresses, gateway, parents};
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::source::kubernetes::kinds;
@@ -27,36 +27,17 @@ const EVENTS: Resource = Resource { group: "events.k8s.io", versions: &["v1"], p
 /// Shortest and longest wait before what could not be written is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// As much of an object as is read.
-#[derive(Deserialize)]
-struct Object {
-    metadata: Metadata,
-    #[serde(default)]
-    status: ObjectStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    uid: String,
-    #[serde(default)]
-    resource_version: String,
-}
-
-#[derive(Default, Deserialize)]
-struct ObjectStatus {
-    #[serde(default)]
-    conditions: Vec<Written>,
-    /// Of a route.
-    #[serde(default)]
-    parents: Vec<Value>,
-}
-
 /// Writes what `status` says, now and later. Never returns while somebody says something.
 /// `classes` are those of Gateways that are ours.
 pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>, classes: Vec<String>) {
-    let mut writer =
-        Writer { client, classes, written: BTreeMap::new(), attached: BTreeMap::new(), told: BTreeSet::new() };
+    let mut writer = Writer {
+        client,
+        classes,
+        written: BTreeMap::new(),
+        attached: BTreeMap::new(),
+        told: BTreeSet::new(),
+        addresses: addresses::Written::default(),
+    };
     let mut backoff = Backoff::default();
     loop {
         let now = status.borrow_and_update().clone();
@@ -91,12 +72,14 @@ struct Writer {
     attached: BTreeMap<Key, PolicyStatus>,
     /// Events of objects that are rejected now.
     told: BTreeSet<String>,
+    addresses: addresses::Written,
 }
 
 impl Writer {
     /// Writes what is not written yet. Gives what could not be.
     async fn write(&mut self, status: &Status) -> Vec<String> {
-        let mut failures = Vec::new();
+        // Connections may wait for them.
+        let mut failures = self.addresses.write(&self.client, status).await;
         let wanted = conditions::wanted(status);
         let gone: Vec<Key> = self.written.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
         for (key, conditions) in wanted.into_iter().chain(gone.into_iter().map(|key| (key, Vec::new()))) {
@@ -194,13 +177,9 @@ impl Writer {
             return Ok(());
         };
         let version = resource.versions[0];
-        let api_version = match resource.group {
-            "" => version.to_owned(),
-            group => format!("{group}/{version}"),
-        };
         let status = if conditions.is_empty() { json!({}) } else { json!({"conditions": patch}) };
         let object = json!({
-            "apiVersion": api_version,
+            "apiVersion": api_version(resource),
             "kind": key.kind.as_str(),
             // One of the same name that came since is another object.
             "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": there.metadata.uid},
@@ -234,9 +213,6 @@ fn event(name: &str, place: &str, (kind, resource): (Kind, Resource), rejected: 
     let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     // No longer than an event may say.
     let note: String = format!("{field}{}", rejected.message).chars().take(900).collect();
-    let version = resource.versions[0];
-    let api_version =
-        if resource.group.is_empty() { version.to_owned() } else { format!("{}/{version}", resource.group) };
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -249,7 +225,7 @@ fn event(name: &str, place: &str, (kind, resource): (Kind, Resource), rejected: 
         "reportingController": MANAGER,
         "reportingInstance": MANAGER,
         "regarding": {
-            "apiVersion": api_version, "kind": kind.as_str(), "namespace": rejected.namespace, "name": rejected.name,
+            "apiVersion": api_version(resource), "kind": kind.as_str(), "namespace": rejected.namespace, "name": rejected.name,
             "uid": uid,
         },
     })

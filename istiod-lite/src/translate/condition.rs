@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::resources::Key;
 use crate::resources::gateway_api::common::ParentRef;
 use crate::resources::gateway_api::gateway::Address;
+use crate::resources::service_entry::HostAddress;
 
 /// One object and its conditions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct PolicyStatus {
     /// `metadata.generation` of the object that this is about; None of one that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// Of a service entry, what its `status.addresses` has to say, if that is something else than it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<HostAddress>>,
 }
 
 /// What else a waypoint's Gateway says of itself.
@@ -51,7 +55,7 @@ pub struct ParentStatus {
 impl PolicyStatus {
     /// Of an object that is no route.
     pub fn new(key: Key, conditions: Vec<Condition>) -> Self {
-        Self { key, conditions, parents: Vec::new(), waypoint: None, generation: None }
+        Self { key, conditions, parents: Vec::new(), waypoint: None, generation: None, addresses: None }
     }
 }
 

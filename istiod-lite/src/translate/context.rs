@@ -8,6 +8,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 use mesh_model::policy::Policy;
 
+use super::entries::defined::Entries;
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
@@ -30,6 +31,7 @@ pub(super) struct Context<'a> {
     pub(super) modes: &'a Modes,
     /// By service: what keeps callers from going around its waypoint.
     pub(super) guards: &'a Guards,
+    pub(super) entries: &'a Entries,
 }
 
 /// By service.

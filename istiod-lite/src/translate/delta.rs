@@ -20,6 +20,8 @@ use mesh_xds::audience::Audience;
 use super::condition::PolicyStatus;
 use super::context::{Context, Guards, World, network};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
+use super::entries;
+use super::entries::defined::{Entries, Entry};
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
@@ -28,6 +30,7 @@ use super::{guard, names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::index::{Index, Pairs};
 use crate::cluster::{Change, Cluster};
+use crate::resources::labels::Labelled;
 
 /// What differs.
 #[derive(Debug, Default)]
@@ -56,9 +59,12 @@ pub struct Translator {
     policies: Policies,
     modes: Modes,
     guards: Guards,
+    entries: Entries,
     members: Members,
     policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     mode_statuses: Vec<PolicyStatus>,
+    entry_statuses: BTreeMap<NamespacedName, PolicyStatus>,
+    workload_entry_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     told: BTreeMap<told::Position, PolicyStatus>,
     /// Of changes that were taken in and not yet translated.
     affected: Affected,
@@ -78,9 +84,12 @@ impl Translator {
             cluster,
             index: Index::default(),
             guards: Guards::new(),
+            entries: Entries::default(),
             members: Members::default(),
             policy_statuses: BTreeMap::new(),
             mode_statuses: Vec::new(),
+            entry_statuses: BTreeMap::new(),
+            workload_entry_statuses: BTreeMap::new(),
             told: BTreeMap::new(),
             affected: Affected::default(),
         }
@@ -93,7 +102,9 @@ impl Translator {
 
     /// For the users: what becomes of every policy, and what is not followed.
     pub fn statuses(&self) -> Vec<PolicyStatus> {
-        self.policy_statuses.values().chain(&self.mode_statuses).chain(self.told.values()).cloned().collect()
+        let policies = self.policy_statuses.values().chain(&self.mode_statuses);
+        let entries = self.entry_statuses.values().chain(self.workload_entry_statuses.values());
+        policies.chain(self.told.values()).chain(entries).cloned().collect()
     }
 
     /// Takes changes in. What follows from them is said by the next [`Self::translate`].
@@ -130,8 +141,11 @@ impl Translator {
         affected.by_services(&self.index);
         self.policies(&mut affected, &mut delta);
         self.modes(&mut affected, &mut delta);
+        let entries_before = self.entries(&mut affected);
+        affected.by_entries();
         self.guards(&mut affected, &mut delta);
         let Affected { services, endpoints, members, mut pods, nodes, told, .. } = affected;
+        let (service_entries, workload_entries) = (affected.entries, affected.workload_entries);
         for key in &endpoints {
             let inputs = Inputs::of_service(&self.cluster, &self.index, key);
             let differ = self.members.replace(key, &inputs, &self.mesh.cluster_id, members.contains(key));
@@ -145,9 +159,27 @@ impl Translator {
             self.tell(&key, &mut delta);
         }
         let context = self.context();
+        let (mut of_entries, mut of_workloads) = (Vec::new(), Vec::new());
+        for key in &service_entries {
+            let names = |entry: &Entry| entries::names(entry, &self.mesh.cluster_id);
+            delta.removed.extend(entries_before.get(key).into_iter().flat_map(|entry| names(entry)));
+            let now = self.entries.get(key);
+            delta.removed.extend(now.into_iter().flat_map(|entry| names(entry)));
+            delta.resources.extend(now.into_iter().flat_map(|entry| entries::resources(entry, &context)));
+            of_entries.push((key.clone(), now.map(|entry| entries::status(entry, &context))));
+        }
+        for key in &workload_entries {
+            let object = self.cluster.workload_entry(key);
+            let found = object.map(|object| entries::workload_entry(key, object, &self.revisions, &context));
+            let (found, status) = found.map_or((None, None), |(found, status)| (found, Some(status)));
+            delta.workload(found, || entries::uid_of_workload_entry(key, &self.mesh.cluster_id));
+            of_workloads.push((key.clone(), status));
+        }
         for key in &services {
             let found = self.cluster.service(key).map(|object| service::translate(object, &context));
-            let other = |name: &NamespacedName| found.as_ref().is_none_or(|found| found.key() != *name);
+            let other = |name: &NamespacedName| {
+                found.as_ref().is_none_or(|found| found.key() != *name) && !self.entries.define(name)
+            };
             let gone = names::of_service(key, &self.mesh).into_iter().filter(other);
             delta.removed.extend(gone.map(|name| (Kind::Address, name.to_string())));
             delta.resources.extend(found.map(|found| Resource::Service(Arc::new(found))));
@@ -172,6 +204,12 @@ impl Translator {
         for uid in outside {
             let said = self.members.of_outside(&uid, &self.cluster);
             delta.workload(outsider::translate(&uid, &said, &context), || uid.to_string());
+        }
+        for (key, status) in of_entries {
+            delta.statuses_changed |= set(&mut self.entry_statuses, key, status);
+        }
+        for (key, status) in of_workloads {
+            delta.statuses_changed |= set(&mut self.workload_entry_statuses, key, status);
         }
         (delta.pods, delta.services) = (pods, services);
         delta
@@ -203,7 +241,13 @@ impl Translator {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { world: self.world(), policies: &self.policies, modes: &self.modes, guards: &self.guards }
+        Context {
+            world: self.world(),
+            policies: &self.policies,
+            modes: &self.modes,
+            guards: &self.guards,
+            entries: &self.entries,
+        }
     }
 
     fn world(&self) -> World<'_> {
@@ -222,6 +266,8 @@ impl Translator {
             self.network = network;
             affected.services.extend(self.cluster.services().map(|(key, _)| key.clone()));
             affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone()));
+            affected.entries.extend(self.cluster.service_entries().map(|(key, _)| key.clone()));
+            affected.workload_entries.extend(self.cluster.workload_entries().map(|(key, _)| key.clone()));
             outside.extend(self.members.all_outside());
         }
         if affected.revisions {
@@ -230,6 +276,8 @@ impl Translator {
                 self.revisions = revisions;
                 affected.policies.extend(self.cluster.authorization_policies().map(|(key, _)| key.clone()));
                 affected.peer_authentications = true;
+                affected.entries_changed = true;
+                affected.workload_entries.extend(self.cluster.workload_entries().map(|(key, _)| key.clone()));
             }
         }
     }
@@ -263,6 +311,14 @@ impl Translator {
             let meant =
                 all.chain(own).filter(|(_, pod)| updated.reselected.iter().any(|selector| selector.matches(&***pod)));
             affected.pods.extend(meant.map(|(key, _)| key.clone()));
+            let is_meant = |name: &NamespacedName, labels: &dyn Labelled| {
+                (everywhere || name.namespace == key.namespace)
+                    && updated.reselected.iter().any(|selector| selector.matches(labels))
+            };
+            let entries = self.cluster.service_entries().filter(|(name, object)| is_meant(name, &object.metadata));
+            affected.entries.extend(entries.map(|(name, _)| name.clone()));
+            let entries = self.cluster.workload_entries().filter(|(name, object)| is_meant(name, &object.metadata));
+            affected.workload_entries.extend(entries.map(|(name, _)| name.clone()));
         }
     }
 
@@ -280,13 +336,40 @@ impl Translator {
         let gone = before.sent().filter(|old| !sent.iter().any(|new| new.key() == old.key()));
         delta.removed.extend(gone.map(|policy| (Kind::Authorization, policy.key().to_string())));
         delta.resources.extend(sent.into_iter().map(Resource::Policy));
-        match self.modes.differing(&before) {
+        let differing = self.modes.differing(&before);
+        match &differing {
             None => affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone())),
             Some(namespaces) => {
-                let pods = namespaces.into_iter().flat_map(|namespace| self.cluster.pods_in(namespace));
+                let pods = namespaces.iter().flat_map(|namespace| self.cluster.pods_in(namespace));
                 affected.pods.extend(pods.map(|(key, _)| key.clone()));
             }
         }
+        let differs = |key: &&NamespacedName| differing.as_ref().is_none_or(|all| all.contains(&key.namespace));
+        let entries = self.cluster.service_entries().map(|(key, _)| key).filter(differs);
+        affected.entries.extend(entries.cloned());
+        let entries = self.cluster.workload_entries().map(|(key, _)| key).filter(differs);
+        affected.workload_entries.extend(entries.cloned());
+    }
+
+    /// Decides on service entries, and adds what they select. Gives what they were.
+    fn entries(&mut self, affected: &mut Affected) -> Entries {
+        let is_named = |service: &NamespacedName| self.entries.name(&names::hostname(service, &self.mesh).name);
+        if !affected.entries_changed && !affected.renamed.iter().any(is_named) {
+            return Entries::default();
+        }
+        let now = Entries::new(&self.cluster, &self.mesh, &self.revisions);
+        let before = std::mem::replace(&mut self.entries, now);
+        affected.entries.extend(self.entries.differing(&before).cloned());
+        for key in &affected.entries {
+            for entry in [before.get(key), self.entries.get(key)].into_iter().flatten() {
+                let pods = self.cluster.pods_in(&key.namespace).filter(|(_, pod)| entry.selects(&***pod));
+                affected.pods.extend(pods.map(|(key, _)| key.clone()));
+                let workloads = self.cluster.workload_entries_in(&key.namespace);
+                let workloads = workloads.filter(|(_, workload)| entry.selects(&workload.metadata));
+                affected.workload_entries.extend(workloads.map(|(key, _)| key.clone()));
+            }
+        }
+        before
     }
 
     fn tell(&mut self, key: &crate::resources::Key, delta: &mut Delta) {

@@ -37,6 +37,13 @@ pub(super) fn of(service: &Service, namespace: Option<&Namespace>) -> Distributi
     field.or_else(own).or_else(inherited).unwrap_or(Distribution::Any)
 }
 
+/// What a ServiceEntry asks for: it has no field for it.
+pub(super) fn of_entry(metadata: &ObjectMeta, namespace: Option<&Namespace>) -> Distribution {
+    let own = annotation(metadata).and_then(from_annotation);
+    let inherited = || annotation(&namespace?.metadata).and_then(from_annotation);
+    own.or_else(inherited).unwrap_or(Distribution::Any)
+}
+
 /// The words of the API reference, as it spells them.
 fn from_field(word: &str) -> Option<Distribution> {
     match word {

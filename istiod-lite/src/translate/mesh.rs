@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::entries::addresses::Pools;
+
 /// The revision of a control plane that is not told otherwise.
 const DEFAULT_REVISION: &str = "default";
 
@@ -22,6 +24,8 @@ pub struct Mesh {
     pub revision_tags: Vec<String>,
     /// Whether policies annotated as dry runs are sent, to be decided and logged only.
     pub dry_run_policies: bool,
+    /// Where hosts of ServiceEntries have addresses from that were given none (`PILOT_ENABLE_IP_AUTOALLOCATE`).
+    pub pools: Option<Pools>,
 }
 
 impl Default for Mesh {
@@ -34,6 +38,7 @@ impl Default for Mesh {
             revision: DEFAULT_REVISION.into(),
             revision_tags: Vec::new(),
             dry_run_policies: false,
+            pools: Some(Pools::default()),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | file | from | to |
 //! |---|---|---|
 //! | `workload` | Pod | Workload |
+//! | `entries` | ServiceEntry, WorkloadEntry | Service, Workload |
 //! | `outsider` | endpoints that are no pods | Workload |
 //! | `service`, `distribution` | Service | Service |
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
@@ -28,6 +29,7 @@ mod context;
 pub mod delta;
 mod distribution;
 pub mod endpoints;
+mod entries;
 mod grpc_route;
 mod guard;
 mod http_filter;
@@ -63,7 +65,9 @@ use crate::cluster::attachments::Attachments;
 use condition::PolicyStatus;
 use context::{Context, Guards, World, network};
 use endpoints::{Inputs, Owner};
+use entries::defined::Entries;
 
+pub use entries::Pools;
 pub use mesh::Mesh;
 
 /// What the cluster means.
@@ -97,12 +101,14 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
 
     let inputs = Inputs::of(cluster);
     let resolved = inputs.resolve();
+    let defined = Entries::new(cluster, mesh, &revisions);
     let none = Guards::new();
-    let without = Context { world, policies: &policies, modes: &modes, guards: &none };
+    let without = Context { world, policies: &policies, modes: &modes, guards: &none, entries: &defined };
     let guard =
         |(key, object): (&NamespacedName, &Arc<_>)| Some((key.clone(), Arc::new(guard::of_service(object, &without)?)));
     let guards: Guards = cluster.services().filter_map(guard).collect();
     let context = Context { guards: &guards, ..without };
+    statuses.extend(defined.iter().map(|entry| entries::status(entry, &context)));
     let mut by_pod: BTreeMap<String, Vec<_>> = BTreeMap::new();
     let mut outside: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (object, found) in inputs.services.iter().copied().zip(&resolved) {
@@ -129,7 +135,13 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
         let found = routes::of_service(object, &context);
         for_waypoints.extend(found.map(|(routes, to)| (Resource::Routes(Arc::new(routes)), Audience::Waypoint(to))));
     }
+    resources.extend(defined.iter().flat_map(|entry| entries::resources(entry, &context)));
     let mut workloads = Vec::new();
+    for (key, object) in cluster.workload_entries() {
+        let (found, status) = entries::workload_entry(key, object, &revisions, &context);
+        workloads.extend(found);
+        statuses.push(status);
+    }
     for (_, pod) in cluster.pods() {
         let said = by_pod.get(&names::uid(&pod.name, &mesh.cluster_id));
         workloads.extend(workload::translate(pod, said.map_or(&[], Vec::as_slice), &context));

@@ -18,7 +18,7 @@ pub(super) fn service(service: &KubernetesService, mesh: &Mesh) -> NamespacedNam
 }
 
 /// The same, of a service that may be gone.
-fn hostname(object: &NamespacedName, mesh: &Mesh) -> NamespacedName {
+pub(super) fn hostname(object: &NamespacedName, mesh: &Mesh) -> NamespacedName {
     let NamespacedName { namespace, name } = object;
     NamespacedName::new(namespace.clone(), format!("{name}.{namespace}.svc.{}", mesh.domain))
 }

@@ -28,6 +28,14 @@ pub(super) fn target(port: &ServicePort) -> u16 {
     }
 }
 
+/// The name of a service's target, where it is no number.
+pub(super) fn target_name(port: &ServicePort) -> Option<&str> {
+    match &port.target_port {
+        Some(IntOrString::String(name)) => Some(name),
+        _ => None,
+    }
+}
+
 /// A service's target in one pod. `None` when the pod has no port of that name.
 pub(super) fn target_in_pod(port: &ServicePort, pod: &Pod) -> Option<u16> {
     let fixed = target(port);

@@ -17,6 +17,10 @@ pub(super) enum Part {
     ServiceWaypoint,
     /// The way to a pod.
     PodWaypoint,
+    /// The way to the services of a service entry.
+    ServiceEntryWaypoint,
+    /// The way to a workload entry.
+    WorkloadEntryWaypoint,
     /// Which endpoints a service prefers.
     ServiceDistribution,
     /// Which endpoints a namespace's services prefer.
@@ -42,6 +46,8 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::Namespace => &[Part::NamespaceWaypoint, Part::NamespaceDistribution],
         Kind::Service => &[Part::ServiceWaypoint, Part::ServiceDistribution],
         Kind::Pod => &[Part::PodWaypoint],
+        Kind::ServiceEntry => &[Part::ServiceEntryWaypoint],
+        Kind::WorkloadEntry => &[Part::WorkloadEntryWaypoint],
         Kind::Endpoints => &[Part::Endpoints],
         Kind::EndpointSlice => &[Part::EndpointSlice],
         Kind::Node | Kind::ServiceAccount | Kind::AuthorizationPolicy | Kind::PeerAuthentication => &[],
@@ -78,7 +84,14 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
 
 fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Condition> {
     let one = match (part, object) {
-        (Part::NamespaceWaypoint | Part::ServiceWaypoint | Part::PodWaypoint, object) => {
+        (
+            Part::NamespaceWaypoint
+            | Part::ServiceWaypoint
+            | Part::PodWaypoint
+            | Part::ServiceEntryWaypoint
+            | Part::WorkloadEntryWaypoint,
+            object,
+        ) => {
             return waypoint_told::of(key, object, world);
         }
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),

@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::labels;
 
@@ -57,6 +57,21 @@ enum Traffic {
 /// The verdict on a Service: its own wish, else its namespace's. None: it asks for none.
 pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &World<'_>) -> Option<Verdict> {
     let object = &service.metadata;
+    let name = NamespacedName::new(relations::namespace(object), object.name.as_deref().unwrap_or(""));
+    let attached = || {
+        let attachments = world.attachments;
+        attachments.routes_of(&name).next().is_some()
+            || attachments.policies_of(&Target::Service(name.clone())).next().is_some()
+    };
+    of_services(object, attached, world)
+}
+
+/// The verdict on a ServiceEntry, in the same way. Nothing can be attached to it alone.
+pub(super) fn of_entry(object: &ObjectMeta, world: &World<'_>) -> Option<Verdict> {
+    of_services(object, || false, world)
+}
+
+fn of_services(object: &ObjectMeta, attached: impl FnOnce() -> bool, world: &World<'_>) -> Option<Verdict> {
     let namespace = relations::namespace(object);
     // What belongs to a waypoint is not behind one.
     if is_gateway(object) {
@@ -67,18 +82,12 @@ pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &
         own => own,
     };
     let Asked::Waypoint(waypoint) = asked else { return None };
-    let name = NamespacedName::new(namespace, object.name.as_deref().unwrap_or(""));
-    let attached = || {
-        let attachments = world.attachments;
-        attachments.routes_of(&name).next().is_some()
-            || attachments.policies_of(&Target::Service(name.clone())).next().is_some()
-    };
     let own = object.annotations.as_ref().and_then(|all| all.get(labels::WAYPOINT_FAIL_OPEN));
     let open = own.map_or_else(|| opens(namespace, world), |value| labels::parse_bool(value) == Some(true));
     Some(verdict(waypoint, Traffic::Service, namespace, open, attached, world))
 }
 
-/// The verdict on a Pod: its own wish, else its namespace's, if that is for workloads. None: it asks for none.
+/// The verdict on a Pod or another workload: its own wish, else its namespace's, if that is for workloads. None: it asks for none.
 pub(super) fn of_pod(object: &dyn Labelled, namespace: &str, world: &World<'_>) -> Option<Verdict> {
     if is_gateway(object) {
         return None;

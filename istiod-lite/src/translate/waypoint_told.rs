@@ -24,6 +24,11 @@ pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<Condition> 
             .then(|| waypoint::of_pod(&**pod, &key.namespace, world).filter(|verdict| verdict.unbound.is_some()))
             .flatten()
             .map(|verdict| service_bound(&verdict)),
+        Kept::ServiceEntry(entry) => waypoint::of_entry(&entry.metadata, world).map(|verdict| service_bound(&verdict)),
+        Kept::WorkloadEntry(entry) => matches!(asked(&entry.metadata, &key.namespace), Asked::Waypoint(_))
+            .then(|| waypoint::of_pod(&entry.metadata, &key.namespace, world))
+            .flatten()
+            .map(|verdict| service_bound(&verdict)),
         Kept::Namespace(namespace) => namespace_bound(&namespace.metadata, &key.name, world),
         _ => None,
     };

@@ -26,7 +26,13 @@ pub(super) fn translate(
     }
     let NamespacedName { namespace, name } = pod.name.clone();
     let native_tunnel = pod.label(labels::TUNNEL) == Some("http");
-    let Serving { healthy, services, hostname } = serving(endpoints, pod.is_ready(), context);
+    let Serving { healthy, mut services, hostname } = serving(endpoints, pod.is_ready(), context);
+    for entry in context.entries.selecting(&namespace, pod) {
+        for (service, ports) in entry.memberships(|_| None) {
+            services.insert(service, ports);
+        }
+    }
+    let (canonical_name, canonical_revision) = canonical(pod, &pod.workload_name);
     Some(Workload {
         name,
         addresses: pod.addresses.to_vec(),
@@ -36,15 +42,12 @@ pub(super) fn translate(
         trust_domain: context.mesh.trust_domain.clone(),
         service_account: pod.service_account.clone(),
         node: pod.node.clone(),
-        canonical_name: first_label(pod, &[labels::CANONICAL_NAME, labels::APP_NAME, "app"])
-            .map_or_else(|| pod.workload_name.clone(), Arc::from),
-        canonical_revision: first_label(pod, &[labels::CANONICAL_REVISION, labels::APP_VERSION, "version"])
-            .unwrap_or("latest")
-            .into(),
+        canonical_name,
+        canonical_revision,
         // As istiod sends it, whatever owns the pod.
         workload_type: WorkloadType::Pod,
         workload_name: pod.workload_name.clone(),
-        authorization_policies: authorization_policies(pod, endpoints, context),
+        authorization_policies: policies_of_pod(pod, endpoints, context),
         healthy,
         cluster: context.mesh.cluster_id.clone(),
         services,
@@ -57,27 +60,39 @@ pub(super) fn translate(
     })
 }
 
-fn first_label<'a>(pod: &'a Pod, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| label(pod, name))
+/// The names for telemetry, of something that is known as `workload_name`.
+pub(super) fn canonical(object: &dyn Labelled, workload_name: &Arc<str>) -> (Arc<str>, Arc<str>) {
+    let first = |names: [&str; 3]| names.into_iter().find_map(|name| label(object, name)).map(Arc::from);
+    let name = first([labels::CANONICAL_NAME, labels::APP_NAME, "app"]);
+    let revision = first([labels::CANONICAL_REVISION, labels::APP_VERSION, "version"]);
+    (name.unwrap_or_else(|| workload_name.clone()), revision.unwrap_or_else(|| "latest".into()))
 }
 
-fn authorization_policies(
+/// The policies that cover a pod, and what keeps callers from going around waypoints of its services.
+fn policies_of_pod(
     pod: &Pod,
     endpoints: &[(&KubernetesService, &Endpoint)],
     context: &Context<'_>,
 ) -> Vec<NamespacedName> {
-    let namespace = &pod.name.namespace;
     let guard = |(service, _): &(&KubernetesService, &Endpoint)| {
         let name = service.metadata.name.as_deref().unwrap_or("");
         Some(context.guards.get(&NamespacedName::new(service_namespace(service), name))?.key())
     };
-    let guards = endpoints.iter().filter_map(guard);
-    let mut names: Vec<_> = context
-        .policies
-        .selecting(namespace, pod)
-        .chain(context.modes.named_by(namespace, pod))
-        .chain(guards)
-        .collect();
+    let mut names = authorization_policies(&pod.name.namespace, pod, context);
+    names.extend(endpoints.iter().filter_map(guard));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The policies that cover something with these labels.
+pub(super) fn authorization_policies(
+    namespace: &str,
+    object: &dyn Labelled,
+    context: &Context<'_>,
+) -> Vec<NamespacedName> {
+    let mut names: Vec<_> =
+        context.policies.selecting(namespace, object).chain(context.modes.named_by(namespace, object)).collect();
     names.sort();
     names.dedup();
     names

@@ -26,6 +26,8 @@ use serde_json::Value;
 
 const AUTHORIZATION_POLICIES: &str = "authorizationpolicies.security.istio.io";
 const PEER_AUTHENTICATIONS: &str = "peerauthentications.security.istio.io";
+const SERVICE_ENTRIES: &str = "serviceentries.networking.istio.io";
+const WORKLOAD_ENTRIES: &str = "workloadentries.networking.istio.io";
 /// How long a change may take to be seen, on a machine that is busy.
 const SEEN: Duration = Duration::from_secs(60);
 
@@ -172,6 +174,35 @@ fn condition(api: &ApiServer, status: &str, reason: &str) -> Result<(), String> 
     if so { Ok(()) } else { Err(policy["status"].to_string()) }
 }
 
+/// A service entry, and a workload entry that it selects.
+fn entries(spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: db, namespace: shop}}\n\
+         spec: {{hosts: [db.example.com], resolution: STATIC, ports: [{{number: 80, name: http}}], workloadSelector: \
+         {{labels: {{app: vm}}}}{spec}}}\n---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+         metadata: {{name: vm, namespace: shop}}\nspec: {{address: 192.0.2.9, labels: {{app: vm}}}}\n"
+    )
+}
+
+/// The addresses that tables have of the service entry's host, and how many endpoints.
+fn entry(tables: &Tables) -> (Vec<String>, usize) {
+    let service = tables.services().find(|service| &*service.hostname == "db.example.com");
+    let Some(service) = service else { return Default::default() };
+    let vips = service.vips.iter().map(|vip| vip.address.ip.to_string()).collect();
+    (vips, tables.endpoints(&service.key()).len())
+}
+
+/// The addresses that the service entry's status has, in order.
+fn allocated(api: &ApiServer) -> Vec<String> {
+    let status = &api.get("shop", SERVICE_ENTRIES, "db")["status"];
+    let all = status["addresses"].as_array().into_iter().flatten();
+    all.map(|address| {
+        assert_eq!(address["host"], "db.example.com");
+        address["value"].as_str().unwrap().to_owned()
+    })
+    .collect()
+}
+
 /// Waits for the tables to say so.
 async fn until(what: &str, reader: &Reader, holds: impl Fn(&Tables) -> bool) {
     let mut changed = reader.changed();
@@ -313,6 +344,52 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     let settled = api.get("shop", AUTHORIZATION_POLICIES, "deny")["metadata"]["resourceVersion"].clone();
     assert_ne!(settled, written["metadata"]["resourceVersion"]);
 
+    // Hosts without an address get one that their object keeps, and what is outside is an endpoint.
+    for kind in [SERVICE_ENTRIES, WORKLOAD_ENTRIES] {
+        api.apply(&api.definition(kind));
+        until_so("the kind is served", || api.try_kubectl(&["get", kind, "-A"], "").map(drop)).await;
+    }
+    api.apply(&entries(""));
+    until("a service entry and its endpoint", &reader, |t| matches!(entry(t), (vips, 1) if vips.len() == 2)).await;
+    let (vips, _) = reader.read(entry);
+    assert!(vips[0].starts_with("240.240.") && vips[1].starts_with("2001:2:"), "{vips:?}");
+    until_so("its status", || {
+        let said = allocated(&api);
+        if said == vips { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
+    api.apply(&entries(", addresses: [10.250.0.1]"));
+    until("an address of its own", &reader, |t| entry(t) == (vec!["10.250.0.1".to_owned()], 1)).await;
+    until_so("its status", || match allocated(&api) {
+        none if none.is_empty() => Ok(()),
+        some => Err(format!("{some:?}")),
+    })
+    .await;
+    // What somebody's control plane allocated stays.
+    let other = r#"{"status": {"addresses": [{"value": "240.240.7.7", "host": "db.example.com"}]}}"#;
+    let say = ["patch", SERVICE_ENTRIES, "db", "-n", "shop", "--subresource=status", "--type=merge", "-p", other];
+    api.apply(&entries(", addresses: []"));
+    api.kubectl(&say, "");
+    until("the address that is said", &reader, |t| entry(t).0.first().is_some_and(|vip| vip == "240.240.7.7")).await;
+    let condition_of = |kind, name| {
+        let so = |api: &ApiServer| {
+            let status = &api.get("shop", kind, name)["status"];
+            let of_kind = |c: &&Value| c["type"] == "ZtunnelAccepted" && c["reason"] == "Accepted";
+            let found = status["conditions"].as_array().into_iter().flatten().find(of_kind).is_some();
+            if found { Ok(()) } else { Err(status.to_string()) }
+        };
+        so(&api)
+    };
+    until_so("its condition", || condition_of(SERVICE_ENTRIES, "db")).await;
+    until_so("its condition", || condition_of(WORKLOAD_ENTRIES, "vm")).await;
+    until_so("both addresses", || match allocated(&api) {
+        two if two.len() == 2 && two[0] == "240.240.7.7" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let (kept, _) = reader.read(entry);
+    let entry_settled = api.get("shop", SERVICE_ENTRIES, "db")["metadata"]["resourceVersion"].clone();
+
     // Another kind, while the others go on; and a definition that goes takes its objects with it.
     api.apply(&api.definition(PEER_AUTHENTICATIONS));
     until_so("the kind is served", || api.try_kubectl(&["get", PEER_AUTHENTICATIONS, "-A"], "").map(drop)).await;
@@ -330,6 +407,12 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     let running = control_plane(&api, &credentials).await;
     let reader = subscribe(channel(&api, &running, token(&api, "istio-ca")));
     until("closed", &reader, |t| t.policies().any(|p| &*p.name == "istiod-lite-closed")).await;
+    assert_eq!(reader.read(entry).0, kept, "a host has the same addresses in the next life");
+    assert_eq!(
+        api.get("shop", SERVICE_ENTRIES, "db")["metadata"]["resourceVersion"],
+        entry_settled,
+        "nothing is written"
+    );
     api.apply(&deny("harbour"));
     let open = |t: &Tables| denies(t, "harbour") && !t.policies().any(|p| &*p.name == "istiod-lite-closed");
     until("open", &reader, open).await;

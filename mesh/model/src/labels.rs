@@ -38,7 +38,7 @@ pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
 pub const APP_NAME: &str = "app.kubernetes.io/name";
 /// Label on a Pod: canonical revision, second choice.
 pub const APP_VERSION: &str = "app.kubernetes.io/version";
-/// Label on a Service, Pod or Namespace: the waypoint in the way to it; [`USE_WAYPOINT_NONE`] is none.
+/// Label on a Service, ServiceEntry, Pod, WorkloadEntry or Namespace: the waypoint in the way to it; [`USE_WAYPOINT_NONE`] is none.
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// Value of [`USE_WAYPOINT`]: none, whatever the namespace says.
 pub const USE_WAYPOINT_NONE: &str = "none";
@@ -55,9 +55,15 @@ pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 pub const REVISION: &str = "istio.io/rev";
 /// Label on a Service: a tag of the revision that its label [`REVISION`] names.
 pub const TAG: &str = "istio.io/tag";
+/// Label on a ServiceEntry (bool): `false` allocates no addresses to its hosts.
+pub const ENABLE_AUTOALLOCATE_IP: &str = "networking.istio.io/enable-autoallocate-ip";
+/// Label on a WorkloadEntry: the name users know its owner by.
+pub const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+/// Annotation on a WorkloadEntry that registered itself: the WorkloadGroup.
+pub const AUTO_REGISTRATION_GROUP: &str = "istio.io/autoRegistrationGroup";
 /// Annotation on an AuthorizationPolicy (bool): decide and log, enforce nothing.
 pub const DRY_RUN: &str = "istio.io/dry-run";
-/// Annotation on a Service or Namespace: locality preference where the spec has none.
+/// Annotation on a Service, ServiceEntry or Namespace: locality preference where the spec has none.
 pub const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// Parses a boolean the way Go's `strconv.ParseBool` does, as Istio's annotations are read.

@@ -10,7 +10,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 13] = [
+pub const ALL: [Kind; 15] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -24,6 +24,8 @@ pub const ALL: [Kind; 13] = [
     Kind::Gateway,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::ServiceEntry,
+    Kind::WorkloadEntry,
 ];
 
 /// Where a kind is.
@@ -33,6 +35,9 @@ pub const fn resource(kind: Kind) -> Resource {
     }
     const fn gateway(plural: &'static str) -> Resource {
         Resource { group: gateway_api::GROUP, versions: &["v1", "v1beta1"], plural }
+    }
+    const fn networking(plural: &'static str) -> Resource {
+        Resource { group: "networking.istio.io", versions: &["v1", "v1beta1", "v1alpha3"], plural }
     }
     match kind {
         Kind::Namespace => Resource::core("namespaces"),
@@ -48,6 +53,8 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::Gateway => gateway("gateways"),
         Kind::HttpRoute => gateway("httproutes"),
         Kind::GrpcRoute => Resource { group: gateway_api::GROUP, versions: &["v1"], plural: "grpcroutes" },
+        Kind::ServiceEntry => networking("serviceentries"),
+        Kind::WorkloadEntry => networking("workloadentries"),
     }
 }
 
