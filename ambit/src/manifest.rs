@@ -151,7 +151,9 @@ impl Folder {
                 | Object::PeerAuthentication(_)
                 | Object::GatewayClass(_)
                 | Object::HttpRoute(_)
-                | Object::GrpcRoute(_) => {}
+                | Object::GrpcRoute(_)
+                | Object::ServiceEntry(_)
+                | Object::WorkloadEntry(_) => {}
             }
         }
         all

@@ -151,7 +151,7 @@ pub struct ServiceStatus {
 /// A policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
-    /// `AuthorizationPolicy` or `PeerAuthentication`.
+    /// `AuthorizationPolicy`, `PeerAuthentication`, `ServiceEntry` and so on.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
