@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mesh_model::policy::{Decision, Facts, Policy, Reason, decide};
+use mesh_model::policy::{Decision, Facts, HttpFacts, Policy, Reason, decide, decide_request};
 use mesh_proxy::judge::Judgement;
 use mesh_proxy::local_workload::AWAIT_TABLES;
 use tokio::time::{Instant, timeout_at};
@@ -14,13 +14,19 @@ use crate::target::Target;
 use crate::worker::Worker;
 
 /// What they say now. The routes are the newest: policies may have been attached since the tunnel was opened.
-fn verdict(worker: &Worker, target: &Target, facts: &Facts) -> Result<Decision, Arc<str>> {
+fn verdict(
+    worker: &Worker,
+    target: &Target,
+    facts: &Facts,
+    request: Option<HttpFacts<'_>>,
+) -> Result<Decision, Arc<str>> {
     worker.context.proxy.tables.read(|tables| {
         let routes = tables.routes(&target.routes.service).unwrap_or(&target.routes);
         let covering = tables.policies_of_routes(routes);
-        match covering.missing.first() {
-            Some(missing) => Err(missing.to_string().into()),
-            None => Ok(decide(&covering.policies, facts)),
+        match (covering.missing.first(), request) {
+            (Some(missing), _) => Err(missing.to_string().into()),
+            (None, Some(request)) => Ok(decide_request(&covering.policies, facts, request)),
+            (None, None) => Ok(decide(&covering.policies, facts)),
         }
     })
 }
@@ -30,22 +36,27 @@ pub(crate) fn policies(worker: &Worker, target: &Target) -> Vec<Arc<Policy>> {
     worker.context.proxy.tables.read(|tables| tables.policies_of_routes(&target.routes).policies)
 }
 
-/// Asks the policies; waits a while for one that is named and has not come yet.
+/// Asks the policies about a connection, or about a request in it; waits a while for one that is named and has not come yet.
 ///
 /// # Errors
 /// When it is not let in.
-pub(crate) async fn judge(worker: &Worker, target: &Target, facts: &Facts) -> Result<Decision, Judgement> {
+pub(crate) async fn judge(
+    worker: &Worker,
+    target: &Target,
+    facts: &Facts,
+    request: Option<HttpFacts<'_>>,
+) -> Result<Decision, Judgement> {
     let settled = |decision: Decision| match decision.allowed {
         true => Ok(decision),
         false => Err(Judgement::Decided(decision)),
     };
     // Most need no more than one look.
-    if let Ok(decision) = verdict(worker, target, facts) {
+    if let Ok(decision) = verdict(worker, target, facts, request) {
         return settled(decision);
     }
     let (deadline, mut changed) = (Instant::now() + AWAIT_TABLES, worker.context.proxy.tables.changed());
     loop {
-        let missing = match verdict(worker, target, facts) {
+        let missing = match verdict(worker, target, facts, request) {
             Ok(decision) => return settled(decision),
             Err(missing) => missing,
         };
@@ -59,7 +70,7 @@ pub(crate) async fn judge(worker: &Worker, target: &Target, facts: &Facts) -> Re
 pub(crate) async fn denied(worker: &Worker, target: &Target, facts: &Facts) -> Reason {
     let mut changed = worker.context.proxy.tables.changed();
     while changed.changed().await.is_ok() {
-        if let Ok(decision) = verdict(worker, target, facts)
+        if let Ok(decision) = verdict(worker, target, facts, None)
             && !decision.allowed
         {
             return decision.reason;

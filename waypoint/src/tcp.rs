@@ -26,7 +26,7 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
         Err(_) => (target.dialled, None),
     };
     let mut report = Report::open(&proxy.telemetry, caller.traffic(to, endpoint));
-    match judge::judge(worker, target, &facts).await {
+    match judge::judge(worker, target, &facts, None).await {
         Ok(decision) => report.decided(&decision),
         Err(judgement) => return report.denied(&judgement),
     }

@@ -20,7 +20,8 @@ const ORDERS: usize = 60;
 const TRACKED: usize = 12;
 
 pub(super) fn tell(stage: &Stage, view: &View, rows: &mut Vec<Row>) -> Result<()> {
-    let step = view.begin("A Gateway is written: a waypoint comes into the way, and now it asks what only ztunnel asked before");
+    let step = view
+        .begin("A Gateway is written: a waypoint comes into the way, and now it asks what only ztunnel asked before");
     stage.write("policy.yaml", L7_POLICY)?;
     stage.write("namespace.yaml", WAYPOINTED)?;
     let seen = wait_for(PATIENCE, "a request to pass the waypoint", || {

@@ -40,14 +40,12 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_hbone::connect::Baggage;
 use mesh_hbone::duplex::Duplex;
 use mesh_model::address::Authority;
-use mesh_model::http::Request;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::Facts;
 use mesh_model::workload::Workload;
@@ -91,11 +89,6 @@ impl Caller {
     /// What policies judge: who asks, from where, for which port of the service.
     pub(crate) fn facts(&self) -> Facts {
         Facts { source_ip: self.from.ip(), source: Some((*self.identity).clone()), destination: self.target.dialled }
-    }
-
-    /// What policies judge of a request to `target`.
-    fn facts_of(&self, target: &Target, _form: &Request, _headers: &HeaderMap) -> Facts {
-        Facts { destination: target.dialled, ..self.facts() }
     }
 
     /// What is reported of a hop to `to`, which is `destination`.

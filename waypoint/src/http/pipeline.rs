@@ -16,6 +16,7 @@ use std::rc::Rc;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use mesh_model::policy::{Facts, HttpFacts};
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::plan::{self, Plan};
 use mesh_model::route::select::{Router, Selected};
@@ -153,8 +154,9 @@ async fn judged(
     headers: &HeaderMap,
     report: &mut Report,
 ) -> Result<(), Refused> {
-    let facts = caller.facts_of(target, form, headers);
-    let judgement = match judge::judge(&caller.worker, target, &facts).await {
+    let facts = Facts { destination: target.dialled, ..caller.facts() };
+    let request = HttpFacts { request: form, headers };
+    let judgement = match judge::judge(&caller.worker, target, &facts, Some(request)).await {
         Ok(decision) => {
             report.policy = decision.reason.policy().cloned();
             return Ok(());

@@ -241,12 +241,14 @@ async fn a_waypoint_that_drains_answers_what_was_asked() {
         }
         let World { drain, context, thread, .. } = world;
         let draining = spawn_local(drain.drain(Duration::from_secs(30)));
-        context.proxy.drain.started().await;
+        // Whoever waits for nothing is sent away, and so the waypoint has heard of it.
+        while !idle.is_closed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         go.send_replace(true);
         let (answer, _web) = asked.await.unwrap();
         assert_eq!(answer.headers()["connection"], "close");
         assert_eq!(text(answer).await, (200, "at last".to_owned()));
-        drop(idle);
         assert_eq!(draining.await.unwrap().left, 0);
         drop(context);
         tokio::task::spawn_blocking(|| thread.join()).await.unwrap();
