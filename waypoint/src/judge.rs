@@ -10,8 +10,8 @@ use mesh_proxy::judge::Judgement;
 use mesh_proxy::local_workload::AWAIT_TABLES;
 use tokio::time::{Instant, timeout_at};
 
+use crate::serving::Worker;
 use crate::target::Target;
-use crate::worker::Worker;
 
 /// What they say now. The routes are the newest: policies may have been attached since the tunnel was opened.
 fn verdict(

@@ -7,22 +7,26 @@
 //! | [`config`] | what was set → what it means |
 //! | [`app`] | the parts, wired in order |
 //! | `context` | what data threads read |
-//! | `worker` | what a data thread does |
+//! | `serving`, `worker` | what the tasks of a data thread share, and what it does |
 //! | `target` | which service a tunnel asks for (pure) |
 //! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
 //! | `judge` | what the policies of a service say |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
+//! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
 //! | `tcp` | what is no HTTP, carried |
 //!
 //! To follow a request, begin with `tunnel`, then `http/pipeline.rs`.
 
 pub mod app;
+mod body;
 pub mod config;
 mod context;
 mod http;
 mod judge;
+mod limits;
+mod serving;
 mod sniff;
 mod target;
 mod tcp;

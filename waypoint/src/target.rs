@@ -8,7 +8,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::service::Service;
 use mesh_model::tables::Tables;
-use mesh_model::workload::Workload;
+use mesh_model::workload::{AppProtocol, Workload};
 
 /// What a tunnel asks for.
 #[derive(Clone, Debug)]
@@ -87,12 +87,17 @@ pub(crate) fn target(tables: &Tables, waypoint: &Workload, asked: &Authority) ->
     Ok(Target { service: service.clone(), port, dialled, routes: routes.clone() })
 }
 
+/// What is spoken at a port of a service, as its `appProtocol` or its name says.
+pub(crate) fn app_protocol(service: &Service, port: u16) -> AppProtocol {
+    service.ports.iter().find(|p| p.service_port == port).map(|p| p.app_protocol).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use mesh_model::address::NetworkAddress;
     use mesh_model::resource::Resource;
     use mesh_model::service::Vip;
-    use mesh_model::workload::{AppProtocol, PortMapping};
+    use mesh_model::workload::PortMapping;
 
     use super::*;
 

@@ -31,7 +31,7 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
         Err(judgement) => return report.denied(&judgement),
     }
     let opened = match way {
-        Ok(way) => upstream::open(worker, &caller.waypoint, &way).await,
+        Ok(way) => upstream::open(&worker.context, &worker.pod, &caller.waypoint, &way).await,
         Err(error) => Err(error),
     };
     let mut endpoint = match opened {

@@ -9,7 +9,6 @@ use mesh_hbone::duplex::Duplex;
 use mesh_hbone::server::Asked;
 use mesh_model::address::Authority;
 use mesh_model::reason::ReasonCode;
-use mesh_model::service::Service;
 use mesh_model::share::Source;
 use mesh_model::workload::{AppProtocol, Workload};
 use mesh_proxy::inbound::TunnelContext;
@@ -19,10 +18,10 @@ use mesh_runtime::access_log::Direction;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::{Caller, http1, http2};
-use crate::sniff::{Peeked, Spoken, sniff};
-use crate::target::{NotServed, Target, target};
+use crate::serving::Worker;
+use crate::sniff::{Peeked, Spoken, is_preface, sniff};
+use crate::target::{NotServed, Target, app_protocol, target};
 use crate::tcp;
-use crate::worker::Worker;
 
 /// Serves one tunnel. It is accepted before anything is sent on: what is asked in it is answered in it.
 pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, asked: Asked) {
@@ -98,17 +97,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
     }
 }
 
-/// What is spoken at a port of a service, as its `appProtocol` or its name says.
-pub(crate) fn app_protocol(service: &Service, port: u16) -> AppProtocol {
-    service.ports.iter().find(|p| p.service_port == port).map(|p| p.app_protocol).unwrap_or_default()
-}
-
 /// HTTP/2 if it begins as that does, else HTTP/1, which refuses what it cannot read.
 async fn http_version(stream: Duplex) -> std::io::Result<(Spoken, Peeked<Duplex>)> {
     use tokio::io::AsyncReadExt;
     let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
     while stream.read_buf(&mut first).await? > 0 {
-        match crate::sniff::is_preface(&first) {
+        match is_preface(&first) {
             None => {}
             Some(true) => return Ok((Spoken::Http2, Peeked::after(first, stream))),
             Some(false) => break,

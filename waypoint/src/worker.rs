@@ -1,7 +1,5 @@
 //! What a data thread of a waypoint does: it takes tunnels and serves what is in them.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -9,12 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_hbone::pool::Pool as HbonePool;
-use mesh_model::address::NamespacedName;
 use mesh_model::pod::PodInfo;
-use mesh_model::route::ServiceRoutes;
-use mesh_model::route::select::Router;
 use mesh_proxy::accept::{BACKLOG, accept};
-use mesh_proxy::connections::{Connections, OpenConnections, follow_policies};
+use mesh_proxy::connections::{OpenConnections, follow_policies};
 use mesh_proxy::data_thread::DataThread;
 use mesh_proxy::inbound;
 use mesh_proxy::local_pod::LocalPod;
@@ -24,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
 use crate::context::WaypointContext;
-use crate::{tunnel, upstream};
+use crate::serving::Worker;
+use crate::tunnel;
 
 /// How often connections that nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -43,20 +39,6 @@ pub(crate) enum Command {
 
 /// A running worker.
 pub(crate) type Handle = DataThread<Command>;
-
-/// What the tasks of a data thread share.
-pub(crate) struct Worker {
-    /// What all threads read.
-    pub(crate) context: Arc<WaypointContext>,
-    /// The waypoint's own pod.
-    pub(crate) pod: Rc<LocalPod>,
-    /// Connections to endpoints.
-    pub(crate) upstream: upstream::Pool,
-    /// What is open and was let in.
-    pub(crate) connections: Connections,
-    /// Routes that are ready to be followed; each is made again when what it was made of changes.
-    routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
-}
 
 /// Starts a worker thread of the waypoint that is `pod`.
 ///
@@ -87,13 +69,7 @@ pub(crate) fn listen(port: u16, ipv6: bool) -> io::Result<std::net::TcpListener>
 
 async fn run(context: Arc<WaypointContext>, info: Arc<PodInfo>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let (pool, quota) = (HbonePool::new(context.proxy.hbone.clone()), context.proxy.quota.pod(&OWN.into()));
-    let worker = Rc::new(Worker {
-        pod: Rc::new(LocalPod::new(info, pool, quota)),
-        upstream: upstream::Pool::default(),
-        connections: Connections::default(),
-        routers: RefCell::default(),
-        context,
-    });
+    let worker = Rc::new(Worker::new(context, LocalPod::new(info, pool, quota)));
     spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
@@ -126,21 +102,6 @@ async fn serve(worker: Rc<Worker>, listener: std::net::TcpListener) {
     accept(listener, false, drain, &*worker.pod.info, start).await;
 }
 
-impl Worker {
-    /// The routes, ready to be followed.
-    pub(crate) fn router(&self, routes: &Arc<ServiceRoutes>) -> Rc<Router> {
-        let mut routers = self.routers.borrow_mut();
-        if let Some(router) = routers.get(&routes.service)
-            && Arc::ptr_eq(router.routes(), routes)
-        {
-            return router.clone();
-        }
-        let router = Rc::new(Router::new(routes.clone()));
-        routers.insert(routes.service.clone(), router.clone());
-        router
-    }
-}
-
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(SWEEP);
     let mut hbone = worker.context.proxy.hbone_metrics.of_thread();
@@ -156,10 +117,7 @@ async fn sweep(worker: Rc<Worker>) {
 async fn follow_tables(worker: Rc<Worker>) {
     let mut changed = worker.context.proxy.tables.changed();
     while changed.changed().await.is_ok() {
-        worker.context.proxy.tables.read(|tables| {
-            worker.pod.follow(tables);
-            worker.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
-        });
+        worker.context.proxy.tables.read(|tables| worker.follow(tables));
         tokio::time::sleep(SETTLE).await;
     }
 }

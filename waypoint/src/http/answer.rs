@@ -3,8 +3,10 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use mesh_model::reason::ReasonCode;
+use tokio::time::Instant;
 
-use super::body::Body;
+use super::report::Report;
+use crate::body::Body;
 
 /// Why a request did not get as far as an endpoint, or got no answer there.
 #[derive(Clone, Debug)]
@@ -60,4 +62,35 @@ fn grpc_answer(status: StatusCode, text: &str) -> Response<Body> {
         headers.insert("grpc-message", text);
     }
     answer
+}
+
+/// An answer, and what its body still holds.
+pub(super) struct Answer {
+    pub(super) head: Response<Body>,
+    /// Both ends have agreed on another protocol.
+    pub(super) agreed: Option<Box<dyn FnOnce(Report)>>,
+}
+
+impl Answer {
+    /// One that no endpoint gave.
+    pub(super) fn of_ours(head: Response<Body>) -> Self {
+        Self { head, agreed: None }
+    }
+
+    /// Breaks its body off at `deadline`.
+    pub(super) fn until(self, deadline: Option<Instant>) -> Self {
+        Self { head: self.head.map(|body| body.until(deadline)), ..self }
+    }
+
+    /// The answer as the caller gets it; its end is reported.
+    pub(super) fn finish(self, mut report: Report) -> Response<Body> {
+        report.answered(self.head.status(), self.head.headers());
+        match self.agreed {
+            Some(agreed) => {
+                agreed(report);
+                self.head
+            }
+            None => self.head.map(|body| body.watched(report)),
+        }
+    }
 }

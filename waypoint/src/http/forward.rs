@@ -20,15 +20,15 @@ use mesh_model::service::Service;
 use tokio::sync::oneshot::Receiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answer::Refused;
-use super::body::Body;
-use super::pipeline::Answer;
+use super::answer::{Answer, Refused};
+use super::caller::Caller;
+use super::headers;
 use super::replay::{Replay, backoff};
 use super::report::Report;
 use super::upgrade::Agreed;
 use super::written::{address, spoken};
-use super::{Caller, headers};
-use crate::tunnel::app_protocol;
+use crate::body::Body;
+use crate::target::app_protocol;
 use crate::upstream::{self, Connection, Handed, Key, Lent, Unreachable, Way};
 
 /// Connections that are tried before a request is given up of which nothing could be sent.
@@ -232,7 +232,7 @@ async fn lend(caller: &Caller, way: &Way, key: &Key) -> Result<Lent, Unreachable
     if let Some(lent) = pool.take(key) {
         return Ok(lent);
     }
-    let stream = upstream::open(&caller.worker, &caller.waypoint, way).await?;
+    let stream = upstream::open(&caller.worker.context, &caller.worker.pod, &caller.waypoint, way).await?;
     Ok(pool.add(key, Connection::begin(stream, key.version()).await?))
 }
 
@@ -264,6 +264,9 @@ fn upgraded(caller: &Rc<Caller>, mut head: Parts, protocol: HeaderValue, endpoin
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol);
     let caller = caller.clone();
-    let agreed = move |report| caller.agreed.set(Some(Agreed { endpoint, report }));
+    let agreed = move |report| {
+        let agreed = Agreed { endpoint, report };
+        caller.agreed.set(Some(Box::new(|stream, read| Box::pin(agreed.carry(stream, read)))));
+    };
     Answer { head: Response::from_parts(head, Body::empty()), agreed: Some(Box::new(agreed)) }
 }

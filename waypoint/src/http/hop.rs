@@ -8,8 +8,8 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::route::plan::Forward;
 use mesh_model::service::Service;
 
-use super::Caller;
 use super::answer::Refused;
+use super::caller::Caller;
 use crate::target::Target;
 
 /// The service that a rule's backend is, and how it is dialled.

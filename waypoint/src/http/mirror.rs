@@ -12,10 +12,11 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::answer::Refused;
-use super::body::Body;
+use super::caller::Caller;
 use super::forward::{Hop, forward};
+use super::hop;
 use super::report::Report;
-use super::{Caller, hop};
+use crate::body::Body;
 
 /// Bytes of a body that are copied. A request with a longer one, or one that does not say how long it is, is not mirrored.
 const MOST: u64 = 64 << 10;

@@ -13,7 +13,6 @@
 
 use std::rc::Rc;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh_model::policy::{Facts, HttpFacts};
@@ -21,13 +20,14 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::route::plan::{self, Plan};
 use mesh_model::route::select::{Router, Selected};
 use mesh_proxy::judge::Judgement;
-use tokio::time::Instant;
 
-use super::answer::Refused;
-use super::body::Body;
+use super::answer::{Answer, Refused};
+use super::caller::Caller;
 use super::forward::{Hop, forward};
+use super::grpc::is_grpc;
 use super::report::{Received, Report};
-use super::{Caller, form, headers, hop, mirror};
+use super::{form, headers, hop, mirror};
+use crate::body::Body;
 use crate::judge;
 use crate::target::Target;
 
@@ -41,37 +41,6 @@ pub(super) async fn serve(caller: &Rc<Caller>, request: Request<Incoming>) -> Re
         Err(refused) => {
             report.failed(refused.code, &refused.why);
             Answer::of_ours(refused.answer(grpc)).finish(report)
-        }
-    }
-}
-
-/// An answer, and what its body still holds.
-pub(super) struct Answer {
-    pub(super) head: Response<Body>,
-    /// Both ends have agreed on another protocol.
-    pub(super) agreed: Option<Box<dyn FnOnce(Report)>>,
-}
-
-impl Answer {
-    /// One that no endpoint gave.
-    fn of_ours(head: Response<Body>) -> Self {
-        Self { head, agreed: None }
-    }
-
-    /// Breaks its body off at `deadline`.
-    pub(super) fn until(self, deadline: Option<Instant>) -> Self {
-        Self { head: self.head.map(|body| body.until(deadline)), ..self }
-    }
-
-    /// The answer as the caller gets it; its end is reported.
-    fn finish(self, mut report: Report) -> Response<Body> {
-        report.answered(self.head.status(), self.head.headers());
-        match self.agreed {
-            Some(agreed) => {
-                agreed(report);
-                self.head
-            }
-            None => self.head.map(|body| body.watched(report)),
         }
     }
 }
@@ -184,13 +153,4 @@ fn answered(answer: plan::Answer) -> Result<Answer, Refused> {
     *head.status_mut() = answer.status;
     *head.headers_mut() = answer.headers;
     Ok(Answer::of_ours(head))
-}
-
-/// It is a gRPC call, whose caller expects its errors in gRPC's words.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    let is = |value: &HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';'))
-    };
-    headers.get(CONTENT_TYPE).is_some_and(is)
 }

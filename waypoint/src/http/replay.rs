@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes};
 use mesh_model::route::Retry;
 
-use super::body::{Body, Error};
+use crate::body::{Body, Error};
 
 /// Bytes of a body that are kept for another try. A request whose body is longer, or does not say how long it is, is sent once.
 const MOST: u64 = 64 << 10;

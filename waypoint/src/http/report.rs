@@ -15,10 +15,10 @@ use mesh_runtime::access_log::{Direction, Entry, Event, Peer, Request as Asked};
 use mesh_runtime::metrics::Measured;
 use tokio::time::Instant;
 
-use super::Caller;
-use super::body::Watch;
+use super::caller::Caller;
 use super::counted::{Ended, count};
-use super::pipeline::is_grpc;
+use super::grpc::is_grpc;
+use crate::body::{TimedOut, Watch};
 
 /// The report of one request. One that is dropped before its end says that its caller is gone.
 pub(crate) struct Report {
@@ -193,7 +193,7 @@ impl Watch for Report {
 
     fn ended(&mut self, error: Option<&(dyn Error + 'static)>) {
         match error {
-            Some(error) if error.is::<super::body::TimedOut>() => self.failed(ReasonCode::RequestTimeout, error),
+            Some(error) if error.is::<TimedOut>() => self.failed(ReasonCode::RequestTimeout, error),
             Some(error) => self.failed(ReasonCode::UpstreamReset, error),
             None => {}
         }

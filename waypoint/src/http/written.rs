@@ -7,8 +7,8 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::workload::AppProtocol;
 
 use super::answer::Refused;
-use super::body::Body;
-use super::pipeline::is_grpc;
+use super::grpc::is_grpc;
+use crate::body::Body;
 use crate::upstream::HttpVersion;
 
 /// What is spoken to the endpoint: what the service's port says; else what the caller speaks.

@@ -15,9 +15,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::{Stream, Unreachable};
-use crate::http::body::Body;
-use crate::http::limits;
+use super::stream::Stream;
+use super::way::Unreachable;
+use crate::body::Body;
+use crate::limits;
 
 /// Requests at once on one HTTP/2 connection; where its peer allows fewer, the others wait.
 const MOST_STREAMS: usize = 100;

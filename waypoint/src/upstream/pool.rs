@@ -13,8 +13,8 @@ use mesh_model::tables::Tables;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use super::{Handed, HttpVersion, Way};
+use super::connection::{Connection, Handed, HttpVersion};
+use super::way::Way;
 
 /// Connections to one endpoint that wait for a request.
 const MOST_KEPT: usize = 64;

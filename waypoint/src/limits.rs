@@ -1,4 +1,4 @@
-//! The bounds of what a caller, or an endpoint, may send. `docs/bounds.md` has them all.
+//! The bounds of what a caller, or an endpoint, may send. `docs/operations.md` names those that users meet.
 
 use std::time::Duration;
 

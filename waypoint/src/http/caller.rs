@@ -1,0 +1,78 @@
+//! Who speaks HTTP in a tunnel, and to whom.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mesh_hbone::connect::Baggage;
+use mesh_hbone::duplex::Duplex;
+use mesh_model::address::Authority;
+use mesh_model::identity::SpiffeId;
+use mesh_model::policy::Facts;
+use mesh_model::workload::Workload;
+use mesh_proxy::report::{Party, Traffic};
+use mesh_runtime::access_log::Direction;
+use mesh_runtime::metrics::Reporter;
+
+use crate::serving::Worker;
+use crate::sniff::Peeked;
+use crate::target::Target;
+
+/// What is done with an HTTP/1 connection that becomes something else: its stream, and what was read of it already.
+pub(super) type Carry = Box<dyn FnOnce(Peeked<Duplex>, Bytes) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// Who speaks HTTP in a tunnel, and to whom.
+pub(crate) struct Caller {
+    pub(crate) worker: Rc<Worker>,
+    /// The waypoint's own workload.
+    pub(crate) waypoint: Arc<Workload>,
+    /// The service that the tunnel asks for.
+    pub(crate) target: Target,
+    /// The address that the tunnel came from: the caller's pod.
+    pub(crate) from: SocketAddr,
+    /// The identity that the caller has proven.
+    pub(crate) identity: Rc<SpiffeId>,
+    /// Its workload, if the tables have one of that address and identity.
+    pub(crate) workload: Option<Arc<Workload>>,
+    /// Both ends of an HTTP/1 connection have agreed on another protocol.
+    pub(super) agreed: Cell<Option<Carry>>,
+}
+
+impl Caller {
+    /// A caller that has asked for nothing yet.
+    pub(crate) fn new(
+        (worker, waypoint, target): (Rc<Worker>, Arc<Workload>, Target),
+        from: SocketAddr,
+        (identity, workload): (Rc<SpiffeId>, Option<Arc<Workload>>),
+    ) -> Self {
+        Self { worker, waypoint, target, from, identity, workload, agreed: Cell::new(None) }
+    }
+
+    /// What policies judge: who asks, from where, for which port of the service.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { source_ip: self.from.ip(), source: Some((*self.identity).clone()), destination: self.target.dialled }
+    }
+
+    /// What is reported of a hop to `to`, which is `destination`.
+    pub(crate) fn traffic(&self, to: SocketAddr, destination: Option<&Arc<Workload>>) -> Traffic {
+        Traffic {
+            direction: Direction::Inbound,
+            reporter: Reporter::Waypoint,
+            from: self.from,
+            to,
+            hbone_to: Some(Authority::Address(self.target.dialled)),
+            source: match &self.workload {
+                Some(workload) => Party::workload(workload, Some(&self.identity)),
+                None => Party::told(&Baggage::default(), &self.identity),
+            },
+            destination: Party::known(destination),
+            service: Some(self.target.service.clone()),
+            secured: true,
+            trace: None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What the tasks of a data thread share.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mesh_model::address::NamespacedName;
+use mesh_model::route::ServiceRoutes;
+use mesh_model::route::select::Router;
+use mesh_model::tables::Tables;
+use mesh_proxy::connections::Connections;
+use mesh_proxy::local_pod::LocalPod;
+
+use crate::context::WaypointContext;
+use crate::upstream;
+
+/// What the tasks of a data thread share.
+pub(crate) struct Worker {
+    /// What all threads read.
+    pub(crate) context: Arc<WaypointContext>,
+    /// The waypoint's own pod.
+    pub(crate) pod: Rc<LocalPod>,
+    /// Connections to endpoints.
+    pub(crate) upstream: upstream::Pool,
+    /// What is open and was let in.
+    pub(crate) connections: Connections,
+    /// Routes that are ready to be followed; each is made again when what it was made of changes.
+    routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
+}
+
+impl Worker {
+    /// A thread on which nothing is open yet.
+    pub(crate) fn new(context: Arc<WaypointContext>, pod: LocalPod) -> Self {
+        Self {
+            context,
+            pod: Rc::new(pod),
+            upstream: upstream::Pool::default(),
+            connections: Connections::default(),
+            routers: RefCell::default(),
+        }
+    }
+
+    /// The routes, ready to be followed.
+    pub(crate) fn router(&self, routes: &Arc<ServiceRoutes>) -> Rc<Router> {
+        let mut routers = self.routers.borrow_mut();
+        if let Some(router) = routers.get(&routes.service)
+            && Arc::ptr_eq(router.routes(), routes)
+        {
+            return router.clone();
+        }
+        let router = Rc::new(Router::new(routes.clone()));
+        routers.insert(routes.service.clone(), router.clone());
+        router
+    }
+
+    /// Lets go of what the tables tell of no more.
+    pub(crate) fn follow(&self, tables: &Tables) {
+        self.pod.follow(tables);
+        self.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
+    }
+}

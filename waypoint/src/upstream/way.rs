@@ -1,0 +1,94 @@
+//! The way to one endpoint, and why there is none.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh_hbone::client::OpenError;
+use mesh_model::destination::{Destination, TunnelTo};
+use mesh_model::reason::ReasonCode;
+use mesh_model::workload::Workload;
+use mesh_proxy::dial::classify;
+
+/// Why an endpoint could not be reached. Nothing was sent to it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unreachable {
+    /// There is no way to one.
+    #[error("{1}")]
+    NoWay(ReasonCode, String),
+    /// It did not take the connection.
+    #[error("{0}")]
+    Tunnel(#[from] OpenError),
+    /// It did not take the plain connection.
+    #[error("connect to {0}: {1}")]
+    Plain(SocketAddr, Arc<io::Error>),
+    /// It does not speak HTTP.
+    #[error("HTTP handshake: {0}")]
+    Handshake(Arc<hyper::Error>),
+}
+
+impl Unreachable {
+    /// The stable code; documented in `docs/reasons.md`.
+    pub(crate) fn code(&self) -> ReasonCode {
+        match self {
+            Self::NoWay(code, _) => *code,
+            Self::Tunnel(error) => classify(error).1,
+            Self::Plain(..) => ReasonCode::ConnectFailed,
+            Self::Handshake(_) => ReasonCode::Http2Failed,
+        }
+    }
+
+    /// Another endpoint may take it: this one, not the way to all of them, is at fault.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::NoWay(..) | Self::Tunnel(OpenError::Certificate(_)) => false,
+            // Policies are the same for all endpoints of a service, and asking the next one hides the denial.
+            Self::Tunnel(OpenError::Refused { status, .. }) => *status != http::StatusCode::UNAUTHORIZED,
+            Self::Tunnel(_) | Self::Plain(..) | Self::Handshake(_) => true,
+        }
+    }
+}
+
+/// Where one endpoint is, and how it is reached.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// Through a tunnel.
+    Tunnel(TunnelTo),
+    /// Plainly.
+    Plain(SocketAddr, Option<Arc<Workload>>),
+}
+
+impl Way {
+    /// The way that was decided on, if it is one that a waypoint goes.
+    pub(crate) fn of(destination: Destination) -> Result<Self, Unreachable> {
+        match destination {
+            Destination::Tunnel(to) => Ok(Self::Tunnel(to)),
+            Destination::Plain(to) => Ok(Self::Plain(to.address, to.workload)),
+            Destination::Refuse(refusal) => Err(Unreachable::NoWay(refusal.code(), refusal.to_string())),
+            Destination::Across(to) => Err(Unreachable::NoWay(
+                ReasonCode::UnknownNetworkGateway,
+                format!("endpoint behind {}: a waypoint reaches only endpoints of its own network", to.outer.peer),
+            )),
+            Destination::Resolve(name) => Err(Unreachable::NoWay(
+                ReasonCode::HostnameUnresolved,
+                format!("endpoint {}: a waypoint reaches only endpoints that have an address", name.hostname()),
+            )),
+        }
+    }
+
+    /// The endpoint's workload, if the tables know it.
+    pub(crate) fn workload(&self) -> Option<&Arc<Workload>> {
+        match self {
+            Self::Tunnel(to) => Some(&to.workload),
+            Self::Plain(_, workload) => workload.as_ref(),
+        }
+    }
+
+    /// The address of this hop.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Tunnel(to) => to.peer,
+            Self::Plain(address, _) => *address,
+        }
+    }
+}
