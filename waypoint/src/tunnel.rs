@@ -15,6 +15,7 @@ use mesh_proxy::inbound::TunnelContext;
 use mesh_proxy::local_workload::deadline;
 use mesh_proxy::report::Report;
 use mesh_runtime::access_log::Direction;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::{Caller, http1, http2};
@@ -73,11 +74,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
         let (spoken, stream) = match protocol {
             // What is declared is not looked into, and whoever speaks first may.
             AppProtocol::Tcp | AppProtocol::Tls => (Spoken::Tcp, Peeked::new(stream)),
-            // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for.
-            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => match http_version(stream).await {
-                Ok(spoken) => spoken,
-                Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first request"),
-            },
+            // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for, until the waypoint ends.
+            AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
+                let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
+                let spoken = tokio::select! {
+                    spoken = http_version(&mut stream, &mut first) => spoken,
+                    // An error means that it is broken, and so has ended.
+                    () = proxy.drain.started() => return drop(stream.shutdown().await),
+                };
+                match spoken {
+                    Ok(spoken) => (spoken, Peeked::after(first, stream)),
+                    Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first request"),
+                }
+            }
             AppProtocol::Unknown => match sniff(stream).await {
                 Ok(spoken) => spoken,
                 Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first bytes"),
@@ -97,18 +106,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
     }
 }
 
-/// HTTP/2 if it begins as that does, else HTTP/1, which refuses what it cannot read.
-async fn http_version(stream: Duplex) -> std::io::Result<(Spoken, Peeked<Duplex>)> {
-    use tokio::io::AsyncReadExt;
-    let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
-    while stream.read_buf(&mut first).await? > 0 {
-        match is_preface(&first) {
+/// HTTP/2 if it begins as that does, else HTTP/1, which refuses what it cannot read. What is read goes to `first`.
+async fn http_version(stream: &mut Duplex, first: &mut Vec<u8>) -> std::io::Result<Spoken> {
+    while stream.read_buf(first).await? > 0 {
+        match is_preface(first) {
             None => {}
-            Some(true) => return Ok((Spoken::Http2, Peeked::after(first, stream))),
+            Some(true) => return Ok(Spoken::Http2),
             Some(false) => break,
         }
     }
-    Ok((Spoken::Http1, Peeked::after(first, stream)))
+    Ok(Spoken::Http1)
 }
 
 /// What `asked` means, once the control plane has said it; at `deadline` it has not.
