@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
 
-use super::index::{Least, Pairs};
+use super::pairs::{Least, Pairs};
 use super::{Cluster, Kept};
 use crate::resources::authorization_policy::{AuthorizationPolicy, TargetRef};
-use crate::resources::gateway_api::common::{BackendRef, ParentRef, WeightedBackend};
+use crate::resources::gateway_api::backend_ref::BackendRef;
+use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
 use crate::resources::{Key, Kind};

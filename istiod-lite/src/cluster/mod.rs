@@ -5,7 +5,7 @@
 //! | this one | which objects are there? |
 //! | [`kept`], [`pod`] | how much of an object is kept? |
 //! | `relations` | whom does an object name, choose or point at? |
-//! | [`index`] | and who names, chooses or points at it? |
+//! | [`index`], `pairs` | and who names, chooses or points at it? |
 //! | `attachments` | which routes and policies are attached to it? |
 //! | [`affected`] | so what has to be said anew when it changes? |
 //!
@@ -15,6 +15,7 @@ pub mod affected;
 pub(crate) mod attachments;
 pub mod index;
 pub mod kept;
+pub(crate) mod pairs;
 pub mod pod;
 pub(crate) mod relations;
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | this one | which Gateways, and when? |
 //! | `objects` | which objects run one? (pure) |
+//! | `settings` | how do they run? |
 //!
 //! All by server-side apply: what others own of these objects (replicas, an autoscaler's for example) stays theirs. The
 //! same Gateway always comes to the same objects, so another replica of us, or another life, changes nothing.
 
 mod objects;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,26 +26,13 @@ use tokio::sync::watch;
 use crate::cluster::Cluster;
 use crate::resources::gateway_api::GROUP;
 
+pub use settings::Settings;
+
 /// Who owns what we write.
 const MANAGER: &str = "ambit.dev/waypoint-controller";
 const CLASSES: Resource = Resource { group: GROUP, versions: &["v1", "v1beta1"], plural: "gatewayclasses" };
 /// Shortest and longest wait before what could not be written is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-
-/// How waypoints run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `WAYPOINT_IMAGE`.
-    pub image: String,
-    /// Where they find us.
-    pub control_plane: String,
-    /// `CLUSTER_ID`.
-    pub cluster_id: String,
-    /// `PILOT_CA_CERT_CONFIGMAP`.
-    pub root_map: String,
-    /// `WAYPOINT_CLASSES`: classes whose Gateways are ours to run.
-    pub classes: Vec<String>,
-}
 
 /// Makes what `cluster` asks for, now and later. Never returns while somebody says something.
 pub async fn keep(client: Client, mut cluster: watch::Receiver<Option<Arc<Cluster>>>, settings: Settings) {

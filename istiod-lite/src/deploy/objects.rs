@@ -7,7 +7,7 @@ use mesh_kube::Resource;
 use mesh_model::labels;
 use serde_json::{Map, Value, json};
 
-use super::Settings;
+use super::settings::Settings;
 use crate::cluster::relations;
 use crate::resources::Gateway;
 use crate::resources::gateway_api::gateway::HBONE_PORT;

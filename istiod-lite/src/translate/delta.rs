@@ -18,7 +18,7 @@ use mesh_model::workload::Workload;
 use mesh_xds::audience::Audience;
 
 use super::condition::PolicyStatus;
-use super::context::{Context, Guards, World, network};
+use super::context::{Context, Guards};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
 use super::entries;
 use super::entries::defined::{Entries, Entry};
@@ -26,9 +26,11 @@ use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::revision::Revisions;
+use super::world::{World, network};
 use super::{guard, names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
-use crate::cluster::index::{Index, Pairs};
+use crate::cluster::index::Index;
+use crate::cluster::pairs::Pairs;
 use crate::cluster::{Change, Cluster};
 use crate::resources::labels::Labelled;
 

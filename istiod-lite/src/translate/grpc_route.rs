@@ -2,7 +2,7 @@
 
 use mesh_model::route::{PathMatch, RequestMatch, Rule};
 
-use super::context::World;
+use super::world::World;
 use super::{backends, http_filter};
 use crate::resources::gateway_api::common::MatchType;
 use crate::resources::gateway_api::grpc_route::{GrpcMatch, GrpcRoute, GrpcRule, MethodMatch};

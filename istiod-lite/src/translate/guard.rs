@@ -11,7 +11,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch};
 
 use super::context::Context;
-use super::policy::is_dry_run;
+use super::dry_run::is_dry_run;
 use super::service_spec::{is_external_name, tcp_ports};
 use super::{ports, routes, waypoint};
 use crate::cluster::relations;

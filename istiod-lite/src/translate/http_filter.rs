@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mesh_model::route::{Cors, Filter, PathEdit, Redirect, Rewrite};
+use mesh_model::route::{Cors, Filter, HeaderEdit, Mirror, PathEdit, Redirect, Rewrite};
 
-use super::backends;
-use super::context::World;
+use super::backend_ref;
+use super::world::World;
 use crate::resources::gateway_api::http_filter as written;
 
 /// In the order of the object.
@@ -17,13 +17,11 @@ pub(super) fn of(filters: &[written::HttpFilter], namespace: &str, world: &World
 fn one(filter: &written::HttpFilter, namespace: &str, world: &World<'_>) -> Option<Filter> {
     use written::FilterType;
     Some(match filter.kind {
-        FilterType::RequestHeaderModifier => {
-            Filter::RequestHeaders(backends::headers(filter.request_header_modifier.as_ref()?))
-        }
+        FilterType::RequestHeaderModifier => Filter::RequestHeaders(headers(filter.request_header_modifier.as_ref()?)),
         FilterType::ResponseHeaderModifier => {
-            Filter::ResponseHeaders(backends::headers(filter.response_header_modifier.as_ref()?))
+            Filter::ResponseHeaders(headers(filter.response_header_modifier.as_ref()?))
         }
-        FilterType::RequestMirror => backends::mirror(filter.request_mirror.as_ref()?, namespace, world),
+        FilterType::RequestMirror => mirror(filter.request_mirror.as_ref()?, namespace, world),
         FilterType::RequestRedirect => Filter::Redirect(redirect(filter.request_redirect.as_ref()?)),
         FilterType::UrlRewrite => {
             let rewrite = filter.url_rewrite.as_ref()?;
@@ -32,6 +30,41 @@ fn one(filter: &written::HttpFilter, namespace: &str, world: &World<'_>) -> Opti
         FilterType::Cors => Filter::Cors(cors(filter.cors.as_ref()?)),
         FilterType::ExternalAuth | FilterType::ExtensionRef => return None,
     })
+}
+
+/// RequestMirror.
+fn mirror(written: &written::RequestMirror, namespace: &str, world: &World<'_>) -> Filter {
+    let part = match (written.fraction, written.percent) {
+        (Some(fraction), _) => {
+            let (above, below) = (fraction.numerator.max(0), fraction.denominator.unwrap_or(100).max(1));
+            above.saturating_mul(1_000_000) / below
+        }
+        (None, Some(percent)) => percent.saturating_mul(10_000),
+        (None, None) => 1_000_000,
+    };
+    Filter::Mirror(Mirror {
+        backend: backend_ref::target(&written.backend_ref, namespace, world),
+        millionths: u32::try_from(part).unwrap_or(1_000_000).min(1_000_000),
+    })
+}
+
+/// RequestHeaderModifier and ResponseHeaderModifier. Of names that are equal the first counts.
+fn headers(written: &written::HeaderModifier) -> HeaderEdit {
+    let list = |headers: &[written::Header]| {
+        let mut list: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+        for header in headers {
+            let name = header.name.to_ascii_lowercase();
+            if !list.iter().any(|(known, _)| **known == *name) {
+                list.push((name.into(), header.value.as_str().into()));
+            }
+        }
+        list
+    };
+    HeaderEdit {
+        set: list(&written.set),
+        add: list(&written.add),
+        remove: written.remove.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
+    }
 }
 
 fn text(value: &Option<String>) -> Option<Arc<str>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_model::route::{PathMatch, RequestMatch, Retry, Rule};
 
-use super::context::World;
+use super::world::World;
 use super::{backends, http_filter};
 use crate::resources::gateway_api::http_route::{self as written, HttpMatch, HttpRoute, HttpRule, PathMatchType};
 use crate::resources::gateway_api::parse_duration;

@@ -7,27 +7,29 @@
 //! | `outsider` | endpoints that are no pods | Workload |
 //! | `service`, `distribution` | Service | Service |
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
-//! | [`policy`], `rules` | AuthorizationPolicy | Policy |
+//! | [`policy`], `rules`, `notes`, `dry_run` | AuthorizationPolicy | Policy |
 //! | `targeted` | AuthorizationPolicy with targetRefs | Policy, for waypoints |
 //! | `guard` | Service with such a policy | Policy, for its pods |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `service_spec` | what a Service says, of itself alone | |
 //! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
-//! | `mesh`, `context` | what is set, and what is known of everything else | |
+//! | `mesh`, `world`, `context` | what is set, and what is known of everything else | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
-//! | `http_route`, `grpc_route`, `http_filter`, `backends` | parts of routes | parts of ServiceRoutes |
+//! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
 //! | [`condition`], `told`, `waypoint_told`, `route_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
+mod backend_ref;
 mod backends;
 pub mod condition;
 mod context;
 pub mod delta;
 mod distribution;
+mod dry_run;
 pub mod endpoints;
 mod entries;
 mod grpc_route;
@@ -37,6 +39,7 @@ mod http_route;
 mod locality;
 mod mesh;
 mod names;
+mod notes;
 mod outsider;
 pub mod peer_authentication;
 pub mod policy;
@@ -52,6 +55,7 @@ mod told;
 mod waypoint;
 mod waypoint_told;
 mod workload;
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,9 +67,10 @@ use mesh_xds::audience::Audience;
 use crate::cluster::Cluster;
 use crate::cluster::attachments::Attachments;
 use condition::PolicyStatus;
-use context::{Context, Guards, World, network};
+use context::{Context, Guards};
 use endpoints::{Inputs, Owner};
 use entries::defined::Entries;
+use world::{World, network};
 
 pub use entries::Pools;
 pub use mesh::Mesh;

@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
-use mesh_model::labels;
 use mesh_model::policy::{Action, Policy, Scope};
 
 use super::condition::Condition;
-use super::context::World;
+use super::dry_run::is_dry_run;
 use super::mesh::Mesh;
+use super::notes::Notes;
 use super::revision::Revisions;
-use super::rules::{self, At};
+use super::rules;
 use super::targeted::{self, Targeted};
+use super::world::World;
 use crate::resources::authorization_policy::{self as written, AuthorizationPolicy, WorkloadSelector};
 use crate::resources::labels::Labelled;
 
@@ -144,103 +145,10 @@ fn translate(key: &NamespacedName, object: &AuthorizationPolicy, mesh: &Mesh) ->
     (Some(policy), notes.condition(action))
 }
 
-/// Decided and logged, not enforced.
-pub(super) fn is_dry_run(object: &AuthorizationPolicy) -> bool {
-    let value = object.metadata.annotations.as_ref().and_then(|all| all.get(labels::DRY_RUN));
-    value.and_then(|value| labels::parse_bool(value)).unwrap_or(false)
-}
-
 fn scope(selector: Option<&WorkloadSelector>, namespace: &str, mesh: &Mesh) -> Scope {
     match selector {
         Some(selector) if !selector.match_labels.is_empty() => Scope::WorkloadSelector,
         _ if *namespace == *mesh.root_namespace => Scope::Global,
         _ => Scope::Namespace,
-    }
-}
-
-/// What has to be said about a policy.
-#[derive(Default)]
-pub(super) struct Notes {
-    /// Who evaluates it.
-    pub(super) at: At,
-    /// What that one cannot decide on, in order, each once.
-    pub(super) http: Vec<String>,
-    /// Rules it was met in.
-    pub(super) rules: Vec<usize>,
-    /// Those of them of which nothing else is left.
-    pub(super) nothing_left: Vec<usize>,
-    /// Principals were written as SPIFFE ids.
-    pub(super) spiffe: bool,
-}
-
-impl Notes {
-    fn condition(self, action: Action) -> Condition {
-        let mut message = String::new();
-        if !self.http.is_empty() {
-            let effect = match action {
-                Action::Allow => self.left_out(),
-                Action::Deny => self.denies_more(),
-            };
-            let attributes = self.http.join(", ");
-            message = format!("ztunnel does not support HTTP attributes (found: {attributes}). {effect}");
-        }
-        if self.spiffe {
-            let note = "principals are written without spiffe://, which was taken off";
-            message = if message.is_empty() { note.to_owned() } else { format!("{message}. Also: {note}") };
-        }
-        match (self.http.is_empty(), self.spiffe) {
-            (true, false) => Condition::accepted(),
-            (true, true) => Condition { message: format!("attached to ztunnel; {message}"), ..Condition::accepted() },
-            (false, _) => Condition::unsupported(true, message),
-        }
-    }
-
-    fn left_out(&self) -> String {
-        let (are, them, they) = match self.rules.len() {
-            1 => ("is", "it", "it allows"),
-            _ => ("are", "them", "they allow"),
-        };
-        format!(
-            "{} {are} left out, because ztunnel cannot tell whether a connection meets {them}: {they} nothing. To decide on \
-             HTTP, attach the policy to a waypoint with targetRefs; to decide here, use only identities, namespaces, \
-             addresses and ports",
-            names(&self.rules)
-        )
-    }
-
-    fn denies_more(&self) -> String {
-        let mut effects = Vec::new();
-        if !self.nothing_left.is_empty() {
-            let (has, it) = if self.nothing_left.len() == 1 { ("has", "it denies") } else { ("have", "they deny") };
-            effects.push(format!(
-                "{} {has} nothing else that ztunnel can decide on, so {it} EVERY connection to the workloads of this \
-                 policy",
-                names(&self.nothing_left)
-            ));
-        }
-        let partly: Vec<_> = self.rules.iter().filter(|i| !self.nothing_left.contains(i)).copied().collect();
-        if !partly.is_empty() {
-            effects.push(format!(
-                "{} without these parts, so that more connections are denied than is written, not fewer",
-                match partly.len() {
-                    1 => format!("{} is enforced", names(&partly)),
-                    _ => format!("{} are enforced", names(&partly)),
-                }
-            ));
-        }
-        format!(
-            "{}. This holds until a waypoint serves the policy (attach it with targetRefs). Until then, delete the rule, \
-             or say whom it is about by identities, namespaces, addresses and ports",
-            effects.join("; ")
-        )
-    }
-}
-
-/// `rules[0], rules[1] and rules[4]`.
-pub(super) fn names(rules: &[usize]) -> String {
-    let names: Vec<String> = rules.iter().map(|i| format!("rules[{i}]")).collect();
-    match names.split_last() {
-        Some((last, before)) if !before.is_empty() => format!("{} and {last}", before.join(", ")),
-        _ => names.concat(),
     }
 }

@@ -3,13 +3,14 @@
 use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, ParentStatus};
-use super::context::World;
-use super::routes::has_port;
-use super::{backends, waypoint};
+use super::service_spec::has_port;
+use super::world::World;
+use super::{backend_ref, waypoint};
 use crate::cluster::Kept;
 use crate::cluster::attachments::{of_grpc, of_http, parent};
 use crate::resources::Key;
-use crate::resources::gateway_api::common::{BackendRef, ParentRef};
+use crate::resources::gateway_api::backend_ref::BackendRef;
+use crate::resources::gateway_api::common::ParentRef;
 
 /// What is told of a route: of each parent that is a Service, in order.
 pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<ParentStatus> {
@@ -100,7 +101,7 @@ fn accepted(
 
 /// Whether its backends are there.
 fn resolved(backends: &[BackendRef], namespace: &str, world: &World<'_>) -> Condition {
-    let mut wrong = backends.iter().filter_map(|backend| backends::resolve(backend, namespace, world).err());
+    let mut wrong = backends.iter().filter_map(|backend| backend_ref::resolve(backend, namespace, world).err());
     match wrong.next() {
         None => condition("ResolvedRefs", true, "ResolvedRefs", "All references resolved".to_owned()),
         Some((reason, why)) => {

@@ -9,7 +9,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::route::{PortProtocol, RouteKind, Rule, ServiceRoutes};
 
 use super::context::Context;
-use super::service_spec::{is_external_name, tcp_ports};
+use super::service_spec::{has_port, is_external_name, tcp_ports};
 use super::{grpc_route, http_route, names, ports, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
@@ -121,11 +121,6 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
         }
     }
     rules
-}
-
-/// Whether a Service has a TCP port of a number.
-pub(super) fn has_port(service: &KubernetesService, number: u16) -> bool {
-    tcp_ports(service).any(|(_, port)| ports::number(port.port) == number)
 }
 
 /// Those that target the service, its waypoint, or the class of that.

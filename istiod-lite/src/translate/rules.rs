@@ -7,20 +7,10 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::http::{HeaderCondition, HttpMatch, PathPattern};
 use mesh_model::policy::{Action, Clause, Match, Rule, StringMatch};
 
-use super::policy::Notes;
+use super::notes::{At, Notes};
 use crate::resources::authorization_policy::{
     self as written, Attribute, Operation, Source, parse_ip_block, parse_port,
 };
-
-/// Who evaluates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) enum At {
-    /// It knows who calls, from where, and to which port.
-    #[default]
-    Ztunnel,
-    /// It knows the request, too.
-    Waypoint,
-}
 
 /// What cannot be decided, in order.
 struct Undecidable {

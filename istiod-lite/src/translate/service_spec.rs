@@ -24,6 +24,11 @@ pub(super) fn tcp_ports(service: &KubernetesService) -> impl Iterator<Item = (us
     service_ports(service).iter().enumerate().filter(|(_, port)| ports::is_tcp(port.protocol.as_deref()))
 }
 
+/// Whether a Service has a TCP port of a number.
+pub(super) fn has_port(service: &KubernetesService, number: u16) -> bool {
+    tcp_ports(service).any(|(_, port)| ports::number(port.port) == number)
+}
+
 /// The ports of a service, in its order.
 pub fn service_ports(object: &KubernetesService) -> &[ServicePort] {
     object.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default()

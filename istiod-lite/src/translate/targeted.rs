@@ -11,10 +11,10 @@ use mesh_model::policy::{Action, Policy, Scope};
 use mesh_xds::audience::Audience;
 
 use super::condition::Condition;
-use super::context::World;
-use super::policy::{Notes, is_dry_run, names};
-use super::rules::{self, At};
-use super::waypoint;
+use super::dry_run::is_dry_run;
+use super::notes::{At, Notes, names};
+use super::world::World;
+use super::{rules, waypoint};
 use crate::cluster::attachments::{Target, target, target_refs};
 use crate::resources::authorization_policy::{self as written, AuthorizationPolicy, TargetRef};
 use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;

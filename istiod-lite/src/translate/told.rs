@@ -3,7 +3,7 @@
 use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
-use super::context::World;
+use super::world::World;
 use super::{distribution, endpoints, route_told, waypoint_told};
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind};

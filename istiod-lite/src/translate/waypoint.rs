@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::labels;
 
-use super::context::World;
+use super::world::World;
 use crate::cluster::attachments::Target;
 use crate::cluster::relations::{self, Asked, is_gateway, label, waypoint as asked};
 use crate::resources::gateway_api::Gateway;

@@ -4,9 +4,9 @@ use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 
 use super::condition::{Condition, WAYPOINT_BOUND, WaypointStatus};
-use super::context::World;
 use super::service_spec::cluster_ips;
 use super::waypoint::{self, Unbound, Verdict};
+use super::world::World;
 use crate::cluster::Kept;
 use crate::cluster::relations::{Asked, is_gateway, label, waypoint as asked};
 use crate::resources::gateway_api::Gateway;

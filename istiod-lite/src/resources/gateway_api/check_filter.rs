@@ -1,7 +1,8 @@
 //! Checks of what a rule does, and of where it sends requests.
 
+use super::backend_ref::BackendRef;
 use super::check::{self, Checked};
-use super::common::{BackendRef, WeightedBackend};
+use super::common::WeightedBackend;
 use super::http_filter::{Cors, FilterType, HeaderModifier, HttpFilter, PathModifier, PathModifierType, RequestMirror};
 use crate::resources::field::FieldPath;
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::GROUP;
+use super::backend_ref::BackendRef;
 use super::http_filter::HttpFilter;
 use crate::resources::authorization_policy::null_as_default;
 
@@ -38,38 +39,6 @@ impl ParentRef {
     /// Its kind.
     pub fn kind(&self) -> &str {
         self.kind.as_deref().unwrap_or("Gateway")
-    }
-}
-
-/// Another object.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
-pub struct BackendRef {
-    /// Empty when left out: a Service.
-    pub group: Option<String>,
-    /// `Service` when left out.
-    pub kind: Option<String>,
-    /// Name.
-    pub name: String,
-    /// The route's own when left out.
-    pub namespace: Option<String>,
-    /// A Service needs it.
-    pub port: Option<i64>,
-}
-
-impl BackendRef {
-    /// Its group.
-    pub fn group(&self) -> &str {
-        self.group.as_deref().unwrap_or("")
-    }
-
-    /// Its kind.
-    pub fn kind(&self) -> &str {
-        self.kind.as_deref().unwrap_or("Service")
-    }
-
-    /// A Service.
-    pub fn is_service(&self) -> bool {
-        self.group() == "" && self.kind() == "Service"
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::common::BackendRef;
+use super::backend_ref::BackendRef;
 use crate::resources::authorization_policy::null_as_default;
 
 /// A filter: its type, and the field of that name.

@@ -5,12 +5,13 @@
 //! | [`gateway`] | GatewayClass, Gateway: which waypoints there are |
 //! | [`http_route`], [`http_filter`] | HTTPRoute: rules, and what they do to a request |
 //! | [`grpc_route`] | GRPCRoute |
-//! | [`common`] | parents, backends and matches, as both kinds of routes have them |
+//! | [`common`], [`backend_ref`] | parents, backends and matches, as both kinds of routes have them |
 //! | `check`, `check_rule`, `check_filter` | what the API server and its rules would refuse |
 //!
 //! A field of the API that is not followed here (experimental, or of another kind of gateway) is read, so that it can be
 //! refused by name and with the fix: a rule without it would do something else than its author wrote.
 
+pub mod backend_ref;
 mod check;
 mod check_filter;
 mod check_rule;
