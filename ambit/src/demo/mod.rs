@@ -15,10 +15,10 @@ use crate::capture::{Capture, Seen};
 use crate::cli::Demo;
 use anyhow::{Context, Result, bail, ensure};
 use facts::Access;
-use stage::{Stage, wait_for};
+use stage::{PATIENCE, STOREFRONT, Stage, URL, wait_for};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use view::View;
+use view::{Row, View, row};
 
 const SHOP: &str = include_str!("../../../examples/demo/shop.yaml");
 const NAMESPACE: &str = include_str!("../../../examples/demo/namespace.yaml");
@@ -27,12 +27,8 @@ const POLICY: &str = include_str!("../../../examples/demo/policy.yaml");
 
 /// What `orders` answers; it must not be readable on the wire.
 const SECRET: &str = "three oranges for Ada";
-const URL: &str = "http://orders.shop/";
-const STOREFRONT: &str = "spiffe://cluster.local/ns/shop/sa/storefront";
 const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
 const VISITOR: &str = "spiffe://cluster.local/ns/shop/sa/visitor";
-/// Longest wait for a change to take effect.
-const PATIENCE: Duration = Duration::from_secs(10);
 const CALLS: usize = 12;
 
 /// Plays it. Exit code 0 only if everything claimed was observed.
@@ -60,12 +56,6 @@ pub(crate) fn run(args: &Demo) -> Result<ExitCode> {
         }
         Err(_) => Ok(ExitCode::FAILURE),
     }
-}
-
-type Row = Vec<String>;
-
-fn row(claim: &str, observed: String) -> Row {
-    vec![claim.to_owned(), observed]
 }
 
 fn tell(stage: &mut Stage, view: &View) -> Result<Vec<Row>> {

@@ -1,8 +1,7 @@
 //! The second act: a waypoint reads requests, and so can route them, judge them and ask again.
 use super::facts::Request;
-use super::stage::{Stage, wait_for};
-use super::view::View;
-use super::{PATIENCE, Row, STOREFRONT, URL, row};
+use super::stage::{PATIENCE, STOREFRONT, Stage, URL, wait_for};
+use super::view::{Row, View, row};
 use anyhow::{Context, Result, bail, ensure};
 
 const WAYPOINTED: &str = include_str!("../../../examples/demo/waypointed.yaml");

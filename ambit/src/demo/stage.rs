@@ -10,6 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const NAME: &str = "demo";
+/// Where orders are asked for.
+pub(super) const URL: &str = "http://orders.shop/";
+/// Who asks.
+pub(super) const STOREFRONT: &str = "spiffe://cluster.local/ns/shop/sa/storefront";
+/// Longest wait for a change to take effect.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A mesh of the demo's own.
 pub(super) struct Stage {

@@ -23,6 +23,13 @@ const RED: &str = "31";
 const DIM: &str = "2";
 const BOLD: &str = "1";
 
+/// A claim, and what was observed.
+pub(super) type Row = Vec<String>;
+
+pub(super) fn row(claim: &str, observed: String) -> Row {
+    vec![claim.to_owned(), observed]
+}
+
 impl View {
     /// Looks at standard output and at NO_COLOR.
     pub(super) fn new(no_color: bool) -> Self {
@@ -61,7 +68,7 @@ impl View {
         }
     }
 
-    pub(super) fn table(&self, head: &[&str], rows: Vec<Vec<String>>) {
+    pub(super) fn table(&self, head: &[&str], rows: Vec<Row>) {
         let mut text = String::from("\n");
         crate::status::table(&mut text, head, rows, Width::Narrow);
         print!("{text}");

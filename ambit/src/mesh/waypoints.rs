@@ -1,6 +1,7 @@
 //! Waypoints: for each Gateway of a waypoint's class the Pod and the Service that a control plane's deployer would make on a
 //! cluster. Pure.
-use crate::manifest::{Key, Objects, Position, Rejected};
+use crate::manifest::objects::{Key, Objects};
+use crate::manifest::rejected::{Position, Rejected};
 use istiod_lite::resources::Gateway;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use mesh_model::labels;

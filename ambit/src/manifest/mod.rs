@@ -1,110 +1,24 @@
 //! The user's folder, as far as running pods needs it. How files are read, checked and kept while broken is
 //! istiod-lite's to say, so that both read the same.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | the folder, and reading it again |
+//! | `objects` | what it says |
+//! | `rejected` | what of it does not count, and why |
+pub(crate) mod objects;
+pub(crate) mod rejected;
+
 use crate::mesh::waypoints;
+use istiod_lite::resources::Object;
 use istiod_lite::resources::unread::Unread;
-use istiod_lite::resources::{Gateway, Object};
 use istiod_lite::source::Origin;
 use istiod_lite::source::folder::Folder as Source;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Namespace and name.
-pub(crate) type Key = (String, String);
-
-/// `NAMESPACE/NAME`, or a name in the namespace given beside it.
-pub(crate) fn pod_key(namespace: &str, pod: &str) -> Key {
-    match pod.split_once('/') {
-        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => (namespace.to_owned(), pod.to_owned()),
-    }
-}
-
-/// What the folder says.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Objects {
-    pub(crate) namespaces: BTreeMap<String, Namespace>,
-    pub(crate) nodes: BTreeMap<String, Node>,
-    pub(crate) pods: BTreeMap<Key, Pod>,
-    pub(crate) services: BTreeMap<Key, Service>,
-    pub(crate) slices: Vec<EndpointSlice>,
-    pub(crate) endpoints: Vec<Endpoints>,
-    pub(crate) gateways: BTreeMap<Key, Gateway>,
-    /// Those of the pods that are waypoints, made for Gateways.
-    pub(crate) waypoints: BTreeSet<Key>,
-}
-
-/// Where in the folder something is written. Shown as `FILE:LINE:COLUMN`, as far as they are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// Relative to the folder; none if it is about no file.
-    pub file: Option<PathBuf>,
-    /// The first is 1.
-    pub line: Option<usize>,
-    /// The first is 1.
-    pub column: Option<usize>,
-}
-
-impl Position {
-    /// Line and column are 0 where they are not known.
-    pub(crate) fn new(file: &Path, line: usize, column: usize) -> Self {
-        let known = |number| (number > 0).then_some(number);
-        Position { file: Some(file.to_owned()), line: known(line), column: known(column) }
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{}", file.display())?,
-            None => f.write_str("-")?,
-        }
-        [self.line, self.column].into_iter().map_while(|number| number).try_for_each(|number| write!(f, ":{number}"))
-    }
-}
-
-/// A part of the folder that does not count, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rejected {
-    /// Where it is written.
-    #[serde(flatten)]
-    pub position: Position,
-    /// What is wrong.
-    pub reason: String,
-    /// It is an object of a kind that is read, and it is refused. (Else it is of a kind that is not, or counts in part.)
-    #[serde(default)]
-    pub refused: bool,
-    /// What was good of it before still counts.
-    #[serde(default)]
-    pub last_good_kept: bool,
-}
-
-impl Rejected {
-    /// A note: nothing is refused.
-    pub(crate) fn note(position: Position, reason: String) -> Self {
-        Rejected { position, reason, refused: false, last_good_kept: false }
-    }
-
-    /// The reason, and what becomes of the object.
-    pub fn told(&self) -> String {
-        let kept = if self.last_good_kept { " (what was last good keeps serving)" } else { "" };
-        format!("{}{kept}", self.reason)
-    }
-}
-
-/// What is wrong with an object, in one line.
-pub(crate) fn reason(kind: Option<&str>, name: Option<&str>, field: Option<&str>, message: &str) -> String {
-    let object = match (kind, name) {
-        (Some(kind), Some(name)) => format!("{kind} {name}: "),
-        _ => String::new(),
-    };
-    let field = field.map_or_else(String::new, |field| format!("{field}: "));
-    format!("{object}{field}{message}")
-}
+pub(crate) use objects::{Key, Objects, pod_key};
+pub(crate) use rejected::reason;
+pub use rejected::{Position, Rejected};
 
 /// The folder, with what was last good of each object.
 pub(crate) struct Folder {
@@ -181,12 +95,5 @@ impl Folder {
             Some(Rejected::note(Position::new(&relative(&s.file), s.line, 0), format!("{} {name}: {why}", s.kind)))
         });
         errors.chain(skipped).collect()
-    }
-}
-
-impl Objects {
-    /// Labels of a namespace; none if it is not declared.
-    pub(crate) fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        self.namespaces.get(namespace).and_then(|n| n.metadata.labels.clone()).unwrap_or_default()
     }
 }
