@@ -138,9 +138,8 @@ impl Pool {
         let now = Instant::now();
         self.0.borrow_mut().retain(|key, slot| {
             let known = key.uid.is_empty() || tables.workload(&key.uid).is_some();
-            slot.retain(|kept| {
-                !kept.connection.is_closed() && !(kept.connection.has_room() && now - kept.since > UNUSED)
-            });
+            let unused = |kept: &Kept| kept.connection.has_room() && now - kept.since > UNUSED;
+            slot.retain(|kept| !(kept.connection.is_closed() || unused(kept)));
             known && !slot.is_empty()
         });
     }

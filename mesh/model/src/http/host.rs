@@ -32,7 +32,7 @@ pub enum HostFault {
     /// Brackets that hold no IPv6 address.
     #[error("it is no IPv6 address in brackets")]
     Ipv6,
-    /// Longer than [`MAX_HOST`].
+    /// Longer than 255 bytes.
     #[error("it is longer than 255 bytes")]
     Long,
     /// A port that is none.
