@@ -1,6 +1,6 @@
 //! A Gateway of a waypoint's class runs a waypoint, which follows routes and policies; and nobody goes around it.
 //!
-//! Seen red: see each trial.
+//! Seen red: `a_gateway_routes_by_httproute` while waypoints did not evaluate conditions on requests (403 for everything).
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Suite, need_program};

@@ -92,7 +92,8 @@ pub(super) async fn forward(
     let (mut connections, mut again) = (0, 0);
     let (mut not, mut unreachable, mut renewed) = (None, None, false);
     loop {
-        let Some(request) = replay.next() else { unreachable!("it was not sent, or is kept") };
+        // Never missing: it was not sent, or it is kept.
+        let Some(request) = replay.next() else { return Err(never_sent(unreachable)) };
         let one = hop.per_try.map_or(until, |limit| until.min(Instant::now() + limit));
         let attempt = attempt(caller, hop, version, request, not, &mut replay, report);
         let failed = match timeout_at(one, attempt).await {
@@ -100,7 +101,7 @@ pub(super) async fn forward(
                 let wanted = hop.retry.filter(|retry| retry.codes.contains(&answer.status().as_u16()));
                 let last = wanted.is_none_or(|retry| again >= retry.attempts) || !replay.is_kept();
                 if last {
-                    let answer = answered(caller, key, lent, answer);
+                    let answer = answered(caller, key, lent, answer, upgrade.is_some())?;
                     return Ok(answer.until(hop.deadline));
                 }
                 not = Some(way);
@@ -236,18 +237,26 @@ async fn lend(caller: &Caller, way: &Way, key: &Key) -> Result<Lent, Unreachable
     Ok(pool.add(key, Connection::begin(stream, key.version()).await?))
 }
 
-/// The answer of an endpoint, as it is passed on.
-fn answered(caller: &Rc<Caller>, key: Key, lent: Lent, answer: Response<Incoming>) -> Answer {
+/// The answer of an endpoint, as it is passed on. `asked` says whether the caller wants to change to another protocol.
+fn answered(
+    caller: &Rc<Caller>,
+    key: Key,
+    lent: Lent,
+    answer: Response<Incoming>,
+    asked: bool,
+) -> Result<Answer, Refused> {
     let (mut head, body) = answer.into_parts();
     let protocol = headers::end_to_end(&mut head.headers);
     head.version = Version::HTTP_11;
-    let lent = match (head.status, protocol) {
-        (StatusCode::SWITCHING_PROTOCOLS, Some(protocol)) => match lent.upgraded() {
-            Ok(endpoint) => return upgraded(caller, head, protocol, endpoint),
-            Err(lent) => lent,
-        },
-        _ => lent,
-    };
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return match (protocol.filter(|_| asked), lent.upgraded()) {
+            (Some(protocol), Some(endpoint)) => Ok(upgraded(caller, head, protocol, endpoint)),
+            _ => {
+                let why = "it changes to a protocol that its caller has not asked for";
+                Err(Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why))
+            }
+        };
+    }
     let body = match lent.carried {
         // Of HTTP/2: counted as carried until its body has ended.
         Some(carried) => Body::passing(body).holding(carried),
@@ -256,7 +265,7 @@ fn answered(caller: &Rc<Caller>, key: Key, lent: Lent, answer: Response<Incoming
             Body::passing(body)
         }
     };
-    Answer { head: Response::from_parts(head, body), agreed: None }
+    Ok(Answer { head: Response::from_parts(head, body), agreed: None })
 }
 
 /// Both have agreed: once the caller has the answer, its connection is carried to the endpoint's.

@@ -174,6 +174,27 @@ async fn a_websocket_is_asked_for_like_any_request_and_then_carried() {
     .await;
 }
 
+/// An endpoint that changes to another protocol unasked is not followed: its bytes would be taken for answers.
+#[tokio::test]
+async fn nobody_is_upgraded_who_has_not_asked() {
+    on_one_thread(async {
+        let application = mesh_testkit::tcp::listen(async |mut tcp| {
+            let mut asked = vec![0; 4096];
+            let _ = tcp.read(&mut asked).await;
+            let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+            tcp.write_all(answer).await.unwrap();
+            let _ = tcp.read(&mut asked).await;
+        })
+        .await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let mut web = world.http1("web").await;
+        let answer = web.send_request(Request::get("/").header("host", "cart").body(Full::default()).unwrap()).await;
+        assert_eq!(text(answer.unwrap()).await, (502, "UPSTREAM_RESET\n".to_owned()));
+        world.end().await;
+    })
+    .await;
+}
+
 /// What follows a request for an upgrade that is refused is a request like any other.
 #[tokio::test]
 async fn an_upgrade_that_is_refused_changes_nothing() {

@@ -156,10 +156,10 @@ fn carry(connection: &Connection) -> Carried {
 
 impl Lent {
     /// Where its stream comes, once the endpoint has agreed to an upgrade; nowhere with HTTP/2.
-    pub(crate) fn upgraded(self) -> Result<oneshot::Receiver<Handed>, Self> {
+    pub(crate) fn upgraded(self) -> Option<oneshot::Receiver<Handed>> {
         match self.connection {
-            Connection::Http1(_, handed) => Ok(handed),
-            Connection::Http2(..) => Err(self),
+            Connection::Http1(_, handed) => Some(handed),
+            Connection::Http2(..) => None,
         }
     }
 }
