@@ -407,6 +407,8 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     let running = control_plane(&api, &credentials).await;
     let reader = subscribe(channel(&api, &running, token(&api, "istio-ca")));
     until("closed", &reader, |t| t.policies().any(|p| &*p.name == "istiod-lite-closed")).await;
+    // Policies come first.
+    until("the host", &reader, |t| !entry(t).0.is_empty()).await;
     assert_eq!(reader.read(entry).0, kept, "a host has the same addresses in the next life");
     assert_eq!(
         api.get("shop", SERVICE_ENTRIES, "db")["metadata"]["resourceVersion"],
