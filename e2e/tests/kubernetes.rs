@@ -125,6 +125,8 @@ fn story(cluster: &Cluster) -> Result<()> {
         })?;
     }
 
+    waypoint(cluster)?;
+
     // Uninstalled while the namespace still has the label: pods go on in plain text, and the nodes are as they were.
     with_helm(cluster, &["uninstall", "mesh"], "", &["--wait", "--timeout", "100s"])?;
     cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=100s"])?.good()?;
@@ -139,6 +141,68 @@ fn story(cluster: &Cluster) -> Result<()> {
         let tables = tables(&cluster.pod_netns("shop", pod)?)?;
         ensure!(tables.is_empty(), "{pod}: {tables:?}");
     }
+    reaches(cluster, "client")
+}
+
+const GATEWAY: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: way, namespace: shop}
+spec: {gatewayClassName: ambit-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules: [{name: all, backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-shadow, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/shadow*"]}}]}]
+"#;
+
+/// A Gateway gets its waypoint, which follows routes and policies; and what was made for it goes with it.
+fn waypoint(cluster: &Cluster) -> Result<()> {
+    let programs = std::env::var("AMBIT_TEST_CLUSTER").context("AMBIT_TEST_CLUSTER")?;
+    for kind in ["gatewayclasses", "gateways", "httproutes", "grpcroutes"] {
+        let file = format!("{programs}/crds/gateway.networking.k8s.io_{kind}.yaml");
+        cluster.kubectl(&["apply", "--server-side", "-f", &file])?.good()?;
+    }
+    cluster.apply(GATEWAY)?;
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/use-waypoint=way"])?.good()?;
+    until_within(STEP, "the waypoint is deployed", || {
+        cluster.kubectl(&["-n", "shop", "rollout", "status", "deployment/way", "--timeout=5s"])?.good().map(drop)
+    })?;
+    cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Programmed", "gateway/way", "--timeout=60s"])?.good()?;
+    until_within(STEP, "the waypoint reads requests", || {
+        reaches(cluster, "client")?;
+        let log = cluster.kubectl(&["-n", "shop", "logs", "deployment/way"])?.good()?;
+        ensure!(log.contains("path=\"/passwd\"") && log.contains("route=\"shop/web all\""), "{log}");
+        Ok(())
+    })?;
+    let url =
+        format!("http://{}/shadow", cluster.get("shop", "service", "web")?["spec"]["clusterIP"].as_str().unwrap_or(""));
+    let curl = ["-n", "shop", "exec", "client", "--", "curl", "-sS", "-m", "3", "-w", " %{http_code}", &url];
+    let said = cluster.kubectl(&curl)?.good()?;
+    ensure!(said == "RBAC: access denied 403", "{said}");
+    // Around the waypoint, too.
+    let direct = format!("http://{}:8080/passwd", ip(cluster, "web")?);
+    let around = cluster.kubectl(&["-n", "shop", "exec", "client", "--", "curl", "-sS", "-m", "3", &direct])?;
+    ensure!(around.code != 0, "somebody went around the waypoint: {}", around.stdout);
+    let accepted = r"jsonpath={.status.parents[0].conditions[?(@.type=='Accepted')].status}";
+    let said = cluster.kubectl(&["-n", "shop", "get", "httproute", "web", "-o", accepted])?.good()?;
+    ensure!(said == "True", "the route's status: {said}");
+
+    for object in ["authorizationpolicy/no-shadow", "httproute/web", "gateway/way"] {
+        cluster.kubectl(&["-n", "shop", "delete", object])?.good()?;
+    }
+    cluster.kubectl(&["-n", "shop", "wait", "--for=delete", "deployment/way", "--timeout=100s"])?.good()?;
+    cluster.kubectl(&["label", "namespace", "shop", "istio.io/use-waypoint-"])?.good()?;
     reaches(cluster, "client")
 }
 
