@@ -17,7 +17,7 @@ const MOST: usize = 24;
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoken {
+pub(crate) enum Protocol {
     /// HTTP/1.
     Http1,
     /// HTTP/2 without TLS, by prior knowledge.
@@ -35,23 +35,23 @@ pub(crate) fn is_preface(first: &[u8]) -> Option<bool> {
 }
 
 /// What the first bytes say; `None` while they may still become several.
-pub(crate) fn spoken(first: &[u8]) -> Option<Spoken> {
+pub(crate) fn spoken(first: &[u8]) -> Option<Protocol> {
     match is_preface(first) {
-        Some(true) => return Some(Spoken::Http2),
+        Some(true) => return Some(Protocol::Http2),
         Some(false) => {}
         None => return None,
     }
     // A method is a token of upper-case letters, and a space follows it (RFC 9110 9.1; others in lower case are not in use).
     match first.iter().position(|byte| !byte.is_ascii_uppercase() && *byte != b'-') {
-        Some(0) => Some(Spoken::Tcp),
+        Some(0) => Some(Protocol::Tcp),
         Some(end) if first[end] == b' ' => match first.get(end + 1) {
-            Some(b'/' | b'*' | b'h' | b'H') => Some(Spoken::Http1),
-            Some(byte) if first[..end] == *b"CONNECT" && byte.is_ascii_alphanumeric() => Some(Spoken::Http1),
-            Some(_) => Some(Spoken::Tcp),
+            Some(b'/' | b'*' | b'h' | b'H') => Some(Protocol::Http1),
+            Some(byte) if first[..end] == *b"CONNECT" && byte.is_ascii_alphanumeric() => Some(Protocol::Http1),
+            Some(_) => Some(Protocol::Tcp),
             None => None,
         },
-        Some(_) => Some(Spoken::Tcp),
-        None if first.len() >= MOST => Some(Spoken::Tcp),
+        Some(_) => Some(Protocol::Tcp),
+        None if first.len() >= MOST => Some(Protocol::Tcp),
         None => None,
     }
 }
@@ -79,7 +79,7 @@ impl<T> Peeked<T> {
 ///
 /// # Errors
 /// When it breaks.
-pub(crate) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Spoken, Peeked<T>)> {
+pub(crate) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Protocol, Peeked<T>)> {
     let (deadline, mut first) = (Instant::now() + LIMIT, Vec::with_capacity(512));
     loop {
         let read = match timeout_at(deadline, stream.read_buf(&mut first)).await {
@@ -88,7 +88,7 @@ pub(crate) async fn sniff<T: AsyncRead + Unpin>(mut stream: T) -> io::Result<(Sp
         };
         let told = spoken(&first);
         if read == 0 || told.is_some() {
-            return Ok((told.unwrap_or(Spoken::Tcp), Peeked::after(first, stream)));
+            return Ok((told.unwrap_or(Protocol::Tcp), Peeked::after(first, stream)));
         }
     }
 }
@@ -134,21 +134,21 @@ mod tests {
             (b"G", None),
             (b"GET", None),
             (b"GET ", None),
-            (b"GET /", Some(Spoken::Http1)),
-            (b"OPTIONS *", Some(Spoken::Http1)),
-            (b"GET http://cart/ HTTP/1.1", Some(Spoken::Http1)),
-            (b"CONNECT cart:80", Some(Spoken::Http1)),
-            (b"M-SEARCH *", Some(Spoken::Http1)),
+            (b"GET /", Some(Protocol::Http1)),
+            (b"OPTIONS *", Some(Protocol::Http1)),
+            (b"GET http://cart/ HTTP/1.1", Some(Protocol::Http1)),
+            (b"CONNECT cart:80", Some(Protocol::Http1)),
+            (b"M-SEARCH *", Some(Protocol::Http1)),
             (b"P", None),
-            (b"POST /", Some(Spoken::Http1)),
+            (b"POST /", Some(Protocol::Http1)),
             (b"PRI * HTTP/2.0\r\n\r\n", None),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Spoken::Http2)),
-            (b"PRI * HTTP/2.0\r\n\r\nSMALL TALK, no preface", Some(Spoken::Http1)),
-            (b"GET  /", Some(Spoken::Tcp)),
-            (b"get /", Some(Spoken::Tcp)),
-            (b"\x16\x03\x01", Some(Spoken::Tcp)),
-            (b"*1\r\n$4\r\nPING", Some(Spoken::Tcp)),
-            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", Some(Spoken::Tcp)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0", Some(Protocol::Http2)),
+            (b"PRI * HTTP/2.0\r\n\r\nSMALL TALK, no preface", Some(Protocol::Http1)),
+            (b"GET  /", Some(Protocol::Tcp)),
+            (b"get /", Some(Protocol::Tcp)),
+            (b"\x16\x03\x01", Some(Protocol::Tcp)),
+            (b"*1\r\n$4\r\nPING", Some(Protocol::Tcp)),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", Some(Protocol::Tcp)),
         ] {
             assert_eq!(spoken(first), expected, "{:?}", String::from_utf8_lossy(first));
         }
@@ -162,12 +162,12 @@ mod tests {
         let (spoken, mut peeked) = sniff(server).await.unwrap();
         let mut text = String::new();
         peeked.read_to_string(&mut text).await.unwrap();
-        assert_eq!((spoken, &*text), (Spoken::Http1, "GET /cart HTTP/1.1\r\n"));
+        assert_eq!((spoken, &*text), (Protocol::Http1, "GET /cart HTTP/1.1\r\n"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_the_server_speaks_no_http() {
         let (_client, server) = tokio::io::duplex(64);
-        assert_eq!(sniff(server).await.unwrap().0, Spoken::Tcp);
+        assert_eq!(sniff(server).await.unwrap().0, Protocol::Tcp);
     }
 }

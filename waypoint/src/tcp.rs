@@ -10,38 +10,38 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use crate::http::Caller;
 use crate::judge;
 use crate::sniff::Peeked;
-use crate::upstream::{self, Way};
+use crate::upstream::{self, Endpoint};
 
 /// Carries what the caller sends to an endpoint of its service, and back.
 pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
     let (worker, target) = (&caller.worker, &caller.target);
     let proxy = &worker.context.proxy;
     let facts = caller.facts();
-    let way = proxy.tables.read(|tables| {
+    let destination = proxy.tables.read(|tables| {
         destination::behind_waypoint(tables, &caller.waypoint, &target.service, target.dialled, rand::random())
     });
-    let way = Way::of(way);
-    let (to, endpoint) = match &way {
-        Ok(way) => (way.address(), way.workload()),
+    let endpoint = Endpoint::of(destination);
+    let (to, workload) = match &endpoint {
+        Ok(endpoint) => (endpoint.address(), endpoint.workload()),
         Err(_) => (target.dialled, None),
     };
-    let mut report = Report::open(&proxy.telemetry, caller.traffic(to, endpoint));
+    let mut report = Report::open(&proxy.telemetry, caller.traffic(to, workload));
     match judge::judge(worker, target, &facts, None).await {
         Ok(decision) => report.decided(&decision),
         Err(judgement) => return report.denied(&judgement),
     }
-    let opened = match way {
-        Ok(way) => upstream::open(&worker.context, &worker.pod, &caller.waypoint, &way).await,
+    let opened = match endpoint {
+        Ok(endpoint) => upstream::open(&worker.context, &worker.pod, &caller.waypoint, &endpoint).await,
         Err(error) => Err(error),
     };
-    let mut endpoint = match opened {
-        Ok(endpoint) => endpoint,
+    let mut upstream = match opened {
+        Ok(upstream) => upstream,
         Err(error) => return report.failed(ResponseFlags::Connect, error.code(), &error),
     };
     report.opened();
     let count = report.count_from_client();
     let carried = tokio::select! {
-        carried = copy_bidirectional(&mut stream, &mut endpoint) => carried,
+        carried = copy_bidirectional(&mut stream, &mut upstream) => carried,
         reason = judge::denied(worker, target, &facts) => return report.cut(&reason),
     };
     match carried {

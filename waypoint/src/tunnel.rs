@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::http::{Caller, http1, http2};
 use crate::serving::Worker;
-use crate::sniff::{Peeked, Spoken, is_preface, sniff};
+use crate::sniff::{Peeked, Protocol, is_preface, sniff};
 use crate::target::{NotServed, Target, app_protocol, target};
 use crate::tcp;
 
@@ -73,7 +73,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
     let served = async {
         let (spoken, stream) = match protocol {
             // What is declared is not looked into, and whoever speaks first may.
-            AppProtocol::Tcp | AppProtocol::Tls => (Spoken::Tcp, Peeked::new(stream)),
+            AppProtocol::Tcp | AppProtocol::Tls => (Protocol::Tcp, Peeked::new(stream)),
             // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for, until the waypoint ends.
             AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
                 let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
@@ -93,9 +93,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
             },
         };
         match spoken {
-            Spoken::Http1 => http1(caller, stream).await,
-            Spoken::Http2 => http2(caller, stream).await,
-            Spoken::Tcp => tcp::carry(&caller, stream).await,
+            Protocol::Http1 => http1(caller, stream).await,
+            Protocol::Http2 => http2(caller, stream).await,
+            Protocol::Tcp => tcp::carry(&caller, stream).await,
         }
     };
     tokio::select! {
@@ -107,15 +107,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
 }
 
 /// HTTP/2 if it begins as that does, else HTTP/1, which refuses what it cannot read. What is read goes to `first`.
-async fn http_version(stream: &mut Duplex, first: &mut Vec<u8>) -> std::io::Result<Spoken> {
+async fn http_version(stream: &mut Duplex, first: &mut Vec<u8>) -> std::io::Result<Protocol> {
     while stream.read_buf(first).await? > 0 {
         match is_preface(first) {
             None => {}
-            Some(true) => return Ok(Spoken::Http2),
+            Some(true) => return Ok(Protocol::Http2),
             Some(false) => break,
         }
     }
-    Ok(Spoken::Http1)
+    Ok(Protocol::Http1)
 }
 
 /// What `asked` means, once the control plane has said it; at `deadline` it has not.

@@ -25,11 +25,11 @@ use super::caller::Caller;
 use super::headers;
 use super::replay::{Replay, backoff};
 use super::report::Report;
-use super::upgrade::Agreed;
+use super::upgrade::Upgrade;
 use super::written::{address, spoken};
 use crate::body::Body;
 use crate::target::app_protocol;
-use crate::upstream::{self, Connection, Handed, Key, Lent, Unreachable, Way};
+use crate::upstream::{self, Connection, Endpoint, Key, PooledConnection, Unreachable, UpgradedStream};
 
 /// Connections that are tried before a request is given up of which nothing could be sent.
 const TRIES: u32 = 4;
@@ -97,14 +97,14 @@ pub(super) async fn forward(
         let one = hop.per_try.map_or(until, |limit| until.min(Instant::now() + limit));
         let attempt = attempt(caller, hop, version, request, not, &mut replay, report);
         let failed = match timeout_at(one, attempt).await {
-            Ok(Ok((way, key, lent, answer))) => {
+            Ok(Ok((endpoint, key, pooled, answer))) => {
                 let wanted = hop.retry.filter(|retry| retry.codes.contains(&answer.status().as_u16()));
                 let last = wanted.is_none_or(|retry| again >= retry.attempts) || !replay.is_kept();
                 if last {
-                    let answer = answered(caller, key, lent, answer, upgrade.is_some())?;
+                    let answer = answered(caller, key, pooled, answer, upgrade.is_some())?;
                     return Ok(answer.until(hop.deadline));
                 }
-                not = Some(way);
+                not = Some(endpoint);
                 None
             }
             Ok(Err(Failed::For(refused))) => return Err(refused),
@@ -162,23 +162,23 @@ async fn attempt(
     not: Option<SocketAddr>,
     replay: &mut Replay,
     report: &mut Report,
-) -> Result<(SocketAddr, Key, Lent, Response<Incoming>), Failed> {
-    let way = match choose(caller, hop, not) {
-        Ok(way) => way,
-        Err(error) => return Err(Failed::For(no_way(&error))),
+) -> Result<(SocketAddr, Key, PooledConnection, Response<Incoming>), Failed> {
+    let endpoint = match choose(caller, hop, not) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return Err(Failed::For(unreached(&error))),
     };
-    let key = Key::new(&way, version);
-    report.sent_to(way.address(), way.workload());
-    let mut lent = match lend(caller, &way, &key).await {
-        Ok(lent) => lent,
+    let key = Key::new(&endpoint, version);
+    report.sent_to(endpoint.address(), endpoint.workload());
+    let mut pooled = match connection(caller, &endpoint, &key).await {
+        Ok(pooled) => pooled,
         Err(error) if error.is_of_endpoint() => {
             replay.back(request);
-            return Err(Failed::Unsent(Some((way.address(), error))));
+            return Err(Failed::Unsent(Some((endpoint.address(), error))));
         }
-        Err(error) => return Err(Failed::For(no_way(&error))),
+        Err(error) => return Err(Failed::For(unreached(&error))),
     };
-    match lent.connection.send(request).await {
-        Ok(answer) => Ok((way.address(), key, lent, answer)),
+    match pooled.connection.send(request).await {
+        Ok(answer) => Ok((endpoint.address(), key, pooled, answer)),
         Err(failed) => Err(match failed.unsent {
             // Its endpoint has closed it meanwhile.
             Some(unsent) => {
@@ -186,15 +186,15 @@ async fn attempt(
                 Failed::Unsent(None)
             }
             None => {
-                let why = format!("{}: {}", way.address(), failed.error);
+                let why = format!("{}: {}", endpoint.address(), failed.error);
                 let refused = Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why);
-                Failed::Sent { refused, kept: lent.used }
+                Failed::Sent { refused, kept: pooled.used }
             }
         }),
     }
 }
 
-fn no_way(error: &Unreachable) -> Refused {
+fn unreached(error: &Unreachable) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error)
 }
 
@@ -205,35 +205,35 @@ fn never_sent(last: Option<Unreachable>) -> Refused {
             let why = format!("{TRIES} connections in a row were closed before the request was looked at");
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::PeerClosed, why)
         },
-        |error| no_way(&error),
+        |error| unreached(&error),
     )
 }
 
 /// An endpoint; another one than `not`, if there is another.
-fn choose(caller: &Caller, hop: &Hop<'_>, not: Option<SocketAddr>) -> Result<Way, Unreachable> {
+fn choose(caller: &Caller, hop: &Hop<'_>, not: Option<SocketAddr>) -> Result<Endpoint, Unreachable> {
     let once = || {
         caller.worker.context.proxy.tables.read(|tables| {
             destination::behind_waypoint(tables, &caller.waypoint, &hop.service, hop.dialled, rand::random())
         })
     };
-    let mut way = Way::of(once())?;
+    let mut endpoint = Endpoint::of(once())?;
     // Chance may name it again; it is asked again then only if there seems to be no other.
     for _ in 0..8 {
-        if not.is_none_or(|not| not != way.address()) {
+        if not.is_none_or(|not| not != endpoint.address()) {
             break;
         }
-        way = Way::of(once())?;
+        endpoint = Endpoint::of(once())?;
     }
-    Ok(way)
+    Ok(endpoint)
 }
 
 /// A connection that can take the request.
-async fn lend(caller: &Caller, way: &Way, key: &Key) -> Result<Lent, Unreachable> {
+async fn connection(caller: &Caller, endpoint: &Endpoint, key: &Key) -> Result<PooledConnection, Unreachable> {
     let pool = &caller.worker.upstream;
-    if let Some(lent) = pool.take(key) {
-        return Ok(lent);
+    if let Some(pooled) = pool.take(key) {
+        return Ok(pooled);
     }
-    let stream = upstream::open(&caller.worker.context, &caller.worker.pod, &caller.waypoint, way).await?;
+    let stream = upstream::open(&caller.worker.context, &caller.worker.pod, &caller.waypoint, endpoint).await?;
     Ok(pool.add(key, Connection::begin(stream, key.version()).await?))
 }
 
@@ -241,7 +241,7 @@ async fn lend(caller: &Caller, way: &Way, key: &Key) -> Result<Lent, Unreachable
 fn answered(
     caller: &Rc<Caller>,
     key: Key,
-    lent: Lent,
+    pooled: PooledConnection,
     answer: Response<Incoming>,
     asked: bool,
 ) -> Result<Answer, Refused> {
@@ -249,7 +249,7 @@ fn answered(
     let protocol = headers::end_to_end(&mut head.headers);
     head.version = Version::HTTP_11;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return match (protocol.filter(|_| asked), lent.upgraded()) {
+        return match (protocol.filter(|_| asked), pooled.upgraded()) {
             (Some(protocol), Some(endpoint)) => Ok(upgraded(caller, head, protocol, endpoint)),
             _ => {
                 let why = "it changes to a protocol that its caller has not asked for";
@@ -257,11 +257,11 @@ fn answered(
             }
         };
     }
-    let body = match lent.carried {
+    let body = match pooled.carried {
         // Of HTTP/2: counted as carried until its body has ended.
         Some(carried) => Body::passing(body).holding(carried),
         None => {
-            caller.worker.upstream.give_back(&key, lent.connection);
+            caller.worker.upstream.give_back(&key, pooled.connection);
             Body::passing(body)
         }
     };
@@ -269,12 +269,12 @@ fn answered(
 }
 
 /// Both have agreed: once the caller has the answer, its connection is carried to the endpoint's.
-fn upgraded(caller: &Rc<Caller>, mut head: Parts, protocol: HeaderValue, endpoint: Receiver<Handed>) -> Answer {
+fn upgraded(caller: &Rc<Caller>, mut head: Parts, protocol: HeaderValue, endpoint: Receiver<UpgradedStream>) -> Answer {
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol);
     let caller = caller.clone();
     let agreed = move |report| {
-        let agreed = Agreed { endpoint, report };
+        let agreed = Upgrade { endpoint, report };
         caller.agreed.set(Some(Box::new(|stream, read| Box::pin(agreed.carry(stream, read)))));
     };
     Answer { head: Response::from_parts(head, Body::empty()), agreed: Some(Box::new(agreed)) }

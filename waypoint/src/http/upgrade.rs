@@ -7,17 +7,17 @@ use tokio::sync::oneshot;
 
 use super::report::Report;
 use crate::sniff::Peeked;
-use crate::upstream::Handed;
+use crate::upstream::UpgradedStream;
 
 /// Both ends have agreed.
-pub(crate) struct Agreed {
+pub(crate) struct Upgrade {
     /// Where the endpoint's stream comes.
-    pub(crate) endpoint: oneshot::Receiver<Handed>,
+    pub(crate) endpoint: oneshot::Receiver<UpgradedStream>,
     /// Tells of the end.
     pub(crate) report: Report,
 }
 
-impl Agreed {
+impl Upgrade {
     /// Carries bytes until both ends have ended. `read` was read of the caller already.
     pub(crate) async fn carry(self, caller: Peeked<Duplex>, read: Bytes) {
         let Self { endpoint, report } = self;

@@ -15,8 +15,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
+use super::endpoint::Unreachable;
 use super::stream::Stream;
-use super::way::Unreachable;
 use crate::body::Body;
 use crate::limits;
 
@@ -36,12 +36,12 @@ pub(crate) enum HttpVersion {
 }
 
 /// The stream of a connection that was upgraded, and what was read of it already.
-pub(crate) type Handed = (Stream, Bytes);
+pub(crate) type UpgradedStream = (Stream, Bytes);
 
 /// A connection to an endpoint. One of HTTP/1 carries one request at a time.
 pub(crate) enum Connection {
     /// HTTP/1, and where its stream comes when it is upgraded.
-    Http1(http1::SendRequest<Body>, oneshot::Receiver<Handed>),
+    Http1(http1::SendRequest<Body>, oneshot::Receiver<UpgradedStream>),
     /// HTTP/2, and how many requests it carries.
     Http2(http2::SendRequest<Body>, Rc<Cell<usize>>),
 }

@@ -1,4 +1,4 @@
-//! Goes the way to an endpoint.
+//! Opens a stream to an endpoint.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,23 +16,23 @@ use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::endpoint::{Endpoint, Unreachable};
 use super::stream::Stream;
-use super::way::{Unreachable, Way};
 use crate::context::WaypointContext;
 
-/// Opens the way for `waypoint`, us.
+/// Opens a stream to an endpoint, as `waypoint`, which is us.
 pub(crate) async fn open(
     context: &WaypointContext,
     pod: &LocalPod,
     waypoint: &Arc<Workload>,
-    way: &Way,
+    endpoint: &Endpoint,
 ) -> Result<Stream, Unreachable> {
-    match way {
-        Way::Plain(address, _) => {
+    match endpoint {
+        Endpoint::Plain(address, _) => {
             let tcp = dial_tcp(context, *address).await;
             tcp.map(Stream::Plain).map_err(|error| Unreachable::Plain(*address, Arc::new(error)))
         }
-        Way::Tunnel(to) => {
+        Endpoint::Tunnel(to) => {
             let source = waypoint.identity();
             let source = source.map_err(|error| Unreachable::NoWay(ReasonCode::InvalidIdentity, error.to_string()))?;
             let key = dial::key(source, own_address(waypoint, to.peer), to);

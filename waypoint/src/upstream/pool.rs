@@ -13,12 +13,12 @@ use mesh_model::tables::Tables;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Handed, HttpVersion};
-use super::way::Way;
+use super::connection::{Connection, HttpVersion, UpgradedStream};
+use super::endpoint::Endpoint;
 
 /// Connections to one endpoint that wait for a request.
 const MOST_KEPT: usize = 64;
-/// How long one waits. Shorter than what servers have: who closes first does so while a request is on its way.
+/// How long one waits. Shorter than what servers have: who closes first does so while a request is on its endpoint.
 const UNUSED: Duration = Duration::from_secs(50);
 
 /// What a connection may be used for.
@@ -34,12 +34,14 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// That of the connections that go this way.
-    pub(crate) fn new(way: &Way, version: HttpVersion) -> Self {
-        let uid = way.workload().map_or_else(|| "".into(), |workload| workload.uid.clone());
-        match way {
-            Way::Tunnel(to) => Self { uid, application: to.authority.clone(), version, expected: to.expected.clone() },
-            Way::Plain(address, _) => {
+    /// That of the connections that go this endpoint.
+    pub(crate) fn new(endpoint: &Endpoint, version: HttpVersion) -> Self {
+        let uid = endpoint.workload().map_or_else(|| "".into(), |workload| workload.uid.clone());
+        match endpoint {
+            Endpoint::Tunnel(to) => {
+                Self { uid, application: to.authority.clone(), version, expected: to.expected.clone() }
+            }
+            Endpoint::Plain(address, _) => {
                 Self { uid, application: Authority::Address(*address), version, expected: Vec::new() }
             }
         }
@@ -55,15 +57,15 @@ impl Key {
 
 /// The connections of one data thread.
 #[derive(Default)]
-pub(crate) struct Pool(RefCell<HashMap<Key, Vec<Kept>>>);
+pub(crate) struct Pool(RefCell<HashMap<Key, Vec<Idle>>>);
 
-struct Kept {
+struct Idle {
     connection: Connection,
     since: Instant,
 }
 
 /// A connection while a request is on it.
-pub(crate) struct Lent {
+pub(crate) struct PooledConnection {
     /// The connection.
     pub(crate) connection: Connection,
     /// It has carried requests before.
@@ -83,30 +85,32 @@ impl Drop for Carried {
 
 impl Pool {
     /// A connection with room, if there is one. One of HTTP/1 is taken out; one of HTTP/2 stays, for others too.
-    pub(crate) fn take(&self, key: &Key) -> Option<Lent> {
+    pub(crate) fn take(&self, key: &Key) -> Option<PooledConnection> {
         let mut all = self.0.borrow_mut();
         let slot = all.get_mut(key)?;
         slot.retain(|kept| !kept.connection.is_closed());
         // The one that was used last: the others may be let go of.
         let at = slot.iter().rposition(|kept| kept.connection.has_room())?;
-        let lent = match &mut slot[at].connection {
-            Connection::Http1(..) => Lent { connection: slot.remove(at).connection, used: true, carried: None },
+        let pooled = match &mut slot[at].connection {
+            Connection::Http1(..) => {
+                PooledConnection { connection: slot.remove(at).connection, used: true, carried: None }
+            }
             Connection::Http2(sender, carried) => {
                 let connection = Connection::Http2(sender.clone(), carried.clone());
                 slot[at].since = Instant::now();
-                Lent { carried: Some(carry(&connection)), connection, used: true }
+                PooledConnection { carried: Some(carry(&connection)), connection, used: true }
             }
         };
-        Some(lent)
+        Some(pooled)
     }
 
     /// A new connection, for a request at once. One of HTTP/2 is in the pool from now on.
-    pub(crate) fn add(&self, key: &Key, connection: Connection) -> Lent {
+    pub(crate) fn add(&self, key: &Key, connection: Connection) -> PooledConnection {
         match connection {
-            Connection::Http1(..) => Lent { connection, used: false, carried: None },
+            Connection::Http1(..) => PooledConnection { connection, used: false, carried: None },
             Connection::Http2(ref sender, ref carried) => {
                 self.keep(key, Connection::Http2(sender.clone(), carried.clone()));
-                Lent { carried: Some(carry(&connection)), connection, used: false }
+                PooledConnection { carried: Some(carry(&connection)), connection, used: false }
             }
         }
     }
@@ -127,7 +131,7 @@ impl Pool {
         if slot.len() >= MOST_KEPT {
             slot.retain(|kept| !kept.connection.is_closed());
         }
-        slot.push(Kept { connection, since: Instant::now() });
+        slot.push(Idle { connection, since: Instant::now() });
         if slot.len() > MOST_KEPT {
             slot.remove(0);
         }
@@ -138,7 +142,7 @@ impl Pool {
         let now = Instant::now();
         self.0.borrow_mut().retain(|key, slot| {
             let known = key.uid.is_empty() || tables.workload(&key.uid).is_some();
-            let unused = |kept: &Kept| kept.connection.has_room() && now - kept.since > UNUSED;
+            let unused = |kept: &Idle| kept.connection.has_room() && now - kept.since > UNUSED;
             slot.retain(|kept| !(kept.connection.is_closed() || unused(kept)));
             known && !slot.is_empty()
         });
@@ -154,9 +158,9 @@ fn carry(connection: &Connection) -> Carried {
     Carried(carried)
 }
 
-impl Lent {
+impl PooledConnection {
     /// Where its stream comes, once the endpoint has agreed to an upgrade; nowhere with HTTP/2.
-    pub(crate) fn upgraded(self) -> Option<oneshot::Receiver<Handed>> {
+    pub(crate) fn upgraded(self) -> Option<oneshot::Receiver<UpgradedStream>> {
         match self.connection {
             Connection::Http1(_, handed) => Some(handed),
             Connection::Http2(..) => None,

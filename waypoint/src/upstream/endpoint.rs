@@ -1,4 +1,4 @@
-//! The way to one endpoint, and why there is none.
+//! One endpoint as it is reached, and why it cannot be.
 
 use std::io;
 use std::net::SocketAddr;
@@ -51,15 +51,15 @@ impl Unreachable {
 
 /// Where one endpoint is, and how it is reached.
 #[derive(Clone, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Endpoint {
     /// Through a tunnel.
     Tunnel(TunnelTo),
     /// Plainly.
     Plain(SocketAddr, Option<Arc<Workload>>),
 }
 
-impl Way {
-    /// The way that was decided on, if it is one that a waypoint goes.
+impl Endpoint {
+    /// The one that was decided on, if a waypoint can reach it.
     pub(crate) fn of(destination: Destination) -> Result<Self, Unreachable> {
         match destination {
             Destination::Tunnel(to) => Ok(Self::Tunnel(to)),
