@@ -133,13 +133,16 @@ mod tests {
     #[test]
     fn sources_take_turns_and_many_of_one_wait_for_each_other() {
         let mut queue = Queue::default();
-        assert!(queue.ask(&source(1)).is_none(), "one goes on at once");
+        for _ in 0..AT_ONCE {
+            assert!(queue.ask(&source(1)).is_none(), "some go on at once");
+        }
         let mut waiting: Vec<_> = [1, 1, 1, 1, 2, 3].map(|who| (who, queue.ask(&source(who)).unwrap())).into();
         let mut turns = || {
             assert!(queue.next_turns());
             going_on(&mut waiting)
         };
-        assert_eq!([(); 6].map(|()| turns()).concat(), [1, 2, 3, 1, 1, 1]);
+        // Two at a time: the many of one source do not hold up the others.
+        assert_eq!([(); 3].map(|()| turns()), [vec![1, 2], vec![1, 3], vec![1, 1]]);
         assert!(queue.next_turns(), "those who went on may ask again");
         assert!(!queue.next_turns());
         assert!(queue.order.is_empty() && queue.waiting.is_empty());
