@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::facts::HttpFacts;
-use super::{Action, Facts, Outcome, Policy, converted, matches};
+use super::matches::{self, Subject};
+use super::{Action, Facts, Outcome, Policy, converted};
 use crate::address::NamespacedName;
 
 /// Most policies that a denial names; a workload covered by many is told of the first ones.
@@ -76,59 +77,48 @@ impl Reason {
 ///
 /// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
 /// policy is never weaker than written.
-pub fn decide<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>, facts: &Facts) -> Decision {
-    decide_of(policies, facts, None)
+pub fn decide<'a, P>(policies: P, facts: &Facts) -> Decision
+where
+    P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
+{
+    decide_of(policies.into_iter(), &Subject::new(facts, None))
 }
 
 /// [`decide`] of one request of the connection: conditions on requests can be evaluated, too.
-pub fn decide_request<'a>(
-    policies: impl IntoIterator<Item = &'a Arc<Policy>>,
-    facts: &Facts,
-    http: HttpFacts<'_>,
-) -> Decision {
-    decide_of(policies, facts, Some(http))
+pub fn decide_request<'a, P>(policies: P, facts: &Facts, http: HttpFacts<'_>) -> Decision
+where
+    P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
+{
+    decide_of(policies.into_iter(), &Subject::new(facts, Some(http)))
 }
 
-fn decide_of<'a>(
-    policies: impl IntoIterator<Item = &'a Arc<Policy>>,
-    facts: &Facts,
-    http: Option<HttpFacts<'_>>,
-) -> Decision {
-    let mut not_allowed = Vec::new();
-    let mut allowed_by = None;
-    let mut denied_by = None;
-    let mut dry_run = Vec::new();
-    for policy in policies {
-        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, facts, http) {
+fn decide_of<'a>(policies: impl Iterator<Item = &'a Arc<Policy>> + Clone, subject: &Subject<'_>) -> Decision {
+    let (mut allowed_by, mut denied_by, mut dry_run) = (None, None, Vec::new());
+    for policy in policies.clone() {
+        let settled = match policy.action {
+            Action::Allow => &mut allowed_by,
+            Action::Deny => &mut denied_by,
+        };
+        // The first of them is named; what others would say changes nothing.
+        if settled.is_some() && !policy.dry_run {
+            continue;
+        }
+        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, subject) {
             Outcome::Met => true,
             Outcome::NotMet => false,
             Outcome::Unknown => policy.action == Action::Deny,
         });
-        if policy.dry_run {
-            dry_run.extend(matched.map(|_| policy.key()));
-            continue;
-        }
-        match policy.action {
-            Action::Allow => {
-                if allowed_by.is_none() {
-                    allowed_by = matched.map(|rule| (policy.key(), rule));
-                }
-                if not_allowed.len() < MOST_NAMED {
-                    not_allowed.push(policy.key());
-                }
-            }
-            Action::Deny => {
-                if denied_by.is_none() {
-                    denied_by = matched.map(|rule| (policy.key(), rule));
-                }
-            }
+        match policy.dry_run {
+            true => dry_run.extend(matched.map(|_| policy.key())),
+            false => *settled = matched.map(|rule| (policy.key(), rule)),
         }
     }
+    let allows = || policies.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
     let (allowed, reason) = match (denied_by, allowed_by) {
         (Some((policy, rule)), _) => (false, Reason::DeniedBy(policy, rule)),
         (None, Some((policy, rule))) => (true, Reason::AllowedBy(policy, rule)),
-        (None, None) if not_allowed.is_empty() => (true, Reason::NoPolicy),
-        (None, None) => (false, Reason::NotAllowed(not_allowed)),
+        (None, None) if allows().next().is_none() => (true, Reason::NoPolicy),
+        (None, None) => (false, Reason::NotAllowed(allows().take(MOST_NAMED).map(|policy| policy.key()).collect())),
     };
     Decision { allowed, reason, dry_run }
 }

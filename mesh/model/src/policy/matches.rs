@@ -1,43 +1,64 @@
 //! One rule against the facts.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::facts::HttpFacts;
-use super::outcome::Outcome;
-use super::{Clause, Facts, Match, Rule, requests};
+use super::outcome::{Outcome, all, any};
+use super::{Clause, Facts, Match, Rule, StringMatch, requests};
 use crate::address::NamespacedName;
 
+/// Who asks for what: that which conditions are held against.
+pub(super) struct Subject<'a> {
+    facts: &'a Facts,
+    http: Option<HttpFacts<'a>>,
+    /// As text, made once for however many conditions name principals.
+    principal: OnceCell<String>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(facts: &'a Facts, http: Option<HttpFacts<'a>>) -> Self {
+        Self { facts, http, principal: OnceCell::new() }
+    }
+
+    /// Its principal is the one that is meant; one without identity has none.
+    fn is_principal(&self, wanted: &StringMatch) -> bool {
+        let source = self.facts.source.as_ref();
+        source.is_some_and(|id| wanted.matches(self.principal.get_or_init(|| id.principal())))
+    }
+}
+
 /// All clauses; none always matches.
-pub(super) fn rule(rule: &Rule, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
-    rule.clauses.iter().map(|c| clause(c, facts, http)).fold(Outcome::Met, Outcome::and)
+pub(super) fn rule(rule: &Rule, subject: &Subject<'_>) -> Outcome {
+    all(rule.clauses.iter().map(|one| clause(one, subject)))
 }
 
 /// Any match; none is satisfied.
-fn clause(clause: &Clause, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
+fn clause(clause: &Clause, subject: &Subject<'_>) -> Outcome {
     if clause.matches.is_empty() {
         return Outcome::Met;
     }
-    clause.matches.iter().map(|m| one(m, facts, http)).fold(Outcome::NotMet, Outcome::or)
+    any(clause.matches.iter().map(|m| one(m, subject)))
 }
 
 /// All fields that are set; none set never matches.
-fn one(m: &Match, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
-    if *m == Match::default() {
+fn one(m: &Match, subject: &Subject<'_>) -> Outcome {
+    if m.is_empty() {
         return Outcome::NotMet;
     }
+    let facts = subject.facts;
     let source = facts.source.as_ref();
     let namespace = source.map_or("", |id| id.namespace());
-    let principal = source.map(|id| id.principal());
-    let principal = principal.as_deref().unwrap_or("");
+    let principal = |wanted: &StringMatch| subject.is_principal(wanted);
     let account = |wanted: &NamespacedName| {
         source.is_some_and(|id| *id.namespace() == wanted.namespace && *id.service_account() == wanted.name)
     };
     let known = allows(&m.namespaces, |s| s.matches(namespace))
         && excludes(&m.not_namespaces, |s| s.matches(namespace))
-        && allows(&m.principals, |s| source.is_some() && s.matches(principal))
-        && excludes(&m.not_principals, |s| source.is_some() && s.matches(principal))
+        && allows(&m.principals, principal)
+        && excludes(&m.not_principals, principal)
         && allows(&m.source_ips, |net| contains(net, facts.source_ip))
         && excludes(&m.not_source_ips, |net| contains(net, facts.source_ip))
         && allows(&m.destination_ips, |net| contains(net, facts.destination.ip()))
@@ -46,13 +67,16 @@ fn one(m: &Match, facts: &Facts, http: Option<HttpFacts<'_>>) -> Outcome {
         && excludes(&m.not_destination_ports, |port| *port == facts.destination.port())
         && allows(&m.service_accounts, account)
         && excludes(&m.not_service_accounts, account);
+    if !known {
+        return Outcome::NotMet;
+    }
     let read = if m.unsupported { Outcome::Unknown } else { Outcome::Met };
-    let request = match (&m.http, http) {
+    let request = match (&m.http, subject.http) {
         (None, _) => Outcome::Met,
         (Some(_), None) => Outcome::Unknown,
         (Some(conditions), Some(http)) => requests::meets(conditions, http),
     };
-    Outcome::from_bool(known).and(read).and(request)
+    read.and(request)
 }
 
 /// An empty list imposes nothing; otherwise one value must hold.

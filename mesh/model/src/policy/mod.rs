@@ -15,7 +15,7 @@ mod requests;
 mod strings;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 
@@ -111,6 +111,14 @@ pub struct Match {
     /// It holds something this version cannot evaluate: the match is *unknown*, met in a deny policy, not met in
     /// an allow policy.
     pub unsupported: bool,
+}
+
+impl Match {
+    /// Nothing is set.
+    pub fn is_empty(&self) -> bool {
+        static EMPTY: LazyLock<Match> = LazyLock::new(Match::default);
+        *self == *EMPTY
+    }
 }
 
 impl Policy {

@@ -43,3 +43,29 @@ impl Outcome {
         }
     }
 }
+
+/// AND of them all; with none of them it holds. One that does not hold settles it, and the others are not looked at.
+pub(super) fn all(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
+    until(outcomes, Outcome::Met, Outcome::and, Outcome::NotMet)
+}
+
+/// OR of them all; with none of them it does not hold. One that holds settles it, and the others are not looked at.
+pub(super) fn any(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
+    until(outcomes, Outcome::NotMet, Outcome::or, Outcome::Met)
+}
+
+fn until(
+    outcomes: impl Iterator<Item = Outcome>,
+    first: Outcome,
+    join: fn(Outcome, Outcome) -> Outcome,
+    settled: Outcome,
+) -> Outcome {
+    let mut so_far = first;
+    for outcome in outcomes {
+        so_far = join(so_far, outcome);
+        if so_far == settled {
+            break;
+        }
+    }
+    so_far
+}

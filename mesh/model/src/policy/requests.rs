@@ -9,7 +9,7 @@ use http::header::{COOKIE, HOST, HeaderName};
 
 use super::facts::HttpFacts;
 use super::http::{HeaderCondition, HttpMatch, PathPattern};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, all, any};
 use super::strings::StringMatch;
 use crate::http::{Request, canonical_path};
 
@@ -36,7 +36,7 @@ pub(super) fn meets(m: &HttpMatch, http: HttpFacts<'_>) -> Outcome {
     }
     let paths = if m.paths.is_empty() { Outcome::Met } else { any_path(&m.paths, request.path()) };
     let not_paths = any_path(&m.not_paths, request.path()).not();
-    let headers = m.headers.iter().map(|condition| header(condition, http)).fold(Outcome::Met, Outcome::and);
+    let headers = all(m.headers.iter().map(|condition| header(condition, http)));
     settled.and(paths).and(not_paths).and(headers)
 }
 
@@ -75,7 +75,7 @@ fn host(pattern: &StringMatch, request: &Request) -> bool {
 
 /// Servers differ in whether `/a;b/c` is `/a/c`.
 fn any_path(patterns: &[PathPattern], path: &str) -> Outcome {
-    let holds = |path: &str| patterns.iter().map(|p| one_path(p, path)).fold(Outcome::NotMet, Outcome::or);
+    let holds = |path: &str| any(patterns.iter().map(|p| one_path(p, path)));
     let as_it_is = holds(path);
     if !path.contains(';') && !path.contains("%3B") {
         return as_it_is;
