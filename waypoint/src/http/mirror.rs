@@ -15,7 +15,7 @@ use super::answer::Refused;
 use super::caller::Caller;
 use super::forward::{Hop, forward};
 use super::hop;
-use super::report::Report;
+use super::report::{Followed, Report};
 use crate::body::Body;
 
 /// Bytes of a body that are copied. A request with a longer one, or one that does not say how long it is, is not mirrored.
@@ -56,7 +56,7 @@ pub(super) async fn copied(
         let dialled = hop::dialled(&service, *port, caller.target.dialled.is_ipv4());
         let (caller, copy) = (caller.clone(), Request::from_parts(head.clone(), Body::whole(bytes.clone())));
         let mut report = Report::new(&caller, copy.method(), copy.uri(), copy.headers(), copy.version());
-        report.route = Some(format!("{} {} (mirror)", planned.rule().route, planned.rule().name).into());
+        report.route = Some(Followed::by_mirror(planned.rule()));
         spawn_local(async move {
             let hop = Hop::to(service, dialled);
             match timeout(LIMIT, forward(&caller, &hop, copy, None, &mut report)).await {

@@ -25,7 +25,7 @@ use super::answer::{Answer, Refused};
 use super::caller::Caller;
 use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
-use super::report::{Received, Report};
+use super::report::{Followed, Received, Report};
 use super::{form, headers, hop, mirror};
 use crate::body::Body;
 use crate::judge;
@@ -68,8 +68,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         }
         Selected::NoMatch => Plan::Answer(plan::Answer::no_route(&target.routes.service)),
         Selected::Rule(matched) => {
-            let rule = matched.rule();
-            report.route = Some(format!("{} {}", rule.route, rule.name).into());
+            report.route = Some(Followed::new(matched.rule()));
             matched.plan(&form, &head.headers, target.port, rand::random)
         }
     };

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mesh_model::address::NamespacedName;
 use mesh_model::reason::ReasonCode;
+use mesh_model::route::Rule;
 use mesh_model::workload::Workload;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer, Request as Asked};
 use mesh_runtime::metrics::Measured;
@@ -26,15 +28,16 @@ pub(crate) struct Report {
     /// When it came.
     pub(crate) started: Instant,
     method: Method,
-    path: Box<str>,
-    authority: Box<str>,
+    uri: Uri,
+    /// The header, where the URI names no authority.
+    host: Option<HeaderValue>,
     version: Version,
     /// Bytes of the request's body that have passed.
     pub(crate) received: Rc<Cell<u64>>,
     sent: u64,
     status: StatusCode,
     /// The route and rule that it follows.
-    pub(crate) route: Option<Box<str>>,
+    pub(crate) route: Option<Followed>,
     /// The policy that decided.
     pub(crate) policy: Option<NamespacedName>,
     endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
@@ -49,15 +52,13 @@ pub(crate) struct Report {
 impl Report {
     /// Of a request that has just come.
     pub(crate) fn new(caller: &Rc<Caller>, method: &Method, uri: &Uri, headers: &HeaderMap, version: Version) -> Self {
-        let path = uri.path_and_query().map_or("", |path| path.as_str());
-        let host = || headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let authority = uri.authority().map_or_else(host, |authority| authority.as_str());
         Self {
             caller: caller.clone(),
             started: Instant::now(),
             method: method.clone(),
-            path: path.into(),
-            authority: authority.into(),
+            // Both are shared with the request, not copied.
+            uri: uri.clone(),
+            host: if uri.authority().is_none() { headers.get(HOST).cloned() } else { None },
             version,
             received: Rc::default(),
             sent: 0,
@@ -117,6 +118,7 @@ impl Report {
             return;
         }
         let caller = &self.caller;
+        let host = || self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let telemetry = &caller.worker.context.proxy.telemetry;
         if let Some(code) = self.code {
             telemetry.reasons.count(Direction::Inbound, code);
@@ -165,8 +167,8 @@ impl Report {
             error: self.why.as_ref().map(|why| why as &dyn Display),
             request: Some(Asked {
                 method: self.method.as_str(),
-                path: &self.path,
-                authority: &self.authority,
+                path: self.uri.path_and_query().map_or("", |path| path.as_str()),
+                authority: self.uri.authority().map_or_else(host, |authority| authority.as_str()),
                 protocol: match self.version {
                     Version::HTTP_2 => "HTTP/2",
                     Version::HTTP_10 => "HTTP/1.0",
@@ -222,6 +224,31 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
         Some(R::CallerGone) => "DC",
         Some(R::BadRequest) => "DPE",
         Some(_) => "UF",
+    }
+}
+
+/// The rule that a request follows, as logs and refusals name it.
+pub(crate) struct Followed {
+    route: NamespacedName,
+    rule: Arc<str>,
+    mirror: bool,
+}
+
+impl Followed {
+    /// By the request itself.
+    pub(crate) fn new(rule: &Rule) -> Self {
+        Self { route: rule.route.clone(), rule: rule.name.clone(), mirror: false }
+    }
+
+    /// By a copy of it.
+    pub(crate) fn by_mirror(rule: &Rule) -> Self {
+        Self { mirror: true, ..Self::new(rule) }
+    }
+}
+
+impl Display for Followed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.route, self.rule, if self.mirror { " (mirror)" } else { "" })
     }
 }
 
