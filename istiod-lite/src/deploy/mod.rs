@@ -4,22 +4,25 @@
 //! |---|---|
 //! | this one | which Gateways, and when? |
 //! | `objects` | which objects run one? (pure) |
+//! | `class` | what do the classes say of themselves? (pure) |
 //! | `settings` | how do they run? |
 //!
 //! All by server-side apply: what others own of these objects (replicas, an autoscaler's for example) stays theirs. The
 //! same Gateway always comes to the same objects, so another replica of us, or another life, changes nothing.
 
+mod class;
 mod objects;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use mesh_kube::write::{self, WriteError};
 use mesh_kube::{Client, Resource};
 use mesh_model::address::NamespacedName;
 use mesh_runtime::backoff::Backoff;
+use mesh_runtime::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -33,28 +36,40 @@ const MANAGER: &str = "ambit.dev/waypoint-controller";
 const CLASSES: Resource = Resource { group: GROUP, versions: &["v1", "v1beta1"], plural: "gatewayclasses" };
 /// Shortest and longest wait before what could not be written is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often it is asked whether the API server has Gateway API's kinds now, while it has none.
+const KINDS: Duration = Duration::from_secs(10);
 
 /// Makes what `cluster` asks for, now and later. Never returns while somebody says something.
 pub async fn keep(client: Client, mut cluster: watch::Receiver<Option<Arc<Cluster>>>, settings: Settings) {
     let mut made: BTreeMap<NamespacedName, Vec<Value>> = BTreeMap::new();
-    let (mut has_classes, mut backoff) = (false, Backoff::default());
+    // What each class of ours says of itself: of which object, in which generation.
+    let mut said: BTreeMap<String, (Option<String>, Option<i64>)> = BTreeMap::new();
+    // When the classes are to be made; None once they are.
+    let (mut classes, mut backoff) = (Some(Instant::now()), Backoff::default());
     loop {
         let now = cluster.borrow_and_update().clone();
         let mut failure = None;
-        if !has_classes {
+        // A class that somebody has removed, alone or with the kind, comes back.
+        if now.as_ref().is_some_and(|now| said.keys().any(|name| now.gateway_class(name).is_none())) {
+            said.clear();
+            classes = classes.or(Some(Instant::now()));
+        }
+        if classes.is_some_and(|at| at <= Instant::now()) {
             match self::classes(&client, &settings).await {
+                Ok(()) => classes = None,
                 // Without the API there are no Gateways.
-                Err(error) if !error.is_not_found() => failure = Some(format!("GatewayClass: {error}")),
-                _ => has_classes = true,
+                Err(error) if error.is_not_found() => classes = Some(Instant::now() + KINDS),
+                Err(error) => failure = Some(format!("GatewayClass: {error}")),
             }
         }
         if let Some(cluster) = now {
             failure = deploy(&client, &cluster, &settings, &mut made).await.or(failure);
+            failure = say(&client, &cluster, &settings, &mut said).await.or(failure);
         }
         let wait = match failure {
             None => {
                 backoff.reset();
-                Duration::MAX
+                classes.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
             }
             Some(why) => {
                 let wait = backoff.next_wait().saturating_mul(10).clamp(WAITS.0, WAITS.1);
@@ -72,16 +87,46 @@ pub async fn keep(client: Client, mut cluster: watch::Receiver<Option<Arc<Cluste
 }
 
 async fn classes(client: &Client, settings: &Settings) -> Result<(), WriteError> {
-    for class in &settings.classes {
-        let object = json!({
-            "apiVersion": format!("{GROUP}/v1"),
-            "kind": "GatewayClass",
-            "metadata": {"name": class},
-            "spec": {"controllerName": MANAGER, "description": "Waypoints of Ambit"},
-        });
-        write::apply(client, (CLASSES, "v1"), ("", class), "", &object, (MANAGER, false)).await?;
+    for name in &settings.classes {
+        write::apply(client, (CLASSES, "v1"), ("", name), "", &class::object(name), (MANAGER, false)).await?;
     }
     Ok(())
+}
+
+/// Says on the classes of ours what they are, where they do not say it yet. Gives the first failure.
+async fn say(
+    client: &Client,
+    cluster: &Cluster,
+    settings: &Settings,
+    said: &mut BTreeMap<String, (Option<String>, Option<i64>)>,
+) -> Option<String> {
+    let mut failure = None;
+    for name in &settings.classes {
+        let Some(object) = cluster.gateway_class(name).filter(|object| class::is_ours(object)) else {
+            said.remove(name);
+            continue;
+        };
+        let state = (object.metadata.uid.clone(), object.metadata.generation);
+        if said.get(name) == Some(&state) {
+            continue;
+        }
+        let written = async {
+            let there: Value = write::get(client, CLASSES, "", name).await?;
+            let now = format!("{:.0}", Timestamp::from(SystemTime::now()));
+            let Some(status) = class::status(object, &there, &now) else { return Ok(()) };
+            // One of the same name that came since is another object; what somebody wrote meanwhile is not overwritten.
+            let metadata = json!({"uid": state.0, "resourceVersion": there["metadata"]["resourceVersion"]});
+            let part = json!({"metadata": metadata, "status": status});
+            write::merge(client, CLASSES, ("", name), "/status", &part).await
+        };
+        match written.await {
+            Err(error) if !WriteError::is_not_found(&error) => {
+                failure = failure.or_else(|| Some(format!("status of GatewayClass {name}: {error}")));
+            }
+            _ => drop(said.insert(name.clone(), state)),
+        }
+    }
+    failure
 }
 
 /// Makes what is not made yet. Gives the first failure.

@@ -18,6 +18,8 @@ mod object;
 mod parents;
 pub mod write;
 
+pub(crate) use parents::condition;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;

@@ -35,7 +35,7 @@ fn reference(of: &ParentStatus) -> Value {
 }
 
 /// A condition. `before` is what holds the conditions that were there.
-pub(super) fn condition(condition: &Condition, before: Option<&Value>, generation: Option<i64>, now: &str) -> Value {
+pub(crate) fn condition(condition: &Condition, before: Option<&Value>, generation: Option<i64>, now: &str) -> Value {
     let status = if condition.status { "True" } else { "False" };
     let known = before.and_then(|entry| entry["conditions"].as_array()).into_iter().flatten();
     let known = known.into_iter().find(|known| known["type"] == *condition.kind && known["status"] == status);

@@ -200,6 +200,10 @@ impl ApiServer {
 
     /// Istio's definition of a kind.
     pub(crate) fn definition(&self, name: &str) -> String {
+        // Gateway API's are each in a file of its own.
+        if let Some((plural, group)) = name.split_once('.').filter(|(_, group)| group.starts_with("gateway.")) {
+            return fs::read_to_string(self.programs.join(format!("crds/{group}_{plural}.yaml"))).unwrap();
+        }
         let all = fs::read_to_string(self.programs.join("crds/crd-all.gen.yaml")).unwrap();
         let line = format!("\n  name: {name}\n");
         all.split("\n---").find(|document| document.contains(&line)).unwrap_or_else(|| panic!("no {name}")).to_owned()

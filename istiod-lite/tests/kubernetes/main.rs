@@ -27,6 +27,7 @@ use serde_json::Value;
 const AUTHORIZATION_POLICIES: &str = "authorizationpolicies.security.istio.io";
 const PEER_AUTHENTICATIONS: &str = "peerauthentications.security.istio.io";
 const SERVICE_ENTRIES: &str = "serviceentries.networking.istio.io";
+const GATEWAY_CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
 const WORKLOAD_ENTRIES: &str = "workloadentries.networking.istio.io";
 /// How long a change may take to be seen, on a machine that is busy.
 const SEEN: Duration = Duration::from_secs(60);
@@ -116,6 +117,7 @@ async fn control_plane(api: &ApiServer, credentials: &Path) -> Running {
         ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
         ("HEALTH_PORT", "0".to_owned()),
         ("DEBUG_PORT", "0".to_owned()),
+        ("WAYPOINT_IMAGE", "ambit:test".to_owned()),
     ];
     let env: Env = set.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::from_env(&env, Vec::new()).unwrap();
@@ -201,6 +203,26 @@ fn allocated(api: &ApiServer) -> Vec<String> {
         address["value"].as_str().unwrap().to_owned()
     })
     .collect()
+}
+
+/// Whether the class of waypoints says that it is accepted.
+fn accepted(api: &ApiServer) -> Result<(), String> {
+    let class = api.try_kubectl(&["get", GATEWAY_CLASSES, "ambit-waypoint", "-o", "json"], "")?;
+    let class: Value = serde_json::from_str(&class).map_err(|e| e.to_string())?;
+    let (condition, features) = (&class["status"]["conditions"][0], &class["status"]["supportedFeatures"]);
+    let accepted = (&condition["type"], &condition["status"], &condition["observedGeneration"])
+        == (&"Accepted".into(), &"True".into(), &1.into());
+    let follows = features.as_array().is_some_and(|all| all.contains(&serde_json::json!({"name": "HTTPRoute"})));
+    if accepted && follows { Ok(()) } else { Err(class["status"].to_string()) }
+}
+
+/// A class of ours says that it is accepted.
+async fn gateway_api(api: &ApiServer) {
+    api.apply(&api.definition(GATEWAY_CLASSES));
+    until_so("the kind is served", || api.try_kubectl(&["get", GATEWAY_CLASSES], "").map(drop)).await;
+    until_so("the class is accepted", || accepted(api)).await;
+    api.kubectl(&["delete", GATEWAY_CLASSES, "ambit-waypoint"], "");
+    until_so("the class is back", || accepted(api)).await;
 }
 
 /// Waits for the tables to say so.
@@ -389,6 +411,8 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     .await;
     let (kept, _) = reader.read(entry);
     let entry_settled = api.get("shop", SERVICE_ENTRIES, "db")["metadata"]["resourceVersion"].clone();
+
+    gateway_api(&api).await;
 
     // Another kind, while the others go on; and a definition that goes takes its objects with it.
     api.apply(&api.definition(PEER_AUTHENTICATIONS));
