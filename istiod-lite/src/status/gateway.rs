@@ -35,6 +35,21 @@ pub(super) fn status(told: &PolicyStatus, waypoint: &WaypointStatus, there: &Val
     (!same).then_some(wanted)
 }
 
+/// The status of one whose present version was rejected; None if it is so already. Where the waypoint of the version before is, it
+/// stays.
+pub(super) fn rejected(conditions: &[Condition], generation: Option<i64>, there: &Value, now: &str) -> Option<Value> {
+    let told: Vec<Value> = conditions.iter().map(|one| condition(one, Some(there), generation, now)).collect();
+    let known = there["conditions"].as_array();
+    if told.iter().all(|one| known.is_some_and(|known| known.contains(one))) {
+        return None;
+    }
+    let mut wanted = json!({"conditions": told});
+    for part in ["addresses", "listeners"].into_iter().filter(|part| !there[*part].is_null()) {
+        wanted[part] = there[part].clone();
+    }
+    Some(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +78,21 @@ mod tests {
         let second = status(&told, &waypoint, &first, "t2").unwrap();
         let condition = &second["conditions"][0];
         assert_eq!((&condition["observedGeneration"], &condition["lastTransitionTime"]), (&json!(2), &json!("t1")));
+    }
+    #[test]
+    fn what_is_rejected_says_so_and_stays_where_it_is() {
+        let conditions = ["Accepted", "Programmed"].map(|kind| Condition {
+            kind: kind.into(),
+            status: false,
+            reason: "Invalid".into(),
+            message: "m".into(),
+        });
+        let there = json!({"conditions": [{"type": "Other"}], "addresses": [{"value": "10.0.0.1"}]});
+        let told = rejected(&conditions, Some(2), &there, "t1").unwrap();
+        let status =
+            |n: usize| (told["conditions"][n]["status"].clone(), told["conditions"][n]["observedGeneration"].clone());
+        assert_eq!((status(0), status(1)), ((json!("False"), json!(2)), (json!("False"), json!(2))));
+        assert_eq!((&told["addresses"], told.get("listeners")), (&there["addresses"], None));
+        assert_eq!(rejected(&conditions, Some(2), &told, "t2"), None);
     }
 }

@@ -5,17 +5,21 @@
 //! |---|---|
 //! | this one | what is there to say? |
 //! | `conditions` | what is to be on which object of a cluster? (pure) |
+//! | `attached` | what is to be said on which route or Gateway? (pure) |
 //! | `parents` | and in `status.parents` of a route? (pure) |
 //! | `gateway` | and in the status of a Gateway of ours? (pure) |
+//! | `rejected` | and on a route or Gateway that was rejected? (pure) |
 //! | `write` | writes it there |
 //! | `object` | what of an object is read for it? |
 //! | `addresses` | writes there which addresses were allocated |
 
 mod addresses;
+mod attached;
 mod conditions;
 mod gateway;
 mod object;
 mod parents;
+mod rejected;
 pub mod write;
 
 pub(crate) use parents::condition;

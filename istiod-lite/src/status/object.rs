@@ -11,6 +11,8 @@ use super::conditions::Written;
 pub(super) struct Object {
     pub(super) metadata: Metadata,
     #[serde(default)]
+    pub(super) spec: ObjectSpec,
+    #[serde(default)]
     pub(super) status: ObjectStatus,
 }
 
@@ -20,6 +22,13 @@ pub(super) struct Metadata {
     pub(super) uid: String,
     #[serde(default)]
     pub(super) resource_version: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ObjectSpec {
+    /// Of a route.
+    pub(super) parent_refs: Option<Vec<Value>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Status;
-use super::conditions;
+use super::attached::{self, Attached};
 use super::object::{Metadata, Object, api_version};
-use super::{addresses, gateway, parents};
+use super::{addresses, conditions, gateway, parents, rejected};
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::source::kubernetes::kinds;
-use crate::translate::condition::{Condition, PolicyStatus, WaypointStatus};
+use crate::translate::condition::{Condition, ParentStatus, PolicyStatus, WaypointStatus};
 
 /// Who owns what we write.
 const MANAGER: &str = "istiod-lite";
@@ -69,7 +69,7 @@ struct Writer {
     /// Classes of Gateways that are ours.
     classes: Vec<String>,
     /// What each route and Gateway says of what we have to say.
-    attached: BTreeMap<Key, PolicyStatus>,
+    attached: BTreeMap<Key, Attached<'static>>,
     /// Events of objects that are rejected now.
     told: BTreeSet<String>,
     addresses: addresses::Written,
@@ -112,38 +112,56 @@ impl Writer {
     /// Writes what is not written yet on routes and Gateways. Gives what could not be.
     async fn attached(&mut self, status: &Status) -> Vec<String> {
         let mut failures = Vec::new();
-        let is_ours = |status: &&PolicyStatus| match status.key.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => true,
-            Kind::Gateway => status.waypoint.as_ref().is_some_and(|waypoint| self.classes.contains(&waypoint.class)),
-            _ => false,
-        };
         // One whose parents are no Services any more is asked once, for what we wrote on it.
-        let ours = status.policies.iter().filter(is_ours);
-        let wanted: BTreeMap<&Key, &PolicyStatus> = ours.map(|status| (&status.key, status)).collect();
+        let wanted = attached::wanted(status, &self.classes);
         self.attached.retain(|key, _| wanted.contains_key(key));
         for (key, wanted) in wanted {
-            if self.attached.get(key) == Some(wanted) {
+            if self.attached.get(&key) == Some(&wanted) {
                 continue;
             }
-            let written = match &wanted.waypoint {
-                Some(waypoint) => self.gateway(key, wanted, waypoint).await,
-                None => self.parents(key, wanted).await,
+            let written = match &wanted {
+                Attached::Told(told) => match &told.waypoint {
+                    Some(waypoint) => self.gateway(&key, told, waypoint).await,
+                    None => self.parents(&key, told.generation, |_| told.parents.clone()).await,
+                },
+                Attached::Rejected(why) if key.kind == Kind::Gateway => self.rejected_gateway(&key, why).await,
+                Attached::Rejected(why) => {
+                    self.parents(&key, rejected::generation(why), |refs| rejected::parents(why, refs)).await
+                }
             };
             match written {
                 Err(error) if !error.is_not_found() => failures.push(format!("{key}: {error}")),
-                _ => drop(self.attached.insert(key.clone(), wanted.clone())),
+                _ => drop(self.attached.insert(key, wanted.owned())),
             }
         }
         failures
     }
 
     async fn gateway(&self, key: &Key, told: &PolicyStatus, waypoint: &WaypointStatus) -> Result<(), WriteError> {
+        let there: Value = write::get(&self.client, kinds::resource(key.kind), &key.namespace, &key.name).await?;
+        match gateway::status(told, waypoint, &there["status"], &format!("{:.0}", now())) {
+            Some(status) => self.gateway_status(key, &there, &status).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn rejected_gateway(&self, key: &Key, why: &Rejected) -> Result<(), WriteError> {
+        let there: Value = write::get(&self.client, kinds::resource(key.kind), &key.namespace, &key.name).await?;
+        let class = there["spec"]["gatewayClassName"].as_str().unwrap_or_default();
+        if !self.classes.iter().any(|ours| ours == class) {
+            return Ok(());
+        }
+        let (conditions, generation) = (rejected::gateway(why), rejected::generation(why));
+        match gateway::rejected(&conditions, generation, &there["status"], &format!("{:.0}", now())) {
+            Some(status) => self.gateway_status(key, &there, &status).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn gateway_status(&self, key: &Key, there: &Value, status: &Value) -> Result<(), WriteError> {
         let resource = kinds::resource(key.kind);
-        let there: Value = write::get(&self.client, resource, &key.namespace, &key.name).await?;
-        let now = format!("{:.0}", now());
-        let Some(status) = gateway::status(told, waypoint, &there["status"], &now) else { return Ok(()) };
         let object = json!({
-            "apiVersion": format!("{}/{}", resource.group, resource.versions[0]),
+            "apiVersion": api_version(resource),
             "kind": key.kind.as_str(),
             "metadata": {"name": &*key.name, "namespace": &*key.namespace, "uid": there["metadata"]["uid"]},
             "status": status,
@@ -152,11 +170,17 @@ impl Writer {
         write::apply(&self.client, (resource, resource.versions[0]), place, "/status", &object, (MANAGER, true)).await
     }
 
-    async fn parents(&self, key: &Key, wanted: &PolicyStatus) -> Result<(), WriteError> {
+    /// `wanted` is given the route's `spec.parentRefs`.
+    async fn parents(
+        &self,
+        key: &Key,
+        generation: Option<i64>,
+        wanted: impl Fn(&[Value]) -> Vec<ParentStatus>,
+    ) -> Result<(), WriteError> {
         let resource = kinds::resource(key.kind);
         let there: Object = write::get(&self.client, resource, &key.namespace, &key.name).await?;
-        let (generation, now) = (wanted.generation, format!("{:.0}", now()));
-        let Some(list) = parents::patch(&wanted.parents, &there.status.parents, generation, &now) else {
+        let wanted = wanted(there.spec.parent_refs.as_deref().unwrap_or_default());
+        let Some(list) = parents::patch(&wanted, &there.status.parents, generation, &format!("{:.0}", now())) else {
             return Ok(());
         };
         // Whoever wrote an entry since we looked is not overwritten: that is a conflict, and tried again.

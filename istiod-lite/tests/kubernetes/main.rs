@@ -27,6 +27,7 @@ use serde_json::Value;
 const AUTHORIZATION_POLICIES: &str = "authorizationpolicies.security.istio.io";
 const PEER_AUTHENTICATIONS: &str = "peerauthentications.security.istio.io";
 const SERVICE_ENTRIES: &str = "serviceentries.networking.istio.io";
+const HTTP_ROUTES: &str = "httproutes.gateway.networking.k8s.io";
 const GATEWAY_CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
 const WORKLOAD_ENTRIES: &str = "workloadentries.networking.istio.io";
 /// How long a change may take to be seen, on a machine that is busy.
@@ -205,6 +206,28 @@ fn allocated(api: &ApiServer) -> Vec<String> {
     .collect()
 }
 
+fn route(filter: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: web, namespace: shop}}\n\
+         spec: {{parentRefs: [{{name: ingress}}, {{group: '', kind: Service, name: web}}], rules: [{{backendRefs: [{{name: web, \
+         port: 80}}], filters: [{filter}]}}]}}\n"
+    )
+}
+
+/// Whether the route's status has another controller's entry as it was, and ours for the Service, which says this.
+fn routed(api: &ApiServer, status: &str, reason: &str, generation: i64) -> Result<(), String> {
+    let route = api.get("shop", HTTP_ROUTES, "web");
+    let parents = &route["status"]["parents"];
+    let ours = &parents[1];
+    let accepted = &ours["conditions"][0];
+    let so = parents[0]["controllerName"] == "example.com/other"
+        && parents[0]["conditions"][0]["message"] == "theirs"
+        && (&ours["parentRef"]["kind"], &ours["parentRef"]["name"]) == (&"Service".into(), &"web".into())
+        && (&accepted["type"], &accepted["status"]) == (&"Accepted".into(), &status.into())
+        && (&accepted["reason"], &accepted["observedGeneration"]) == (&reason.into(), &generation.into());
+    if so { Ok(()) } else { Err(route["status"].to_string()) }
+}
+
 /// Whether the class of waypoints says that it is accepted.
 fn accepted(api: &ApiServer) -> Result<(), String> {
     let class = api.try_kubectl(&["get", GATEWAY_CLASSES, "ambit-waypoint", "-o", "json"], "")?;
@@ -216,13 +239,37 @@ fn accepted(api: &ApiServer) -> Result<(), String> {
     if accepted && follows { Ok(()) } else { Err(class["status"].to_string()) }
 }
 
-/// A class of ours says that it is accepted.
+/// A route says at each parent what became of its present version, and a class of ours says that it is accepted.
 async fn gateway_api(api: &ApiServer) {
-    api.apply(&api.definition(GATEWAY_CLASSES));
-    until_so("the kind is served", || api.try_kubectl(&["get", GATEWAY_CLASSES], "").map(drop)).await;
+    for kind in [HTTP_ROUTES, GATEWAY_CLASSES] {
+        api.apply(&api.definition(kind));
+        until_so("the kind is served", || api.try_kubectl(&["get", kind, "-A"], "").map(drop)).await;
+    }
     until_so("the class is accepted", || accepted(api)).await;
     api.kubectl(&["delete", GATEWAY_CLASSES, "ambit-waypoint"], "");
     until_so("the class is back", || accepted(api)).await;
+    api.apply(&route(""));
+    let theirs = r#"{"status": {"parents": [{"controllerName": "example.com/other", "parentRef": {"name": "ingress"}, "conditions":
+        [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "theirs", "observedGeneration": 1,
+          "lastTransitionTime": "2026-01-01T00:00:00Z"}]}]}}"#;
+    // Whoever writes first: neither takes the other's entry away.
+    until_so("our entry", || {
+        let status = &api.get("shop", HTTP_ROUTES, "web")["status"];
+        if status["parents"][0]["controllerName"] == "ambit.dev/mesh-controller" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    let ours = api.get("shop", HTTP_ROUTES, "web")["status"]["parents"][0].to_string();
+    let both = theirs.replace("]}]}}", &format!("]}}, {ours}]}}}}"));
+    api.kubectl(&["patch", HTTP_ROUTES, "web", "-n", "shop", "--subresource=status", "--type=merge", "-p", &both], "");
+    let extension = "{type: ExtensionRef, extensionRef: {group: example.com, kind: Filter, name: a}}";
+    api.apply(&route(extension));
+    until_so("it is said that the route is rejected", || routed(api, "False", "UnsupportedValue", 2)).await;
+    api.apply(&route(""));
+    until_so("it is said that the route is mended", || routed(api, "True", "Accepted", 3)).await;
 }
 
 /// Waits for the tables to say so.
