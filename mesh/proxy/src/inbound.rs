@@ -22,6 +22,7 @@ use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use self::occupied::{Carried, Occupied};
 use crate::context::ProxyContext;
@@ -30,7 +31,7 @@ use crate::local_workload::{UnknownWorkload, deadline};
 use crate::overload;
 use crate::report::Report;
 
-/// How long a connection that is cut may go on, so that its caller learns why.
+/// How long a connection that is cut, or sent elsewhere with nothing in it, may go on, so that its caller learns why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The connection that a tunnel is asked for on. It counts the tunnel as carried until this is dropped.
@@ -116,6 +117,9 @@ pub async fn serve(
     let draining = pod.sends_callers_away(&proxy.drain);
     tokio::pin!(draining);
     let mut going_away = false;
+    // A caller that is gone without a word, its namespace with it, never says that it has seen GOAWAY.
+    let unanswered = tokio::time::sleep(LAST_WORDS);
+    tokio::pin!(unanswered);
     let (revoked, told_revoked) = watch::channel(false);
     let begin = |asked: Asked| match occupied.carry() {
         Ok(carried) => {
@@ -168,6 +172,13 @@ pub async fn serve(
             () = &mut draining, if !going_away => {
                 going_away = true;
                 connection.go_away();
+                unanswered.as_mut().reset(Instant::now() + LAST_WORDS);
+            }
+            () = &mut unanswered, if going_away => {
+                if occupied.is_at_rest() {
+                    return;
+                }
+                unanswered.as_mut().reset(Instant::now() + LAST_WORDS);
             }
         }
     }

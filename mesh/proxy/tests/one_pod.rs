@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use mesh_hbone::Settings;
 use mesh_hbone::carry;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::connect::{self, Context};
@@ -41,8 +42,8 @@ use mesh_testkit::hbone::{self, id, on_one_thread};
 use mesh_testkit::tcp;
 use mesh_xds::follow::{self, Writer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 /// The proxy, and the other ends of what it reads.
@@ -92,8 +93,13 @@ impl Proxy {
 
     /// A connection of `who`.
     async fn caller(&self, who: &str) -> Client {
+        self.caller_by(who, self.at).await
+    }
+
+    /// The same, by way of another address.
+    async fn caller_by(&self, who: &str, at: SocketAddr) -> Client {
         let credentials = self.ca.credentials(&id(who));
-        hbone::dial(self.at, &credentials, &[id("waypoint")], &Default::default()).await.unwrap()
+        hbone::dial(at, &credentials, &[id("waypoint")], &Default::default()).await.unwrap()
     }
 
     /// The log's last line that has `word`, once it is there.
@@ -181,6 +187,22 @@ async fn tunnel(
     }
 }
 
+/// An address that leads to `at`, until it is notified: from then on nothing passes, and nobody is told.
+async fn wire(at: SocketAddr) -> (SocketAddr, Arc<Notify>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (address, cut) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+    let told = cut.clone();
+    spawn_local(async move {
+        let (mut caller, _) = listener.accept().await.unwrap();
+        let mut proxy = TcpStream::connect(at).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut caller, &mut proxy) => {}
+            () = told.notified() => std::future::pending().await,
+        }
+    });
+    (address, cut)
+}
+
 /// Only `who` may call.
 fn only(who: &str) -> Resource {
     let principals = vec![StringMatch::Exact(format!("cluster.local/ns/shop/sa/{who}").into())];
@@ -231,12 +253,18 @@ async fn a_proxy_of_one_pod_judges_reports_and_drains() {
         let line = proxy.logged("POLICY_CHANGED").await;
         assert!(line.contains("direction=\"inbound\"") && line.contains("bytes_sent=7"), "{line}");
 
+        let (way, cut) = wire(proxy.at).await;
+        let _gone = proxy.caller_by("caller", way).await;
+        cut.notify_one();
+
         let Proxy { context, thread, at, drain, .. } = proxy;
         let readiness = Readiness::new();
         let (life, mut metrics) = (readiness.register("life"), Metrics::new("waypoint", "test"));
         let drained = DrainMetrics::register(&mut metrics);
-        // GOAWAY ends the caller's connection, which carries nothing any more: the limit is not waited for.
-        mesh_proxy::drain::drain(drain, &context.drain, &"the test", Duration::from_secs(300), &drained, &life).await;
+        // GOAWAY ends the caller's connection, which carries nothing any more, and one whose caller is gone without a word is not
+        // kept until a PING finds out: the limit is not waited for.
+        let limit = Settings::default().ping_interval - Duration::from_secs(1);
+        mesh_proxy::drain::drain(drain, &context.drain, &"the test", limit, &drained, &life).await;
         assert_eq!(context.drain.open(), 0);
         assert!(ask(&mut caller).await.is_err(), "no tunnel on a connection that is closing");
         TcpStream::connect(at).await.expect_err("it listens no more");
