@@ -371,6 +371,21 @@ fn workload_entry(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Val
     json!({"metadata": metadata, "spec": spec})
 }
 
+fn destination_rule(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
+    let metadata = policy_metadata(choices, namespace, name);
+    let hosts =
+        ["web", "db", "web.shop.svc.cluster.local", "db.bank.svc.cluster.local", "*.shop.svc.cluster.local", "*"];
+    let host = choices.one_of(&hosts);
+    let port = json!([{"port": {"number": choices.one_of(&[80, 90])}, "loadBalancer": {"simple": "RANDOM"}}]);
+    let policy = match choices.below(4) {
+        0 => json!({"connectionPool": {"tcp": {"maxConnections": 1 + choices.below(2)}}}),
+        1 => json!({"outlierDetection": {"consecutive5xxErrors": 1 + choices.below(2)}}),
+        2 => json!({"portLevelSettings": port}),
+        _ => Value::Null,
+    };
+    json!({"metadata": metadata, "spec": {"host": host, "trafficPolicy": policy}})
+}
+
 /// What a step says of one object of a kind.
 fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
     let namespace = choices.one_of(&NAMESPACES);
@@ -438,11 +453,15 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["v", "w"]);
             workload_entry(choices, namespace, name)
         }
+        Kind::DestinationRule => {
+            let name = choices.one_of(&["d", "e"]);
+            destination_rule(choices, namespace, name)
+        }
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
 
-const KINDS: [Kind; 28] = [
+const KINDS: [Kind; 31] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -471,6 +490,9 @@ const KINDS: [Kind; 28] = [
     Kind::ServiceEntry,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
+    Kind::DestinationRule,
+    Kind::DestinationRule,
+    Kind::DestinationRule,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Config};
 use crate::context::WaypointContext;
+use crate::upstream::{ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
 /// Runs a waypoint with the process's environment. Arguments are upstream's: nothing, or `proxy waypoint`; `version`
@@ -119,6 +120,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     metrics.watch_runtime(tokio::runtime::Handle::current());
     let traffic = TrafficMetrics::register(&mut metrics);
     let requests = RequestMetrics::register(&mut metrics);
+    let ports = ServicePorts::new(UpstreamMetrics::register(&mut metrics));
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
     let hbone_metrics = HboneMetrics::register(&mut metrics);
@@ -165,7 +167,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), config });
+    let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), ports, config });
     let config = &context.config;
     let (pod, own) = (Arc::new(config.pod.clone()), config.pod.clone());
     tokio::spawn(warm::follow(tables.clone(), certificates, move |tables: &Tables| warm::identity_of(tables, &own)));
@@ -251,6 +253,6 @@ async fn config_dump(context: Arc<WaypointContext>, workers: Vec<mpsc::Unbounded
         "drainSeconds": config.drain.as_secs(),
     });
     let version = json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" });
-    dump.extend([("config", shown), ("version", version)]);
+    dump.extend([("upstreams", context.ports.dump()), ("config", shown), ("version", version)]);
     serde_json::Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

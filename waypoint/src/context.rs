@@ -4,6 +4,7 @@ use mesh_proxy::context::ProxyContext;
 use mesh_runtime::metrics::RequestMetrics;
 
 use crate::config::Config;
+use crate::upstream::ServicePorts;
 
 /// What data threads read.
 pub(crate) struct WaypointContext {
@@ -11,6 +12,8 @@ pub(crate) struct WaypointContext {
     pub(crate) proxy: ProxyContext,
     /// Counters of requests.
     pub(crate) requests: RequestMetrics,
+    /// What all threads share of services' ports.
+    pub(crate) ports: ServicePorts,
     /// What was set.
     pub(crate) config: Config,
 }

@@ -23,6 +23,8 @@ pub(crate) struct Worker {
     pub(crate) pod: Rc<LocalPod>,
     /// Connections to endpoints.
     pub(crate) upstream: upstream::Pool,
+    /// What this thread knows of services' ports.
+    pub(crate) ports: upstream::KnownPorts,
     /// What is open and was let in.
     pub(crate) connections: Connections,
     /// Routes that are ready to be followed; each is made again when what it was made of changes.
@@ -36,6 +38,7 @@ impl Worker {
             context,
             pod: Rc::new(pod),
             upstream: upstream::Pool::default(),
+            ports: upstream::KnownPorts::default(),
             connections: Connections::default(),
             routers: RefCell::default(),
         }
@@ -57,6 +60,8 @@ impl Worker {
     /// Lets go of what the tables tell of no more.
     pub(crate) fn follow(&self, tables: &Tables) {
         self.pod.follow(tables);
+        self.ports.follow(tables);
+        self.context.ports.follow(tables);
         self.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
     }
 }

@@ -114,7 +114,13 @@ mod tests {
     fn a_waypoint_serves_what_is_behind_it() {
         let mut tables = Tables::default();
         let (cart, other) = (service("cart", "10.1.0.1"), service("other", "10.1.0.2"));
-        let routes = ServiceRoutes { service: cart.key(), ports: Vec::new(), rules: Vec::new(), policies: Vec::new() };
+        let routes = ServiceRoutes {
+            service: cart.key(),
+            ports: Vec::new(),
+            rules: Vec::new(),
+            policies: Vec::new(),
+            traffic: Vec::new(),
+        };
         for resource in [
             Resource::Service(Arc::new(cart.clone())),
             Resource::Service(Arc::new(other)),

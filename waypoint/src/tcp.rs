@@ -1,8 +1,8 @@
 //! What is no HTTP: judged once, carried to one endpoint, judged again when policies change.
 
 use mesh_hbone::duplex::Duplex;
-use mesh_model::destination;
 use mesh_model::reason::ReasonCode;
+use mesh_model::traffic::HashBy;
 use mesh_proxy::report::Report;
 use mesh_runtime::metrics::ResponseFlags;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
@@ -10,19 +10,17 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use crate::http::Caller;
 use crate::judge;
 use crate::sniff::Peeked;
-use crate::upstream::{self, Endpoint};
+use crate::upstream::{self, Picked, hash_of_address};
 
 /// Carries what the caller sends to an endpoint of its service, and back.
 pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
     let (worker, target) = (&caller.worker, &caller.target);
     let proxy = &worker.context.proxy;
     let facts = caller.facts();
-    let destination = proxy.tables.read(|tables| {
-        destination::behind_waypoint(tables, &caller.waypoint, &target.service, target.dialled, rand::random())
-    });
-    let endpoint = Endpoint::of(destination);
-    let (to, workload) = match &endpoint {
-        Ok(endpoint) => (endpoint.address(), endpoint.workload()),
+    let hashed = |by: &HashBy| matches!(by, HashBy::SourceIp).then(|| hash_of_address(caller.from.ip()));
+    let picked = upstream::choose(worker, &caller.waypoint, (&target.service, target.dialled), hashed, None);
+    let (to, workload) = match &picked {
+        Ok(picked) => (picked.endpoint.address(), picked.endpoint.workload()),
         Err(_) => (target.dialled, None),
     };
     let mut report = Report::open(&proxy.telemetry, caller.traffic(to, workload));
@@ -30,9 +28,10 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
         Ok(decision) => report.decided(&decision),
         Err(judgement) => return report.denied(&judgement),
     }
-    let opened = match endpoint {
-        Ok(endpoint) => upstream::open(&worker.context, &worker.pod, &caller.waypoint, &endpoint).await,
-        Err(error) => Err(error),
+    let _active = picked.as_ref().ok().map(Picked::active);
+    let opened = match &picked {
+        Ok(picked) => upstream::stream(worker, &caller.waypoint, picked).await,
+        Err(error) => Err(error.clone()),
     };
     let mut upstream = match opened {
         Ok(upstream) => upstream,

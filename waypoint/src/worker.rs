@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 
 use crate::context::WaypointContext;
 use crate::serving::Worker;
-use crate::tunnel;
+use crate::{tunnel, upstream};
 
 /// How often connections that nobody uses are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -73,6 +73,7 @@ async fn run(context: Arc<WaypointContext>, info: Arc<PodInfo>, mut commands: mp
     spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));
+    spawn_local(upstream::shed(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve(listener) => drop(spawn_local(serve(worker.clone(), listener))),
@@ -109,6 +110,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.pod.pool.sweep();
         worker.context.proxy.tables.read(|tables| worker.upstream.sweep(tables));
+        worker.context.ports.check();
         hbone.update(worker.pod.pool.connections());
     }
 }

@@ -67,7 +67,8 @@ impl Folder {
                 | Object::HttpRoute(_)
                 | Object::GrpcRoute(_)
                 | Object::ServiceEntry(_)
-                | Object::WorkloadEntry(_) => {}
+                | Object::WorkloadEntry(_)
+                | Object::DestinationRule(_) => {}
             }
         }
         all

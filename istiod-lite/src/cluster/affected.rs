@@ -11,7 +11,7 @@ use mesh_model::labels;
 
 use super::attachments::{self, Target};
 use super::index::Index;
-use super::relations::{self, Asked};
+use super::relations::{self, Asked, Named};
 use super::{Cluster, Kept};
 use crate::resources::labels::{Labelled, Labels};
 use crate::resources::{Key, Kind};
@@ -162,6 +162,17 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.workload_entries.insert(name);
             }
+            Kept::DestinationRule(rule) => {
+                self.told.insert(key.clone());
+                match relations::named_by(rule) {
+                    Named::Service(service) => drop(self.services.insert(service)),
+                    // They are few, and seldom changed.
+                    Named::Below(_) => {
+                        self.services.extend(cluster.services().map(|(service, _)| service.clone()));
+                    }
+                    Named::Other => {}
+                }
+            }
         }
     }
 }
@@ -205,6 +216,7 @@ impl Affected {
             self.policies.extend(index.attachments().policies_of(&Target::Service(service.clone())).cloned());
             self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
             self.told.extend(index.attachments().routes_of(service).cloned());
+            self.told.extend(index.attachments().rules_of(service).cloned());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is attached to services and waypoints: routes, and policies with `targetRefs`. Pure.
+//! What is attached to services and waypoints: routes, destination rules, and policies with `targetRefs`. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 
 use super::pairs::{Least, Pairs};
+use super::relations::{Named, named_by};
 use super::{Cluster, Kept};
 use crate::resources::authorization_policy::{AuthorizationPolicy, TargetRef};
 use crate::resources::gateway_api::backend_ref::BackendRef;
@@ -34,6 +35,8 @@ pub(crate) struct Attachments {
     children: Pairs<NamespacedName, Key>,
     /// Services, each with the routes that send requests to it.
     senders: Pairs<NamespacedName, Key>,
+    /// Services, each with the DestinationRules that name it.
+    rules: Pairs<NamespacedName, Key>,
     /// What policies target.
     policies: Pairs<Target, NamespacedName>,
     /// Classes, each with its Gateways.
@@ -52,7 +55,9 @@ impl Attachments {
 
     /// Takes a change of one object in.
     pub(crate) fn update(&mut self, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
-        if !matches!(key.kind, Kind::AuthorizationPolicy | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute) {
+        let attached =
+            [Kind::AuthorizationPolicy, Kind::Gateway, Kind::HttpRoute, Kind::GrpcRoute, Kind::DestinationRule];
+        if !attached.contains(&key.kind) {
             return;
         }
         for (object, is_there) in [(old, false), (new, true)] {
@@ -72,6 +77,11 @@ impl Attachments {
                 Kept::Gateway(gateway) => {
                     self.gateways.set((gateway.spec.gateway_class_name.as_str().into(), key.object()), is_there);
                 }
+                Kept::DestinationRule(rule) => {
+                    if let Named::Service(service) = named_by(rule) {
+                        self.rules.set((service, key.clone()), is_there);
+                    }
+                }
                 _ => {}
             }
         }
@@ -85,6 +95,11 @@ impl Attachments {
     /// The routes that send requests to a service.
     pub(crate) fn routes_to(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
         self.senders.of(service)
+    }
+
+    /// The DestinationRules that name a service.
+    pub(crate) fn rules_of(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
+        self.rules.of(service)
     }
 
     /// The policies that target something.

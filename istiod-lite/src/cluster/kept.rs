@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
-    AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
-    ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
+    PeerAuthentication, ServiceEntry, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -50,6 +50,8 @@ pub enum Kept {
     ServiceEntry(Arc<ServiceEntry>),
     /// Something that runs outside of Kubernetes; its labels in one place.
     WorkloadEntry(Arc<WorkloadEntry>),
+    /// How the endpoints of a host are treated.
+    DestinationRule(Arc<DestinationRule>),
 }
 
 impl From<Object> for Kept {
@@ -92,6 +94,11 @@ impl From<Object> for Kept {
                 Self::ServiceEntry(o)
             }
             Object::WorkloadEntry(o) => Self::WorkloadEntry(workload_entry(o)),
+            Object::DestinationRule(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::DestinationRule(o)
+            }
         }
     }
 }
@@ -161,6 +168,7 @@ impl Kept {
             Self::GrpcRoute(o) => (Kind::GrpcRoute, &o.metadata),
             Self::ServiceEntry(o) => (Kind::ServiceEntry, &o.metadata),
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
+            Self::DestinationRule(o) => (Kind::DestinationRule, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -183,6 +191,7 @@ impl Kept {
             Self::GrpcRoute(o) => &o.metadata,
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
+            Self::DestinationRule(o) => &o.metadata,
         }
     }
 }
@@ -211,6 +220,7 @@ mod tests {
             (Kind::EndpointSlice, json!({"addressType": "IPv4", "endpoints": []})),
             (Kind::ServiceEntry, json!({"spec": {"hosts": ["a.com"]}})),
             (Kind::WorkloadEntry, json!({"spec": {"address": "192.0.2.1"}})),
+            (Kind::DestinationRule, json!({"spec": {"host": "web"}})),
         ] {
             let with = |metadata: &Value| {
                 let mut value = rest.clone();

@@ -29,8 +29,8 @@ use mesh_model::persistent::PersistentMap;
 use mesh_model::shared;
 
 use crate::resources::{
-    AuthorizationPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object, PeerAuthentication,
-    ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
+    PeerAuthentication, ServiceEntry, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -74,6 +74,7 @@ pub struct Cluster {
     grpc_routes: PersistentMap<NamespacedName, Arc<GrpcRoute>>,
     service_entries: PersistentMap<NamespacedName, Arc<ServiceEntry>>,
     workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
+    destination_rules: PersistentMap<NamespacedName, Arc<DestinationRule>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -100,6 +101,7 @@ impl Cluster {
             Kept::GrpcRoute(o) => drop(self.grpc_routes.insert(key, o)),
             Kept::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
             Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
+            Kept::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
         }
     }
 
@@ -122,6 +124,7 @@ impl Cluster {
             Kind::GrpcRoute => drop(self.grpc_routes.remove(&name)),
             Kind::ServiceEntry => drop(self.service_entries.remove(&name)),
             Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
+            Kind::DestinationRule => drop(self.destination_rules.remove(&name)),
         }
     }
 
@@ -197,6 +200,7 @@ impl Cluster {
             Kind::GrpcRoute => Kept::GrpcRoute(self.grpc_routes.get(&name)?.clone()),
             Kind::ServiceEntry => Kept::ServiceEntry(self.service_entries.get(&name)?.clone()),
             Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
+            Kind::DestinationRule => Kept::DestinationRule(self.destination_rules.get(&name)?.clone()),
         })
     }
 
@@ -226,6 +230,7 @@ impl Cluster {
             Kind::GrpcRoute => names(kind, &self.grpc_routes),
             Kind::ServiceEntry => names(kind, &self.service_entries),
             Kind::WorkloadEntry => names(kind, &self.workload_entries),
+            Kind::DestinationRule => names(kind, &self.destination_rules),
         }
     }
 
@@ -379,8 +384,21 @@ impl Cluster {
         self.workload_entries.equal_range(|key| (*key.namespace).cmp(namespace))
     }
 
+    /// A destination rule.
+    pub fn destination_rule(&self, key: &NamespacedName) -> Option<&Arc<DestinationRule>> {
+        self.destination_rules.get(key)
+    }
+
+    /// The destination rules of a namespace.
+    pub fn destination_rules_in(
+        &self,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&NamespacedName, &Arc<DestinationRule>)> {
+        self.destination_rules.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 15] {
+    pub fn counts(&self) -> [(Kind, usize); 16] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -397,6 +415,7 @@ impl Cluster {
             (Kind::GrpcRoute, self.grpc_routes.len()),
             (Kind::ServiceEntry, self.service_entries.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
+            (Kind::DestinationRule, self.destination_rules.len()),
         ]
     }
 }

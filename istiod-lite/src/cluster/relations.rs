@@ -10,6 +10,7 @@ use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::labels;
 
 use crate::resources::labels::Labelled;
+use crate::resources::{DestinationRule, host};
 
 /// The label that says whose endpoints a slice holds.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -92,6 +93,30 @@ fn mentions(
     let pod = target.and_then(|target| pod_named(target, metadata));
     let pod = pod.map(|(namespace, name)| Mention::Pod(NamespacedName::new(namespace, name)));
     address.into_iter().chain(pod)
+}
+
+/// Whom a DestinationRule's host names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A Service, in whichever domain: a name without dots is one of the rule's namespace.
+    Service(NamespacedName),
+    /// All whose hostnames end so.
+    Below(String),
+    /// A name that is no Service's.
+    Other,
+}
+
+/// Whom a DestinationRule's host names.
+pub(crate) fn named_by(rule: &DestinationRule) -> Named {
+    let host = host::normal(&rule.spec.host);
+    if let Some(below) = host.strip_prefix('*') {
+        return Named::Below(below.to_owned());
+    }
+    match host.split('.').collect::<Vec<_>>()[..] {
+        [name] => Named::Service(NamespacedName::new(namespace(&rule.metadata), name)),
+        [name, namespace, "svc", ..] => Named::Service(NamespacedName::new(namespace, name)),
+        _ => Named::Other,
+    }
 }
 
 /// Whether an object belongs to a gateway or waypoint: it is not behind one.

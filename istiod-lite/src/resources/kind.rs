@@ -41,6 +41,8 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
     WorkloadEntry,
+    /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
+    DestinationRule,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::DestinationRule => "DestinationRule",
         }
     }
 

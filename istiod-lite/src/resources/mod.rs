@@ -1,14 +1,13 @@
 //! The Kubernetes kinds we read, as types.
 //!
-//! Core kinds are `k8s-openapi`'s, Istio's two policy kinds are our own ([`authorization_policy`],
-//! [`peer_authentication`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a field
-//! Core kinds are `k8s-openapi`'s, Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`service_entry`],
-//! [`workload_entry`]). All are read by `strict`, which refuses a field
-//! that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says
-//! where a pod is in its life.
+//! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`service_entry`],
+//! [`workload_entry`], [`destination_rule`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
+//! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
+//! is in its life.
 
 pub mod authorization_policy;
 mod defaults;
+pub mod destination_rule;
 pub mod field;
 pub mod gateway_api;
 pub mod host;
@@ -26,6 +25,7 @@ mod validate;
 pub mod workload_entry;
 
 pub use authorization_policy::AuthorizationPolicy;
+pub use destination_rule::DestinationRule;
 pub use field::{FieldError, FieldPath};
 pub use gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 pub use kind::{Key, Kind};

@@ -7,6 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authorization_policy::AuthorizationPolicy;
+use super::destination_rule::DestinationRule;
 use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
@@ -46,6 +47,8 @@ pub enum Object {
     ServiceEntry(Arc<ServiceEntry>),
     /// Something that runs outside of Kubernetes.
     WorkloadEntry(Arc<WorkloadEntry>),
+    /// How the endpoints of a host are treated.
+    DestinationRule(Arc<DestinationRule>),
 }
 
 impl Object {
@@ -70,6 +73,7 @@ impl Object {
             Self::GrpcRoute(o) => serde_json::to_value(&**o),
             Self::ServiceEntry(o) => serde_json::to_value(&**o),
             Self::WorkloadEntry(o) => serde_json::to_value(&**o),
+            Self::DestinationRule(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -91,6 +95,7 @@ impl Object {
             Self::GrpcRoute(_) => Kind::GrpcRoute,
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
+            Self::DestinationRule(_) => Kind::DestinationRule,
         }
     }
 
@@ -112,6 +117,7 @@ impl Object {
             Self::GrpcRoute(o) => &o.metadata,
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
+            Self::DestinationRule(o) => &o.metadata,
         }
     }
 

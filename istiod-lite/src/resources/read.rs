@@ -52,6 +52,7 @@ impl Object {
             Kind::GrpcRoute => Self::GrpcRoute(typed(value)?),
             Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
             Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
+            Kind::DestinationRule => Self::DestinationRule(typed(value)?),
         };
         validate::object(&object)?;
         Ok(object)
@@ -82,7 +83,8 @@ impl Object {
             | Kind::HttpRoute
             | Kind::GrpcRoute
             | Kind::ServiceEntry
-            | Kind::WorkloadEntry => {
+            | Kind::WorkloadEntry
+            | Kind::DestinationRule => {
                 let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
                 gateway_api::reduce_foreign(kind, &mut value);
                 return Self::from_value(kind, &value);

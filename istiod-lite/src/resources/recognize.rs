@@ -75,6 +75,7 @@ impl Kind {
             ("gateway.networking.k8s.io", "GRPCRoute") => Self::GrpcRoute,
             ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
             ("networking.istio.io", "WorkloadEntry") => Self::WorkloadEntry,
+            ("networking.istio.io", "DestinationRule") => Self::DestinationRule,
             _ => return unread(group, kind),
         };
         let versions: &[&str] = match group {
@@ -93,7 +94,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication"],
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
-        "networking.istio.io" => &["ServiceEntry", "WorkloadEntry"],
+        "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule"],
         _ => &[],
     };
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
@@ -126,7 +127,8 @@ mod tests {
             ("gateway.networking.k8s.io/v1beta1", "GRPCRoute", Recognized::WrongVersion),
             ("gateway.networking.k8s.io/v1", "HttpRoute", Recognized::Misspelt("HTTPRoute")),
             ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", Recognized::Unread(Unread::NotEnforced)),
-            ("networking.istio.io/v1", "DestinationRule", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1alpha3", "DestinationRule", Recognized::Read(Kind::DestinationRule)),
+            ("networking.istio.io/v1", "VirtualService", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "WorkloadGroup", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "ServiceEntry", Recognized::Read(Kind::ServiceEntry)),
             ("networking.istio.io/v1beta1", "WorkloadEntry", Recognized::Read(Kind::WorkloadEntry)),

@@ -11,7 +11,7 @@ use super::field::{FieldError, FieldPath};
 use super::host::dns_name;
 use super::kind::Kind;
 use super::object::Object;
-use super::{authorization_policy, gateway_api, peer_authentication, service_entry, workload_entry};
+use super::{authorization_policy, destination_rule, gateway_api, peer_authentication, service_entry, workload_entry};
 
 /// Checks an object.
 pub(super) fn object(object: &Object) -> Result<(), FieldError> {
@@ -29,6 +29,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::GrpcRoute(o) => gateway_api::validate_grpc_route(o),
         Object::ServiceEntry(o) => service_entry::validate(o),
         Object::WorkloadEntry(o) => workload_entry::validate(o),
+        Object::DestinationRule(o) => destination_rule::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
     }
 }

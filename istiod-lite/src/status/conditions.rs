@@ -21,12 +21,22 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
     }
     // What is said of the version that serves is not true of what is there now.
     for rejected in &status.rejected {
-        let told = [Kind::AuthorizationPolicy, Kind::PeerAuthentication, Kind::ServiceEntry, Kind::WorkloadEntry];
+        let told = [
+            Kind::AuthorizationPolicy,
+            Kind::PeerAuthentication,
+            Kind::ServiceEntry,
+            Kind::WorkloadEntry,
+            Kind::DestinationRule,
+        ];
         let kind = told.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
         let (Some(kind), Some(name)) = (kind, &rejected.name) else { continue };
         let serves = if rejected.last_good_kept { ". The version before keeps serving" } else { "" };
         let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
-        let condition = Condition::rejected(format!("{field}{}{serves}", rejected.message));
+        let mut condition = Condition::rejected(format!("{field}{}{serves}", rejected.message));
+        if kind == Kind::DestinationRule {
+            // Only waypoints have anything to do with it.
+            condition.kind = WAYPOINT_ACCEPTED.into();
+        }
         wanted.insert(Key::new(kind, rejected.namespace.as_deref(), name), vec![condition]);
     }
     wanted
@@ -38,6 +48,7 @@ fn is_for(kind: Kind, condition: &str) -> bool {
         Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
             [ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED].contains(&condition)
         }
+        Kind::DestinationRule => condition == WAYPOINT_ACCEPTED,
         // Kubernetes wants the owner's name before the type's.
         Kind::Service => condition.starts_with("istio.io/"),
         _ => false,

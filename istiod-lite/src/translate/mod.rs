@@ -17,8 +17,9 @@
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
+//! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
-//! | [`condition`], `told`, `waypoint_told`, `route_told` | | what users are told |
+//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
@@ -52,6 +53,8 @@ mod service;
 mod service_spec;
 mod targeted;
 mod told;
+mod traffic;
+mod traffic_told;
 mod waypoint;
 mod waypoint_told;
 mod workload;

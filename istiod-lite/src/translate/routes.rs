@@ -10,7 +10,7 @@ use mesh_model::route::{PortProtocol, RouteKind, Rule, ServiceRoutes};
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
-use super::{grpc_route, http_route, names, ports, waypoint};
+use super::{grpc_route, http_route, names, ports, traffic, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
@@ -36,6 +36,7 @@ pub(super) fn of_service(
         ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
         rules: rules(&key, service, context),
         policies: policies(&key, &verdict.asked, context),
+        traffic: traffic::of_service(&key, context),
     };
     Some((routes, verdict.asked))
 }

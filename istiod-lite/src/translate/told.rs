@@ -4,7 +4,7 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
 use super::world::World;
-use super::{distribution, endpoints, route_told, waypoint_told};
+use super::{distribution, endpoints, route_told, traffic_told, waypoint_told};
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind};
 
@@ -35,6 +35,8 @@ pub(super) enum Part {
     HttpRoute,
     /// What becomes of a route.
     GrpcRoute,
+    /// What becomes of a destination rule.
+    DestinationRule,
 }
 
 /// Its position among all that is told.
@@ -55,6 +57,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::Gateway => &[Part::Gateway],
         Kind::HttpRoute => &[Part::HttpRoute],
         Kind::GrpcRoute => &[Part::GrpcRoute],
+        Kind::DestinationRule => &[Part::DestinationRule],
     }
 }
 
@@ -94,6 +97,7 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
         ) => {
             return waypoint_told::of(key, object, world);
         }
+        (Part::DestinationRule, Kept::DestinationRule(rule)) => Some(traffic_told::of(&key.object(), rule, world)),
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),
         (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),
         (Part::NamespaceDistribution, Kept::Namespace(object)) => distribution::unknown_on_namespace(object),

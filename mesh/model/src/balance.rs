@@ -1,4 +1,13 @@
 //! Choose an endpoint from weights, health and locality. Randomness is an argument.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | the choice for a connection, out of all endpoints |
+//! | [`choices`] | the choice for a request at a waypoint, out of those that were made ready |
+//! | [`hash`] | consistent hashes |
+
+pub mod choices;
+pub mod hash;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -140,15 +149,13 @@ fn sticky(
 /// How well a client's address and an endpoint suit each other: by chance, but the same for all who ask. An endpoint of
 /// twice the weight scores highest for twice as many clients.
 pub fn affinity(client: Option<IpAddr>, endpoint: &str, weight: u32) -> f64 {
-    let fnv =
-        |hash: u64, bytes: &[u8]| bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     let client = match client {
-        Some(IpAddr::V4(ip)) => fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
-        Some(IpAddr::V6(ip)) => fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
+        Some(IpAddr::V4(ip)) => hash::fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
+        Some(IpAddr::V6(ip)) => hash::fnv(0xcbf2_9ce4_8422_2325, &ip.octets()),
         None => 0xcbf2_9ce4_8422_2325,
     };
     // FNV leaves the high bits of like texts alike; two rounds of multiply and shift spread them.
-    let mut hash = fnv(client, endpoint.as_bytes());
+    let mut hash = hash::fnv(client, endpoint.as_bytes());
     for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         hash = (hash ^ hash >> 33).wrapping_mul(factor);
     }

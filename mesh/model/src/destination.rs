@@ -18,7 +18,7 @@ mod via;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::balance::{self, NoEndpoint};
+use crate::balance::{self, Endpoint, NoEndpoint};
 use crate::service::{BalanceMode, Service};
 use crate::tables::Tables;
 use crate::workload::Workload;
@@ -54,17 +54,24 @@ pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: Socket
     decided.unwrap_or_else(Destination::Refuse)
 }
 
-/// Decides which endpoint of `service` a request that came to `waypoint` goes to: the waypoint has been passed, so only endpoints
-/// are looked for. `dialled` is what the caller dialled: its port is the service's.
+/// Where a request that came to `waypoint` goes, whose endpoint of `service` is chosen ([`crate::balance::choices`]): the waypoint has been
+/// passed, so only the way to the endpoint is looked for. `dialled` is what the caller dialled.
 pub fn behind_waypoint(
     tables: &Tables,
     waypoint: &Workload,
     service: &Arc<Service>,
     dialled: SocketAddr,
+    (endpoint, port): (&Arc<Workload>, u16),
     random: u64,
 ) -> Destination {
     let asked = Asked { tables, client: waypoint, dialled, random };
-    to_service(asked, service).unwrap_or_else(Destination::Refuse)
+    let endpoint = Endpoint { workload: endpoint.clone(), port };
+    to_endpoint(asked, service, endpoint).unwrap_or_else(Destination::Refuse)
+}
+
+/// Why a request goes to no endpoint of a service.
+pub fn no_endpoint(service: &Service, port: u16, reason: NoEndpoint) -> Refusal {
+    Refusal::NoUpstream { service: service.key().to_string(), port, reason } // O7
 }
 
 fn to_service(asked: Asked<'_>, service: &Arc<Service>) -> Result<Destination, Refusal> {
@@ -73,14 +80,19 @@ fn to_service(asked: Asked<'_>, service: &Arc<Service>) -> Result<Destination, R
         // O6
         return Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: Some(service.clone()) }));
     }
-    let none = |reason| Refusal::NoUpstream { service: service.key().to_string(), port: dialled.port(), reason }; // O7
     let endpoints = tables.endpoints(&service.key());
-    let endpoint = balance::choose(service, endpoints, client, dialled.port(), random).map_err(none)?;
+    let endpoint = balance::choose(service, endpoints, client, dialled.port(), random);
+    to_endpoint(asked, service, endpoint.map_err(|reason| no_endpoint(service, dialled.port(), reason))?)
+}
+
+fn to_endpoint(asked: Asked<'_>, service: &Arc<Service>, endpoint: Endpoint) -> Result<Destination, Refusal> {
+    let Asked { client, dialled, .. } = asked;
+    let none = || no_endpoint(service, dialled.port(), NoEndpoint::Healthy);
     if endpoint.workload.network != client.network {
         return via::gateway(asked, &endpoint.workload, service, None); // O10, O11
     }
     let reach = Reach::Application { service: Some(service.clone()), port: endpoint.port };
-    reach::locate(asked, endpoint.workload, service.ip_families, reach, || none(NoEndpoint::Healthy)) // O8, O9
+    reach::locate(asked, endpoint.workload, service.ip_families, reach, none) // O8, O9
 }
 
 #[cfg(test)]

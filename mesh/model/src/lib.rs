@@ -11,6 +11,7 @@
 //! | [`reason`] | codes for why a connection did not end well |
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
+//! | [`traffic`] | how a waypoint treats endpoints: limits, outliers, balancing |
 //! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`resource`] | one thing the control plane can say |
@@ -36,4 +37,5 @@ pub mod service;
 pub mod share;
 pub mod shared;
 pub mod tables;
+pub mod traffic;
 pub mod workload;

@@ -127,6 +127,8 @@ reason_codes! {
     NoBackend = "NO_BACKEND",
     /// The rule that the request matches cannot be followed as it is written.
     RouteInvalid = "ROUTE_INVALID",
+    /// A limit of a DestinationRule is reached.
+    UpstreamOverflow = "UPSTREAM_OVERFLOW",
     /// The answer had not come, or not ended, when the route's timeout passed.
     RequestTimeout = "REQUEST_TIMEOUT",
     /// The endpoint ended the connection, or broke HTTP, before its answer had ended.

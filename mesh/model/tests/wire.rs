@@ -14,6 +14,7 @@ use mesh_model::route::{
 use mesh_model::service::{
     BalanceMode, InvalidService, IpFamilies, LoadBalancing, Scope as LocalityScope, Service, Vip,
 };
+use mesh_model::traffic::InvalidTraffic;
 use mesh_model::workload::{
     AppProtocol, ApplicationTunnel, InvalidWorkload, Locality, PortMapping, Tunnel, Workload, WorkloadType,
 };
@@ -215,6 +216,7 @@ fn every_field_survives_the_round_trip() {
                 ports: Vec::new(),
                 rules: Vec::new(),
                 policies: Vec::new(),
+                traffic: Vec::new(),
             }
             .into(),
         ),
@@ -571,6 +573,43 @@ fn refused_routes() {
     ] {
         assert_eq!(ServiceRoutes::try_from(routes), Err(why), "{name}");
     }
+    use InvalidTraffic as T;
+    let traffic = || pa::TrafficPolicy { rule: "b/d".into(), ..Default::default() };
+    let hash = |ring, maglev| {
+        let hash = pa::ConsistentHash { by: Some(pa::consistent_hash::By::SourceIp(true)), ring, maglev };
+        pa::TrafficPolicy { balancing: 3, hash: Some(hash), ..traffic() }
+    };
+    let limits = |limits| pa::TrafficPolicy { limits: Some(limits), ..traffic() };
+    let outliers = |outliers| pa::TrafficPolicy { outliers: Some(outliers), ..traffic() };
+    let (second, none) = (Some(mesh_proto::Duration { seconds: 1, nanos: 0 }), mesh_proto::Duration::default());
+    let times = pa::OutlierDetection { interval: second, base_ejection_time: second, ..Default::default() };
+    for (name, traffic, why) in [
+        ("a port", pa::TrafficPolicy { port: 65_536, ..traffic() }, T::Port(65_536)),
+        ("no rule", pa::TrafficPolicy::default(), T::Rule),
+        ("an unknown way", pa::TrafficPolicy { balancing: 9, ..traffic() }, T::Balancing(9)),
+        ("a hash of nothing", pa::TrafficPolicy { balancing: 3, ..traffic() }, T::HashOfNothing),
+        ("a huge ring", hash(Some(u32::MAX), None), T::Range("the ring", u32::MAX)),
+        ("a table that is no prime", hash(None, Some(65_536)), T::Range("Maglev's table", 65_536)),
+        (
+            "no requests",
+            limits(pa::Limits { requests_per_connection: Some(0), ..Default::default() }),
+            T::Range("requests per connection", 0),
+        ),
+        (
+            "no time",
+            limits(pa::Limits { connect_timeout: Some(none), ..Default::default() }),
+            T::Duration("the connect timeout"),
+        ),
+        ("no interval", outliers(pa::OutlierDetection::default()), T::Duration("the interval")),
+        (
+            "a percentage",
+            outliers(pa::OutlierDetection { max_ejection_percent: 101, ..times }),
+            T::Range("max_ejection_percent", 101),
+        ),
+    ] {
+        let routes = pa::ServiceRoutes { traffic: vec![traffic], ..base() };
+        assert_eq!(ServiceRoutes::try_from(routes), Err(why.into()), "{name}");
+    }
 
     let good = || pa::RouteRule {
         kind: 1,
@@ -703,6 +742,7 @@ fn routes_in_bytes() {
         ports: vec![PortProtocol { port: 80, protocol: Protocol::Grpc }],
         rules: vec![rule],
         policies: vec![NamespacedName::new("b", "p")],
+        traffic: Vec::new(),
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

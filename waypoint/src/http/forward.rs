@@ -13,23 +13,26 @@ use http::header::{CONNECTION, UPGRADE};
 use http::response::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use mesh_model::destination;
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::Retry;
 use mesh_model::service::Service;
+use mesh_model::traffic::HashBy;
+use mesh_model::traffic::outlier::{Outcome, status_of_grpc};
 use tokio::sync::oneshot::Receiver;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::{Answer, Refused};
 use super::caller::Caller;
+use super::hashed::Hashed;
 use super::headers;
+use super::held::Held;
 use super::replay::{Replay, backoff};
 use super::report::Report;
 use super::upgrade::Upgrade;
 use super::written::{address, spoken};
 use crate::body::Body;
 use crate::target::app_protocol;
-use crate::upstream::{self, Connection, Endpoint, Key, PooledConnection, Unreachable, UpgradedStream};
+use crate::upstream::{self, HttpVersion, Key, Limit, Picked, PooledConnection, Unreachable, UpgradedStream};
 
 /// Connections that are tried before a request is given up of which nothing could be sent.
 const TRIES: u32 = 4;
@@ -60,7 +63,7 @@ impl Hop<'_> {
 /// Why a try gave no answer.
 enum Failed {
     /// Nothing was sent, and another endpoint may take it.
-    Unsent(Option<(SocketAddr, Unreachable)>),
+    Unsent(Option<Unreachable>),
     /// It was sent.
     Sent {
         refused: Refused,
@@ -82,6 +85,7 @@ pub(super) async fn forward(
     upgrade: Option<HeaderValue>,
     report: &mut Report,
 ) -> Result<Answer, Refused> {
+    let worker = &caller.worker;
     let declared = app_protocol(&hop.service, hop.dialled.port());
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
@@ -91,27 +95,31 @@ pub(super) async fn forward(
     })?;
     let (mut connections, mut again) = (0, 0);
     let (mut not, mut unreachable, mut renewed) = (None, None, false);
+    let (mut hashed, mut retrying) = (Hashed::default(), None);
     loop {
         // Never missing: it was not sent, or it is kept.
         let Some(request) = replay.next() else { return Err(never_sent(unreachable)) };
+        let by = |by: &HashBy| hashed.of(by, &request, caller.from.ip());
+        let picked = upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled), by, not);
+        let picked = picked.map_err(|error| unreached(&error))?;
+        report.sent_to(picked.endpoint.address(), picked.endpoint.workload());
+        let permit = picked.take(worker, Limit::Requests).map_err(|error| unreached(&error))?;
+        let (active, key) = (picked.active(), picked.key(version));
         let one = hop.per_try.map_or(until, |limit| until.min(Instant::now() + limit));
-        let attempt = attempt(caller, hop, version, request, not, &mut replay, report);
-        let failed = match timeout_at(one, attempt).await {
-            Ok(Ok((endpoint, key, pooled, answer))) => {
-                let wanted = hop.retry.filter(|retry| retry.codes.contains(&answer.status().as_u16()));
-                let last = wanted.is_none_or(|retry| again >= retry.attempts) || !replay.is_kept();
-                if last {
-                    let answer = answered(caller, key, pooled, answer, upgrade.is_some())?;
-                    return Ok(answer.until(hop.deadline));
-                }
-                not = Some(endpoint);
-                None
+        let (ended, may_again) = match timeout_at(one, attempt(caller, &picked, &key, request, &mut replay)).await {
+            Ok(Ok((pooled, answer))) => {
+                picked.ended(Outcome::Answered(counts_as(&answer)));
+                let wanted = hop.retry.is_some_and(|retry| retry.codes.contains(&answer.status().as_u16()));
+                (Ok((pooled, answer)), wanted && replay.is_kept())
             }
             Ok(Err(Failed::For(refused))) => return Err(refused),
             Ok(Err(Failed::Unsent(why))) => {
                 connections += 1;
-                if let Some((address, error)) = why {
-                    not = Some(address);
+                if let Some(error) = why {
+                    if let Some(outcome) = error.outcome() {
+                        picked.ended(outcome);
+                    }
+                    not = Some(picked.endpoint.address());
                     unreachable = Some(error);
                 }
                 if connections < TRIES {
@@ -124,31 +132,38 @@ pub(super) async fn forward(
                     renewed = true;
                     continue;
                 }
-                match replay.is_harmless() {
-                    true => Some(refused),
-                    false => return Err(refused),
-                }
+                picked.ended(Outcome::Failed);
+                (Err(refused), replay.is_harmless())
             }
             Err(_) => {
+                picked.ended(Outcome::TimedOut);
                 let why = "no answer within the time that its route allows";
                 let refused = Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why);
-                match Instant::now() < until && replay.is_kept() {
-                    true => Some(refused),
-                    false => return Err(refused),
-                }
+                (Err(refused), Instant::now() < until && replay.is_kept())
             }
         };
-        // It was tried, and may be again if the route says so.
-        match hop.retry {
-            Some(retry) if again < retry.attempts => {
-                again += 1;
-                let pause = backoff(retry, again);
-                if timeout_at(until, sleep(pause)).await.is_err() {
-                    let why = "the time that its route allows had passed before it could be tried again";
-                    return Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why));
-                }
-            }
-            _ => return Err(failed.unwrap_or_else(|| never_sent(unreachable))),
+        // It was tried, and may be again if the route says so, and so many are not tried again already.
+        let retry = hop.retry.filter(|retry| may_again && again < retry.attempts);
+        if retry.is_some() {
+            retrying = None;
+        }
+        let allowed = retry.and_then(|retry| Some((retry, picked.take(worker, Limit::Retries).ok()?)));
+        let Some((retry, allowed)) = allowed else {
+            let (mut pooled, answer) = ended?;
+            let carried = pooled.carried.take();
+            let held = Held::new(carried, (permit, retrying), active);
+            let mut answer = answered(caller, (&picked, key), pooled, answer, (upgrade.is_some(), held))?;
+            hashed.tell(answer.head.headers_mut());
+            return Ok(answer.until(hop.deadline));
+        };
+        retrying = Some(allowed);
+        not = Some(picked.endpoint.address());
+        // What is not the answer is let go of before anybody waits.
+        drop((ended, permit, active));
+        again += 1;
+        if timeout_at(until, sleep(backoff(retry, again))).await.is_err() {
+            let why = "the time that its route allows had passed before it could be tried again";
+            return Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why));
         }
     }
 }
@@ -156,29 +171,22 @@ pub(super) async fn forward(
 /// Sends it once. What cannot be sent is given back to `replay`.
 async fn attempt(
     caller: &Rc<Caller>,
-    hop: &Hop<'_>,
-    version: upstream::HttpVersion,
+    picked: &Picked,
+    key: &Key,
     request: Request<Body>,
-    not: Option<SocketAddr>,
     replay: &mut Replay,
-    report: &mut Report,
-) -> Result<(SocketAddr, Key, PooledConnection, Response<Incoming>), Failed> {
-    let endpoint = match choose(caller, hop, not) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return Err(Failed::For(unreached(&error))),
-    };
-    let key = Key::new(&endpoint, version);
-    report.sent_to(endpoint.address(), endpoint.workload());
-    let mut pooled = match connection(caller, &endpoint, &key).await {
+) -> Result<(PooledConnection, Response<Incoming>), Failed> {
+    let acquired = upstream::acquire(&caller.worker, &caller.waypoint, picked, key).await;
+    let mut pooled = match acquired {
         Ok(pooled) => pooled,
         Err(error) if error.is_of_endpoint() => {
             replay.back(request);
-            return Err(Failed::Unsent(Some((endpoint.address(), error))));
+            return Err(Failed::Unsent(Some(error)));
         }
         Err(error) => return Err(Failed::For(unreached(&error))),
     };
     match pooled.connection.send(request).await {
-        Ok(answer) => Ok((endpoint.address(), key, pooled, answer)),
+        Ok(answer) => Ok((pooled, answer)),
         Err(failed) => Err(match failed.unsent {
             // Its endpoint has closed it meanwhile.
             Some(unsent) => {
@@ -186,12 +194,18 @@ async fn attempt(
                 Failed::Unsent(None)
             }
             None => {
-                let why = format!("{}: {}", endpoint.address(), failed.error);
+                let why = format!("{}: {}", picked.endpoint.address(), failed.error);
                 let refused = Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why);
-                Failed::Sent { refused, kept: pooled.used }
+                Failed::Sent { refused, kept: pooled.is_used() }
             }
         }),
     }
+}
+
+/// The status that outlier detection counts: of a gRPC call that has ended already, what it ended with.
+fn counts_as(answer: &Response<Incoming>) -> u16 {
+    let grpc = answer.headers().get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
+    grpc.map_or(answer.status().as_u16(), status_of_grpc)
 }
 
 fn unreached(error: &Unreachable) -> Refused {
@@ -209,72 +223,46 @@ fn never_sent(last: Option<Unreachable>) -> Refused {
     )
 }
 
-/// An endpoint; another one than `not`, if there is another.
-fn choose(caller: &Caller, hop: &Hop<'_>, not: Option<SocketAddr>) -> Result<Endpoint, Unreachable> {
-    let once = || {
-        caller.worker.context.proxy.tables.read(|tables| {
-            destination::behind_waypoint(tables, &caller.waypoint, &hop.service, hop.dialled, rand::random())
-        })
-    };
-    let mut endpoint = Endpoint::of(once())?;
-    // Chance may name it again; it is asked again then only if there seems to be no other.
-    for _ in 0..8 {
-        if not.is_none_or(|not| not != endpoint.address()) {
-            break;
-        }
-        endpoint = Endpoint::of(once())?;
-    }
-    Ok(endpoint)
-}
-
-/// A connection that can take the request.
-async fn connection(caller: &Caller, endpoint: &Endpoint, key: &Key) -> Result<PooledConnection, Unreachable> {
-    let pool = &caller.worker.upstream;
-    if let Some(pooled) = pool.take(key) {
-        return Ok(pooled);
-    }
-    let stream = upstream::open(&caller.worker.context, &caller.worker.pod, &caller.waypoint, endpoint).await?;
-    Ok(pool.add(key, Connection::begin(stream, key.version()).await?))
-}
-
 /// The answer of an endpoint, as it is passed on. `asked` says whether the caller wants to change to another protocol.
 fn answered(
     caller: &Rc<Caller>,
-    key: Key,
+    (picked, key): (&Picked, Key),
     pooled: PooledConnection,
     answer: Response<Incoming>,
-    asked: bool,
+    (asked, held): (bool, Held),
 ) -> Result<Answer, Refused> {
     let (mut head, body) = answer.into_parts();
     let protocol = headers::end_to_end(&mut head.headers);
     head.version = Version::HTTP_11;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return match (protocol.filter(|_| asked), pooled.upgraded()) {
-            (Some(protocol), Some(endpoint)) => Ok(upgraded(caller, head, protocol, endpoint)),
+            (Some(protocol), Some(endpoint)) => Ok(upgraded(caller, head, protocol, (endpoint, held))),
             _ => {
                 let why = "it changes to a protocol that its caller has not asked for";
                 Err(Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why))
             }
         };
     }
-    let body = match pooled.carried {
-        // Of HTTP/2: counted as carried until its body has ended.
-        Some(carried) => Body::passing(body).holding(carried),
-        None => {
-            caller.worker.upstream.give_back(&key, pooled.connection);
-            Body::passing(body)
-        }
-    };
+    if key.version() == HttpVersion::Http1 {
+        upstream::give_back(&caller.worker, key, pooled, picked);
+    }
+    // Counted until its body has ended.
+    let body = Body::passing(body).holding(held);
     Ok(Answer { head: Response::from_parts(head, body), agreed: None })
 }
 
 /// Both have agreed: once the caller has the answer, its connection is carried to the endpoint's.
-fn upgraded(caller: &Rc<Caller>, mut head: Parts, protocol: HeaderValue, endpoint: Receiver<UpgradedStream>) -> Answer {
+fn upgraded(
+    caller: &Rc<Caller>,
+    mut head: Parts,
+    protocol: HeaderValue,
+    (endpoint, held): (Receiver<UpgradedStream>, Held),
+) -> Answer {
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol);
     let caller = caller.clone();
     let agreed = move |report| {
-        let agreed = Upgrade { endpoint, report };
+        let agreed = Upgrade { endpoint, report, held };
         caller.agreed.set(Some(Box::new(|stream, read| Box::pin(agreed.carry(stream, read)))));
     };
     Answer { head: Response::from_parts(head, Body::empty()), agreed: Some(Box::new(agreed)) }

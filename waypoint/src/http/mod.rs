@@ -8,6 +8,8 @@
 //! | `form` | the canonical form of a request |
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
+//! | `hashed` | what a consistent hash takes of a request |
+//! | `held` | what it is counted by meanwhile |
 //! | `replay` | what may be sent again |
 //! | `written` | how a request is written to an endpoint |
 //! | `headers` | what may not pass, and what the waypoint says of the caller |
@@ -22,7 +24,9 @@ mod counted;
 mod form;
 mod forward;
 mod grpc;
+mod hashed;
 mod headers;
+mod held;
 mod hop;
 mod mirror;
 mod pipeline;

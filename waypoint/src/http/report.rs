@@ -219,6 +219,7 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
         None | Some(R::PolicyDenied | R::PolicyUnknown) => "-",
         Some(R::NoHealthyUpstream) => "UH",
         Some(R::NoRoute) => "NR",
+        Some(R::UpstreamOverflow) => "UO",
         Some(R::RequestTimeout) => "UT",
         Some(R::UpstreamReset) => "UC",
         Some(R::CallerGone) => "DC",

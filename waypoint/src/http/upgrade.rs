@@ -5,6 +5,7 @@ use mesh_hbone::duplex::Duplex;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::sync::oneshot;
 
+use super::held::Held;
 use super::report::Report;
 use crate::sniff::Peeked;
 use crate::upstream::UpgradedStream;
@@ -15,12 +16,14 @@ pub(crate) struct Upgrade {
     pub(crate) endpoint: oneshot::Receiver<UpgradedStream>,
     /// Tells of the end.
     pub(crate) report: Report,
+    /// What is counted as long as it is carried.
+    pub(super) held: Held,
 }
 
 impl Upgrade {
     /// Carries bytes until both ends have ended. `read` was read of the caller already.
     pub(crate) async fn carry(self, caller: Peeked<Duplex>, read: Bytes) {
-        let Self { endpoint, report } = self;
+        let Self { endpoint, report, held: _held } = self;
         let Ok((endpoint, first)) = endpoint.await else { return };
         let mut caller = Peeked::after(read.into(), caller);
         let mut endpoint = Peeked::after(first.into(), endpoint);

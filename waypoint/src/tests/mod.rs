@@ -3,6 +3,7 @@
 mod requests;
 mod routed;
 mod streams;
+mod traffic;
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,7 +36,7 @@ use mesh_runtime::access_log::{AccessLog, MemoryLines};
 use mesh_runtime::config::Env;
 use mesh_runtime::drain;
 use mesh_runtime::log::LogFormat;
-use mesh_runtime::metrics::{Metrics, RequestMetrics, TrafficMetrics};
+use mesh_runtime::metrics::{Metrics, RequestMetrics, TextFormat, TrafficMetrics};
 use mesh_testkit::ca::TestCa;
 use mesh_testkit::hbone::{self, id};
 use mesh_xds::follow::{self, Writer};
@@ -45,7 +46,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::Config;
 use crate::context::WaypointContext;
-use crate::upstream::LocalExecutor;
+use crate::upstream::{LocalExecutor, ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
 /// The service that is behind the waypoint.
@@ -58,6 +59,7 @@ pub(super) struct World {
     pub(super) tables: Writer,
     pub(super) log: MemoryLines,
     pub(super) drain: drain::Trigger,
+    metrics: Metrics,
     context: Arc<WaypointContext>,
     thread: Handle,
 }
@@ -94,6 +96,7 @@ impl World {
         let context = Arc::new(WaypointContext {
             proxy,
             requests: RequestMetrics::register(&mut metrics),
+            ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics)),
             config: Config::from_env(&env).unwrap(),
         });
         let pod = PodInfo { name: "waypoint".into(), namespace: "shop".into(), service_account: "waypoint".into() };
@@ -102,7 +105,7 @@ impl World {
         listener.set_nonblocking(true).unwrap();
         let at = listener.local_addr().unwrap();
         assert!(thread.commands.send(Command::Serve(listener)).is_ok());
-        let mut world = Self { ca, at, tables, log, drain, context, thread };
+        let mut world = Self { ca, at, tables, log, drain, metrics, context, thread };
         let waypoint = Workload {
             name: "waypoint".into(),
             namespace: "shop".into(),
@@ -158,6 +161,16 @@ impl World {
                 None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
+    }
+
+    /// The page of metrics.
+    pub(super) fn metrics(&self) -> String {
+        self.metrics.encode(TextFormat::Prometheus).unwrap()
+    }
+
+    /// What the configuration dump says of services' ports.
+    pub(super) fn upstreams(&self) -> serde_json::Value {
+        self.context.ports.dump()
     }
 
     /// Ends it, and waits for its thread.
@@ -221,7 +234,7 @@ pub(super) fn service(name: &str, vip: IpAddr, app_protocol: AppProtocol) -> Ser
 /// The routes of a service.
 pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> ServiceRoutes {
     let policies = policies.iter().map(|policy| NamespacedName::new("shop", *policy)).collect();
-    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies }
+    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic: Vec::new() }
 }
 
 /// The address of endpoints in the mesh: this machine's own, by the one way to write it that is not loopback's. (On loopback

@@ -120,6 +120,22 @@ impl Connection {
         }
     }
 
+    /// Nobody uses it.
+    pub(crate) fn is_unused(&self) -> bool {
+        match self {
+            Self::Http1(sender, _) => sender.is_ready(),
+            Self::Http2(_, carried) => carried.get() == 0,
+        }
+    }
+
+    /// Waits until one of HTTP/1 can take a request; whether it ever can.
+    pub(super) async fn ready(&mut self) -> bool {
+        match self {
+            Self::Http1(sender, _) => sender.ready().await.is_ok(),
+            Self::Http2(sender, _) => sender.ready().await.is_ok(),
+        }
+    }
+
     /// It has ended.
     pub(crate) fn is_closed(&self) -> bool {
         match self {

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_hbone::client::OpenError;
 use mesh_model::destination::{Destination, TunnelTo};
 use mesh_model::reason::ReasonCode;
+use mesh_model::traffic::outlier::Outcome;
 use mesh_model::workload::Workload;
 use mesh_proxy::dial::classify;
 
@@ -25,6 +27,9 @@ pub(crate) enum Unreachable {
     /// It does not speak HTTP.
     #[error("HTTP handshake: {0}")]
     Handshake(Arc<hyper::Error>),
+    /// It took longer than its DestinationRule allows.
+    #[error("no connection within the connectTimeout of its DestinationRule ({0:?})")]
+    Slow(Duration),
 }
 
 impl Unreachable {
@@ -35,6 +40,7 @@ impl Unreachable {
             Self::Tunnel(error) => classify(error).1,
             Self::Plain(..) => ReasonCode::ConnectFailed,
             Self::Handshake(_) => ReasonCode::Http2Failed,
+            Self::Slow(_) => ReasonCode::ConnectTimeout,
         }
     }
 
@@ -44,8 +50,14 @@ impl Unreachable {
             Self::NoWay(..) | Self::Tunnel(OpenError::Certificate(_)) => false,
             // Policies are the same for all endpoints of a service, and asking the next one hides the denial.
             Self::Tunnel(OpenError::Refused { status, .. }) => *status != http::StatusCode::UNAUTHORIZED,
-            Self::Tunnel(_) | Self::Plain(..) | Self::Handshake(_) => true,
+            Self::Tunnel(_) | Self::Plain(..) | Self::Handshake(_) | Self::Slow(_) => true,
         }
+    }
+
+    /// What it says about the endpoint, if anything.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        let failed = if matches!(self, Self::Slow(_)) { Outcome::TimedOut } else { Outcome::Failed };
+        self.is_of_endpoint().then_some(failed)
     }
 }
 

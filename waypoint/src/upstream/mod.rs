@@ -10,14 +10,32 @@
 //! | `stream` | that stream: a tunnel, or plain TCP |
 //! | `connection` | HTTP on a stream |
 //! | `pool` | connections that are kept |
+//! | `choose` | which endpoint |
+//! | `acquire` | a connection to it: a kept one, a new one, or the next that is free |
+//! | `service_port`, `ports` | what data threads share of a service's port, and of all of them |
+//! | `circuit`, `permit` | how much there may be at once; one of it |
+//! | `metrics` | limits and ejections, counted |
 
+mod acquire;
+mod choose;
+mod circuit;
 mod connection;
 mod endpoint;
+mod metrics;
 mod open;
+mod permit;
 mod pool;
+mod ports;
+mod service_port;
 mod stream;
 
-pub(crate) use connection::{Connection, HttpVersion, LocalExecutor, UpgradedStream};
-pub(crate) use endpoint::{Endpoint, Unreachable};
-pub(crate) use open::open;
-pub(crate) use pool::{Key, Pool, PooledConnection};
+pub(crate) use acquire::{acquire, give_back, shed, stream};
+pub(crate) use choose::{Picked, choose, hash_of_address};
+pub(crate) use circuit::Limit;
+pub(crate) use connection::{HttpVersion, LocalExecutor, UpgradedStream};
+pub(crate) use endpoint::Unreachable;
+pub(crate) use metrics::UpstreamMetrics;
+pub(crate) use permit::Permit;
+pub(crate) use pool::{Carried, Key, Pool, PooledConnection};
+pub(crate) use ports::{KnownPorts, ServicePorts};
+pub(crate) use service_port::Active;

@@ -30,7 +30,7 @@ pub(crate) async fn open(
     match endpoint {
         Endpoint::Plain(address, _) => {
             let tcp = dial_tcp(context, *address).await;
-            tcp.map(Stream::Plain).map_err(|error| Unreachable::Plain(*address, Arc::new(error)))
+            tcp.map(Stream::plain).map_err(|error| Unreachable::Plain(*address, Arc::new(error)))
         }
         Endpoint::Tunnel(to) => {
             let source = waypoint.identity();
@@ -48,7 +48,7 @@ pub(crate) async fn open(
             let request = connect::request(&to.authority.to_string(), &said)
                 .map_err(|error| Unreachable::NoWay(ReasonCode::BadRequest, error.to_string()))?;
             let (opened, _peer) = pod.pool.open(&key, request, || connect_to(context, &key)).await?;
-            Ok(Stream::Tunnel(Duplex::new(opened.tunnel)))
+            Ok(Stream::tunnel(Duplex::new(opened.tunnel)))
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Connections that are kept for the next request, of one data thread. Bound: [`MOST_KEPT`] for each endpoint that nobody uses, each
-//! for [`UNUSED`].
+//! for [`UNUSED`], or as long as a DestinationRule says (`idleTimeout`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use mesh_model::address::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_model::tables::Tables;
+use mesh_model::traffic::Limits;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ const UNUSED: Duration = Duration::from_secs(50);
 /// What a connection may be used for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
+    /// The service's port, whose limits hold for it.
+    port: u64,
     /// The endpoint's workload: a pod that got the address of another is another endpoint.
     uid: Arc<str>,
     /// Its application.
@@ -35,14 +38,14 @@ pub(crate) struct Key {
 
 impl Key {
     /// That of the connections that go this endpoint.
-    pub(crate) fn new(endpoint: &Endpoint, version: HttpVersion) -> Self {
+    pub(super) fn new(port: u64, endpoint: &Endpoint, version: HttpVersion) -> Self {
         let uid = endpoint.workload().map_or_else(|| "".into(), |workload| workload.uid.clone());
         match endpoint {
             Endpoint::Tunnel(to) => {
-                Self { uid, application: to.authority.clone(), version, expected: to.expected.clone() }
+                Self { port, uid, application: to.authority.clone(), version, expected: to.expected.clone() }
             }
             Endpoint::Plain(address, _) => {
-                Self { uid, application: Authority::Address(*address), version, expected: Vec::new() }
+                Self { port, uid, application: Authority::Address(*address), version, expected: Vec::new() }
             }
         }
     }
@@ -62,14 +65,29 @@ pub(crate) struct Pool(RefCell<HashMap<Key, Vec<Idle>>>);
 struct Idle {
     connection: Connection,
     since: Instant,
+    /// How long it may be unused.
+    unused: Duration,
+    /// Requests that it was given.
+    served: u32,
+}
+
+impl Idle {
+    fn new(connection: Connection, served: u32, limits: &Limits) -> Self {
+        Self { connection, since: Instant::now(), unused: limits.idle_timeout.unwrap_or(UNUSED), served }
+    }
+
+    /// It may be given one more request.
+    fn may_serve(&self, limits: &Limits) -> bool {
+        limits.requests_per_connection.is_none_or(|most| self.served < most)
+    }
 }
 
 /// A connection while a request is on it.
 pub(crate) struct PooledConnection {
     /// The connection.
     pub(crate) connection: Connection,
-    /// It has carried requests before.
-    pub(crate) used: bool,
+    /// Requests that it was given, this one among them.
+    served: u32,
     /// Of HTTP/2: one more request is carried, for as long as this lives.
     pub(crate) carried: Option<Carried>,
 }
@@ -85,44 +103,61 @@ impl Drop for Carried {
 
 impl Pool {
     /// A connection with room, if there is one. One of HTTP/1 is taken out; one of HTTP/2 stays, for others too.
-    pub(crate) fn take(&self, key: &Key) -> Option<PooledConnection> {
+    pub(super) fn take(&self, key: &Key, limits: &Limits) -> Option<PooledConnection> {
         let mut all = self.0.borrow_mut();
         let slot = all.get_mut(key)?;
-        slot.retain(|kept| !kept.connection.is_closed());
+        slot.retain(|kept| !kept.connection.is_closed() && kept.may_serve(limits));
         // The one that was used last: the others may be let go of.
         let at = slot.iter().rposition(|kept| kept.connection.has_room())?;
-        let pooled = match &mut slot[at].connection {
-            Connection::Http1(..) => {
-                PooledConnection { connection: slot.remove(at).connection, used: true, carried: None }
-            }
+        let kept = &mut slot[at];
+        kept.served = kept.served.saturating_add(1);
+        let served = kept.served;
+        let pooled = match &kept.connection {
+            Connection::Http1(..) => PooledConnection { connection: slot.remove(at).connection, served, carried: None },
             Connection::Http2(sender, carried) => {
                 let connection = Connection::Http2(sender.clone(), carried.clone());
-                slot[at].since = Instant::now();
-                PooledConnection { carried: Some(carry(&connection)), connection, used: true }
+                kept.since = Instant::now();
+                PooledConnection { carried: Some(carry(&connection)), connection, served }
             }
         };
         Some(pooled)
     }
 
     /// A new connection, for a request at once. One of HTTP/2 is in the pool from now on.
-    pub(crate) fn add(&self, key: &Key, connection: Connection) -> PooledConnection {
+    pub(super) fn add(&self, key: &Key, connection: Connection, limits: &Limits) -> PooledConnection {
         match connection {
-            Connection::Http1(..) => PooledConnection { connection, used: false, carried: None },
+            Connection::Http1(..) => PooledConnection { connection, served: 1, carried: None },
             Connection::Http2(ref sender, ref carried) => {
-                self.keep(key, Connection::Http2(sender.clone(), carried.clone()));
-                PooledConnection { carried: Some(carry(&connection)), connection, used: false }
+                let shared = Connection::Http2(sender.clone(), carried.clone());
+                self.keep(key, Idle::new(shared, 1, limits), limits);
+                PooledConnection { carried: Some(carry(&connection)), connection, served: 1 }
             }
         }
     }
 
     /// Puts a connection of HTTP/1 back, whose request was answered: it has room once the answer's body has ended.
-    pub(crate) fn give_back(&self, key: &Key, connection: Connection) {
-        if let Connection::Http1(..) = &connection {
-            self.keep(key, connection);
+    pub(super) fn give_back(&self, key: &Key, pooled: PooledConnection, limits: &Limits) {
+        if let Connection::Http1(..) = &pooled.connection {
+            self.keep(key, Idle::new(pooled.connection, pooled.served, limits), limits);
         }
     }
 
-    fn keep(&self, key: &Key, connection: Connection) {
+    /// Has one of these, free or not.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.0.borrow().get(key).is_some_and(|slot| slot.iter().any(|kept| !kept.connection.is_closed()))
+    }
+
+    /// Lets go of connections of these services' ports that nobody uses.
+    pub(super) fn shed(&self, ports: &[u64]) {
+        for (_, slot) in self.0.borrow_mut().iter_mut().filter(|(key, _)| ports.contains(&key.port)) {
+            slot.retain(|kept| !kept.connection.is_unused());
+        }
+    }
+
+    fn keep(&self, key: &Key, idle: Idle, limits: &Limits) {
+        if !idle.may_serve(limits) {
+            return;
+        }
         let mut all = self.0.borrow_mut();
         let slot = match all.get_mut(key) {
             Some(slot) => slot,
@@ -131,7 +166,7 @@ impl Pool {
         if slot.len() >= MOST_KEPT {
             slot.retain(|kept| !kept.connection.is_closed());
         }
-        slot.push(Idle { connection, since: Instant::now() });
+        slot.push(idle);
         if slot.len() > MOST_KEPT {
             slot.remove(0);
         }
@@ -142,7 +177,7 @@ impl Pool {
         let now = Instant::now();
         self.0.borrow_mut().retain(|key, slot| {
             let known = key.uid.is_empty() || tables.workload(&key.uid).is_some();
-            let unused = |kept: &Idle| kept.connection.has_room() && now - kept.since > UNUSED;
+            let unused = |kept: &Idle| kept.connection.is_unused() && now - kept.since > kept.unused;
             slot.retain(|kept| !(kept.connection.is_closed() || unused(kept)));
             known && !slot.is_empty()
         });
@@ -159,6 +194,11 @@ fn carry(connection: &Connection) -> Carried {
 }
 
 impl PooledConnection {
+    /// It has carried requests before.
+    pub(crate) fn is_used(&self) -> bool {
+        self.served > 1
+    }
+
     /// Where its stream comes, once the endpoint has agreed to an upgrade; nowhere with HTTP/2.
     pub(crate) fn upgraded(self) -> Option<oneshot::Receiver<UpgradedStream>> {
         match self.connection {

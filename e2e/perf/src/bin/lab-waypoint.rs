@@ -86,6 +86,7 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
         ports: Vec::new(),
         rules: Vec::new(),
         policies: vec![NamespacedName::new(policy.namespace.clone(), policy.name.clone())],
+        traffic: Vec::new(),
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),

@@ -10,7 +10,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 15] = [
+pub const ALL: [Kind; 16] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -26,6 +26,7 @@ pub const ALL: [Kind; 15] = [
     Kind::GrpcRoute,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
+    Kind::DestinationRule,
 ];
 
 /// Where a kind is.
@@ -55,6 +56,7 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::GrpcRoute => Resource { group: gateway_api::GROUP, versions: &["v1"], plural: "grpcroutes" },
         Kind::ServiceEntry => networking("serviceentries"),
         Kind::WorkloadEntry => networking("workloadentries"),
+        Kind::DestinationRule => networking("destinationrules"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::NamespacedName;
+use crate::traffic::PortTraffic;
 
 mod compiled;
 mod condition;
@@ -35,6 +36,8 @@ pub struct ServiceRoutes {
     /// The policies to judge requests by: `namespace/name` of `Authorization` resources that are for this waypoint. No others
     /// judge here. One that is named and not known denies.
     pub policies: Vec<NamespacedName>,
+    /// How the endpoints of its ports are treated; of a port that is not here there is nothing to say.
+    pub traffic: Vec<PortTraffic>,
 }
 
 /// What is spoken at a port of a service.

@@ -20,6 +20,7 @@ use crate::shared;
 use crate::workload::Workload;
 
 pub use policies::Covering;
+pub use services::Edition;
 
 /// What a proxy knows.
 #[derive(Default, Debug)]
@@ -173,6 +174,11 @@ impl Tables {
     /// The workloads that say they are endpoints of a service, in no order, whatever their health.
     pub fn endpoints(&self, service: &NamespacedName) -> &[Arc<Workload>] {
         self.services.endpoints(service)
+    }
+
+    /// Which edition of the list [`Self::endpoints`] is: another one after each change. `None` of an empty list.
+    pub fn endpoints_edition(&self, service: &NamespacedName) -> Option<&Edition> {
+        self.services.edition(service)
     }
 
     /// The policies that cover a workload, and the names of those it names that are not known.

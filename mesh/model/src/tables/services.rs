@@ -27,10 +27,23 @@ pub(super) struct Services {
 struct Endpoints {
     list: Vec<Arc<Workload>>,
     position: Index,
+    edition: Edition,
+}
+
+/// What a list of endpoints is told by from what it was before it changed. Equal ones are of the same list, as long as one of them is
+/// kept.
+#[derive(Clone, Debug, Default)]
+pub struct Edition(Arc<()>);
+
+impl PartialEq for Edition {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Endpoints {
     fn add(&mut self, workload: Arc<Workload>) {
+        self.edition = Edition::default();
         self.position.insert(&&*workload.uid, self.list.len() as u32);
         self.list.push(workload);
     }
@@ -38,6 +51,7 @@ impl Endpoints {
     fn remove(&mut self, uid: &str) {
         let at = |position| self.list.get(position as usize);
         let Some(position) = self.position.find(&uid, |p| at(p).is_some_and(|w| *w.uid == *uid)) else { return };
+        self.edition = Edition::default();
         self.position.remove(&uid, position);
         self.list.swap_remove(position as usize);
         if let Some(moved) = self.list.get(position as usize) {
@@ -78,6 +92,10 @@ impl Services {
 
     pub(super) fn endpoints(&self, service: &NamespacedName) -> &[Arc<Workload>] {
         self.endpoints.get(service).map_or(&[], |e| &e.list)
+    }
+
+    pub(super) fn edition(&self, service: &NamespacedName) -> Option<&Edition> {
+        self.endpoints.get(service).map(|endpoints| &endpoints.edition)
     }
 
     pub(super) fn insert(&mut self, service: Arc<Service>) {

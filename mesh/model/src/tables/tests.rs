@@ -485,6 +485,7 @@ fn routes_by_service() {
         ports: ports.iter().map(|port| PortProtocol { port: *port, protocol: Protocol::Http }).collect(),
         rules: Vec::new(),
         policies: policies.iter().map(|name| key(name)).collect(),
+        traffic: Vec::new(),
     };
     let mut tables = Tables::default();
     assert!(!tables.add(of(&[80], &["shop/a"])).policies, "no request was judged by others before");
@@ -517,4 +518,23 @@ fn routes_by_service() {
     assert!(tables.routes(&key(CART_KEY)).is_some());
     assert!(tables.remove(Kind::Routes, CART_KEY).policies, "whatever was judged by them");
     assert_eq!(tables.all_routes().count(), 0);
+}
+
+/// What was made of a list of endpoints is made again when the list changes, and only then.
+#[test]
+fn a_list_of_endpoints_has_another_edition_after_each_change() {
+    let (mut tables, list) = (Tables::default(), key("shop/s"));
+    let mut editions = vec![None];
+    for (what, healthy) in [("one", true), ("two", true), ("one", false)] {
+        tables.add(serving(&["shop/s"], Workload { healthy, ..pod(what, "10.0.0.1") }));
+        editions.push(tables.endpoints_edition(&list).cloned());
+    }
+    tables.remove(Kind::Address, &serving(&["shop/s"], pod("two", "10.0.0.1")).uid);
+    editions.push(tables.endpoints_edition(&list).cloned());
+    for (i, edition) in editions.iter().enumerate() {
+        assert!(editions[..i].iter().all(|other| other != edition), "{i}");
+    }
+    tables.add(serving(&["shop/other"], pod("three", "10.0.0.1")));
+    tables.add(service("shop/s", &["10.96.0.1"]));
+    assert_eq!(tables.endpoints_edition(&list), editions.last().unwrap().as_ref(), "nothing of it has changed");
 }

@@ -88,6 +88,7 @@ pub fn select(bytes: &[u8]) {
         ports: Vec::new(),
         rules: rules.clone(),
         policies: Vec::new(),
+        traffic: Vec::new(),
     };
     let found = match Router::new(routes.into()).select(&request, &headers, caller, port) {
         Selected::NoRoutes => None,

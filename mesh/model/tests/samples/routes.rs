@@ -7,6 +7,7 @@ use mesh_model::route::{
     Backend, BackendTarget, Cors, Filter, HeaderEdit, Mirror, PathEdit, PathMatch, PortProtocol, Protocol, Redirect,
     RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, ValueMatch,
 };
+use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
 
 fn service(name: &str) -> BackendTarget {
     BackendTarget::Service(NamespacedName::new("shop", format!("{name}.shop.svc")), 80)
@@ -62,6 +63,50 @@ fn matches() -> Vec<RequestMatch> {
     ]
 }
 
+/// What holds for ports, in every form.
+fn traffic() -> Vec<PortTraffic> {
+    let seconds = Duration::from_secs;
+    let limits = Limits {
+        connections: Some(1),
+        pending: Some(0),
+        requests: Some(3),
+        retries: Some(4),
+        requests_per_connection: Some(5),
+        connect_timeout: Some(seconds(6)),
+        idle_timeout: Some(seconds(7)),
+    };
+    let outliers = Detection {
+        server_errors: 1,
+        gateway_errors: 2,
+        local_failures: Some(3),
+        interval: seconds(4),
+        base_ejection_time: seconds(5),
+        max_ejection_percent: 60,
+        min_health_percent: 70,
+    };
+    let cookie = |path: Option<&str>, ttl| {
+        let cookie = Cookie { name: "user".into(), path: path.map(Into::into), ttl };
+        Balancing::Hash(HashBy::Cookie(cookie), HashTable::default())
+    };
+    let full = TrafficPolicy { limits, outliers: Some(outliers), balancing: Balancing::LeastRequest };
+    let balancings = [
+        Balancing::RoundRobin,
+        Balancing::Random,
+        Balancing::Hash(HashBy::Header("x-user".into()), HashTable::Ring(2048)),
+        Balancing::Hash(HashBy::Query("user".into()), HashTable::Maglev(65_537)),
+        Balancing::Hash(HashBy::SourceIp, HashTable::default()),
+        cookie(None, None),
+        cookie(Some("/"), Some(seconds(0))),
+    ];
+    let others = balancings.map(|balancing| TrafficPolicy { balancing, ..TrafficPolicy::default() });
+    let of = |(port, policy): (u16, TrafficPolicy)| PortTraffic {
+        port: (port > 0).then_some(port),
+        rule: NamespacedName::new("shop", "cart"),
+        policy: policy.into(),
+    };
+    (0..).zip(std::iter::once(full).chain(others)).map(of).collect()
+}
+
 /// The routes of a service.
 pub fn routes() -> ServiceRoutes {
     use Protocol::*;
@@ -100,5 +145,6 @@ pub fn routes() -> ServiceRoutes {
         ports: [Http, Http2, Grpc, WebSocket, Tcp, Tls].into_iter().enumerate().map(port).collect(),
         rules: vec![full, bare],
         policies: vec![NamespacedName::new("shop", "guard")],
+        traffic: traffic(),
     }
 }

@@ -27,6 +27,7 @@ fn router(rules: Vec<Rule>) -> Router {
         ports: Vec::new(),
         rules,
         policies: Vec::new(),
+        traffic: Vec::new(),
     }))
 }
 

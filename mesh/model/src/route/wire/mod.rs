@@ -15,6 +15,7 @@ use parts::{or_empty, port, service, set, target, target_to_wire};
 use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes};
 use crate::address::{NamespacedName, is_key_part};
 use crate::shared::text;
+use crate::traffic::{InvalidTraffic, PortTraffic};
 
 pub use parts::InvalidRule;
 
@@ -33,6 +34,9 @@ pub enum InvalidRoutes {
     /// A policy that is not named by namespace and name.
     #[error("policy {0:?} is not namespace/name")]
     Policy(String),
+    /// What holds for a port's endpoints.
+    #[error("traffic: {0}")]
+    Traffic(#[from] InvalidTraffic),
     /// A rule that breaks one.
     #[error("{rule} of route {route:?}: {error}")]
     Rule {
@@ -58,6 +62,7 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
             ports: routes.ports.into_iter().map(port_protocol).collect::<Result<_, _>>()?,
             rules: routes.rules.into_iter().map(rule).collect::<Result<_, _>>()?,
             policies: routes.policies.into_iter().map(policy).collect::<Result<_, _>>()?,
+            traffic: routes.traffic.into_iter().map(PortTraffic::try_from).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -142,6 +147,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             ports: routes.ports.iter().map(port_protocol_to_wire).collect(),
             rules: routes.rules.iter().map(rule_to_wire).collect(),
             policies: routes.policies.iter().map(ToString::to_string).collect(),
+            traffic: routes.traffic.iter().map(Into::into).collect(),
         }
     }
 }

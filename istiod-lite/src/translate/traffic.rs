@@ -1,0 +1,163 @@
+//! DestinationRule → what ServiceRoutes say of a service's endpoints. Pure.
+//!
+//! Of the rules that name a service one counts: one of the Service's own namespace before one of the root namespace; there the one that
+//! names it before one for all of a domain, the longest domain first; then one that has a `trafficPolicy`, and of these the oldest, as
+//! in Istio. Rules of other namespaces, which Istio would follow for callers from there, count for nobody: one waypoint treats a service's endpoints one way.
+
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_model::address::NamespacedName;
+use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
+
+use super::names;
+use super::world::World;
+use crate::cluster::relations::{Named, named_by};
+use crate::resources::DestinationRule;
+use crate::resources::destination_rule::{
+    ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection, PortSettings, Simple, parse_duration,
+};
+
+/// Maglev's table where nothing is said, as in Envoy.
+const MAGLEV: u32 = 65_537;
+
+/// What holds for the ports of a service.
+pub(super) fn of_service(service: &NamespacedName, world: &World<'_>) -> Vec<PortTraffic> {
+    let Some((rule, object)) = rule_for(service, world) else { return Vec::new() };
+    let Some(written) = &object.spec.traffic_policy else { return Vec::new() };
+    let one = |port, policy| PortTraffic { port, rule: rule.clone(), policy: Arc::new(policy) };
+    let own = |settings: &PortSettings| {
+        let port = u16::try_from(settings.port.number).ok()?;
+        Some(one(Some(port), policy(&settings.load_balancer, &settings.connection_pool, &settings.outlier_detection)))
+    };
+    let all = policy(&written.load_balancer, &written.connection_pool, &written.outlier_detection);
+    written.port_level_settings.iter().filter_map(own).chain([one(None, all)]).collect()
+}
+
+/// The rule that counts for a service.
+pub(super) fn rule_for<'a>(
+    service: &NamespacedName,
+    world: &World<'a>,
+) -> Option<(&'a NamespacedName, &'a Arc<DestinationRule>)> {
+    let hostname = names::hostname(service, world.mesh).name;
+    let of_namespace = |namespace: &str| {
+        let all = world.cluster.destination_rules_in(namespace);
+        let fit = all.filter_map(|(key, rule)| Some((fits(rule, service, &hostname, world)?, key, rule)));
+        fit.min_by(|a, b| a.0.cmp(&b.0).then_with(|| order((a.1, a.2), (b.1, b.2)))).map(|(_, key, rule)| (key, rule))
+    };
+    of_namespace(&service.namespace).or_else(|| of_namespace(&world.mesh.root_namespace))
+}
+
+/// Whether a rule is for a service, and how well: less is better.
+fn fits(rule: &DestinationRule, service: &NamespacedName, hostname: &str, world: &World<'_>) -> Option<Reverse<usize>> {
+    match named_by(rule) {
+        Named::Service(named) if named == *service && is_of_domain(rule, &named, world) => Some(Reverse(usize::MAX)),
+        Named::Below(domain) if hostname.ends_with(&domain) => Some(Reverse(domain.len())),
+        _ => None,
+    }
+}
+
+/// A full name has to end with the cluster's domain.
+pub(super) fn is_of_domain(rule: &DestinationRule, named: &NamespacedName, world: &World<'_>) -> bool {
+    let host = crate::resources::host::normal(&rule.spec.host);
+    !host.contains('.') || *host == *names::hostname(named, world.mesh).name
+}
+
+/// Those that say something first, then older ones; one without an age, as in a folder, is as old as can be.
+fn order(
+    (a_key, a): (&NamespacedName, &Arc<DestinationRule>),
+    (b_key, b): (&NamespacedName, &Arc<DestinationRule>),
+) -> Ordering {
+    let age = |rule: &DestinationRule| rule.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let says_nothing = |rule: &DestinationRule| rule.spec.traffic_policy.is_none();
+    says_nothing(a).cmp(&says_nothing(b)).then_with(|| age(a).cmp(&age(b))).then_with(|| a_key.cmp(b_key))
+}
+
+fn policy(
+    balancer: &Option<LoadBalancer>,
+    pool: &Option<ConnectionPool>,
+    outliers: &Option<OutlierDetection>,
+) -> TrafficPolicy {
+    TrafficPolicy {
+        limits: pool.as_ref().map(limits).unwrap_or_default(),
+        outliers: outliers.as_ref().map(detection),
+        balancing: balancer.as_ref().map(balancing).unwrap_or_default(),
+    }
+}
+
+/// 0 is no limit, as in Istio.
+fn limits(pool: &ConnectionPool) -> Limits {
+    let (tcp, http) = (pool.tcp.clone().unwrap_or_default(), pool.http.clone().unwrap_or_default());
+    let limit = |number: Option<u32>| number.filter(|number| *number > 0);
+    Limits {
+        connections: limit(tcp.max_connections),
+        pending: limit(http.http1_max_pending_requests),
+        requests: limit(http.http2_max_requests),
+        retries: limit(http.max_retries),
+        requests_per_connection: limit(http.max_requests_per_connection),
+        connect_timeout: time(tcp.connect_timeout.as_deref()),
+        idle_timeout: time(http.idle_timeout.as_deref()),
+    }
+}
+
+fn detection(written: &OutlierDetection) -> Detection {
+    let default = Detection::default();
+    let percent = |percent: Option<u32>| percent.and_then(|percent| u8::try_from(percent).ok());
+    let apart = written.split_external_local_origin_errors == Some(true);
+    Detection {
+        server_errors: written.consecutive_5xx_errors.unwrap_or(default.server_errors),
+        gateway_errors: written.consecutive_gateway_errors.unwrap_or(default.gateway_errors),
+        // Envoy's default.
+        local_failures: apart.then(|| written.consecutive_local_origin_failures.unwrap_or(5)),
+        interval: time(written.interval.as_deref()).unwrap_or(default.interval),
+        base_ejection_time: time(written.base_ejection_time.as_deref()).unwrap_or(default.base_ejection_time),
+        max_ejection_percent: percent(written.max_ejection_percent).unwrap_or(default.max_ejection_percent),
+        min_health_percent: percent(written.min_health_percent).unwrap_or(default.min_health_percent),
+    }
+}
+
+fn balancing(written: &LoadBalancer) -> Balancing {
+    if let Some(hash) = &written.consistent_hash {
+        return hash_by(hash).map_or_else(Balancing::default, |by| Balancing::Hash(by, table(hash)));
+    }
+    match written.simple {
+        Some(Simple::Random) => Balancing::Random,
+        Some(Simple::RoundRobin) => Balancing::RoundRobin,
+        // Passthrough was refused when it was read.
+        Some(Simple::Unspecified | Simple::LeastConn | Simple::LeastRequest | Simple::Passthrough) | None => {
+            Balancing::LeastRequest
+        }
+    }
+}
+
+/// One of them is there: else it was refused when it was read.
+fn hash_by(hash: &ConsistentHash) -> Option<HashBy> {
+    if let Some(name) = &hash.http_header_name {
+        return Some(HashBy::Header(name.to_ascii_lowercase().into()));
+    }
+    if let Some(cookie) = &hash.http_cookie {
+        return Some(HashBy::Cookie(Cookie {
+            name: cookie.name.as_str().into(),
+            path: cookie.path.as_deref().filter(|path| !path.is_empty()).map(Into::into),
+            ttl: cookie.ttl.as_deref().and_then(parse_duration),
+        }));
+    }
+    if let Some(name) = &hash.http_query_parameter_name {
+        return Some(HashBy::Query(name.as_str().into()));
+    }
+    (hash.use_source_ip == Some(true)).then_some(HashBy::SourceIp)
+}
+
+fn table(hash: &ConsistentHash) -> HashTable {
+    let size = |size: u64| u32::try_from(size).ok().filter(|size| *size > 0);
+    if let Some(maglev) = hash.maglev {
+        return HashTable::Maglev(maglev.table_size.and_then(size).unwrap_or(MAGLEV));
+    }
+    let ring = hash.ring_hash.and_then(|ring| ring.minimum_ring_size).or(hash.minimum_ring_size);
+    ring.and_then(size).map_or_else(HashTable::default, HashTable::Ring)
+}
+
+fn time(text: Option<&str>) -> Option<Duration> {
+    text.and_then(parse_duration)
+}

@@ -1,0 +1,191 @@
+//! What holds for a service's ports ↔ `ambit.v1.TrafficPolicy`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_proto::ambit as pb;
+use pb::consistent_hash::By;
+use pb::traffic_policy::Balancing as WireBalancing;
+
+use super::{
+    Balancing, Cookie, Detection, HashBy, HashTable, Limits, MOST_MAGLEV, MOST_RING, PortTraffic, TrafficPolicy,
+    is_prime,
+};
+use crate::address::NamespacedName;
+use crate::shared::text;
+
+/// Why what holds for a port was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTraffic {
+    /// A port that is none.
+    #[error("port {0} is not 0 to 65535")]
+    Port(u32),
+    /// It is not said which object it is of.
+    #[error("the rule is not namespace/name")]
+    Rule,
+    /// A time that cannot be, or that must not be zero.
+    #[error("{0} is no length of time")]
+    Duration(&'static str),
+    /// A number out of its range.
+    #[error("{0} is out of range: {1}")]
+    Range(&'static str, u32),
+    /// A way to choose that this version does not know.
+    #[error("balancing {0} is not supported")]
+    Balancing(i32),
+    /// It is not said what to hash.
+    #[error("a consistent hash of nothing")]
+    HashOfNothing,
+}
+
+impl TryFrom<pb::TrafficPolicy> for PortTraffic {
+    type Error = InvalidTraffic;
+
+    fn try_from(wire: pb::TrafficPolicy) -> Result<Self, InvalidTraffic> {
+        let port = u16::try_from(wire.port).map_err(|_| InvalidTraffic::Port(wire.port))?;
+        let balancing = match WireBalancing::try_from(wire.balancing) {
+            Ok(WireBalancing::LeastRequest) => Balancing::LeastRequest,
+            Ok(WireBalancing::RoundRobin) => Balancing::RoundRobin,
+            Ok(WireBalancing::Random) => Balancing::Random,
+            Ok(WireBalancing::Hash) => hash(wire.hash)?,
+            Err(_) => return Err(InvalidTraffic::Balancing(wire.balancing)),
+        };
+        Ok(Self {
+            port: (port != 0).then_some(port),
+            rule: NamespacedName::parse_shared(&wire.rule).ok_or(InvalidTraffic::Rule)?,
+            policy: Arc::new(TrafficPolicy {
+                limits: wire.limits.map(limits).transpose()?.unwrap_or_default(),
+                outliers: wire.outliers.map(detection).transpose()?,
+                balancing,
+            }),
+        })
+    }
+}
+
+fn limits(wire: pb::Limits) -> Result<Limits, InvalidTraffic> {
+    let per_connection = wire.requests_per_connection;
+    if per_connection == Some(0) {
+        return Err(InvalidTraffic::Range("requests per connection", 0));
+    }
+    Ok(Limits {
+        connections: wire.connections,
+        pending: wire.pending,
+        requests: wire.requests,
+        retries: wire.retries,
+        requests_per_connection: per_connection,
+        connect_timeout: wire.connect_timeout.map(|time| positive("the connect timeout", time)).transpose()?,
+        idle_timeout: wire.idle_timeout.map(|time| positive("the idle timeout", time)).transpose()?,
+    })
+}
+
+fn detection(wire: pb::OutlierDetection) -> Result<Detection, InvalidTraffic> {
+    let percent = |what, percent: u32| match u8::try_from(percent) {
+        Ok(percent @ 0..=100) => Ok(percent),
+        _ => Err(InvalidTraffic::Range(what, percent)),
+    };
+    Ok(Detection {
+        server_errors: wire.server_errors,
+        gateway_errors: wire.gateway_errors,
+        local_failures: wire.local_failures,
+        interval: positive("the interval", wire.interval.unwrap_or_default())?,
+        base_ejection_time: positive("the ejection time", wire.base_ejection_time.unwrap_or_default())?,
+        max_ejection_percent: percent("max_ejection_percent", wire.max_ejection_percent)?,
+        min_health_percent: percent("min_health_percent", wire.min_health_percent)?,
+    })
+}
+
+fn hash(wire: Option<pb::ConsistentHash>) -> Result<Balancing, InvalidTraffic> {
+    let wire = wire.ok_or(InvalidTraffic::HashOfNothing)?;
+    let by = match wire.by.ok_or(InvalidTraffic::HashOfNothing)? {
+        By::Header(name) => HashBy::Header(text(&name)),
+        By::Query(name) => HashBy::Query(text(&name)),
+        By::SourceIp(_) => HashBy::SourceIp,
+        By::Cookie(cookie) => HashBy::Cookie(Cookie {
+            name: text(&cookie.name),
+            path: (!cookie.path.is_empty()).then(|| text(&cookie.path)),
+            ttl: cookie.ttl.map(|time| length("the cookie's time", time)).transpose()?,
+        }),
+    };
+    let table = match (wire.ring, wire.maglev) {
+        (Some(size), _) if size <= MOST_RING => HashTable::Ring(size),
+        (Some(size), _) => return Err(InvalidTraffic::Range("the ring", size)),
+        (None, Some(size)) if size <= MOST_MAGLEV && is_prime(size) => HashTable::Maglev(size),
+        (None, Some(size)) => return Err(InvalidTraffic::Range("Maglev's table", size)),
+        (None, None) => HashTable::default(),
+    };
+    Ok(Balancing::Hash(by, table))
+}
+
+fn length(what: &'static str, wire: mesh_proto::Duration) -> Result<Duration, InvalidTraffic> {
+    wire.try_into().map_err(|_| InvalidTraffic::Duration(what))
+}
+
+fn positive(what: &'static str, wire: mesh_proto::Duration) -> Result<Duration, InvalidTraffic> {
+    length(what, wire).and_then(|time| if time.is_zero() { Err(InvalidTraffic::Duration(what)) } else { Ok(time) })
+}
+
+impl From<&PortTraffic> for pb::TrafficPolicy {
+    fn from(traffic: &PortTraffic) -> Self {
+        let TrafficPolicy { limits, outliers, balancing } = &*traffic.policy;
+        let (balancing, hash) = match balancing {
+            Balancing::LeastRequest => (WireBalancing::LeastRequest, None),
+            Balancing::RoundRobin => (WireBalancing::RoundRobin, None),
+            Balancing::Random => (WireBalancing::Random, None),
+            Balancing::Hash(by, table) => (WireBalancing::Hash, Some(hash_to_wire(by, *table))),
+        };
+        Self {
+            port: traffic.port.unwrap_or_default().into(),
+            rule: traffic.rule.to_string(),
+            limits: (*limits != Limits::default()).then(|| limits_to_wire(limits)),
+            outliers: outliers.as_ref().map(detection_to_wire),
+            balancing: balancing.into(),
+            hash,
+        }
+    }
+}
+
+fn limits_to_wire(limits: &Limits) -> pb::Limits {
+    pb::Limits {
+        connections: limits.connections,
+        pending: limits.pending,
+        requests: limits.requests,
+        retries: limits.retries,
+        requests_per_connection: limits.requests_per_connection,
+        connect_timeout: limits.connect_timeout.map(to_wire),
+        idle_timeout: limits.idle_timeout.map(to_wire),
+    }
+}
+
+fn detection_to_wire(detection: &Detection) -> pb::OutlierDetection {
+    pb::OutlierDetection {
+        server_errors: detection.server_errors,
+        gateway_errors: detection.gateway_errors,
+        local_failures: detection.local_failures,
+        interval: Some(to_wire(detection.interval)),
+        base_ejection_time: Some(to_wire(detection.base_ejection_time)),
+        max_ejection_percent: detection.max_ejection_percent.into(),
+        min_health_percent: detection.min_health_percent.into(),
+    }
+}
+
+fn hash_to_wire(by: &HashBy, table: HashTable) -> pb::ConsistentHash {
+    let by = match by {
+        HashBy::Header(name) => By::Header(name.to_string()),
+        HashBy::Query(name) => By::Query(name.to_string()),
+        HashBy::SourceIp => By::SourceIp(true),
+        HashBy::Cookie(cookie) => By::Cookie(pb::HashCookie {
+            name: cookie.name.to_string(),
+            path: cookie.path.as_deref().unwrap_or_default().to_owned(),
+            ttl: cookie.ttl.map(to_wire),
+        }),
+    };
+    let (ring, maglev) = match table {
+        HashTable::Ring(size) => (Some(size), None),
+        HashTable::Maglev(size) => (None, Some(size)),
+    };
+    pb::ConsistentHash { by: Some(by), ring, maglev }
+}
+
+/// One that is too long to be said is as good as for ever.
+fn to_wire(length: Duration) -> mesh_proto::Duration {
+    length.try_into().unwrap_or(mesh_proto::Duration { seconds: i64::MAX, nanos: 0 })
+}

@@ -1,0 +1,146 @@
+//! Which endpoint a request or a connection goes to.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mesh_model::balance::choices::{By, Choices, hashed_by};
+use mesh_model::balance::hash::hash;
+use mesh_model::destination::{self, Destination, PlainTo, Refusal};
+use mesh_model::reason::ReasonCode;
+use mesh_model::service::{BalanceMode, Service};
+use mesh_model::traffic::outlier::Outcome;
+use mesh_model::traffic::{Balancing, HashBy, Limits};
+use mesh_model::workload::Workload;
+
+use super::circuit::Limit;
+use super::connection::HttpVersion;
+use super::endpoint::{Endpoint, Unreachable};
+use super::permit::Permit;
+use super::pool::Key;
+use super::service_port::{Active, EndpointState, Ready, ServicePort};
+use crate::serving::Worker;
+
+/// Chance, or a hash, may name the endpoint again that has just failed: so often another is asked for.
+const TRIES: u64 = 8;
+
+/// The endpoint that was chosen.
+pub(crate) struct Picked {
+    /// How it is reached.
+    pub(crate) endpoint: Endpoint,
+    /// The port of the service.
+    pub(crate) port: Arc<ServicePort>,
+    ready: Arc<Ready>,
+    state: Option<Arc<EndpointState>>,
+    /// It is others that a connection is waited for.
+    pub(super) waits: Cell<bool>,
+}
+
+impl Picked {
+    /// How much there may be at once.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.ready.policy.limits
+    }
+
+    /// What connections to it may be used for.
+    pub(crate) fn key(&self, version: HttpVersion) -> Key {
+        Key::new(self.port.number, &self.endpoint, version)
+    }
+
+    /// Takes in how it ended there. Who had to wait for others has met no endpoint.
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        if let Some(state) = self.state.as_ref().filter(|_| !self.waits.get()) {
+            self.port.ended(&self.ready, state, outcome);
+        }
+    }
+
+    /// It has one request or connection more.
+    pub(crate) fn active(&self) -> Active {
+        Active::new(self.state.clone(), self.port.clone())
+    }
+
+    /// One more of what is bounded.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(crate) fn take(&self, worker: &Worker, limit: Limit) -> Result<Permit, Unreachable> {
+        Permit::take(&self.port, limit, limit.of(self.limits())).ok_or_else(|| self.overflow(worker, limit))
+    }
+
+    /// A limit was reached: counted, and in words.
+    pub(super) fn overflow(&self, worker: &Worker, limit: Limit) -> Unreachable {
+        worker.context.ports.metrics().overflow(&self.port.service, limit);
+        let most = limit.of(self.limits()).unwrap_or_default();
+        let (field, rule) = (limit.field(), self.ready.rule());
+        let why = format!("{field} ({most}) of {rule} is reached at {} port {}", self.port.service, self.port.port);
+        Unreachable::NoWay(ReasonCode::UpstreamOverflow, why)
+    }
+}
+
+/// Chooses an endpoint of `service` for what comes to `dialled`: another one than `not`, if there is another. `hashed` gives the hash of
+/// what a consistent hash asks for.
+pub(crate) fn choose(
+    worker: &Worker,
+    waypoint: &Workload,
+    (service, dialled): (&Arc<Service>, SocketAddr),
+    hashed: impl FnOnce(&HashBy) -> Option<u64>,
+    not: Option<SocketAddr>,
+) -> Result<Picked, Unreachable> {
+    worker.context.proxy.tables.read(|tables| {
+        let (port, ready) = worker.ports.find(&worker.context.ports, tables, waypoint, (service, dialled.port()));
+        if service.load_balancing.mode == BalanceMode::Passthrough {
+            let to = PlainTo { address: dialled, workload: None, service: Some(service.clone()) };
+            return Ok(Picked {
+                endpoint: Endpoint::of(Destination::Plain(to))?,
+                port,
+                ready,
+                state: None,
+                waits: Cell::new(false),
+            });
+        }
+        let refuse = |refusal: Refusal| Unreachable::NoWay(refusal.code(), refusal.to_string());
+        let choices = ready.choices.as_ref();
+        let choices = choices.map_err(|reason| refuse(destination::no_endpoint(service, dialled.port(), *reason)))?;
+        let hash_of = hashed_by(service, &ready.policy.balancing).and_then(hashed);
+        let mut tried = 0;
+        loop {
+            let random = rand::random();
+            let place = place(choices, &ready, &port, (hash_of, tried), random);
+            let choice = &choices.all()[place];
+            let to = (&choice.workload, choice.port);
+            let endpoint = Endpoint::of(destination::behind_waypoint(tables, waypoint, service, dialled, to, random))?;
+            tried += 1;
+            if tried < TRIES && not.is_some_and(|not| not == endpoint.address()) {
+                continue;
+            }
+            let state = ready.states.get(place).cloned();
+            return Ok(Picked { endpoint, port, ready, state, waits: Cell::new(false) });
+        }
+    })
+}
+
+fn place(
+    choices: &Choices,
+    ready: &Ready,
+    port: &ServicePort,
+    (hash_of, tried): (Option<u64>, u64),
+    random: u64,
+) -> usize {
+    match (hash_of, &ready.policy.balancing) {
+        (Some(of), _) if tried == 0 => choices.one(By::Hash(of)),
+        (Some(of), _) => choices.one(By::Hash(hash(tried, &of.to_le_bytes()))),
+        (None, Balancing::RoundRobin) => choices.one(By::Turn(port.next_turn())),
+        (None, Balancing::Random | Balancing::Hash(..)) => choices.one(By::Random(random)),
+        (None, Balancing::LeastRequest) => {
+            choices.less_busy(random, |one| ready.states.get(one).map_or(0, |state| state.active()))
+        }
+    }
+}
+
+/// The hash of a caller's address.
+pub(crate) fn hash_of_address(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => hash(0, &address.octets()),
+        IpAddr::V6(address) => hash(0, &address.octets()),
+    }
+}
