@@ -9,11 +9,16 @@ use std::path::Path;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("waypoint::a_gateway_routes_by_httproute", routes);
+    suite.trial("waypoint::a_destination_rule_ejects_and_limits", circuit_breaker);
     suite.trial("waypoint::comes_and_goes_with_its_gateway_and_is_not_gone_around", comes_and_goes);
 }
 
 fn example() -> Result<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/waypoint/waypoint.yaml");
+    read("waypoint")
+}
+
+fn read(name: &str) -> Result<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{name}/{name}.yaml"));
     std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))
 }
 
@@ -66,6 +71,32 @@ fn routes() -> Result<()> {
         ensure!(new == 0, "{new} of v2");
         Ok(())
     })
+}
+
+/// As the example says: who answers nothing but errors is ejected, and over its limits a service gets no requests.
+fn circuit_breaker() -> Result<()> {
+    for program in ["python3", "curl"] {
+        need_program(program)?;
+    }
+    let mesh = Mesh::up(&read("circuit-breaker")?)?;
+    let rejected = mesh.status()?.rejected;
+    ensure!(rejected.is_empty(), "{rejected:?}");
+    until("the rule is followed, and the bad one ejected", || {
+        mesh.exec("shop/client", &["curl", "-sS", "-m", "10", "http://web/"])?;
+        let log = mesh.log("shop/waypoint-1")?;
+        ensure!(log.contains("endpoint ejected"), "nobody is");
+        Ok(())
+    })?;
+    let urls = vec!["http://web/"; 20];
+    let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10"], &urls[..]].concat())?;
+    ensure!(output.stdout.lines().all(|line| line == "good"), "{}", output.stdout);
+    let at_once =
+        "for i in 1 2 3 4 5; do curl -sS -m 20 -o /dev/null -w '%{http_code}\\n' http://web/slow & done; wait";
+    let output = mesh.exec("shop/client", &["sh", "-c", at_once])?;
+    let count = |status: &str| output.stdout.lines().filter(|line| *line == status).count();
+    ensure!((count("200"), count("503")) == (2, 3), "{}", output.stdout);
+    mesh.log_line("shop/waypoint-1", &["response_code=503", "UPSTREAM_OVERFLOW", "DestinationRule shop/web"])?;
+    Ok(())
 }
 
 /// A service that nothing is attached to.
