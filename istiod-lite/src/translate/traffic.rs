@@ -2,7 +2,8 @@
 //!
 //! Of the rules that name a service one counts: one of the Service's own namespace before one of the root namespace; there the one that
 //! names it before one for all of a domain, the longest domain first; then one that has a `trafficPolicy`, and of these the oldest, as
-//! in Istio. Rules of other namespaces, which Istio would follow for callers from there, count for nobody: one waypoint treats a service's endpoints one way.
+//! in Istio. Rules of other namespaces, which Istio would follow for callers from there, count for nobody: one waypoint treats a
+//! service's endpoints one way.
 
 use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
