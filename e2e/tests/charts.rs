@@ -23,14 +23,20 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("charts::pods_are_hardened_in_every_profile", hardened);
     suite.trial("charts::the_programs_know_their_settings", settings);
     suite.trial("charts::what_is_off_and_can_be_turned_on", switches);
+    suite.trial("charts::alerts_fire_when_they_should", alerts);
+}
+
+/// A program of the cluster kit, or of this machine.
+fn program(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("AMBIT_TEST_CLUSTER").map(|folder| Path::new(&folder).join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = folder.into_iter().chain(std::env::split_paths(&path));
+    folders.find_map(|folder| Some(folder.join(name)).filter(|program| program.is_file()))
 }
 
 /// Runs helm, on one of the charts if one is named.
 pub(crate) fn helm(verb: &[&str], chart: &str, more: &[&str], limit: Duration) -> Result<command::Output> {
-    let folder = std::env::var_os("AMBIT_TEST_CLUSTER").map(|folder| Path::new(&folder).join("bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = folder.into_iter().chain(std::env::split_paths(&path));
-    let helm: Option<PathBuf> = folders.map(|folder| folder.join("helm")).find(|helm| helm.is_file());
+    let helm = program("helm");
     let helm =
         helm.ok_or_else(|| skip("`helm` is neither in AMBIT_TEST_CLUSTER nor on this machine (e2e/cluster/build)"))?;
     let folder = (!chart.is_empty()).then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm").join(chart));
@@ -146,6 +152,18 @@ fn settings() -> Result<()> {
     Ok(())
 }
 
+/// By Prometheus' own tool: the rules are well formed, and each fires on what it is about and on nothing else.
+fn alerts() -> Result<()> {
+    let promtool = program("promtool");
+    let promtool = promtool.ok_or_else(|| skip("`promtool` is not on this machine (Debian's package prometheus)"))?;
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (verb, file) in [("check", "../helm/istiod-lite/files/alerts.yaml"), ("test", "tests/alerts.yaml")] {
+        let out = command::run(Command::new(&promtool).args([verb, "rules"]).arg(here.join(file)), LIMIT)?;
+        ensure!(out.code == 0, "promtool {verb} rules {file}: {}{}", out.stdout, out.stderr);
+    }
+    Ok(())
+}
+
 fn switches() -> Result<()> {
     let count = |objects: &[Value], kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
     let plain = render(&[])?;
@@ -159,11 +177,22 @@ fn switches() -> Result<()> {
         ensure!(kind["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", kind["metadata"]);
         ensure!(!kind["metadata"]["name"].to_string().contains("gateway.networking"), "{}", kind["metadata"]);
     }
-    let monitors = ["ztunnel", "node-agent"].map(|chart| format!("{chart}.podMonitor.enabled=true"));
+    ensure!(count(&plain, "PrometheusRule") == 0, "on without being asked for");
+    let monitors = ["ztunnel", "node-agent", "istiod-lite"].map(|chart| format!("{chart}.podMonitor.enabled=true"));
     let mut values: Vec<&str> = monitors.iter().map(String::as_str).collect();
-    values.extend(["global.networkPolicy.enabled=true", "crds.enabled=false"]);
+    let rule = "istiod-lite.prometheusRule.enabled=true";
+    values.extend(["global.networkPolicy.enabled=true", "crds.enabled=false", rule]);
     let all = render(&values)?;
-    ensure!((count(&all, "NetworkPolicy"), count(&all, "PodMonitor")) == (3, 2), "they are not all made");
+    ensure!((count(&all, "NetworkPolicy"), count(&all, "PodMonitor")) == (3, 4), "they are not all made");
+    let rule = all.iter().find(|object| object["kind"] == "PrometheusRule").context("no PrometheusRule")?;
+    ensure!(rule["spec"]["groups"][0]["rules"].as_array().is_some_and(|rules| rules.len() > 5), "{rule}");
+    // What scrapes by annotations finds the port, too.
+    for (name, pod) in pods(&all) {
+        let port: Option<u64> =
+            pod["metadata"]["annotations"]["prometheus.io/port"].as_str().and_then(|p| p.parse().ok());
+        let ports = pod["spec"]["containers"][0]["ports"].as_array().context("ports")?;
+        ensure!(ports.iter().any(|has| has["containerPort"].as_u64() == port && port.is_some()), "{name}: {pod}");
+    }
     ensure!(count(&all, "CustomResourceDefinition") == 0, "crds.enabled=false");
     let ha = render(&["global.profile=ha"])?;
     let replicas = |objects: &[Value]| {

@@ -2,29 +2,30 @@
 //! `foundation`.
 
 mod foundation;
+mod publishing;
+mod serving;
+mod until_drained;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use mesh_runtime::config::Env;
-use mesh_runtime::http_server::{self, Listeners};
 use mesh_runtime::log::{self, LogConfig, LogControl};
 use mesh_runtime::memory;
-use mesh_runtime::readiness::{Part, Readiness};
+use mesh_runtime::readiness::Readiness;
 use mesh_runtime::shutdown::Shutdown;
-use mesh_runtime::{admin, drain, usage};
+use mesh_runtime::{drain, usage};
 use mesh_xds::published::Published;
 use mesh_xds::server::Discovery;
-use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tonic::transport::Server;
+use tokio::task::JoinHandle;
 
 use self::foundation::Foundation;
+use self::until_drained::until_drained;
 
 use crate::ca::root_map;
 use crate::ca::serve::CertificateAuthority;
@@ -32,31 +33,23 @@ use crate::config::{self, Config};
 use crate::debug;
 use crate::deploy;
 use crate::held;
+use crate::metrics::{ControlMetrics, Seen};
 use crate::publish::Publication;
-use crate::serve::connections::{ConnectionLimits, Connections, accept};
+use crate::serve::connections::{ConnectionLimits, accept};
 use crate::serve::gate::{Gate, Subscribers};
 use crate::serve::{ServerCertificate, listen};
 use crate::services::Services;
+use crate::source::Source;
 use crate::source::folder::Folder;
 use crate::source::folder::follow::Follow;
 use crate::source::folder::store::Store;
 use crate::source::kubernetes::Kubernetes;
-use crate::source::{Batch, Findings, Source};
 use crate::status::{self, Status};
-use crate::translate::condition::PolicyStatus;
 
 /// Directory in `STATE_DIR` of the last good version of what the folders say.
 const LAST_GOOD: &str = "last-good";
 /// How long subscribers have to leave when we stop; they live on what they know.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Calls on one connection: a ztunnel has its tables and at most 8 certificates on their way.
-const STREAMS: u32 = 64;
-/// Bytes that a call, and all calls of a connection, may send ahead of being read.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Bytes of a call's headers, unpacked: the longest token, and what comes with it.
-const HEADERS: u32 = 24 * 1024;
 
 const USAGE: &str = "\
 Usage: istiod-lite [DIR... | --kubeconfig FILE]
@@ -152,6 +145,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where readiness is asked.
     pub health: Vec<SocketAddr>,
+    /// Where `/metrics` is.
+    pub metrics: Vec<SocketAddr>,
     /// Where the debug pages are.
     pub debug: Vec<SocketAddr>,
     /// Tells when it is ready.
@@ -182,8 +177,10 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
     if let Some(access) = &config.cluster {
         let client = access.client().await.context("KUBECONFIG")?;
         let foundation = foundation::of_cluster(&config, client.clone()).await?;
-        let source = Kubernetes::new(&client, &config.mesh.root_namespace, foundation.first_start);
-        return begin("cluster", source, foundation, config, log, shutdown).await;
+        let metrics = ControlMetrics::default();
+        let (root, first_start) = (&config.mesh.root_namespace, foundation.first_start);
+        let source = Kubernetes::new(&client, root, first_start, &metrics.watches);
+        return begin("cluster", source, foundation, metrics, config, log, shutdown).await;
     }
     let folders = |config: &Config, first_start: bool| {
         let store = Store::open(config.state.join(LAST_GOOD), first_start).context("STATE_DIR")?;
@@ -208,13 +205,14 @@ pub async fn start_from<S: Source>(
 ) -> anyhow::Result<Running> {
     let foundation = foundation::of_machine(&config)?;
     let source = source(&config, foundation.first_start)?;
-    begin(name, source, foundation, config, log, shutdown).await
+    begin(name, source, foundation, ControlMetrics::default(), config, log, shutdown).await
 }
 
 async fn begin<S: Source>(
     name: &'static str,
     source: S,
     Foundation { material, proof, first_start: _, client }: Foundation,
+    measured: ControlMetrics,
     config: Config,
     log: Option<LogControl>,
     shutdown: Shutdown,
@@ -226,18 +224,20 @@ async fn begin<S: Source>(
     let mut publication = Publication::new(config.mesh.clone());
     let (cluster, published) = (publication.cluster(), publication.published());
     let status = watch::Sender::new(Arc::new(Status::default()));
+    let seen = Seen { cluster: cluster.clone(), status: status.subscribe(), material: material.subscribe() };
+    let metrics = measured.register(seen);
     let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
     let told = published.clone();
 
     let listener = listen(config.listen).await.context("LISTEN_ADDRESS")?;
     let address = listener.local_addr()?;
-    let certificate = ServerCertificate::new(material.clone(), config.server_names()).context("ISTIOD_CUSTOM_HOST")?;
+    let certificate =
+        ServerCertificate::new(material.subscribe(), config.server_names()).context("ISTIOD_CUSTOM_HOST")?;
     let tls = certificate.tls()?;
     tokio::spawn(until_drained(drain.clone(), certificate.keep_fresh()));
 
     if let Some(client) = client {
-        let roots = material.roots().to_owned();
-        let publish = root_map::publish(client.clone(), config.root_map.clone(), roots);
+        let publish = root_map::publish(client.clone(), config.root_map.clone(), material.subscribe());
         tokio::spawn(until_drained(drain.clone(), publish));
         let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
         if let Some(settings) = config.waypoints.clone() {
@@ -246,131 +246,28 @@ async fn begin<S: Source>(
         tokio::spawn(until_drained(drain.clone(), status::write::keep(client, status.subscribe(), classes)));
     }
     let authority = CertificateAuthority {
-        material,
+        material: material.subscribe(),
         cluster: cluster.clone(),
         trust_domain: config.mesh.trust_domain.clone(),
         trusted: config.trusted_accounts.clone(),
         lifetimes: config.lifetimes,
+        metrics: measured.ca.clone(),
     };
     let subscribers = Subscribers { proxies: config.trusted_accounts.clone() };
-    let discovery = Discovery::new(published, Arc::new(subscribers), config.subscribers);
+    let discovery = Discovery::new(published, Arc::new(subscribers), config.subscribers).counted_in(measured.xds);
     if let Some(file) = config.acknowledged_file.clone() {
         let sent = publication.sent(config.trusted_accounts.clone());
         let acknowledged = discovery.acknowledged();
         tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
     }
-    let services = Services::new(Gate::new(proof, cluster), authority.into_service(), discovery);
+    let services = Services::new(Gate::new(proof, cluster), authority.into_service(), discovery, measured.ca);
     let connections = accept(listener, tls, ConnectionLimits::new(config.connections));
-    let server = tokio::spawn(serve_grpc(services, connections, drain.clone()));
+    let server = tokio::spawn(serving::grpc(services, connections, drain.clone()));
 
-    let health = serve_health(&config, &readiness, drain.clone())?;
-    let debug = serve_debug(&config, debug_routes, log, shutdown, drain.clone())?;
-    tokio::spawn(until_drained(drain, follow(source, publication, status, config.status_file, part)));
+    let health = serving::health(&config, &readiness, drain.clone())?;
+    let metrics = serving::metrics(&config, metrics, drain.clone())?;
+    let debug = serving::debug(&config, debug_routes, log, shutdown, drain.clone())?;
+    tokio::spawn(until_drained(drain, publishing::follow(source, publication, status, config.status_file, part)));
     tracing::info!(%address, "serving discovery and certificates");
-    Ok(Running { address, health, debug, readiness, published: told, drain: trigger, server })
-}
-
-async fn serve_grpc(services: Services, connections: Connections, drain: drain::Watch) {
-    // The drain waits for this to end.
-    let _token = drain.token();
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(HEADERS)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
-    let stopping = drain.started();
-    if let Err(error) = server.serve_with_incoming_shutdown(services, connections, stopping).await {
-        tracing::error!(%error, "serving proxies ended");
-    }
-}
-
-fn serve_health(config: &Config, readiness: &Readiness, drain: drain::Watch) -> anyhow::Result<Vec<SocketAddr>> {
-    let listeners = Listeners::wildcard(config.health_port).context("HEALTH_PORT")?;
-    let addresses = listeners.addrs();
-    tokio::spawn(http_server::serve(listeners, readiness.routes(), drain));
-    Ok(addresses)
-}
-
-fn serve_debug(
-    config: &Config,
-    mut routes: http_server::Router,
-    log: Option<LogControl>,
-    shutdown: Shutdown,
-    drain: drain::Watch,
-) -> anyhow::Result<Vec<SocketAddr>> {
-    let listeners = Listeners::loopback(config.debug_port).context("DEBUG_PORT")?;
-    let addresses = listeners.addrs();
-    if let Some(log) = log {
-        let dump = json!({ "config": config.to_string() });
-        routes = routes.merge(admin::routes(log, shutdown, move || std::future::ready(dump.clone())));
-    }
-    tokio::spawn(admin::serve("istiod-lite", listeners, routes, drain));
-    Ok(addresses)
-}
-
-/// Ends `work` when the drain starts.
-async fn until_drained(drain: drain::Watch, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = drain.started() => {}
-        () = work => {}
-    }
-}
-
-/// Publishes what a source says now, and whatever it says later.
-async fn follow(
-    mut source: impl Source,
-    mut publication: Publication,
-    status: watch::Sender<Arc<Status>>,
-    status_file: Option<PathBuf>,
-    ready: Part,
-) {
-    let mut first = true;
-    while let Some(Batch { changes, mut findings }) = source.next().await {
-        let mut policies = None;
-        if first || !changes.is_empty() {
-            // Large tables take as long as they take: those who ask for certificates meanwhile do not wait for it.
-            let step = spawn_blocking(move || {
-                let (difference, statuses) = publication.apply(changes);
-                tracing::info!(changed = difference.changed, removed = difference.removed, "published");
-                (publication, statuses)
-            });
-            // A panic in there leaves nothing to go on with; what was published keeps serving.
-            let Ok(stepped) = step.await else { return };
-            (publication, policies) = stepped;
-        }
-        findings = source.published().await.or(findings);
-        let (sender, file) = (status.clone(), status_file.clone());
-        let told = spawn_blocking(move || tell(findings, policies, &sender, file.as_deref()));
-        if told.await.is_err() {
-            return;
-        }
-        ready.ready();
-        first = false;
-    }
-}
-
-/// Tells the user what is new.
-fn tell(
-    findings: Option<Findings>,
-    policies: Option<Vec<PolicyStatus>>,
-    status: &watch::Sender<Arc<Status>>,
-    file: Option<&Path>,
-) {
-    let before = status.borrow().clone();
-    let mut now = before.clone();
-    if findings.is_some() || policies.is_some() {
-        let Status { rejected, policies: known, skipped } = (*before).clone();
-        let Findings { rejected, skipped } = findings.unwrap_or(Findings { rejected, skipped });
-        now = Arc::new(Status { rejected, policies: policies.unwrap_or(known), skipped });
-        now.log_news(&before);
-    }
-    let news = !Arc::ptr_eq(&now, &before) && now != before;
-    if let Some(file) = file.filter(|file| news || !file.exists())
-        && let Err(error) = now.write(file)
-    {
-        tracing::warn!(file = %file.display(), %error, "STATUS_FILE cannot be written");
-    }
-    status.send_replace(now);
+    Ok(Running { address, health, metrics, debug, readiness, published: told, drain: trigger, server })
 }

@@ -42,7 +42,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `HEALTH_PORT`: readiness on all addresses, default 15021.
     pub health_port: u16,
-    /// `DEBUG_PORT`: debug pages on localhost, default 15014.
+    /// `MONITORING_PORT`: `/metrics` on all addresses, default 15014.
+    pub monitoring_port: u16,
+    /// `DEBUG_PORT`: debug pages on localhost, default 15000.
     pub debug_port: u16,
     /// `STATUS_FILE`: where to write what was rejected and accepted.
     pub status_file: Option<PathBuf>,
@@ -147,7 +149,8 @@ impl Config {
                 .parse("LISTEN_ADDRESS", "an address and port such as 0.0.0.0:15012")?
                 .unwrap_or_else(|| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 15012))),
             health_port: env.number("HEALTH_PORT", 0..=u16::MAX)?.unwrap_or(15021),
-            debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15014),
+            monitoring_port: env.number("MONITORING_PORT", 0..=u16::MAX)?.unwrap_or(15014),
+            debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15000),
             status_file: path("STATUS_FILE"),
             acknowledged_file: path("ACKNOWLEDGED_FILE"),
             token_keys,

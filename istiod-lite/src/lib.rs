@@ -19,6 +19,7 @@
 //! | [`deploy`] | runs waypoints on a cluster |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
+//! | [`metrics`] | what is measured |
 //! | `debug` | what can be asked on localhost |
 //! | [`config`], [`app`] | what was set; the wiring |
 //!
@@ -32,6 +33,7 @@ pub mod config;
 mod debug;
 pub mod deploy;
 pub mod held;
+pub mod metrics;
 pub mod publish;
 pub mod resources;
 pub mod serve;

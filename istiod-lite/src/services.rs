@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
+use crate::ca::metrics::CaMetrics;
 use crate::ca::serve::CertificateAuthority;
 use crate::serve::gate::{Admitted, Gate};
 
@@ -33,17 +34,23 @@ pub(crate) struct Services {
     certificates: Certificates,
     resources: Discovery,
     requests: Arc<Budget<String>>,
+    metrics: CaMetrics,
 }
 
 impl Services {
-    pub(crate) fn new(gate: Gate, certificates: Certificates, resources: Discovery) -> Self {
-        Self { gate, certificates, resources, requests: Budget::new(REQUESTS, REQUESTS_EACH) }
+    pub(crate) fn new(gate: Gate, certificates: Certificates, resources: Discovery, metrics: CaMetrics) -> Self {
+        Self { gate, certificates, resources, requests: Budget::new(REQUESTS, REQUESTS_EACH), metrics }
     }
 
     async fn answer(mut self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let path = request.uri().path().trim_start_matches('/');
         let service = path.split('/').next().unwrap_or_default().to_owned();
-        let caller = self.gate.admit(request.headers(), request.extensions().get()).await?;
+        let admitted = self.gate.admit(request.headers(), request.extensions().get()).await;
+        if admitted.is_err() && service == <Certificates as NamedService>::NAME {
+            self.metrics.requests.inc();
+            self.metrics.not_allowed.inc();
+        }
+        let caller = admitted?;
         request.extensions_mut().insert(Admitted(caller.clone()));
         match service.as_str() {
             <Certificates as NamedService>::NAME => {

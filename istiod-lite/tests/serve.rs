@@ -19,6 +19,7 @@ use mesh_testkit::control_plane::{TokenIssuer, settings};
 use mesh_xds::follow::{Reader, tables};
 use mesh_xds::node::NodeInfo;
 use mesh_xds::observe::{End, Observer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 const POD: &str = "apiVersion: v1
@@ -268,6 +269,54 @@ async fn a_stream_does_not_outlive_its_pod_for_long() {
     world.write("mesh/policy.yaml", DENY);
     until(&stays, |t| t.policies().next().is_some()).await;
     assert!(leaver.read(|t| t.policies().next().is_none()), "it hears nothing any more");
+    world.running.stop().await;
+}
+
+/// Asks for `/metrics`.
+async fn scrape(world: &World) -> String {
+    let mut address = world.running.metrics[0];
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn what_happens_is_measured() {
+    let world = World::new().await;
+    let web = "spiffe://cluster.local/ns/shop/sa/web";
+    sign(world.trusted(), web).await.unwrap();
+    sign(world.trusted(), "spiffe://cluster.local/ns/bank/sa/vault").await.unwrap_err();
+    sign(world.channel(token_of(&TokenIssuer::new())), web).await.unwrap_err();
+    let reader = subscribe(&world, world.token(), "istio-system");
+    until(&reader, |t| t.workload("Kubernetes//Pod/shop/web").is_some()).await;
+    fs::write(world.at("mesh/policies.yaml"), DENY.replace("[bank]", "[bank], ipBlocks: [10.0.0.0/99]")).unwrap();
+    let wanted = [
+        "istio_build{component=\"pilot\",tag=\"0.1.0\"} 1",
+        "pilot_info{version=\"0.1.0\"} 1",
+        "citadel_server_csr_count 3",
+        "citadel_server_success_cert_issuance_count 1",
+        "citadel_server_authentication_failure_count 2",
+        "pilot_xds{type=\"ztunnel\"} 1",
+        "ambit_objects{kind=\"Pod\",state=\"serving\"} 2",
+        "ambit_objects{kind=\"AuthorizationPolicy\",state=\"rejected\"} 1",
+    ];
+    let measured = async {
+        loop {
+            let text = scrape(&world).await;
+            if wanted.iter().all(|line| text.lines().any(|have| have == *line)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), measured).await.is_err() {
+        panic!("{wanted:#?} are not all in\n{}", scrape(&world).await);
+    }
     world.running.stop().await;
 }
 

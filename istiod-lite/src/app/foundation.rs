@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use mesh_kube::Client;
+use tokio::sync::watch;
 
 use crate::ca::material::{CA_CERT, Material};
 use crate::ca::proof::Proof;
@@ -17,7 +18,7 @@ use crate::config::Config;
 const MOUNTED_CA: &str = "/etc/cacerts";
 
 pub(super) struct Foundation {
-    pub(super) material: Arc<Material>,
+    pub(super) material: watch::Sender<Arc<Material>>,
     pub(super) proof: Arc<Proof>,
     /// Nothing that we could have said is in force: a root that is made now was never trusted by anybody.
     pub(super) first_start: bool,
@@ -37,7 +38,12 @@ pub(super) fn of_machine(config: &Config) -> anyhow::Result<Foundation> {
         None => Material::kept_in(&config.state, &config.mesh.trust_domain).context("STATE_DIR")?,
     };
     let keys = config.token_keys.clone().context("TOKEN_PUBLIC_KEY is not set")?;
-    Ok(Foundation { material: Arc::new(material), proof: Arc::new(proof(config, keys)?), first_start, client: None })
+    Ok(Foundation {
+        material: watch::Sender::new(Arc::new(material)),
+        proof: Arc::new(proof(config, keys)?),
+        first_start,
+        client: None,
+    })
 }
 
 /// On a cluster: a Secret that is mounted or kept by the API server, and the API server's word.
@@ -55,7 +61,12 @@ pub(super) async fn of_cluster(config: &Config, client: Client) -> anyhow::Resul
         Some(keys) => proof(config, keys.clone())?,
         None => Proof::Reviews(Reviews::new(client.clone(), config.token_audiences.clone())),
     };
-    Ok(Foundation { material: Arc::new(material), proof: Arc::new(proof), first_start, client: Some(client) })
+    Ok(Foundation {
+        material: watch::Sender::new(Arc::new(material)),
+        proof: Arc::new(proof),
+        first_start,
+        client: Some(client),
+    })
 }
 
 fn proof(config: &Config, keys: std::path::PathBuf) -> anyhow::Result<Proof> {

@@ -29,11 +29,18 @@ const CERT_FILE: Replace = Replace::new().mode(0o644).to_disk();
 /// How long a root made here is good for.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// What certificates are signed with now, and later.
+pub type Current = tokio::sync::watch::Receiver<std::sync::Arc<Material>>;
+
 /// What certificates are signed with.
 pub struct Material {
     pub(super) issuer: Issuer<'static, KeyPair>,
     /// End of the signing certificate.
     pub(super) not_after: SystemTime,
+    /// End of the first of it and those above it, but for the root.
+    chain_ends: SystemTime,
+    /// End of the root that they lead to.
+    root_ends: SystemTime,
     /// PEM of each certificate between a leaf and the root.
     pub(super) intermediates: Vec<String>,
     /// PEM of all roots.
@@ -133,6 +140,16 @@ impl Material {
         &self.roots
     }
 
+    /// When the root ends that what is signed leads to; of several, the last.
+    pub fn root_ends(&self) -> SystemTime {
+        self.root_ends
+    }
+
+    /// When the first of the CA's own certificates ends, the root aside if it is another.
+    pub fn chain_ends(&self) -> SystemTime {
+        self.chain_ends
+    }
+
     /// Writes the roots where the machinery of one machine finds them: `root-cert.pem` in a directory.
     ///
     /// # Errors
@@ -161,8 +178,7 @@ impl Material {
         if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key_pair) {
             return Err(content(key, format!("this is not the key of {}", cert.path.display())));
         }
-        let not_after = parsed.validity().not_after.timestamp();
-        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+        let not_after = end_of(&parsed);
         if not_after <= SystemTime::now() {
             return Err(content(cert, format!("expired at {}: renew it", parsed.validity().not_after)));
         }
@@ -172,23 +188,29 @@ impl Material {
                 intermediates.push(link);
             }
         }
-        leads_to_root(&intermediates, &roots_der).map_err(|problem| content(chain.unwrap_or(cert), problem))?;
+        let above =
+            leads_to_root(&intermediates, &roots_der).map_err(|problem| content(chain.unwrap_or(cert), problem))?;
+        let links = intermediates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+        let chain_ends = links.map(|(_, link)| end_of(&link)).fold(not_after, SystemTime::min);
         let issuer = Issuer::from_ca_cert_der(&signer, key_pair)
             .map_err(|e| content(cert, format!("cannot sign with this certificate: {e}")))?;
         let roots = roots_der.iter().map(|der| to_pem(der)).collect();
-        Ok(Self { issuer, not_after, intermediates: intermediates.iter().map(|der| to_pem(der)).collect(), roots })
+        let intermediates = intermediates.iter().map(|der| to_pem(der)).collect();
+        Ok(Self { issuer, not_after, chain_ends, root_ends: above.unwrap_or(not_after), intermediates, roots })
     }
 }
 
-/// Each certificate is signed by the next, and the last by a root.
-fn leads_to_root(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Result<(), String> {
+/// Each certificate is signed by the next, and the last by a root: when that ends, if there is anything below it.
+fn leads_to_root(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Result<Option<SystemTime>, String> {
+    let mut ends = None;
     for (i, link) in chain.iter().enumerate() {
         let (_, link) = X509Certificate::from_der(link).map_err(|e| format!("no X.509: {e}"))?;
         let above = chain.get(i + 1).map_or(roots, std::slice::from_ref);
-        let signed = above.iter().filter_map(|der| X509Certificate::from_der(der).ok()).any(|(_, issuer)| {
+        let signers = above.iter().filter_map(|der| X509Certificate::from_der(der).ok()).filter(|(_, issuer)| {
             link.issuer() == issuer.subject() && link.verify_signature(Some(issuer.public_key())).is_ok()
         });
-        if !signed {
+        ends = signers.map(|(_, issuer)| end_of(&issuer)).max();
+        if ends.is_none() {
             return Err(format!(
                 "{} is not signed by what comes after it: list the intermediates in order, the signing one first, and \
                  put their root into {ROOT_CERT}",
@@ -196,7 +218,12 @@ fn leads_to_root(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> 
             ));
         }
     }
-    Ok(())
+    Ok(ends)
+}
+
+fn end_of(certificate: &X509Certificate<'_>) -> SystemTime {
+    let seconds = certificate.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 pub(super) fn make_root(trust_domain: &str) -> Result<(String, String), rcgen::Error> {

@@ -11,9 +11,11 @@
 //! | [`proof`] | which of the two is asked? |
 //! | [`authorize`] | for which identity may the caller have a certificate? (pure) |
 //! | [`serve`] | Istio's certificate service |
+//! | [`metrics`] | what is counted? |
 
 pub mod authorize;
 pub mod material;
+pub mod metrics;
 pub mod proof;
 pub mod review;
 pub mod root_map;

@@ -10,7 +10,7 @@ use mesh_runtime::backoff::Backoff;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::material::ROOT_CERT;
+use super::material::{Current, ROOT_CERT};
 
 const CONFIG_MAPS: Resource = Resource::core("configmaps");
 /// Who owns what we write.
@@ -20,8 +20,24 @@ const SKIPPED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storag
 /// Longest wait before what could not be written is tried again.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Keeps the ConfigMap `name` in every namespace as it should be. Never returns.
-pub async fn publish(client: Client, name: String, roots: String) {
+/// Keeps the ConfigMap `name` in every namespace as it should be, whatever the roots are. Never returns.
+pub async fn publish(client: Client, name: String, mut material: Current) {
+    loop {
+        let roots = material.borrow_and_update().roots().to_owned();
+        let others = async {
+            if material.wait_for(|now| now.roots() != roots).await.is_err() {
+                // Nobody changes them any more.
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = publish_these(&client, &name, roots.clone()) => return,
+            () = others => {}
+        }
+    }
+}
+
+async fn publish_these(client: &Client, name: &str, roots: String) {
     let mut namespaces = Watch::new(client.clone(), Query::all(Resource::core("namespaces")), |raw| namespace(&raw));
     let query = Query { fields: format!("metadata.name={name}"), ..Query::all(CONFIG_MAPS) };
     let right = roots.clone();
@@ -32,7 +48,7 @@ pub async fn publish(client: Client, name: String, roots: String) {
         let missing: Vec<String> = book.missing().map(str::to_owned).collect();
         let mut failed = false;
         for namespace in missing {
-            match write(&client, &namespace, &name, &roots).await {
+            match write(client, &namespace, name, &roots).await {
                 Ok(()) => book.written(namespace),
                 Err(error) => {
                     failed = true;

@@ -11,8 +11,9 @@ use mesh_model::address::NamespacedName;
 use tonic::{Request, Response, Status};
 
 use super::authorize::authorize;
-use super::material::Material;
-use super::sign::Lifetimes;
+use super::material::Current;
+use super::metrics::CaMetrics;
+use super::sign::{Lifetimes, SignError};
 use crate::serve::connections::ConnectionInfo;
 use crate::serve::gate::{Admitted, Known, known, refused};
 
@@ -22,7 +23,7 @@ const MAX_REQUEST: usize = 64 << 10;
 /// Signs for those who may ask.
 pub struct CertificateAuthority {
     /// What is signed with.
-    pub material: Arc<Material>,
+    pub material: Current,
     /// What runs where.
     pub cluster: Known,
     /// Of every identity.
@@ -31,6 +32,8 @@ pub struct CertificateAuthority {
     pub trusted: Vec<NamespacedName>,
     /// Of certificates.
     pub lifetimes: Lifetimes,
+    /// What it counts.
+    pub metrics: CaMetrics,
 }
 
 impl CertificateAuthority {
@@ -49,22 +52,31 @@ impl IstioCertificateService for CertificateAuthority {
         let from = request.extensions().get().map(ConnectionInfo::from);
         // Who was not let in does not come this far.
         let Admitted(caller) = request.extensions().get().cloned().ok_or_else(refused)?;
+        self.metrics.requests.inc();
         let request = request.into_inner();
         let cluster = known(&self.cluster).await?;
         let asked = requested_identity(&request);
         let id = authorize(&cluster, &self.trust_domain, &self.trusted, &caller, asked).map_err(|reason| {
             tracing::warn!(?from, caller = %caller.account, %reason, "certificate refused");
+            self.metrics.not_allowed.inc();
             refused()
         })?;
         // A node proxy vouches for the pods of its node; the others are proven by their token, for as long as it lasts.
         let until = asked.is_none().then_some(caller.expires);
         let (seconds, now) = (request.validity_duration, SystemTime::now());
-        let chain = self.material.sign(&request.csr, &id, seconds, until, self.lifetimes, now);
+        let material = self.material.borrow().clone();
+        let chain = material.sign(&request.csr, &id, seconds, until, self.lifetimes, now);
         let cert_chain = chain.map_err(|reason| {
             tracing::warn!(?from, caller = %caller.account, %id, %reason, "certificate not signed");
+            let counter = match reason {
+                SignError::Csr(_) | SignError::Signature | SignError::Key(_) => &self.metrics.malformed,
+                _ => &self.metrics.not_signed,
+            };
+            counter.inc();
             Status::invalid_argument(reason.to_string())
         })?;
         tracing::info!(?from, caller = %caller.account, %id, seconds, "certificate signed");
+        self.metrics.signed.inc();
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }

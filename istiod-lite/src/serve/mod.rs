@@ -18,7 +18,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 
-use crate::ca::material::Material;
+use crate::ca::material::{Current, Material};
 
 pub mod connections;
 pub mod gate;
@@ -44,7 +44,7 @@ pub enum ServeError {
 
 /// Our own certificate, made anew at half of its life.
 pub struct ServerCertificate {
-    material: Arc<Material>,
+    material: Current,
     names: Vec<String>,
     current: RwLock<Arc<CertifiedKey>>,
 }
@@ -54,8 +54,9 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// When it cannot be made, for example because a name is none.
-    pub fn new(material: Arc<Material>, names: Vec<String>) -> Result<Arc<Self>, ServeError> {
-        let current = RwLock::new(make(&material, &names)?);
+    pub fn new(material: Current, names: Vec<String>) -> Result<Arc<Self>, ServeError> {
+        let now = material.borrow().clone();
+        let current = RwLock::new(make(&now, &names)?);
         Ok(Arc::new(Self { material, names, current }))
     }
 
@@ -63,7 +64,8 @@ impl ServerCertificate {
     pub async fn keep_fresh(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LIFETIME / 2).await;
-            match make(&self.material, &self.names) {
+            let now = self.material.borrow().clone();
+            match make(&now, &self.names) {
                 Ok(fresh) => *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh,
                 Err(error) => tracing::error!(%error, "our own certificate was not renewed"),
             }

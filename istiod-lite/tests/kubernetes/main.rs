@@ -117,6 +117,7 @@ async fn control_plane(api: &ApiServer, credentials: &Path) -> Running {
         ("STATUS_FILE", at("status.json")),
         ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
         ("HEALTH_PORT", "0".to_owned()),
+        ("MONITORING_PORT", "0".to_owned()),
         ("DEBUG_PORT", "0".to_owned()),
         ("WAYPOINT_IMAGE", "ambit:test".to_owned()),
     ];

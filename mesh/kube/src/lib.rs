@@ -21,4 +21,4 @@ pub use access::Access;
 pub use kube::Client;
 pub use raw::{Meta, Raw};
 pub use resource::Resource;
-pub use watch::{Event, Query, Watch};
+pub use watch::{Event, Query, Watch, WatchMetrics};

@@ -17,6 +17,7 @@
 //! # Ok::<(), std::fmt::Error>(())
 //! ```
 
+mod bare_counter;
 mod executor;
 mod labels;
 mod pods;
@@ -26,6 +27,7 @@ mod sets;
 mod text_format;
 mod traffic;
 mod xds;
+mod xds_server;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub use bare_counter::BareCounter;
 pub use labels::{ConnectionSecurity, Reporter, ResponseFlags, ServiceLabels, TrafficLabels, WorkloadLabels};
 pub use pods::PodsInTrouble;
 pub use requests::{KnownRequests, Measured, RequestLabels, RequestMetrics};
@@ -42,6 +45,7 @@ use text_format::Prometheus;
 pub use text_format::TextFormat;
 pub use traffic::{ConnectionMetrics, KnownLabels, OpenSocket, TrafficMetrics};
 pub use xds::{XdsEnd, XdsMetrics};
+pub use xds_server::{XdsServerMetrics, XdsSubscriber};
 
 use crate::http_server::{Body, Request, Router, Writer, gzip, response};
 

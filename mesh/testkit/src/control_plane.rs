@@ -17,6 +17,7 @@ pub fn settings(folder: &Path, state: &Path, issuer: &Path) -> Vec<(String, Stri
         ("TOKEN_PUBLIC_KEY", text(issuer)),
         ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
         ("HEALTH_PORT", "0".to_owned()),
+        ("MONITORING_PORT", "0".to_owned()),
         ("DEBUG_PORT", "0".to_owned()),
     ];
     settings.map(|(name, value)| (name.to_owned(), value)).into()

@@ -1,7 +1,32 @@
-//! What is counted about a client's streams, without knowing how.
+//! What is counted about a client's streams, without knowing how; and the words under which a server's are counted.
 
+use mesh_model::resource::Kind;
 pub use mesh_runtime::metrics::XdsEnd as End;
-use mesh_runtime::metrics::XdsMetrics;
+use mesh_runtime::metrics::{Metrics, XdsMetrics, XdsServerMetrics};
+
+use crate::audience::Role;
+
+/// Registers what a server counts.
+pub fn register(xds: &XdsServerMetrics, metrics: &mut Metrics) {
+    xds.register(metrics, &Kind::ALL.map(word), &["ztunnel", "waypoint"]);
+}
+
+/// A kind, as the metrics of a control plane call it: istiod's words where it has one.
+pub(crate) fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Address => "wds",
+        Kind::Authorization => "wads",
+        Kind::Routes => "routes",
+    }
+}
+
+/// What a subscriber is, in one of few words.
+pub(crate) fn role(role: &Role) -> &'static str {
+    match role {
+        Role::Ztunnel => "ztunnel",
+        Role::Waypoint(_) => "waypoint",
+    }
+}
 
 /// Counts.
 pub trait Observer: Send + Sync + 'static {

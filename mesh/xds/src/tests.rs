@@ -7,6 +7,7 @@ use mesh_control::channel::{self, ChannelConfig, ServerRoots, Token};
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::workload::Workload;
 use mesh_proto::discovery::Node;
+use mesh_runtime::metrics::{Metrics, TextFormat, XdsServerMetrics};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -51,6 +52,7 @@ struct ControlPlane {
     _kept: tokio::net::TcpSocket,
     certified: rcgen::CertifiedKey<rcgen::KeyPair>,
     limits: Limits,
+    metrics: XdsServerMetrics,
     running: Option<tokio::runtime::Runtime>,
 }
 
@@ -69,7 +71,8 @@ impl ControlPlane {
         let certified = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
         let kept = Self::socket(0);
         let port = kept.local_addr().unwrap().port();
-        let mut made = Self { port, _kept: kept, certified, limits, running: None };
+        let metrics = XdsServerMetrics::default();
+        let mut made = Self { port, _kept: kept, certified, limits, metrics, running: None };
         made.serve(published);
         made
     }
@@ -106,7 +109,7 @@ impl ControlPlane {
             })
             // A client that gives up in the handshake ends only its own connection.
             .filter(Result::is_ok);
-        let service = Discovery::new(published, Arc::new(Doorman), self.limits);
+        let service = Discovery::new(published, Arc::new(Doorman), self.limits).counted_in(self.metrics.clone());
         runtime.spawn(tonic::transport::Server::builder().serve_with_incoming(service, incoming));
         self.running = Some(runtime);
     }
@@ -253,6 +256,47 @@ async fn tables_follow_the_control_plane() {
         .await;
     assert!(proxy.tables.read(|t| t.workload_by_address("", "10.0.0.1".parse().unwrap()).is_none()));
     assert_eq!(proxy.counted.bytes.lock().unwrap().len(), 3);
+}
+
+/// Waits until the metrics of a control plane have these lines.
+async fn until_measured(metrics: &Metrics, lines: &[&str]) {
+    let text = || metrics.encode(TextFormat::Prometheus).unwrap();
+    let wait = async {
+        while !lines.iter().all(|line| text().lines().any(|have| have == *line)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("{lines:?} are not all in\n{}", text()));
+}
+
+/// What a proxy refuses is seen in the metrics of who sent it, for as long as it refuses it.
+#[tokio::test]
+async fn a_refusal_is_counted_and_seen_until_it_is_mended() {
+    let mut publisher = Publisher::new();
+    publisher.publish([workload("a", "10.0.0.1")]);
+    let plane = ControlPlane::start(publisher.subscribe());
+    let mut metrics = Metrics::new("pilot", "0");
+    crate::observe::register(&plane.metrics, &mut metrics);
+    let proxy = follow(&plane.channel("good"), node(), false);
+    proxy.synced().await;
+    let well = [
+        "pilot_xds{type=\"ztunnel\"} 1",
+        "pilot_xds_pushes{type=\"wds\"} 1",
+        "pilot_total_xds_rejects{type=\"wds\"} 0",
+        "pilot_proxy_convergence_time_count 1",
+        "ambit_xds_subscribers_behind 0",
+    ];
+    until_measured(&metrics, &well).await;
+    // A workload without a name.
+    publisher.publish([workload("a", "10.0.0.1"), workload("", "10.0.0.2")]);
+    let refused = ["pilot_total_xds_rejects{type=\"wds\"} 1", "ambit_xds_subscribers_refusing 1"];
+    until_measured(&metrics, &refused).await;
+    publisher.publish([workload("a", "10.0.0.1"), workload("b", "10.0.0.2")]);
+    proxy.until(|t| t.workload("b").is_some()).await;
+    let mended = ["pilot_total_xds_rejects{type=\"wds\"} 1", "ambit_xds_subscribers_refusing 0"];
+    until_measured(&metrics, &mended).await;
+    drop(proxy);
+    until_measured(&metrics, &["pilot_xds{type=\"ztunnel\"} 0"]).await;
 }
 
 #[tokio::test]

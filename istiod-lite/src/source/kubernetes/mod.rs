@@ -16,7 +16,7 @@ pub mod kinds;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use mesh_kube::{Client, Query, Watch};
+use mesh_kube::{Client, Query, Watch, WatchMetrics};
 
 use self::book::Book;
 use self::kinds::Read;
@@ -37,10 +37,11 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// Begins to watch. `first_start`: nothing that this control plane could have said before is in force.
-    pub fn new(client: &Client, root_namespace: &str, first_start: bool) -> Self {
+    /// What happens to its watches is counted in `metrics`.
+    pub fn new(client: &Client, root_namespace: &str, first_start: bool, metrics: &WatchMetrics) -> Self {
         let watch = |kind| {
             let query = Query::all(kinds::resource(kind));
-            (kind, Watch::new(client.clone(), query, move |raw| kinds::read(kind, &raw)))
+            (kind, Watch::counted(client.clone(), query, metrics.clone(), move |raw| kinds::read(kind, &raw)))
         };
         Self {
             watches: kinds::ALL.into_iter().map(watch).collect(),

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::{self, Line};
 use super::event::{Event, Query};
 use super::lines::Lines;
+use super::metrics::WatchMetrics;
 use super::plan::{Ask, End, Next, Plan};
 use crate::raw::{Meta, Raw};
 
@@ -41,6 +42,7 @@ struct Gone;
 pub(super) async fn follow<T: Send, F: Fn(Raw<'_>) -> T + Send + Sync>(
     client: Client,
     query: Query,
+    metrics: WatchMetrics,
     read: F,
     events: Sender<Event<T>>,
 ) {
@@ -48,6 +50,7 @@ pub(super) async fn follow<T: Send, F: Fn(Raw<'_>) -> T + Send + Sync>(
     let mut follower = Follower { client, query, read, events, plan };
     let mut trouble = None;
     while let Ok(end) = follower.ask(&mut trouble).await {
+        metrics.ended(follower.query.resource, &end);
         let Next { nothing, wait, trouble: now } = follower.plan.after(end);
         let resource = follower.query.resource;
         if nothing {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::request::Parts;
 use mesh_model::resource::Kind;
 use mesh_proto::discovery::DeltaDiscoveryRequest;
+use mesh_runtime::metrics::{XdsServerMetrics, XdsSubscriber};
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
@@ -30,6 +31,7 @@ use crate::budget::{Full, Reservation};
 use crate::delta::Subscriber;
 use crate::delta::measure::measure;
 use crate::delta::server::{Meaning, Response};
+use crate::observe;
 use crate::published::Published;
 
 mod body;
@@ -74,13 +76,21 @@ pub struct Discovery {
     callers: Arc<Callers>,
     heavy: Heavy,
     acknowledged: Acknowledged,
+    metrics: XdsServerMetrics,
 }
 
 impl Discovery {
     /// Serves what is published to those whom the gate admits.
     pub fn new(published: watch::Receiver<Published>, gate: Arc<dyn Gate>, limits: Limits) -> Self {
         let (callers, heavy, acknowledged) = (Callers::new(limits), Heavy::new(), Acknowledged::default());
-        Self { published, gate, callers, heavy, acknowledged }
+        Self { published, gate, callers, heavy, acknowledged, metrics: XdsServerMetrics::default() }
+    }
+
+    /// Counts its streams in these.
+    #[must_use]
+    pub fn counted_in(mut self, metrics: XdsServerMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// What all proxies among the subscribers have taken in.
@@ -106,6 +116,7 @@ impl Discovery {
             published: self.published.clone(),
             names: held.names,
             heavy: self.heavy.clone(),
+            counted: self.metrics.subscriber(),
         };
         let limits = self.callers.limits;
         let requests = Requests::new(incoming, limits.request, held.large);
@@ -146,6 +157,7 @@ struct Session {
     /// What its names take, of what is for all.
     names: Reservation<Arc<str>>,
     heavy: Heavy,
+    counted: XdsSubscriber,
 }
 
 type Responses = mpsc::Sender<Result<Response, Status>>;
@@ -194,10 +206,14 @@ impl Session {
             }
             drop(large.take());
             if let Some(response) = response {
+                self.counted.pushed(observe::word(response.kind));
                 if responses.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }
                 continue;
+            }
+            if self.subscriber.has_answered() {
+                self.counted.settled();
             }
             tokio::select! {
                 received = incoming.recv() => match received {
@@ -209,7 +225,10 @@ impl Session {
                     // The way a subscriber goes is of no interest.
                     None => return Ok(()),
                 },
-                changed = self.published.changed() => changed.map_err(|_| stopping())?,
+                changed = self.published.changed() => {
+                    changed.map_err(|_| stopping())?;
+                    self.counted.changed();
+                }
                 () = responses.closed() => return Ok(()),
             }
         }
@@ -250,15 +269,23 @@ impl Session {
         self.hold()?;
         if !introduced {
             self.check_node()?;
+            self.counted.introduced(observe::role(&self.subscriber.role()));
         }
         let caller = &self.caller.name;
         match meaning {
             Meaning::Subscribed(kind) => tracing::debug!(caller, ?kind, "subscribed"),
-            Meaning::Accepted(kind) => tracing::debug!(caller, ?kind, "accepted"),
-            Meaning::Rejected(kind, reason) => {
-                tracing::warn!(caller, ?kind, reason, "resources refused by a subscriber")
+            Meaning::Accepted(kind) => {
+                tracing::debug!(caller, ?kind, "accepted");
+                self.counted.accepted(observe::word(kind));
             }
-            Meaning::Stale(kind) => tracing::debug!(caller, ?kind, "answer to an older response dropped"),
+            Meaning::Rejected(kind, reason) => {
+                tracing::warn!(caller, ?kind, reason, "resources refused by a subscriber");
+                self.counted.refused(observe::word(kind));
+            }
+            Meaning::Stale(kind) => {
+                tracing::debug!(caller, ?kind, "answer to an older response dropped");
+                self.counted.stale(observe::word(kind));
+            }
             Meaning::UnknownType(url) => tracing::debug!(caller, url, "request of a type that is not served"),
         }
         Ok(())

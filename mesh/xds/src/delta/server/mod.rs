@@ -116,6 +116,16 @@ impl Subscriber {
         self.introduced.as_ref()?.namespace.as_deref()
     }
 
+    /// What it is; a ztunnel, until it has said so.
+    pub fn role(&self) -> Role {
+        self.introduced.as_ref().map(|introduced| introduced.role.clone()).unwrap_or_default()
+    }
+
+    /// It has asked for something, and no answer to what it was sent is outstanding.
+    pub fn has_answered(&self) -> bool {
+        !self.watches.is_empty() && self.watches.values().all(|watch| !watch.outstanding)
+    }
+
     /// What the names that it asked for or declared take, in bytes.
     pub fn cost(&self) -> usize {
         self.watches.values().map(Watch::cost).sum()
@@ -189,7 +199,7 @@ impl Subscriber {
     ///
     /// Policies go before the workloads they may cover: while policies are owed, workloads wait.
     pub fn respond(&mut self, published: &Published) -> Option<Response> {
-        let role = self.introduced.as_ref().map(|introduced| introduced.role.clone()).unwrap_or_default();
+        let role = self.role();
         for kind in Kind::ALL {
             let (Some(watch), Some(snapshot)) = (self.watches.get_mut(&kind), published.of(kind)) else { continue };
             if !watch.due(snapshot) {
