@@ -5,6 +5,7 @@ mod foundation;
 mod publishing;
 mod serving;
 mod until_drained;
+mod writing;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,11 +28,9 @@ use tokio::task::JoinHandle;
 use self::foundation::Foundation;
 use self::until_drained::until_drained;
 
-use crate::ca::root_map;
 use crate::ca::serve::CertificateAuthority;
 use crate::config::{self, Config};
 use crate::debug;
-use crate::deploy;
 use crate::held;
 use crate::metrics::{ControlMetrics, Seen};
 use crate::publish::Publication;
@@ -44,7 +43,7 @@ use crate::source::folder::Folder;
 use crate::source::folder::follow::Follow;
 use crate::source::folder::store::Store;
 use crate::source::kubernetes::Kubernetes;
-use crate::status::{self, Status};
+use crate::status::Status;
 
 /// Directory in `STATE_DIR` of the last good version of what the folders say.
 const LAST_GOOD: &str = "last-good";
@@ -225,7 +224,7 @@ async fn begin<S: Source>(
     let (cluster, published) = (publication.cluster(), publication.published());
     let status = watch::Sender::new(Arc::new(Status::default()));
     let seen = Seen { cluster: cluster.clone(), status: status.subscribe(), material: material.subscribe() };
-    let metrics = measured.register(seen);
+    let mut metrics = measured.register(seen);
     let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
     let told = published.clone();
 
@@ -237,13 +236,10 @@ async fn begin<S: Source>(
     tokio::spawn(until_drained(drain.clone(), certificate.keep_fresh()));
 
     if let Some(client) = client {
-        let publish = root_map::publish(client.clone(), config.root_map.clone(), material.subscribe());
-        tokio::spawn(until_drained(drain.clone(), publish));
-        let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
-        if let Some(settings) = config.waypoints.clone() {
-            tokio::spawn(until_drained(drain.clone(), deploy::keep(client.clone(), cluster.clone(), settings)));
-        }
-        tokio::spawn(until_drained(drain.clone(), status::write::keep(client, status.subscribe(), classes)));
+        measured.leader.register(&mut metrics);
+        let known =
+            writing::Known { cluster: cluster.clone(), status: status.subscribe(), material: material.subscribe() };
+        writing::begin(&client, &config, known, measured.leader, &drain);
     }
     let authority = CertificateAuthority {
         material: material.subscribe(),

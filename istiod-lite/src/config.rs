@@ -27,6 +27,8 @@ pub struct Config {
     pub cluster: Option<Access>,
     /// `POD_NAMESPACE`: where a cluster keeps our own objects, default `istio-system`.
     pub own_namespace: String,
+    /// `POD_NAME`: what this replica is called where it says that it leads, default `istiod-lite`.
+    pub pod_name: String,
     /// `PILOT_CA_CERT_CONFIGMAP`: where namespaces of a cluster find the roots, default `istio-ca-root-cert`.
     pub root_map: String,
     /// `WAYPOINT_IMAGE`: what runs waypoints of a cluster; none are run, when unset. `WAYPOINT_CLASSES`: of which Gateways, default
@@ -140,6 +142,7 @@ impl Config {
             folders,
             cluster,
             own_namespace,
+            pod_name: text("POD_NAME", "istiod-lite"),
             root_map,
             waypoints,
             overlay: path("OVERLAY"),

@@ -17,6 +17,7 @@
 //! | [`held`] | what of it the tables of every proxy hold |
 //! | [`status`] | tells the user what was accepted, and why not |
 //! | [`deploy`] | runs waypoints on a cluster |
+//! | [`leader`] | of several replicas, which one writes |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
 //! | [`metrics`] | what is measured |
@@ -33,6 +34,7 @@ pub mod config;
 mod debug;
 pub mod deploy;
 pub mod held;
+pub mod leader;
 pub mod metrics;
 pub mod publish;
 pub mod resources;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::ca::material::Current;
 use crate::ca::metrics::CaMetrics;
 use crate::cluster::Cluster;
+use crate::leader::LeaderMetrics;
 use crate::status::Status;
 
 /// What the parts count in, before and after it is registered.
@@ -31,6 +32,8 @@ pub struct ControlMetrics {
     pub watches: WatchMetrics,
     /// Of the CA.
     pub ca: CaMetrics,
+    /// Of the election, where there is a cluster: registered apart.
+    pub leader: LeaderMetrics,
 }
 
 /// What is looked at when somebody scrapes.

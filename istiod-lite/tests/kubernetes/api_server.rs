@@ -12,6 +12,12 @@ use serde_json::Value;
 
 /// Names the folder of `etcd`, `kube-apiserver` and `kubectl` (in `bin`), and of Istio's definitions (in `crds`).
 const FOLDER: &str = "AMBIT_TEST_CLUSTER";
+/// What the API server logs of requests: who writes what.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata, verbs: [create, update, patch, delete]}]
+";
 /// How long the API server may take: it fills an empty etcd first, on a machine that is busy.
 const START: Duration = Duration::from_secs(180);
 
@@ -63,6 +69,11 @@ impl ApiServer {
         self.files.path().join("kubeconfig")
     }
 
+    /// The API server's log of writes, one in JSON in each line.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.files.path().join("audit.log")
+    }
+
     /// Kills the API server; what it knows stays in etcd.
     pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
@@ -85,6 +96,7 @@ impl ApiServer {
     fn resume_at(&mut self, port: u16) {
         let file = |name: &str| self.files.path().join(name).display().to_string();
         fs::write(file("kubectl.config"), kubeconfig(self.files.path(), port)).unwrap();
+        fs::write(file("audit.yaml"), AUDIT).unwrap();
         self.server = Some(spawn(
             &self.programs.join("bin/kube-apiserver"),
             self.files.path(),
@@ -97,6 +109,8 @@ impl ApiServer {
                 format!("--tls-cert-file={}", file("server.crt")),
                 format!("--tls-private-key-file={}", file("server.key")),
                 format!("--client-ca-file={}", file("ca.crt")),
+                format!("--audit-policy-file={}", file("audit.yaml")),
+                format!("--audit-log-path={}", file("audit.log")),
                 "--service-account-issuer=https://kubernetes.default.svc".into(),
                 format!("--service-account-key-file={}", file("accounts.pub")),
                 format!("--service-account-signing-key-file={}", file("accounts.key")),

@@ -2,6 +2,7 @@
 //! is lost. Needs the programs of a cluster: `AMBIT_TEST_CLUSTER`.
 
 mod api_server;
+mod leader;
 
 use std::fs;
 use std::path::Path;
@@ -111,8 +112,14 @@ fn token(api: &ApiServer, audience: &str) -> Token {
 
 /// The control plane, with the rights of its chart.
 async fn control_plane(api: &ApiServer, credentials: &Path) -> Running {
-    let at = |name: &str| api.files.path().join(name).display().to_string();
+    control_plane_called(api.files.path(), credentials, "istiod").await
+}
+
+/// One of several, by the name of its pod.
+async fn control_plane_called(files: &Path, credentials: &Path, name: &str) -> Running {
+    let at = |name: &str| files.join(name).display().to_string();
     let set = [
+        ("POD_NAME", name.to_owned()),
         ("KUBECONFIG", credentials.display().to_string()),
         ("STATUS_FILE", at("status.json")),
         ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
