@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use self::foundation::Foundation;
 use self::until_drained::until_drained;
 
+use crate::ca::reload;
 use crate::ca::serve::CertificateAuthority;
 use crate::config::{self, Config};
 use crate::debug;
@@ -210,7 +211,7 @@ pub async fn start_from<S: Source>(
 async fn begin<S: Source>(
     name: &'static str,
     source: S,
-    Foundation { material, proof, first_start: _, client }: Foundation,
+    Foundation { material, proof, first_start: _, plugged, client }: Foundation,
     measured: ControlMetrics,
     config: Config,
     log: Option<LogControl>,
@@ -255,6 +256,11 @@ async fn begin<S: Source>(
         let sent = publication.sent(config.trusted_accounts.clone());
         let acknowledged = discovery.acknowledged();
         tokio::spawn(until_drained(drain.clone(), async move { held::tell(sent, acknowledged, &file).await }));
+    }
+    if let Some(directory) = plugged {
+        let here = config.cluster.is_none().then(|| config.state.clone());
+        let follow = reload::follow(directory, here, material, measured.ca.clone());
+        tokio::spawn(until_drained(drain.clone(), follow));
     }
     let services = Services::new(Gate::new(proof, cluster), authority.into_service(), discovery, measured.ca);
     let connections = accept(listener, tls, ConnectionLimits::new(config.connections));

@@ -1,5 +1,8 @@
 //! The whole control plane in one process, asked by the clients that proxies use.
 
+#[path = "serve/rotation.rs"]
+mod rotation;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

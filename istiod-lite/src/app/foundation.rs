@@ -1,6 +1,6 @@
 //! What a control plane stands on before it says anything: a key to sign with, and something that proves who calls.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,6 +22,8 @@ pub(super) struct Foundation {
     pub(super) proof: Arc<Proof>,
     /// Nothing that we could have said is in force: a root that is made now was never trusted by anybody.
     pub(super) first_start: bool,
+    /// Where the CA is plugged in, if it is.
+    pub(super) plugged: Option<PathBuf>,
     /// Of the cluster, if it is one.
     pub(super) client: Option<Client>,
 }
@@ -42,6 +44,7 @@ pub(super) fn of_machine(config: &Config) -> anyhow::Result<Foundation> {
         material: watch::Sender::new(Arc::new(material)),
         proof: Arc::new(proof(config, keys)?),
         first_start,
+        plugged: config.plugged_ca.clone(),
         client: None,
     })
 }
@@ -65,11 +68,12 @@ pub(super) async fn of_cluster(config: &Config, client: Client) -> anyhow::Resul
         material: watch::Sender::new(Arc::new(material)),
         proof: Arc::new(proof),
         first_start,
+        plugged: plugged.map(Path::to_owned),
         client: Some(client),
     })
 }
 
-fn proof(config: &Config, keys: std::path::PathBuf) -> anyhow::Result<Proof> {
+fn proof(config: &Config, keys: PathBuf) -> anyhow::Result<Proof> {
     let tokens = Tokens::new(keys, config.token_audiences.clone(), config.token_issuer.clone());
     Ok(Proof::Keys(tokens.context("TOKEN_PUBLIC_KEY")?))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mesh_runtime::files::Replace;
+use mesh_runtime::timestamp::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -35,6 +36,8 @@ pub type Current = tokio::sync::watch::Receiver<std::sync::Arc<Material>>;
 /// What certificates are signed with.
 pub struct Material {
     pub(super) issuer: Issuer<'static, KeyPair>,
+    /// DER of the signing certificate.
+    signer: CertificateDer<'static>,
     /// End of the signing certificate.
     pub(super) not_after: SystemTime,
     /// End of the first of it and those above it, but for the root.
@@ -135,6 +138,27 @@ impl Material {
         Self::read(&file(CA_CERT)?, &file(CA_KEY)?, chain.as_ref(), &file(ROOT_CERT)?)
     }
 
+    /// Something that callers are given is another.
+    pub fn differs(&self, other: &Self) -> bool {
+        (&self.signer, &self.intermediates, &self.roots) != (&other.signer, &other.intermediates, &other.roots)
+    }
+
+    /// Who has certificates of ours accepts those of the other: they lead to one of our roots.
+    pub fn vouches_for(&self, other: &Self) -> bool {
+        let ours: Vec<_> = CertificateDer::pem_slice_iter(self.roots.as_bytes()).filter_map(Result::ok).collect();
+        let chain = other.intermediates.iter().filter_map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+        let chain: Vec<_> = chain.collect();
+        if chain.is_empty() { ours.contains(&other.signer) } else { leads_to_root(&chain, &ours).is_ok() }
+    }
+
+    /// The signing certificate, for people.
+    pub fn described(&self) -> String {
+        let Ok((_, certificate)) = X509Certificate::from_der(&self.signer) else { return String::new() };
+        let count = self.roots.matches("-----BEGIN").count();
+        let (subject, serial) = (certificate.subject(), certificate.raw_serial_as_string());
+        format!("{subject}, serial {serial}, until {:.0}, {count} roots", Timestamp::from(self.not_after))
+    }
+
     /// PEM of the roots that proxies must trust.
     pub fn roots(&self) -> &str {
         &self.roots
@@ -196,7 +220,7 @@ impl Material {
             .map_err(|e| content(cert, format!("cannot sign with this certificate: {e}")))?;
         let roots = roots_der.iter().map(|der| to_pem(der)).collect();
         let intermediates = intermediates.iter().map(|der| to_pem(der)).collect();
-        Ok(Self { issuer, not_after, chain_ends, root_ends: above.unwrap_or(not_after), intermediates, roots })
+        Ok(Self { issuer, signer, not_after, chain_ends, root_ends: above.unwrap_or(not_after), intermediates, roots })
     }
 }
 

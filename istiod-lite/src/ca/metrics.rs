@@ -1,6 +1,7 @@
 //! What the CA counts. Names are istiod's.
 
 use mesh_runtime::metrics::{BareCounter, Metrics};
+use prometheus_client::metrics::gauge::Gauge;
 
 /// Handles into the registry; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct CaMetrics {
     pub malformed: BareCounter,
     /// Those that were not signed for another reason.
     pub not_signed: BareCounter,
+    /// 1 while what is plugged in cannot be used, and what was before signs.
+    pub plugged_in_refused: Gauge,
 }
 
 impl CaMetrics {
@@ -34,5 +37,7 @@ impl CaMetrics {
         ] {
             registry.register(format!("citadel_server_{name}"), help, counter.clone());
         }
+        let help = "1 while the CA that is plugged in cannot be used, and the one before it signs";
+        registry.register("ambit_ca_plugged_in_refused", help, self.plugged_in_refused.clone());
     }
 }

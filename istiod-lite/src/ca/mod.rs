@@ -11,12 +11,14 @@
 //! | [`proof`] | which of the two is asked? |
 //! | [`authorize`] | for which identity may the caller have a certificate? (pure) |
 //! | [`serve`] | Istio's certificate service |
+//! | [`reload`] | what if another CA is plugged in? |
 //! | [`metrics`] | what is counted? |
 
 pub mod authorize;
 pub mod material;
 pub mod metrics;
 pub mod proof;
+pub mod reload;
 pub mod review;
 pub mod root_map;
 pub mod secret;

@@ -8,12 +8,13 @@ use mesh_control::ca_client::service::istio_certificate_service_server::{
 };
 use mesh_control::ca_client::{IstioCertificateRequest, IstioCertificateResponse, requested_identity};
 use mesh_model::address::NamespacedName;
+use mesh_runtime::timestamp::Timestamp;
 use tonic::{Request, Response, Status};
 
 use super::authorize::authorize;
 use super::material::Current;
 use super::metrics::CaMetrics;
-use super::sign::{Lifetimes, SignError};
+use super::sign::{Lifetimes, SignError, Signed};
 use crate::serve::connections::ConnectionInfo;
 use crate::serve::gate::{Admitted, Known, known, refused};
 
@@ -65,8 +66,8 @@ impl IstioCertificateService for CertificateAuthority {
         let until = asked.is_none().then_some(caller.expires);
         let (seconds, now) = (request.validity_duration, SystemTime::now());
         let material = self.material.borrow().clone();
-        let chain = material.sign(&request.csr, &id, seconds, until, self.lifetimes, now);
-        let cert_chain = chain.map_err(|reason| {
+        let signed = material.sign(&request.csr, &id, seconds, until, self.lifetimes, now);
+        let Signed { chain, serial, not_after } = signed.map_err(|reason| {
             tracing::warn!(?from, caller = %caller.account, %id, %reason, "certificate not signed");
             let counter = match reason {
                 SignError::Csr(_) | SignError::Signature | SignError::Key(_) => &self.metrics.malformed,
@@ -75,8 +76,9 @@ impl IstioCertificateService for CertificateAuthority {
             counter.inc();
             Status::invalid_argument(reason.to_string())
         })?;
-        tracing::info!(?from, caller = %caller.account, %id, seconds, "certificate signed");
+        let expires = format!("{:.0}", Timestamp::from(not_after));
+        tracing::info!(?from, caller = %caller.account, %id, serial, expires, "certificate issued");
         self.metrics.signed.inc();
-        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+        Ok(Response::new(IstioCertificateResponse { cert_chain: chain }))
     }
 }

@@ -30,6 +30,17 @@ pub struct Lifetimes {
     pub max: Duration,
 }
 
+/// What was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// PEM: leaf, intermediates, and last all roots as one element.
+    pub chain: Vec<String>,
+    /// The leaf's serial number, in hexadecimal digits as other tools print it.
+    pub serial: String,
+    /// When the leaf ends.
+    pub not_after: SystemTime,
+}
+
 /// Why a request was not signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
@@ -65,7 +76,6 @@ impl Material {
     /// Signs a workload's certificate. Of the request only the key and the proof of its possession count.
     ///
     /// `requested` is in seconds; 0 or less asks for the default. Whatever it is, the certificate ends with `until`.
-    /// Returns PEM: leaf, intermediates, and last all roots as one element.
     ///
     /// # Errors
     /// Says what is wrong with the request.
@@ -77,7 +87,7 @@ impl Material {
         until: Option<SystemTime>,
         lifetimes: Lifetimes,
         now: SystemTime,
-    ) -> Result<Vec<String>, SignError> {
+    ) -> Result<Signed, SignError> {
         let key = key_of(csr_pem)?;
         let lifetime = match u64::try_from(requested).map(Duration::from_secs) {
             Err(_) | Ok(Duration::ZERO) => lifetimes.default,
@@ -90,9 +100,11 @@ impl Material {
             return Err(SignError::Token);
         }
         let name = id.to_string().try_into().map_err(|e: rcgen::Error| SignError::Failed(e.to_string()))?;
-        let leaf = self.issue(&key, vec![SanType::URI(name)], lifetime, now)?;
+        let (serial, not_after) = (serial()?, (now + lifetime).min(self.not_after));
+        let leaf = self.issue(&key, vec![SanType::URI(name)], &serial, not_after, now)?;
         let chain = std::iter::once(leaf.pem()).chain(self.intermediates.iter().cloned());
-        Ok(chain.chain([self.roots.clone()]).collect())
+        let serial = serial.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Signed { chain: chain.chain([self.roots.clone()]).collect(), serial, not_after })
     }
 
     /// A certificate and key for our own server: PEM of the chain (leaf and intermediates), and of the key.
@@ -112,7 +124,8 @@ impl Material {
             Err(_) => name.clone().try_into().map(SanType::DnsName),
         };
         let names = names.iter().map(name).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let chain = self.issue(&key, names, lifetime, now)?.pem() + &self.intermediates.concat();
+        let not_after = (now + lifetime).min(self.not_after);
+        let chain = self.issue(&key, names, &serial()?, not_after, now)?.pem() + &self.intermediates.concat();
         Ok((chain, key.serialize_pem()))
     }
 
@@ -120,7 +133,8 @@ impl Material {
         &self,
         key: &impl PublicKeyData,
         names: Vec<SanType>,
-        lifetime: Duration,
+        serial: &SerialNumber,
+        not_after: SystemTime,
         now: SystemTime,
     ) -> Result<Certificate, SignError> {
         if self.not_after <= now {
@@ -134,9 +148,9 @@ impl Material {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        params.serial_number = Some(serial()?);
+        params.serial_number = Some(serial.clone());
         params.not_before = (now - CLOCK_SKEW).into();
-        params.not_after = (now + lifetime).min(self.not_after).into();
+        params.not_after = not_after.into();
         params.signed_by(key, &self.issuer).map_err(|e| SignError::Failed(e.to_string()))
     }
 }

@@ -42,7 +42,7 @@ pub enum ServeError {
     Certificate(String),
 }
 
-/// Our own certificate, made anew at half of its life.
+/// Our own certificate, made anew at half of its life and when another CA signs.
 pub struct ServerCertificate {
     material: Current,
     names: Vec<String>,
@@ -60,10 +60,21 @@ impl ServerCertificate {
         Ok(Arc::new(Self { material, names, current }))
     }
 
-    /// Keeps it fresh; never returns.
+    /// Keeps it fresh, and signed by what signs; never returns.
     pub async fn keep_fresh(self: Arc<Self>) {
+        let mut material = self.material.clone();
         loop {
-            tokio::time::sleep(LIFETIME / 2).await;
+            let half = tokio::time::sleep(LIFETIME / 2);
+            // Nobody changes it any more: then only time counts.
+            let changed = async {
+                if material.changed().await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                () = half => {}
+                () = changed => {}
+            }
             let now = self.material.borrow().clone();
             match make(&now, &self.names) {
                 Ok(fresh) => *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh,

@@ -35,7 +35,10 @@ fn the_certificate_says_who_and_for_how_long() {
     let material = Material::kept_in(directory.path(), "td").unwrap();
     let now = SystemTime::now();
     let asked = SigningRequest::new(&id()).unwrap();
-    let chain = material.sign(asked.csr_pem(), &id(), 90, None, LIMITS, now).unwrap();
+    let signed = material.sign(asked.csr_pem(), &id(), 90, None, LIMITS, now).unwrap();
+    let chain = signed.chain;
+    with_leaf(&chain, |leaf| assert_eq!(leaf.raw_serial_as_string().replace(':', ""), signed.serial));
+    assert_eq!(signed.not_after, now + Duration::from_secs(90));
     assert_eq!(chain.len(), 2, "leaf and roots");
     assert_eq!(chain[1], material.roots());
     assert_eq!(lifetime(&chain, now), 90);
@@ -61,7 +64,7 @@ fn names_in_the_request_do_not_count() {
     let material = Material::kept_in(directory.path(), "td").unwrap();
     let other: SpiffeId = "spiffe://td/ns/bank/sa/vault".parse().unwrap();
     let asked = SigningRequest::new(&other).unwrap();
-    let chain = material.sign(asked.csr_pem(), &id(), 0, None, LIMITS, SystemTime::now()).unwrap();
+    let chain = material.sign(asked.csr_pem(), &id(), 0, None, LIMITS, SystemTime::now()).unwrap().chain;
     with_leaf(&chain, |leaf| {
         let names = leaf.subject_alternative_name().unwrap().unwrap();
         assert_eq!(names.value.general_names, [GeneralName::URI("spiffe://td/ns/shop/sa/cart")]);
@@ -76,20 +79,20 @@ fn lifetimes_have_a_default_a_limit_and_an_end() {
     let now = SystemTime::now();
     let sign = |seconds, now| material.sign(asked.csr_pem(), &id(), seconds, None, LIMITS, now);
     for (requested, expected) in [(0, 3600), (-5, 3600), (i64::MIN, 3600), (1, 1), (7200, 7200)] {
-        assert_eq!(lifetime(&sign(requested, now).unwrap(), now), expected, "{requested}");
+        assert_eq!(lifetime(&sign(requested, now).unwrap().chain, now), expected, "{requested}");
     }
     assert!(matches!(sign(7201, now), Err(SignError::Lifetime { .. })));
     assert!(matches!(sign(i64::MAX, now), Err(SignError::Lifetime { .. })));
     // A token's owner is proven until the token ends.
     let for_itself = |seconds, until| material.sign(asked.csr_pem(), &id(), seconds, Some(until), LIMITS, now);
     for (requested, left, expected) in [(0, 60, 60), (7200, 60, 60), (30, 60, 30), (60, 7200, 60)] {
-        let chain = for_itself(requested, now + Duration::from_secs(left)).unwrap();
+        let chain = for_itself(requested, now + Duration::from_secs(left)).unwrap().chain;
         assert_eq!(lifetime(&chain, now), expected, "{requested} asked, {left} proven");
     }
     assert!(matches!(for_itself(7201, now + Duration::from_secs(60)), Err(SignError::Lifetime { .. })));
     assert_eq!(for_itself(60, now - Duration::from_secs(1)), Err(SignError::Token));
     let near_the_end = material.not_after - Duration::from_secs(60);
-    assert_eq!(lifetime(&sign(3600, near_the_end).unwrap(), near_the_end), 60);
+    assert_eq!(lifetime(&sign(3600, near_the_end).unwrap().chain, near_the_end), 60);
     assert_eq!(sign(1, material.not_after), Err(SignError::Expired));
 }
 
@@ -148,7 +151,7 @@ fn a_plugged_in_intermediate_signs_and_stands_in_the_chain() {
     let root = plug_in(directory.path());
     let material = Material::plugged_in(directory.path()).unwrap();
     let asked = SigningRequest::new(&id()).unwrap();
-    let chain = material.sign(asked.csr_pem(), &id(), 60, None, LIMITS, SystemTime::now()).unwrap();
+    let chain = material.sign(asked.csr_pem(), &id(), 60, None, LIMITS, SystemTime::now()).unwrap().chain;
     assert_eq!(chain.len(), 3, "leaf, intermediate, roots");
     assert_eq!(chain[2], root.roots());
     asked.complete(&chain).expect("the client's own checks");
@@ -173,7 +176,7 @@ fn what_does_not_belong_together_is_refused() {
     let leaf = |at: &Path| {
         let root = Material::kept_in(&at.join("offline"), "td").unwrap();
         let asked = SigningRequest::new(&id()).unwrap();
-        let chain = root.sign(asked.csr_pem(), &id(), 60, None, LIMITS, SystemTime::now()).unwrap();
+        let chain = root.sign(asked.csr_pem(), &id(), 60, None, LIMITS, SystemTime::now()).unwrap().chain;
         fs::write(at.join(CA_CERT), &chain[0]).unwrap();
     };
     assert!(broken(&leaf).contains("not a CA certificate"));
