@@ -1,4 +1,5 @@
 //! The command line.
+use crate::kubernetes::access::Cluster;
 use crate::machine::MachineArgs;
 use crate::mesh::setting::Setting;
 use clap::{Args, Parser, Subcommand};
@@ -70,13 +71,16 @@ Examples:
   ambit logs --tail 50 istiod-lite")]
     Logs(Logs),
     /// Show nodes, programs, pods, services and policies.
-    ///
-    /// Exit code 3: an object of the folder is refused.
     #[command(after_help = "\
 Examples:
   ambit status
   ambit status --wait 30 && echo ready
-  ambit status -o json | jq '.pods[] | {name, mesh}'")]
+  ambit status --kubernetes
+  ambit status -o json | jq '.pods[] | {name, mesh}'
+It is about a cluster with --kubernetes, --kubeconfig or --context, or where
+KUBECONFIG is set and no mesh of the name runs here. Exit code 3: an object of
+the folder is refused, or something is wrong on the cluster; 1: it could not be
+told.")]
     Status(StatusArgs),
     /// Replace a program of the mesh; a ztunnel without a gap.
     #[command(after_help = "\
@@ -97,7 +101,7 @@ Example:
     /// The node's L4 proxy.
     #[command(disable_help_flag = true)]
     Ztunnel(ProgramArgs),
-    /// A Gateway's L7 proxy.
+    /// Waypoints of a cluster: list, status, apply, delete; or the proxy.
     #[command(disable_help_flag = true)]
     Waypoint(ProgramArgs),
     /// The control plane.
@@ -217,6 +221,39 @@ pub(crate) struct StatusArgs {
     /// Wait for everything to be ready; exit code 1 if it is not in time.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
     pub(crate) wait: Option<u64>,
+    /// Of a cluster.
+    #[arg(short, long)]
+    pub(crate) kubernetes: bool,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// On a cluster: the namespace of the control plane.
+    #[arg(short, long, default_value = "istio-system")]
+    pub(crate) istio_namespace: String,
+}
+
+/// What a waypoint is in the way to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WaypointFor {
+    /// Services.
+    Service,
+    /// Pods, by their own addresses.
+    Workload,
+    /// Both.
+    All,
+    /// Nothing.
+    None,
+}
+
+impl WaypointFor {
+    /// Istio's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Workload => "workload",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

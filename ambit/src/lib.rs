@@ -16,6 +16,7 @@
 //! | `pods` | pods as processes |
 //! | `mesh` | the mesh's programs and the files between them and us |
 //! | `control`, [`status`] | questions from outside, and the answers |
+//! | [`kubernetes`] | the same of a mesh on a cluster |
 //! | [`capture`] | what is visible on a wire |
 //! | `sys` | namespaces, processes: the only unsafe code |
 //! | `demo` | the story, and whether it is true |
@@ -27,6 +28,7 @@ mod control;
 mod demo;
 mod exe;
 mod init;
+pub mod kubernetes;
 mod machine;
 mod manifest;
 mod mesh;

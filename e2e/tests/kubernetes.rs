@@ -2,6 +2,8 @@
 //! left when the charts are removed.
 //!
 //! Seen red with `DAEMONSET_NAME` left out of the node agent's chart: what the agent had made stayed on the nodes.
+mod asked;
+
 use crate::charts::helm;
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Cluster, NODES};
@@ -80,7 +82,8 @@ fn story(cluster: &Cluster) -> Result<()> {
     reaches(cluster, "client")?;
     let before = NODES.iter().map(|node| Node::look(cluster, node)).collect::<Result<Vec<_>>>()?;
 
-    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never";
+    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never,\
+                  istiod-lite.replicaCount=2";
     with_helm(cluster, &["install", "mesh"], "ambit", &["--set", values, "--wait", "--timeout", "150s"])?;
     for object in ["deployment/istiod", DAEMONSETS[0], DAEMONSETS[1]] {
         ready(cluster, object)?;
@@ -125,6 +128,7 @@ fn story(cluster: &Cluster) -> Result<()> {
         })?;
     }
 
+    asked::about_the_mesh(cluster)?;
     waypoint(cluster)?;
 
     // Uninstalled while the namespace still has the label: pods go on in plain text, and the nodes are as they were.
@@ -144,12 +148,7 @@ fn story(cluster: &Cluster) -> Result<()> {
     reaches(cluster, "client")
 }
 
-const GATEWAY: &str = r#"
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: way, namespace: shop}
-spec: {gatewayClassName: ambit-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
----
+const ROUTE: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: web, namespace: shop}
@@ -173,12 +172,8 @@ fn waypoint(cluster: &Cluster) -> Result<()> {
         let file = format!("{programs}/crds/gateway.networking.k8s.io_{kind}.yaml");
         cluster.kubectl(&["apply", "--server-side", "-f", &file])?.good()?;
     }
-    cluster.apply(GATEWAY)?;
-    cluster.kubectl(&["label", "namespace", "shop", "istio.io/use-waypoint=way"])?.good()?;
-    until_within(STEP, "the waypoint is deployed", || {
-        cluster.kubectl(&["-n", "shop", "rollout", "status", "deployment/way", "--timeout=5s"])?.good().map(drop)
-    })?;
-    cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Programmed", "gateway/way", "--timeout=60s"])?.good()?;
+    asked::apply_waypoint(cluster)?;
+    cluster.apply(ROUTE)?;
     until_within(STEP, "the waypoint reads requests", || {
         reaches(cluster, "client")?;
         let log = cluster.kubectl(&["-n", "shop", "logs", "deployment/way"])?.good()?;
@@ -198,9 +193,10 @@ fn waypoint(cluster: &Cluster) -> Result<()> {
     let said = cluster.kubectl(&["-n", "shop", "get", "httproute", "web", "-o", accepted])?.good()?;
     ensure!(said == "True", "the route's status: {said}");
 
-    for object in ["authorizationpolicy/no-shadow", "httproute/web", "gateway/way"] {
+    for object in ["authorizationpolicy/no-shadow", "httproute/web"] {
         cluster.kubectl(&["-n", "shop", "delete", object])?.good()?;
     }
+    asked::delete_waypoint(cluster)?;
     cluster.kubectl(&["-n", "shop", "wait", "--for=delete", "deployment/way", "--timeout=100s"])?.good()?;
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/use-waypoint-"])?.good()?;
     reaches(cluster, "client")

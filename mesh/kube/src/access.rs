@@ -50,6 +50,14 @@ impl Access {
     /// # Errors
     /// When there are no credentials, or none that can be used.
     pub async fn client(&self) -> Result<Client, AccessError> {
+        self.client_in(None).await
+    }
+
+    /// [`Self::client`], by a context of the files; without one, by that which they name as the current one.
+    ///
+    /// # Errors
+    /// When there are no credentials, or none that can be used.
+    pub async fn client_in(&self, context: Option<&str>) -> Result<Client, AccessError> {
         let mut config = match self {
             Self::InCluster => Config::incluster().map_err(|e| AccessError::InCluster(e.to_string()))?,
             Self::Kubeconfig(files) => {
@@ -62,7 +70,8 @@ impl Access {
                     let one = Kubeconfig::read_from(file).map_err(|e| failed(e.to_string()))?;
                     whole = whole.merge(one).map_err(|e| failed(e.to_string()))?;
                 }
-                let config = Config::from_custom_kubeconfig(whole, &KubeConfigOptions::default()).await;
+                let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+                let config = Config::from_custom_kubeconfig(whole, &options).await;
                 config.map_err(|e| failed(e.to_string()))?
             }
         };

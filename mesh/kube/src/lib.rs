@@ -6,12 +6,14 @@
 //! | [`resource`] | under which path does it serve a kind? (pure) |
 //! | [`raw`] | which object is this text? (pure) |
 //! | [`watch`] | what is there of a kind, and what changes? |
+//! | [`mod@list`] | what is there of a kind now, for who asks once? |
 //! | [`mod@write`] | how is an object made, or a part of it set? |
 //!
 //! Nothing here knows what an object says: objects are text with a name, and whoever asked for them reads them. So an object
 //! that nobody can read is a value like any other, and never the end of a watch.
 
 pub mod access;
+pub mod list;
 pub mod raw;
 pub mod resource;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! Objects made, and parts of them set.
+//! Objects made and deleted, and parts of them set.
 
 use http::{Method, Request};
 use kube::{Client, Error};
@@ -101,6 +101,15 @@ pub async fn merge(
     let path = format!("{}{subresource}", resource.path_of(namespace, name));
     let body = part.to_string().into_bytes();
     send::<serde::de::IgnoredAny>(client, Method::PATCH, &path, "application/merge-patch+json", body).await.map(drop)
+}
+
+/// Deletes an object.
+///
+/// # Errors
+/// When it is not there, or not ours to delete.
+pub async fn delete(client: &Client, resource: Resource, namespace: &str, name: &str) -> Result<(), WriteError> {
+    let path = resource.path_of(namespace, name);
+    send::<serde::de::IgnoredAny>(client, Method::DELETE, &path, "", Vec::new()).await.map(drop)
 }
 
 async fn send<T: DeserializeOwned>(
