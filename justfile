@@ -31,6 +31,13 @@ cluster *filter:
     nice e2e/cluster/build target/cluster
     AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo test -p e2e -- cluster::{{filter}}
 
+# The Gateway API's conformance suite for meshes, on that cluster; needs what it needs (e2e/conformance/README.md).
+conformance:
+    nice e2e/cluster/build target/cluster
+    nice e2e/conformance/build target/conformance
+    AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster AMBIT_TEST_CONFORMANCE={{justfile_directory()}}/target/conformance cargo test -p e2e -- conformance::
+    cp target/conformance/report.yaml target/conformance/passed.txt e2e/conformance/
+
 # That cluster to look at, with images of your own if you like; it ends with Ctrl-C.
 cluster-shell *archives:
     nice e2e/cluster/build target/cluster

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// How long a step may take on a machine that is busy.
 const STEP: Duration = Duration::from_secs(120);
-const NAMESPACE: &str = "istio-system";
+pub(crate) const NAMESPACE: &str = "istio-system";
 const DAEMONSETS: [&str; 2] = ["daemonset/istio-cni-node", "daemonset/ztunnel"];
 const ANNOTATION: &str = r"jsonpath={.metadata.annotations.ambient\.istio\.io/redirection}";
 
@@ -82,12 +82,7 @@ fn story(cluster: &Cluster) -> Result<()> {
     reaches(cluster, "client")?;
     let before = NODES.iter().map(|node| Node::look(cluster, node)).collect::<Result<Vec<_>>>()?;
 
-    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never,\
-                  istiod-lite.replicaCount=2";
-    with_helm(cluster, &["install", "mesh"], "ambit", &["--set", values, "--wait", "--timeout", "150s"])?;
-    for object in ["deployment/istiod", DAEMONSETS[0], DAEMONSETS[1]] {
-        ready(cluster, object)?;
-    }
+    install(cluster)?;
 
     // Pods that run join, and their traffic takes HBONE.
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/dataplane-mode=ambient"])?.good()?;
@@ -247,6 +242,14 @@ fn tables(netns: &File) -> Result<Vec<String>> {
     let mut tables = Nftables::open_in(netns.as_fd())?.tables()?;
     tables.retain(|table| table.starts_with("istio"));
     Ok(tables)
+}
+
+/// Installs the charts, with the image of the program under test and two control planes.
+pub(crate) fn install(cluster: &Cluster) -> Result<()> {
+    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never,\
+                  istiod-lite.replicaCount=2";
+    with_helm(cluster, &["install", "mesh"], "ambit", &["--set", values, "--wait", "--timeout", "150s"])?;
+    ["deployment/istiod", DAEMONSETS[0], DAEMONSETS[1]].into_iter().try_for_each(|object| ready(cluster, object))
 }
 
 fn ready(cluster: &Cluster, object: &str) -> Result<()> {

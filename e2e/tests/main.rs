@@ -7,6 +7,7 @@ mod bad_yaml;
 mod certificates;
 mod charts;
 mod cluster;
+mod conformance;
 mod control_plane;
 mod entries;
 mod examples;
@@ -64,5 +65,6 @@ fn main() -> ExitCode {
         examples::trials(suite);
         upstream::trials(suite);
         cluster::trials(suite);
+        conformance::trials(suite);
     })
 }
