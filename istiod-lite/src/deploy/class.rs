@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::MANAGER;
+use super::settings::MANAGER;
 use crate::resources::gateway_api::{GROUP, GatewayClass};
 use crate::status::condition;
 use crate::translate::condition::Condition;

@@ -29,10 +29,9 @@ use tokio::sync::watch;
 use crate::cluster::Cluster;
 use crate::resources::gateway_api::GROUP;
 
-pub use settings::Settings;
+use self::settings::MANAGER;
+pub use self::settings::Settings;
 
-/// Who owns what we write.
-const MANAGER: &str = "ambit.dev/waypoint-controller";
 const CLASSES: Resource = Resource { group: GROUP, versions: &["v1", "v1beta1"], plural: "gatewayclasses" };
 /// Shortest and longest wait before what could not be written is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

@@ -1,5 +1,8 @@
 //! What is the same for all waypoints.
 
+/// Who owns what is made for them.
+pub(super) const MANAGER: &str = "ambit.dev/waypoint-controller";
+
 /// How waypoints run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
