@@ -254,7 +254,9 @@ async fn a_proxy_of_one_pod_judges_reports_and_drains() {
         assert!(line.contains("direction=\"inbound\"") && line.contains("bytes_sent=7"), "{line}");
 
         let (way, cut) = wire(proxy.at).await;
-        let _gone = proxy.caller_by("caller", way).await;
+        let mut gone = proxy.caller_by("caller", way).await;
+        // It is answered, so the proxy knows who it is.
+        assert!(ask(&mut gone).await.is_err(), "nobody is let in");
         cut.notify_one();
 
         let Proxy { context, thread, at, drain, .. } = proxy;
