@@ -5,6 +5,7 @@
 //! else has been sent is sent again only if the route says so.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use mesh_model::service::Service;
 use mesh_model::traffic::HashBy;
 use mesh_model::traffic::outlier::{Outcome, status_of_grpc};
 use tokio::sync::oneshot::Receiver;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::{Answer, Refused};
@@ -36,8 +38,6 @@ use crate::upstream::{self, HttpVersion, Key, Limit, Picked, PooledConnection, U
 
 /// Connections that are tried before a request is given up of which nothing could be sent.
 const TRIES: u32 = 4;
-/// No limit that anybody waits for.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where a request goes, and how long it may take.
 pub(super) struct Hop<'a> {
@@ -89,7 +89,7 @@ pub(super) async fn forward(
     let declared = app_protocol(&hop.service, hop.dialled.port());
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
-    let until = hop.deadline.unwrap_or_else(|| Instant::now() + FOREVER);
+    let until = hop.deadline;
     let mut replay = Replay::new(request, hop.retry).await.map_err(|error| {
         Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, format!("its body broke off: {error}"))
     })?;
@@ -105,8 +105,12 @@ pub(super) async fn forward(
         report.sent_to(picked.endpoint.address(), picked.endpoint.workload());
         let permit = picked.take(worker, Limit::Requests).map_err(|error| unreached(&error))?;
         let (active, key) = (picked.active(), picked.key(version));
-        let one = hop.per_try.map_or(until, |limit| until.min(Instant::now() + limit));
-        let (ended, may_again) = match timeout_at(one, attempt(caller, &picked, &key, request, &mut replay)).await {
+        let one = hop.per_try.map(|limit| Instant::now() + limit).into_iter().chain(until).min();
+        let ended = {
+            let attempt = pin!(attempt(caller, &picked, &key, request, &mut replay));
+            in_time(one, attempt).await
+        };
+        let (ended, may_again) = match ended {
             Ok(Ok((pooled, answer))) => {
                 picked.ended(Outcome::Answered(counts_as(&answer)));
                 let wanted = hop.retry.is_some_and(|retry| retry.codes.contains(&answer.status().as_u16()));
@@ -139,7 +143,7 @@ pub(super) async fn forward(
                 picked.ended(Outcome::TimedOut);
                 let why = "no answer within the time that its route allows";
                 let refused = Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why);
-                (Err(refused), Instant::now() < until && replay.is_kept())
+                (Err(refused), until.is_none_or(|until| Instant::now() < until) && replay.is_kept())
             }
         };
         // It was tried, and may be again if the route says so, and so many are not tried again already.
@@ -161,10 +165,18 @@ pub(super) async fn forward(
         // What is not the answer is let go of before anybody waits.
         drop((ended, permit, active));
         again += 1;
-        if timeout_at(until, sleep(backoff(retry, again))).await.is_err() {
+        if in_time(until, pin!(sleep(backoff(retry, again)))).await.is_err() {
             let why = "the time that its route allows had passed before it could be tried again";
             return Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why));
         }
+    }
+}
+
+/// Waits until `what` is done, or `until` has come. It is pinned elsewhere, so that a request holds it once.
+async fn in_time<F: Future>(until: Option<Instant>, what: Pin<&mut F>) -> Result<F::Output, Elapsed> {
+    match until {
+        Some(until) => timeout_at(until, what).await,
+        None => Ok(what.await),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) async fn copied(
         tracing::debug!(route = %planned.rule().route, "not mirrored: its body is long, or does not say how long it is");
         return Ok(Request::from_parts(head, body));
     }
-    let bytes = match body.collect().await {
+    let bytes = match Box::pin(body.collect()).await {
         Ok(collected) => collected.to_bytes(),
         Err(error) => {
             let why = format!("its body broke off: {error}");

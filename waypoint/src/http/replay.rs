@@ -38,7 +38,7 @@ impl Replay {
         let wanted = retry.is_some_and(|retry| retry.attempts > 0);
         let body = match body.size_hint().exact() {
             Some(0) => Kept::Again(Bytes::new()),
-            Some(length) if wanted && length <= MOST => Kept::Again(body.collect().await?.to_bytes()),
+            Some(length) if wanted && length <= MOST => Kept::Again(Box::pin(body.collect()).await?.to_bytes()),
             _ => Kept::Once(Some(body)),
         };
         Ok(Self { head, body })

@@ -34,10 +34,21 @@ pub(crate) async fn acquire(
     picked: &Picked,
     key: &Key,
 ) -> Result<PooledConnection, Unreachable> {
-    let (pool, limits) = (&worker.upstream, picked.limits());
-    if let Some(pooled) = pool.take(key, limits) {
+    if let Some(pooled) = worker.upstream.take(key, picked.limits()) {
         return Ok(pooled);
     }
+    // Most requests need none, and need not carry what it takes to open one.
+    Box::pin(another(worker, waypoint, picked, key)).await
+}
+
+/// A connection that is free by now, or a new one.
+async fn another(
+    worker: &Rc<Worker>,
+    waypoint: &Arc<Workload>,
+    picked: &Picked,
+    key: &Key,
+) -> Result<PooledConnection, Unreachable> {
+    let (pool, limits) = (&worker.upstream, picked.limits());
     let _pending = picked.take(worker, Limit::Pending)?;
     let permit = match limits.connections {
         None => picked.take(worker, Limit::Connections)?,
