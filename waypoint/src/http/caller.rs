@@ -18,6 +18,7 @@ use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
 
+use super::counted::Last;
 use crate::serving::Worker;
 use crate::sniff::Peeked;
 use crate::target::Target;
@@ -38,6 +39,8 @@ pub(crate) struct Caller {
     pub(crate) identity: Rc<SpiffeId>,
     /// Its workload, if the tables have one of that address and identity.
     pub(crate) workload: Option<Arc<Workload>>,
+    /// What its last request was counted under.
+    pub(super) counted: Last,
     /// Both ends of an HTTP/1 connection have agreed on another protocol.
     pub(super) agreed: Cell<Option<Carry>>,
 }
@@ -49,7 +52,7 @@ impl Caller {
         from: SocketAddr,
         (identity, workload): (Rc<SpiffeId>, Option<Arc<Workload>>),
     ) -> Self {
-        Self { worker, waypoint, target, from, identity, workload, agreed: Cell::new(None) }
+        Self { worker, waypoint, target, from, identity, workload, counted: Last::default(), agreed: Cell::new(None) }
     }
 
     /// What policies judge: who asks, from where, for which port of the service.

@@ -31,9 +31,13 @@ struct Seen {
 
 /// So that no address is given to another meanwhile.
 struct Held {
-    _parts: (Arc<Workload>, Arc<Service>, Option<Arc<Workload>>),
+    _parts: (Option<Arc<Workload>>, Arc<Service>, Option<Arc<Workload>>),
     caller: SpiffeId,
 }
+
+/// The last label set of a stranger, whom his connection remembers and the thread does not: he could push out all others.
+#[derive(Default)]
+pub(super) struct Last(RefCell<Option<(Seen, KnownRequests, Held)>>);
 
 /// How a request ended.
 #[derive(Clone, Copy)]
@@ -47,7 +51,7 @@ pub(super) struct Ended {
 /// Counts a request of `source`, of which `traffic` says all that is said.
 pub(super) fn count(
     metrics: &RequestMetrics,
-    (source, caller): (Option<&Arc<Workload>>, &SpiffeId),
+    (source, caller, last): (Option<&Arc<Workload>>, &SpiffeId, &Last),
     service: &Arc<Service>,
     destination: Option<&Arc<Workload>>,
     (ended, measured): (Ended, &Measured),
@@ -55,17 +59,33 @@ pub(super) fn count(
 ) {
     let Ended { grpc, code, grpc_status, flags } = ended;
     let labels = || RequestLabels { traffic: traffic().labels(), grpc, code, grpc_status, flags };
-    // Of a stranger nothing is remembered: it could push out all others.
-    let Some(source) = source else { return metrics.known(&labels()).count(measured) };
+    let address = |workload: Option<&Arc<Workload>>| workload.map_or(0, |workload| Arc::as_ptr(workload).addr());
     let seen = Seen {
-        source: Arc::as_ptr(source).addr(),
+        source: address(source),
         service: Arc::as_ptr(service).addr(),
-        destination: destination.map_or(0, |workload| Arc::as_ptr(workload).addr()),
+        destination: address(destination),
         grpc,
         code,
         grpc_status,
         flags,
     };
+    let first = || {
+        let known = metrics.known(&labels());
+        known.count(measured);
+        let parts = (source.cloned(), service.clone(), destination.cloned());
+        (known, Held { _parts: parts, caller: caller.clone() })
+    };
+    if source.is_none() {
+        let mut last = last.0.borrow_mut();
+        match &*last {
+            Some((same, known, _)) if *same == seen => known.count(measured),
+            _ => {
+                let (known, held) = first();
+                *last = Some((seen, known, held));
+            }
+        }
+        return;
+    }
     SEEN.with_borrow_mut(|all| {
         if let Some((known, held)) = all.get(&seen)
             && held.caller == *caller
@@ -75,9 +95,6 @@ pub(super) fn count(
         if all.len() >= MOST {
             all.clear();
         }
-        let known = metrics.known(&labels());
-        known.count(measured);
-        let held = Held { _parts: (source.clone(), service.clone(), destination.cloned()), caller: caller.clone() };
-        all.insert(seen, (known, held));
+        all.insert(seen, first());
     });
 }

@@ -139,7 +139,7 @@ impl Report {
             request_bytes: self.received.get(),
             response_bytes: self.sent,
         };
-        let (service, who) = (&caller.target.service, (source, &*caller.identity));
+        let (service, who) = (&caller.target.service, (source, &*caller.identity, &caller.counted));
         let traffic = || caller.traffic(to.unwrap_or(caller.target.dialled), workload);
         count(&caller.worker.context.requests, who, service, workload, (ended, &measured), traffic);
         telemetry.access_log.record(&Entry {
