@@ -24,6 +24,7 @@ mod services;
 mod settings;
 mod soak;
 mod streams;
+mod tokens;
 mod town;
 mod upstream;
 mod walls;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         waypoint::trials(suite);
+        tokens::trials(suite);
         programs::trials(suite);
         settings::trials(suite);
         networks::trials(suite);

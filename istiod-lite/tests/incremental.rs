@@ -215,14 +215,28 @@ fn authorization_policy(choices: &mut Choices<'_>, namespace: &str, name: &str) 
     if !selector.is_null() {
         spec["selector"] = selector;
     } else if choices.below(2) == 0 {
-        let gateways = "gateway.networking.k8s.io";
-        let target = |choices: &mut Choices<'_>| match choices.below(4) {
-            0 => json!({"kind": "Gateway", "name": "way", "group": gateways}),
-            1 => json!({"kind": "GatewayClass", "name": "istio-waypoint", "group": gateways}),
-            _ => json!({"kind": "Service", "name": choices.one_of(&SERVICES), "group": ""}),
-        };
-        spec["targetRefs"] = json!([target(choices), target(choices)]);
+        spec["targetRefs"] = json!([policy_target(choices), policy_target(choices)]);
         spec["rules"][0]["to"] = json!([{"operation": {"methods": ["GET"]}}]);
+    }
+    json!({"metadata": metadata, "spec": spec})
+}
+
+/// An item of `targetRefs`.
+fn policy_target(choices: &mut Choices<'_>) -> Value {
+    let gateways = "gateway.networking.k8s.io";
+    match choices.below(4) {
+        0 => json!({"kind": "Gateway", "name": "way", "group": gateways}),
+        1 => json!({"kind": "GatewayClass", "name": "istio-waypoint", "group": gateways}),
+        _ => json!({"kind": "Service", "name": choices.one_of(&SERVICES), "group": ""}),
+    }
+}
+
+fn request_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
+    let metadata = policy_metadata(choices, namespace, name);
+    let rule = json!({"issuer": choices.one_of(&["a", "b"]), "jwks": "{\"keys\":[]}"});
+    let mut spec = json!({"jwtRules": [rule]});
+    if !choices.seldom() {
+        spec["targetRefs"] = json!([policy_target(choices), policy_target(choices)]);
     }
     json!({"metadata": metadata, "spec": spec})
 }
@@ -428,6 +442,10 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["p", "q", "r"]);
             peer_authentication(choices, namespace, name)
         }
+        Kind::RequestAuthentication => {
+            let name = choices.one_of(&["t", "u"]);
+            request_authentication(choices, namespace, name)
+        }
         Kind::GatewayClass => {
             let name = choices.one_of(&["istio-waypoint", "other"]);
             let mut metadata = metadata(choices, None, name);
@@ -461,7 +479,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
 
-const KINDS: [Kind; 31] = [
+const KINDS: [Kind; 33] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -479,6 +497,8 @@ const KINDS: [Kind; 31] = [
     Kind::PeerAuthentication,
     Kind::PeerAuthentication,
     Kind::AuthorizationPolicy,
+    Kind::RequestAuthentication,
+    Kind::RequestAuthentication,
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::Gateway,

@@ -12,6 +12,7 @@
 //! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
 //! | `judge` | what the policies of a service say |
+//! | `tokens` | the keys of issuers, and tokens that they have signed |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
@@ -30,6 +31,7 @@ mod serving;
 mod sniff;
 mod target;
 mod tcp;
+mod tokens;
 mod tunnel;
 mod upstream;
 mod worker;

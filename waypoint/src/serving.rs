@@ -13,6 +13,7 @@ use mesh_proxy::connections::Connections;
 use mesh_proxy::local_pod::LocalPod;
 
 use crate::context::WaypointContext;
+use crate::tokens::Keys;
 use crate::upstream;
 
 /// What the tasks of a data thread share.
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     /// Routes that are ready to be followed; each is made again when what it was made of changes.
     routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
+    /// Keys of issuers.
+    pub(crate) keys: Keys,
 }
 
 impl Worker {
@@ -41,6 +44,7 @@ impl Worker {
             ports: upstream::KnownPorts::default(),
             connections: Connections::default(),
             routers: RefCell::default(),
+            keys: Keys::default(),
         }
     }
 
@@ -63,5 +67,6 @@ impl Worker {
         self.ports.follow(tables);
         self.context.ports.follow(tables);
         self.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
+        self.keys.follow(tables);
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             rules: Vec::new(),
             policies: Vec::new(),
             traffic: Vec::new(),
+            tokens: Arc::default(),
         };
         for resource in [
             Resource::Service(Arc::new(cart.clone())),

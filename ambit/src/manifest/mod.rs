@@ -63,6 +63,7 @@ impl Folder {
                 Object::ServiceAccount(_)
                 | Object::AuthorizationPolicy(_)
                 | Object::PeerAuthentication(_)
+                | Object::RequestAuthentication(_)
                 | Object::GatewayClass(_)
                 | Object::HttpRoute(_)
                 | Object::GrpcRoute(_)

@@ -21,6 +21,8 @@ use crate::resources::{Key, Kind};
 pub struct Affected {
     /// Authorization policies to translate.
     pub policies: BTreeSet<NamespacedName>,
+    /// Request authentications to translate.
+    pub authentications: BTreeSet<NamespacedName>,
     /// Peer authentications changed: they are decided on together.
     pub peer_authentications: bool,
     /// Namespaces of pods that came, went or have other labels: peer authentications say how many they are for.
@@ -123,22 +125,17 @@ impl Affected {
                 self.told.insert(key.clone());
             }
             Kept::AuthorizationPolicy(policy) => {
-                for target in attachments::targets(policy) {
-                    match target {
-                        Target::Service(service) => drop(self.services.insert(service)),
-                        Target::Gateway(gateway) => self.by_waypoint(cluster, index, &gateway),
-                        // It may be the class of one that is not there.
-                        Target::Class(_) => {
-                            index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
-                        }
-                        Target::Other(_) => {}
-                    }
-                }
+                attachments::targets(policy).for_each(|target| self.by_target(cluster, index, target));
                 self.policies.insert(name);
+            }
+            Kept::RequestAuthentication(object) => {
+                let targets = attachments::targets_of_authentication(object);
+                targets.for_each(|target| self.by_target(cluster, index, target));
+                self.authentications.insert(name);
             }
             Kept::PeerAuthentication(_) => self.peer_authentications = true,
             Kept::GatewayClass(_) => {
-                self.policies.extend(index.attachments().policies_of(&Target::Class(key.name.clone())).cloned());
+                self.by_attached(index, &Target::Class(key.name.clone()));
                 for gateway in index.attachments().gateways_of(&key.name) {
                     self.told.insert(Key::new(Kind::Gateway, Some(&gateway.namespace), &gateway.name));
                     self.by_waypoint(cluster, index, &gateway);
@@ -146,7 +143,7 @@ impl Affected {
             }
             Kept::Gateway(gateway) => {
                 let class = Target::Class(gateway.spec.gateway_class_name.as_str().into());
-                self.policies.extend(index.attachments().policies_of(&class).cloned());
+                self.by_attached(index, &class);
                 self.told.insert(key.clone());
                 self.by_waypoint(cluster, index, &name);
             }
@@ -178,9 +175,28 @@ impl Affected {
 }
 
 impl Affected {
+    /// Adds what policies target.
+    pub(crate) fn by_target(&mut self, cluster: &Cluster, index: &Index, target: Target) {
+        match target {
+            Target::Service(service) => drop(self.services.insert(service)),
+            Target::Gateway(gateway) => self.by_waypoint(cluster, index, &gateway),
+            // It may be the class of one that is not there.
+            Target::Class(_) => {
+                index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
+            }
+            Target::Other(_) => {}
+        }
+    }
+
+    /// Adds policies of both kinds that target something.
+    fn by_attached(&mut self, index: &Index, target: &Target) {
+        self.policies.extend(index.attachments().policies_of(target).cloned());
+        self.authentications.extend(index.attachments().authentications_of(target).cloned());
+    }
+
     /// Adds who asks for a waypoint, and what is attached to it.
     fn by_waypoint(&mut self, cluster: &Cluster, index: &Index, waypoint: &NamespacedName) {
-        self.policies.extend(index.attachments().policies_of(&Target::Gateway(waypoint.clone())).cloned());
+        self.by_attached(index, &Target::Gateway(waypoint.clone()));
         for key in index.asking_for(waypoint) {
             self.told.insert(key.clone());
             match key.kind {
@@ -213,7 +229,9 @@ impl Affected {
     /// Adds what is attached to services that are translated anew, and what is told of them.
     pub(crate) fn by_services(&mut self, index: &Index) {
         for service in &self.services {
-            self.policies.extend(index.attachments().policies_of(&Target::Service(service.clone())).cloned());
+            let target = Target::Service(service.clone());
+            self.policies.extend(index.attachments().policies_of(&target).cloned());
+            self.authentications.extend(index.attachments().authentications_of(&target).cloned());
             self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
             self.told.extend(index.attachments().routes_of(service).cloned());
             self.told.extend(index.attachments().rules_of(service).cloned());

@@ -13,7 +13,7 @@ use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
-use crate::resources::{Key, Kind};
+use crate::resources::{Key, Kind, RequestAuthentication};
 
 /// What a policy targets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub(crate) struct Attachments {
     rules: Pairs<NamespacedName, Key>,
     /// What policies target.
     policies: Pairs<Target, NamespacedName>,
+    /// What request authentications target.
+    authentications: Pairs<Target, NamespacedName>,
     /// Classes, each with its Gateways.
     gateways: Pairs<Arc<str>, NamespacedName>,
 }
@@ -55,8 +57,14 @@ impl Attachments {
 
     /// Takes a change of one object in.
     pub(crate) fn update(&mut self, key: &Key, old: Option<&Kept>, new: Option<&Kept>) {
-        let attached =
-            [Kind::AuthorizationPolicy, Kind::Gateway, Kind::HttpRoute, Kind::GrpcRoute, Kind::DestinationRule];
+        let attached = [
+            Kind::AuthorizationPolicy,
+            Kind::RequestAuthentication,
+            Kind::Gateway,
+            Kind::HttpRoute,
+            Kind::GrpcRoute,
+            Kind::DestinationRule,
+        ];
         if !attached.contains(&key.kind) {
             return;
         }
@@ -72,6 +80,11 @@ impl Attachments {
                 Kept::AuthorizationPolicy(policy) => {
                     for target in targets(policy) {
                         self.policies.set((target, key.object()), is_there);
+                    }
+                }
+                Kept::RequestAuthentication(object) => {
+                    for target in targets_of_authentication(object) {
+                        self.authentications.set((target, key.object()), is_there);
                     }
                 }
                 Kept::Gateway(gateway) => {
@@ -107,6 +120,16 @@ impl Attachments {
         self.policies.of(target)
     }
 
+    /// The request authentications that target something.
+    pub(crate) fn authentications_of(&self, target: &Target) -> impl Iterator<Item = &NamespacedName> {
+        self.authentications.of(target)
+    }
+
+    /// Whether a policy of either kind targets something.
+    pub(crate) fn has_policies(&self, target: &Target) -> bool {
+        self.policies_of(target).next().is_some() || self.authentications_of(target).next().is_some()
+    }
+
     /// The Gateways of a class.
     pub(crate) fn gateways_of(&self, class: &str) -> Vec<NamespacedName> {
         self.gateways.of(&class.into()).cloned().collect()
@@ -123,6 +146,17 @@ impl Least for Target {
 pub(crate) fn targets(policy: &AuthorizationPolicy) -> impl Iterator<Item = Target> {
     let namespace = super::relations::namespace(&policy.metadata);
     target_refs(policy).map(move |reference| target(reference, namespace))
+}
+
+/// What a request authentication targets, in its order.
+pub(crate) fn targets_of_authentication(object: &RequestAuthentication) -> impl Iterator<Item = Target> {
+    let namespace = super::relations::namespace(&object.metadata);
+    refs_of_authentication(object).map(move |reference| target(reference, namespace))
+}
+
+/// As they are written.
+pub(crate) fn refs_of_authentication(object: &RequestAuthentication) -> impl Iterator<Item = &TargetRef> {
+    object.spec.target_ref.iter().chain(&object.spec.target_refs)
 }
 
 /// As they are written.

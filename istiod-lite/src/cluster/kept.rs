@@ -11,7 +11,7 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
-    PeerAuthentication, ServiceEntry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -38,6 +38,8 @@ pub enum Kept {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plaintext is taken.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Whose tokens of requests are taken.
+    RequestAuthentication(Arc<RequestAuthentication>),
     /// Which controller has the Gateways of a class.
     GatewayClass(Arc<GatewayClass>),
     /// A waypoint.
@@ -68,6 +70,11 @@ impl From<Object> for Kept {
             Object::Endpoints(o) => Self::Endpoints(without_history(o)),
             Object::AuthorizationPolicy(o) => Self::AuthorizationPolicy(o),
             Object::PeerAuthentication(o) => Self::PeerAuthentication(o),
+            Object::RequestAuthentication(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::RequestAuthentication(o)
+            }
             Object::GatewayClass(mut o) => {
                 let metadata = shortened(&o.metadata);
                 Arc::make_mut(&mut o).metadata = metadata;
@@ -162,6 +169,7 @@ impl Kept {
             Self::Endpoints(o) => (Kind::Endpoints, &o.metadata),
             Self::AuthorizationPolicy(o) => (Kind::AuthorizationPolicy, &o.metadata),
             Self::PeerAuthentication(o) => (Kind::PeerAuthentication, &o.metadata),
+            Self::RequestAuthentication(o) => (Kind::RequestAuthentication, &o.metadata),
             Self::GatewayClass(o) => (Kind::GatewayClass, &o.metadata),
             Self::Gateway(o) => (Kind::Gateway, &o.metadata),
             Self::HttpRoute(o) => (Kind::HttpRoute, &o.metadata),
@@ -185,6 +193,7 @@ impl Kept {
             Self::Endpoints(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
+            Self::RequestAuthentication(o) => &o.metadata,
             Self::GatewayClass(o) => &o.metadata,
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
@@ -218,6 +227,7 @@ mod tests {
             (Kind::Service, json!({})),
             (Kind::Endpoints, json!({})),
             (Kind::EndpointSlice, json!({"addressType": "IPv4", "endpoints": []})),
+            (Kind::RequestAuthentication, json!({"spec": {}})),
             (Kind::ServiceEntry, json!({"spec": {"hosts": ["a.com"]}})),
             (Kind::WorkloadEntry, json!({"spec": {"address": "192.0.2.1"}})),
             (Kind::DestinationRule, json!({"spec": {"host": "web"}})),

@@ -30,7 +30,7 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
-    PeerAuthentication, ServiceEntry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -68,6 +68,7 @@ pub struct Cluster {
     endpoints: PersistentMap<NamespacedName, Arc<Endpoints>>,
     authorization_policies: PersistentMap<NamespacedName, Arc<AuthorizationPolicy>>,
     peer_authentications: PersistentMap<NamespacedName, Arc<PeerAuthentication>>,
+    request_authentications: PersistentMap<NamespacedName, Arc<RequestAuthentication>>,
     gateway_classes: PersistentMap<Arc<str>, Arc<GatewayClass>>,
     gateways: PersistentMap<NamespacedName, Arc<Gateway>>,
     http_routes: PersistentMap<NamespacedName, Arc<HttpRoute>>,
@@ -95,6 +96,7 @@ impl Cluster {
             Kept::Endpoints(o) => drop(self.endpoints.insert(key, o)),
             Kept::AuthorizationPolicy(o) => drop(self.authorization_policies.insert(key, o)),
             Kept::PeerAuthentication(o) => drop(self.peer_authentications.insert(key, o)),
+            Kept::RequestAuthentication(o) => drop(self.request_authentications.insert(key, o)),
             Kept::GatewayClass(o) => drop(self.gateway_classes.insert(key.name, o)),
             Kept::Gateway(o) => drop(self.gateways.insert(key, o)),
             Kept::HttpRoute(o) => drop(self.http_routes.insert(key, o)),
@@ -118,6 +120,7 @@ impl Cluster {
             Kind::Endpoints => drop(self.endpoints.remove(&name)),
             Kind::AuthorizationPolicy => drop(self.authorization_policies.remove(&name)),
             Kind::PeerAuthentication => drop(self.peer_authentications.remove(&name)),
+            Kind::RequestAuthentication => drop(self.request_authentications.remove(&name)),
             Kind::GatewayClass => drop(self.gateway_classes.remove(&key.name)),
             Kind::Gateway => drop(self.gateways.remove(&name)),
             Kind::HttpRoute => drop(self.http_routes.remove(&name)),
@@ -194,6 +197,9 @@ impl Cluster {
             Kind::Endpoints => Kept::Endpoints(self.endpoints.get(&name)?.clone()),
             Kind::AuthorizationPolicy => Kept::AuthorizationPolicy(self.authorization_policies.get(&name)?.clone()),
             Kind::PeerAuthentication => Kept::PeerAuthentication(self.peer_authentications.get(&name)?.clone()),
+            Kind::RequestAuthentication => {
+                Kept::RequestAuthentication(self.request_authentications.get(&name)?.clone())
+            }
             Kind::GatewayClass => Kept::GatewayClass(self.gateway_classes.get(&key.name)?.clone()),
             Kind::Gateway => Kept::Gateway(self.gateways.get(&name)?.clone()),
             Kind::HttpRoute => Kept::HttpRoute(self.http_routes.get(&name)?.clone()),
@@ -224,6 +230,7 @@ impl Cluster {
             Kind::Endpoints => names(kind, &self.endpoints),
             Kind::AuthorizationPolicy => names(kind, &self.authorization_policies),
             Kind::PeerAuthentication => names(kind, &self.peer_authentications),
+            Kind::RequestAuthentication => names(kind, &self.request_authentications),
             Kind::GatewayClass => self.gateway_classes.keys().map(|name| Key::new(kind, None, name)).collect(),
             Kind::Gateway => names(kind, &self.gateways),
             Kind::HttpRoute => names(kind, &self.http_routes),
@@ -329,6 +336,16 @@ impl Cluster {
         self.peer_authentications.iter()
     }
 
+    /// A request authentication.
+    pub fn request_authentication(&self, key: &NamespacedName) -> Option<&Arc<RequestAuthentication>> {
+        self.request_authentications.get(key)
+    }
+
+    /// All request authentications.
+    pub fn request_authentications(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<RequestAuthentication>)> {
+        self.request_authentications.iter()
+    }
+
     /// A class of Gateways.
     pub fn gateway_class(&self, name: &str) -> Option<&Arc<GatewayClass>> {
         self.gateway_classes.get(name)
@@ -398,7 +415,7 @@ impl Cluster {
     }
 
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 16] {
+    pub fn counts(&self) -> [(Kind, usize); 17] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -409,6 +426,7 @@ impl Cluster {
             (Kind::Endpoints, self.endpoints.len()),
             (Kind::AuthorizationPolicy, self.authorization_policies.len()),
             (Kind::PeerAuthentication, self.peer_authentications.len()),
+            (Kind::RequestAuthentication, self.request_authentications.len()),
             (Kind::GatewayClass, self.gateway_classes.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::HttpRoute, self.http_routes.len()),

@@ -208,15 +208,19 @@ impl Attribute {
             | "request.auth.audiences"
             | "request.auth.presenter" => Self::Http,
             _ if key.starts_with("experimental.envoy.filters.") => Self::Http,
-            _ if ["request.headers[", "request.auth.claims["]
-                .iter()
-                .any(|prefix| key.starts_with(prefix) && key.ends_with(']') && key.len() > prefix.len() + 1) =>
-            {
-                Self::Http
+            _ => {
+                let header = key.strip_prefix("request.headers[").and_then(|name| name.strip_suffix(']'));
+                let claims = key.strip_prefix("request.auth.claims").and_then(claim_path);
+                return (header.is_some_and(|name| !name.is_empty()) || claims.is_some()).then_some(Self::Http);
             }
-            _ => return None,
         })
     }
+}
+
+/// The names in `[a][b]`; None if it is written in another way.
+pub fn claim_path(text: &str) -> Option<Vec<&str>> {
+    let names: Vec<&str> = text.strip_prefix('[')?.strip_suffix(']')?.split("][").collect();
+    names.iter().all(|name| !name.is_empty() && !name.contains(['[', ']'])).then_some(names)
 }
 
 /// Go's JSON takes `null` for "left out", and so do we.

@@ -27,6 +27,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `security.istio.io/v1` and `v1beta1`.
     PeerAuthentication,
+    /// `security.istio.io/v1` and `v1beta1`.
+    RequestAuthentication,
     /// `gateway.networking.k8s.io/v1` and `v1beta1`.
     GatewayClass,
     /// `gateway.networking.k8s.io/v1` and `v1beta1`.
@@ -58,6 +60,7 @@ impl Kind {
             Self::Endpoints => "Endpoints",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",

@@ -1,7 +1,7 @@
 //! The Kubernetes kinds we read, as types.
 //!
-//! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`service_entry`],
-//! [`workload_entry`], [`destination_rule`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
+//! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`request_authentication`],
+//! [`service_entry`], [`workload_entry`], [`destination_rule`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
 //! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
 //! is in its life.
 
@@ -18,6 +18,7 @@ mod object;
 pub mod peer_authentication;
 mod read;
 mod recognize;
+pub mod request_authentication;
 pub mod service_entry;
 mod strict;
 pub mod unread;
@@ -33,5 +34,6 @@ pub use object::Object;
 pub use peer_authentication::PeerAuthentication;
 pub use read::InvalidObject;
 pub use recognize::Recognized;
+pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use workload_entry::WorkloadEntry;

@@ -11,6 +11,7 @@ use super::destination_rule::DestinationRule;
 use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
+use super::request_authentication::RequestAuthentication;
 use super::service_entry::ServiceEntry;
 use super::workload_entry::WorkloadEntry;
 
@@ -35,6 +36,8 @@ pub enum Object {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plaintext is taken.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Whose tokens of requests are taken.
+    RequestAuthentication(Arc<RequestAuthentication>),
     /// Which controller has the Gateways of a class.
     GatewayClass(Arc<GatewayClass>),
     /// A waypoint.
@@ -67,6 +70,7 @@ impl Object {
             Self::Endpoints(o) => serde_json::to_value(&**o),
             Self::AuthorizationPolicy(o) => serde_json::to_value(&**o),
             Self::PeerAuthentication(o) => serde_json::to_value(&**o),
+            Self::RequestAuthentication(o) => serde_json::to_value(&**o),
             Self::GatewayClass(o) => serde_json::to_value(&**o),
             Self::Gateway(o) => serde_json::to_value(&**o),
             Self::HttpRoute(o) => serde_json::to_value(&**o),
@@ -89,6 +93,7 @@ impl Object {
             Self::Endpoints(_) => Kind::Endpoints,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::RequestAuthentication(_) => Kind::RequestAuthentication,
             Self::GatewayClass(_) => Kind::GatewayClass,
             Self::Gateway(_) => Kind::Gateway,
             Self::HttpRoute(_) => Kind::HttpRoute,
@@ -111,6 +116,7 @@ impl Object {
             Self::Endpoints(o) => &o.metadata,
             Self::AuthorizationPolicy(o) => &o.metadata,
             Self::PeerAuthentication(o) => &o.metadata,
+            Self::RequestAuthentication(o) => &o.metadata,
             Self::GatewayClass(o) => &o.metadata,
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,

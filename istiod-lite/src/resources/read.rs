@@ -46,6 +46,7 @@ impl Object {
             Kind::Endpoints => Self::Endpoints(typed(value)?),
             Kind::AuthorizationPolicy => Self::AuthorizationPolicy(typed(value)?),
             Kind::PeerAuthentication => Self::PeerAuthentication(typed(value)?),
+            Kind::RequestAuthentication => Self::RequestAuthentication(typed(value)?),
             Kind::GatewayClass => Self::GatewayClass(typed(value)?),
             Kind::Gateway => Self::Gateway(typed(value)?),
             Kind::HttpRoute => Self::HttpRoute(typed(value)?),
@@ -78,6 +79,7 @@ impl Object {
             Kind::Endpoints => Self::Endpoints(typed(text)?),
             Kind::AuthorizationPolicy
             | Kind::PeerAuthentication
+            | Kind::RequestAuthentication
             | Kind::GatewayClass
             | Kind::Gateway
             | Kind::HttpRoute

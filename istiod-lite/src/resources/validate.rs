@@ -11,7 +11,10 @@ use super::field::{FieldError, FieldPath};
 use super::host::dns_name;
 use super::kind::Kind;
 use super::object::Object;
-use super::{authorization_policy, destination_rule, gateway_api, peer_authentication, service_entry, workload_entry};
+use super::{
+    authorization_policy, destination_rule, gateway_api, peer_authentication, request_authentication, service_entry,
+    workload_entry,
+};
 
 /// Checks an object.
 pub(super) fn object(object: &Object) -> Result<(), FieldError> {
@@ -23,6 +26,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::Endpoints(o) => endpoints(o),
         Object::AuthorizationPolicy(o) => authorization_policy::validate(o),
         Object::PeerAuthentication(o) => peer_authentication::validate(o),
+        Object::RequestAuthentication(o) => request_authentication::validate(o),
         Object::GatewayClass(o) => gateway_api::validate_class(o),
         Object::Gateway(o) => gateway_api::validate_gateway(o),
         Object::HttpRoute(o) => gateway_api::validate_http_route(o),

@@ -24,6 +24,7 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
         let told = [
             Kind::AuthorizationPolicy,
             Kind::PeerAuthentication,
+            Kind::RequestAuthentication,
             Kind::ServiceEntry,
             Kind::WorkloadEntry,
             Kind::DestinationRule,
@@ -45,7 +46,7 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
 fn is_for(kind: Kind, condition: &str) -> bool {
     match kind {
         Kind::ServiceEntry | Kind::WorkloadEntry => condition == ZTUNNEL_ACCEPTED || condition.starts_with("istio.io/"),
-        Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
+        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => {
             [ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED].contains(&condition)
         }
         Kind::DestinationRule => condition == WAYPOINT_ACCEPTED,

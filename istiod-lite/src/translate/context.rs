@@ -10,6 +10,7 @@ use mesh_model::policy::Policy;
 use super::entries::defined::Entries;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
+use super::request_authentication::Authentications;
 use super::world::World;
 
 /// What one object's translation may look at, besides what services say of it: all that objects say, and what policies
@@ -17,6 +18,7 @@ use super::world::World;
 pub(super) struct Context<'a> {
     pub(super) world: World<'a>,
     pub(super) policies: &'a Policies,
+    pub(super) authentications: &'a Authentications,
     pub(super) modes: &'a Modes,
     /// By service: what keeps callers from going around its waypoint.
     pub(super) guards: &'a Guards,

@@ -25,13 +25,16 @@ use super::entries::defined::{Entries, Entry};
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
+use super::request_authentication::Authentications;
 use super::revision::Revisions;
 use super::world::{World, network};
 use super::{guard, names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
+use crate::cluster::attachments;
 use crate::cluster::index::Index;
 use crate::cluster::pairs::Pairs;
 use crate::cluster::{Change, Cluster};
+use crate::resources;
 use crate::resources::labels::Labelled;
 
 /// What differs.
@@ -59,11 +62,13 @@ pub struct Translator {
     network: Arc<str>,
     revisions: Revisions,
     policies: Policies,
+    authentications: Authentications,
     modes: Modes,
     guards: Guards,
     entries: Entries,
     members: Members,
     policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
+    authentication_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     mode_statuses: Vec<PolicyStatus>,
     entry_statuses: BTreeMap<NamespacedName, PolicyStatus>,
     workload_entry_statuses: BTreeMap<NamespacedName, PolicyStatus>,
@@ -80,6 +85,7 @@ impl Translator {
         Self {
             network: network(&cluster, &mesh),
             policies: Policies::new(&mesh),
+            authentications: Authentications::default(),
             modes: Modes::new(&cluster, &mesh, &revisions, &mut Vec::new()),
             revisions,
             mesh,
@@ -89,6 +95,7 @@ impl Translator {
             entries: Entries::default(),
             members: Members::default(),
             policy_statuses: BTreeMap::new(),
+            authentication_statuses: BTreeMap::new(),
             mode_statuses: Vec::new(),
             entry_statuses: BTreeMap::new(),
             workload_entry_statuses: BTreeMap::new(),
@@ -104,7 +111,8 @@ impl Translator {
 
     /// For the users: what becomes of every policy, and what is not followed.
     pub fn statuses(&self) -> Vec<PolicyStatus> {
-        let policies = self.policy_statuses.values().chain(&self.mode_statuses);
+        let policies = self.policy_statuses.values().chain(self.authentication_statuses.values());
+        let policies = policies.chain(&self.mode_statuses);
         let entries = self.entry_statuses.values().chain(self.workload_entry_statuses.values());
         policies.chain(self.told.values()).chain(entries).cloned().collect()
     }
@@ -142,6 +150,7 @@ impl Translator {
         self.look_at_the_whole(&mut affected, &mut outside);
         affected.by_services(&self.index);
         self.policies(&mut affected, &mut delta);
+        self.authentications(&affected, &mut delta);
         self.modes(&mut affected, &mut delta);
         let entries_before = self.entries(&mut affected);
         affected.by_entries();
@@ -246,6 +255,7 @@ impl Translator {
         Context {
             world: self.world(),
             policies: &self.policies,
+            authentications: &self.authentications,
             modes: &self.modes,
             guards: &self.guards,
             entries: &self.entries,
@@ -277,6 +287,11 @@ impl Translator {
             if revisions != self.revisions {
                 self.revisions = revisions;
                 affected.policies.extend(self.cluster.authorization_policies().map(|(key, _)| key.clone()));
+                for (key, object) in self.cluster.request_authentications() {
+                    affected.authentications.insert(key.clone());
+                    let targets = attachments::targets_of_authentication(object);
+                    targets.for_each(|target| affected.by_target(&self.cluster, &self.index, target));
+                }
                 affected.peer_authentications = true;
                 affected.entries_changed = true;
                 affected.workload_entries.extend(self.cluster.workload_entries().map(|(key, _)| key.clone()));
@@ -294,7 +309,8 @@ impl Translator {
                 attachments: self.index.attachments(),
             };
             let updated = self.policies.update(key, object, &world, &self.revisions);
-            let status = updated.condition.map(|condition| told::of_policy(key, condition));
+            let told = |condition| told::of_policy(resources::Kind::AuthorizationPolicy, key, condition);
+            let status = updated.condition.map(told);
             delta.statuses_changed |= set(&mut self.policy_statuses, key.clone(), status);
             match (self.policies.sent().get(key), self.policies.targeted().get(key)) {
                 (Some(policy), _) => delta.resources.push(Resource::Policy(policy.clone())),
@@ -321,6 +337,21 @@ impl Translator {
             affected.entries.extend(entries.map(|(name, _)| name.clone()));
             let entries = self.cluster.workload_entries().filter(|(name, object)| is_meant(name, &object.metadata));
             affected.workload_entries.extend(entries.map(|(name, _)| name.clone()));
+        }
+    }
+
+    fn authentications(&mut self, affected: &Affected, delta: &mut Delta) {
+        for key in &affected.authentications {
+            let object = self.cluster.request_authentication(key).map(|object| &**object);
+            let world = World {
+                cluster: &self.cluster,
+                mesh: &self.mesh,
+                network: self.network.clone(),
+                attachments: self.index.attachments(),
+            };
+            let condition = self.authentications.update(key, object, &world, &self.revisions);
+            let told = |condition| told::of_policy(resources::Kind::RequestAuthentication, key, condition);
+            delta.statuses_changed |= set(&mut self.authentication_statuses, key.clone(), condition.map(told));
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A caller that dials a pod's address, or is outside of the mesh, does not pass the waypoint, and so no policy of it. What
 //! every ztunnel can enforce keeps such callers out of the ports of the service: all but the waypoint's own identity.
+//! A RequestAuthentication is one, too: what its waypoint tells the application of a token, such a caller could say itself.
 //! `ambit.dev/waypoint-fail-open` leaves it out.
 
 use std::collections::BTreeSet;
@@ -70,7 +71,8 @@ fn is_enforced(service: &NamespacedName, waypoint: &NamespacedName, context: &Co
         policy.is_some_and(|policy| policy.spec.action != Written::Audit && !is_dry_run(policy))
     };
     let targets = routes::targets(service, waypoint, context);
-    targets.iter().any(|target| context.attachments.policies_of(target).any(enforces))
+    let tokens = || targets.iter().any(|target| context.attachments.authentications_of(target).next().is_some());
+    targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens()
 }
 
 /// Annotation on a Gateway: its pods run as another account than the one of its name.

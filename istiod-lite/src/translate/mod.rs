@@ -9,6 +9,8 @@
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
 //! | [`policy`], `rules`, `notes`, `dry_run` | AuthorizationPolicy | Policy |
 //! | `targeted` | AuthorizationPolicy with targetRefs | Policy, for waypoints |
+//! | `bound` | targetRefs | the waypoints of what they name |
+//! | `request_authentication` | RequestAuthentication | JwtRules, parts of ServiceRoutes |
 //! | `guard` | Service with such a policy | Policy, for its pods |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `service_spec` | what a Service says, of itself alone | |
@@ -26,6 +28,7 @@
 
 mod backend_ref;
 mod backends;
+mod bound;
 pub mod condition;
 mod context;
 pub mod delta;
@@ -45,6 +48,7 @@ mod outsider;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
+mod request_authentication;
 pub mod revision;
 mod route_told;
 mod routes;
@@ -69,10 +73,12 @@ use mesh_xds::audience::Audience;
 
 use crate::cluster::Cluster;
 use crate::cluster::attachments::Attachments;
+use crate::resources::Kind;
 use condition::PolicyStatus;
 use context::{Context, Guards};
 use endpoints::{Inputs, Owner};
 use entries::defined::Entries;
+use request_authentication::Authentications;
 use world::{World, network};
 
 pub use entries::Pools;
@@ -100,7 +106,12 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let mut policies = policy::Policies::new(mesh);
     for (key, object) in cluster.authorization_policies() {
         let updated = policies.update(key, Some(object), &world, &revisions);
-        statuses.extend(updated.condition.map(|condition| told::of_policy(key, condition)));
+        statuses.extend(updated.condition.map(|condition| told::of_policy(Kind::AuthorizationPolicy, key, condition)));
+    }
+    let mut authentications = Authentications::default();
+    for (key, object) in cluster.request_authentications() {
+        let condition = authentications.update(key, Some(object), &world, &revisions);
+        statuses.extend(condition.map(|condition| told::of_policy(Kind::RequestAuthentication, key, condition)));
     }
     let modes = peer_authentication::Modes::new(cluster, mesh, &revisions, statuses);
     let mut about: Vec<_> = cluster.all_keys().flat_map(|key| told::of(&key, &world)).collect();
@@ -111,7 +122,14 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let resolved = inputs.resolve();
     let defined = Entries::new(cluster, mesh, &revisions);
     let none = Guards::new();
-    let without = Context { world, policies: &policies, modes: &modes, guards: &none, entries: &defined };
+    let without = Context {
+        world,
+        policies: &policies,
+        authentications: &authentications,
+        modes: &modes,
+        guards: &none,
+        entries: &defined,
+    };
     let guard =
         |(key, object): (&NamespacedName, &Arc<_>)| Some((key.clone(), Arc::new(guard::of_service(object, &without)?)));
     let guards: Guards = cluster.services().filter_map(guard).collect();

@@ -31,12 +31,12 @@ pub(super) struct Notes {
 
 impl Notes {
     /// What its author is told, where ztunnel evaluates it.
-    pub(super) fn condition(self, action: Action) -> Condition {
+    pub(super) fn condition(self, action: &Action) -> Condition {
         let mut message = String::new();
         if !self.http.is_empty() {
             let effect = match action {
                 Action::Allow => self.left_out(),
-                Action::Deny => self.denies_more(),
+                _ => self.denies_more(),
             };
             let attributes = self.http.join(", ");
             message = format!("ztunnel does not support HTTP attributes (found: {attributes}). {effect}");
@@ -61,7 +61,7 @@ impl Notes {
             "{} {are} left out, because ztunnel cannot tell whether a connection meets {them}: {they} nothing. To decide on \
              HTTP, attach the policy to a waypoint with targetRefs; to decide here, use only identities, namespaces, \
              addresses and ports",
-            names(&self.rules)
+            names("rules", &self.rules)
         )
     }
 
@@ -72,7 +72,7 @@ impl Notes {
             effects.push(format!(
                 "{} {has} nothing else that ztunnel can decide on, so {it} EVERY connection to the workloads of this \
                  policy",
-                names(&self.nothing_left)
+                names("rules", &self.nothing_left)
             ));
         }
         let partly: Vec<_> = self.rules.iter().filter(|i| !self.nothing_left.contains(i)).copied().collect();
@@ -80,8 +80,8 @@ impl Notes {
             effects.push(format!(
                 "{} without these parts, so that more connections are denied than is written, not fewer",
                 match partly.len() {
-                    1 => format!("{} is enforced", names(&partly)),
-                    _ => format!("{} are enforced", names(&partly)),
+                    1 => format!("{} is enforced", names("rules", &partly)),
+                    _ => format!("{} are enforced", names("rules", &partly)),
                 }
             ));
         }
@@ -94,8 +94,8 @@ impl Notes {
 }
 
 /// `rules[0], rules[1] and rules[4]`.
-pub(super) fn names(rules: &[usize]) -> String {
-    let names: Vec<String> = rules.iter().map(|i| format!("rules[{i}]")).collect();
+pub(super) fn names(field: &str, items: &[usize]) -> String {
+    let names: Vec<String> = items.iter().map(|i| format!("{field}[{i}]")).collect();
     match names.split_last() {
         Some((last, before)) if !before.is_empty() => format!("{} and {last}", before.join(", ")),
         _ => names.concat(),

@@ -133,7 +133,7 @@ fn translate(key: &NamespacedName, object: &AuthorizationPolicy, mesh: &Mesh) ->
     }
     let mut notes = Notes::default();
     let rules = spec.rules.iter().enumerate();
-    let rules = rules.flat_map(|(i, written)| rules::rule(i, written, action, &key.namespace, &mut notes)).collect();
+    let rules = rules.flat_map(|(i, written)| rules::rule(i, written, &action, &key.namespace, &mut notes)).collect();
     let policy = Policy {
         name: key.name.clone(),
         namespace: key.namespace.clone(),
@@ -142,7 +142,8 @@ fn translate(key: &NamespacedName, object: &AuthorizationPolicy, mesh: &Mesh) ->
         rules,
         dry_run,
     };
-    (Some(policy), notes.condition(action))
+    let condition = notes.condition(&policy.action);
+    (Some(policy), condition)
 }
 
 fn scope(selector: Option<&WorkloadSelector>, namespace: &str, mesh: &Mesh) -> Scope {

@@ -1,12 +1,14 @@
 //! Service → ServiceRoutes: what the waypoint of a service does with the requests for it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::NamespacedName;
 use mesh_model::route::{PortProtocol, RouteKind, Rule, ServiceRoutes};
+use mesh_model::token::JwtRule;
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
@@ -37,6 +39,7 @@ pub(super) fn of_service(
         rules: rules(&key, service, context),
         policies: policies(&key, &verdict.asked, context),
         traffic: traffic::of_service(&key, context),
+        tokens: tokens(&key, &verdict.asked, context),
     };
     Some((routes, verdict.asked))
 }
@@ -134,6 +137,13 @@ fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Conte
     names.sort();
     names.dedup();
     names
+}
+
+/// The rules of those that target the service, its waypoint, or the class of that; in the order of their names.
+fn tokens(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Arc<[JwtRule]> {
+    let targets = targets(service, waypoint, context);
+    let named: BTreeSet<_> = targets.iter().flat_map(|target| context.attachments.authentications_of(target)).collect();
+    named.into_iter().flat_map(|key| context.authentications.at(key, waypoint)).cloned().collect()
 }
 
 /// What a policy may target to be for a service behind a waypoint. Of one that is not there nobody knows the class.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
 use mesh_model::policy::http::{HeaderCondition, HttpMatch, PathPattern};
-use mesh_model::policy::{Action, Clause, Match, Rule, StringMatch};
+use mesh_model::policy::{Action, ClaimCondition, Clause, Match, RequestPrincipal, Rule, StringMatch};
 
 use super::notes::{At, Notes};
 use crate::resources::authorization_policy::{
-    self as written, Attribute, Operation, Source, parse_ip_block, parse_port,
+    self as written, Attribute, Operation, Source, claim_path, parse_ip_block, parse_port,
 };
 
 /// What cannot be decided, in order.
@@ -22,7 +22,7 @@ struct Undecidable {
 pub(super) fn rule(
     index: usize,
     written: &written::Rule,
-    action: Action,
+    action: &Action,
     namespace: &str,
     notes: &mut Notes,
 ) -> Vec<Rule> {
@@ -56,7 +56,7 @@ pub(super) fn rule(
                 notes.http.push(name);
             }
         }
-        if action == Action::Allow {
+        if *action == Action::Allow {
             return Vec::new();
         }
     }
@@ -84,14 +84,20 @@ fn clause(matches: Vec<Match>) -> Option<Clause> {
 }
 
 fn source(source: &Source, namespace: &str, http: &mut Undecidable, spiffe: &mut bool) -> Caller {
-    for (name, values) in [
-        ("remoteIpBlocks", &source.remote_ip_blocks),
-        ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
-        ("requestPrincipals", &source.request_principals),
-        ("notRequestPrincipals", &source.not_request_principals),
+    let of_tokens = http.at == At::Ztunnel;
+    for (name, values, cannot) in [
+        ("remoteIpBlocks", &source.remote_ip_blocks, true),
+        ("notRemoteIpBlocks", &source.not_remote_ip_blocks, true),
+        ("requestPrincipals", &source.request_principals, of_tokens),
+        ("notRequestPrincipals", &source.not_request_principals, of_tokens),
     ] {
-        http.names.extend(values.as_ref().map(|_| name.to_owned()));
+        http.names.extend(values.as_ref().filter(|_| cannot).map(|_| name.to_owned()));
     }
+    let token = HttpMatch {
+        request_principals: request_principals(&source.request_principals),
+        not_request_principals: request_principals(&source.not_request_principals),
+        ..HttpMatch::default()
+    };
     let mut caller = Match {
         namespaces: strings(&source.namespaces),
         not_namespaces: strings(&source.not_namespaces),
@@ -101,6 +107,7 @@ fn source(source: &Source, namespace: &str, http: &mut Undecidable, spiffe: &mut
         not_source_ips: blocks(&source.not_ip_blocks),
         service_accounts: accounts(&source.service_accounts, namespace),
         not_service_accounts: accounts(&source.not_service_accounts, namespace),
+        http: (!of_tokens && token != HttpMatch::default()).then(|| Arc::new(token)),
         ..Match::default()
     };
     // One value that cannot be decided makes the whole list undecidable.
@@ -170,7 +177,7 @@ fn request(operation: &Operation) -> HttpMatch {
         not_methods: strings(&operation.not_methods),
         paths: paths(&operation.paths),
         not_paths: paths(&operation.not_paths),
-        headers: Vec::new(),
+        ..HttpMatch::default()
     }
 }
 
@@ -191,6 +198,28 @@ fn header(condition: &written::Condition) -> Option<HttpMatch> {
         not_values: strings(&condition.not_values),
     };
     Some(HttpMatch { headers: vec![header], ..HttpMatch::default() })
+}
+
+/// `request.auth.*`.
+fn token(condition: &written::Condition) -> Option<HttpMatch> {
+    let claims = |path: Vec<Arc<str>>| {
+        let (values, not_values) = (strings(&condition.values), strings(&condition.not_values));
+        HttpMatch { claims: vec![ClaimCondition { path, values, not_values }], ..HttpMatch::default() }
+    };
+    Some(match condition.key.strip_prefix("request.auth.")? {
+        "principal" => HttpMatch {
+            request_principals: request_principals(&condition.values),
+            not_request_principals: request_principals(&condition.not_values),
+            ..HttpMatch::default()
+        },
+        "audiences" => claims(vec!["aud".into()]),
+        "presenter" => claims(vec!["azp".into()]),
+        key => claims(claim_path(key.strip_prefix("claims")?)?.into_iter().map(Arc::from).collect()),
+    })
+}
+
+fn request_principals(values: &Option<Vec<String>>) -> Vec<RequestPrincipal> {
+    values.iter().flatten().map(|value| RequestPrincipal::parse(value)).collect()
 }
 
 fn when(condition: &written::Condition, namespace: &str, http: &mut Undecidable, spiffe: &mut bool) -> Match {
@@ -220,7 +249,7 @@ fn when(condition: &written::Condition, namespace: &str, http: &mut Undecidable,
             Match { destination_ports: ports(values), not_destination_ports: ports(not_values), ..Match::default() }
         }
         Attribute::Http => {
-            let request = header(condition).filter(|_| http.at == At::Waypoint);
+            let request = header(condition).or_else(|| token(condition)).filter(|_| http.at == At::Waypoint);
             if request.is_none() {
                 http.names.push(condition.key.clone());
             }

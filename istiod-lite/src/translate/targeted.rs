@@ -1,6 +1,6 @@
 //! AuthorizationPolicy with `targetRefs` → Policy, for the waypoints of what it targets.
 //!
-//! What a waypoint cannot decide (tokens of requests, somebody else's word) makes no policy weaker than it is written: an
+//! What a waypoint cannot decide (who called before its caller, for example) makes no policy weaker than it is written: an
 //! allow rule is left out whole, a deny rule keeps the rest of its conditions, and who is to be asked says no.
 
 use std::collections::BTreeSet;
@@ -10,14 +10,14 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Action, Policy, Scope};
 use mesh_xds::audience::Audience;
 
+use super::bound::Bound;
 use super::condition::Condition;
 use super::dry_run::is_dry_run;
 use super::notes::{At, Notes, names};
+use super::rules;
 use super::world::World;
-use super::{rules, waypoint};
 use crate::cluster::attachments::{Target, target, target_refs};
-use crate::resources::authorization_policy::{self as written, AuthorizationPolicy, TargetRef};
-use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;
+use crate::resources::authorization_policy::{self as written, AuthorizationPolicy};
 
 /// A policy, and the waypoints that enforce it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +44,13 @@ pub(super) fn translate(
     object: &AuthorizationPolicy,
     world: &World<'_>,
 ) -> (Option<Targeted>, Condition) {
-    let found: Vec<_> = target_refs(object).map(|to| (to, waypoints(to, &key.namespace, world))).collect();
-    let waypoints: BTreeSet<_> = found.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().cloned().collect();
+    let bound = Bound::of(target_refs(object), &key.namespace, world);
     let spec = &object.spec;
     let (action, custom) = match spec.action {
         written::Action::Allow => (Action::Allow, false),
         written::Action::Deny => (Action::Deny, false),
+        written::Action::Audit => (Action::Audit, false),
         written::Action::Custom => (Action::Deny, true),
-        written::Action::Audit => {
-            let message = "no waypoint follows the AUDIT action yet: nothing is written down";
-            return (None, Condition::waypoint(false, UNSUPPORTED, message));
-        }
     };
     let dry_run = is_dry_run(object);
     if dry_run && !world.mesh.dry_run_policies {
@@ -64,7 +60,7 @@ pub(super) fn translate(
     }
     let mut notes = Notes { at: At::Waypoint, ..Notes::default() };
     let rules = spec.rules.iter().enumerate();
-    let rules = rules.flat_map(|(i, written)| rules::rule(i, written, action, &key.namespace, &mut notes)).collect();
+    let rules = rules.flat_map(|(i, written)| rules::rule(i, written, &action, &key.namespace, &mut notes)).collect();
     let everything = target_refs(object).any(|to| !matches!(target(to, &key.namespace), Target::Service(_)));
     let policy = Policy {
         name: key.name.clone(),
@@ -75,7 +71,8 @@ pub(super) fn translate(
         rules,
         dry_run,
     };
-    let condition = condition(&found, custom, action, &notes);
+    let condition = condition(&bound, custom, &policy.action, &notes);
+    let waypoints = bound.waypoints();
     // One that nobody enforces is not sent.
     let targeted = (!waypoints.is_empty()).then(|| Targeted { policy: Arc::new(policy), waypoints });
     (targeted, condition)
@@ -83,75 +80,8 @@ pub(super) fn translate(
 
 const UNSUPPORTED: &str = "UnsupportedValue";
 
-/// Why a target has no waypoint: the reason, and what it means.
-type Unbound = (&'static str, String);
-
-/// The waypoints of one target.
-fn waypoints(to: &TargetRef, namespace: &str, world: &World<'_>) -> Result<Vec<NamespacedName>, Unbound> {
-    match target(to, namespace) {
-        Target::Service(name) => {
-            let service = world.cluster.service(&name);
-            let service = service.ok_or_else(|| ("TargetNotFound", format!("there is no Service {name}")))?;
-            let Some(verdict) = waypoint::of_service(service, world) else {
-                let message = format!(
-                    "the Service {name} has no waypoint, so the policy is NOT enforced: label it, or its namespace, with \
-                     istio.io/use-waypoint"
-                );
-                return Err(("AncestorNotBound", message));
-            };
-            if verdict.is_served {
-                return Ok(vec![verdict.asked]);
-            }
-            let effect = if verdict.address.is_some() { "is refused" } else { "goes around it" };
-            let message =
-                format!("the Service {name} is not bound to {}, and what is sent to it {effect}", verdict.asked);
-            Err(("AncestorNotBound", message))
-        }
-        Target::Gateway(name) => match world.cluster.gateway(&name) {
-            Some(_) => Ok(vec![name]),
-            None => Err(("TargetNotFound", format!("there is no Gateway {name}"))),
-        },
-        Target::Class(class) if *namespace != *world.mesh.root_namespace => {
-            let root = &world.mesh.root_namespace;
-            Err(("Invalid", format!("a GatewayClass ({class}) is targeted from the namespace {root} only")))
-        }
-        Target::Class(class) if !WAYPOINT_CLASSES.contains(&&*class) => {
-            Err(("Invalid", format!("{class} is no class of waypoints: they are {}", WAYPOINT_CLASSES.join(" and "))))
-        }
-        Target::Class(class) => Ok(world.attachments.gateways_of(&class)),
-        Target::Other(kind) => {
-            let message = format!(
-                "no waypoint here stands for a {kind} {}: target a Service or Gateway of the policy's own namespace, or a \
-                 GatewayClass",
-                to.name
-            );
-            Err(("Invalid", message))
-        }
-    }
-}
-
-fn condition(
-    found: &[(&TargetRef, Result<Vec<NamespacedName>, Unbound>)],
-    custom: bool,
-    action: Action,
-    notes: &Notes,
-) -> Condition {
-    let unbound: Vec<&Unbound> = found.iter().filter_map(|(_, found)| found.as_ref().err()).collect();
-    let texts = || unbound.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
-    let (status, mut reason, mut message) = match (&unbound[..], found.len()) {
-        ([], _) => {
-            let mut to: Vec<_> =
-                found.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().map(ToString::to_string).collect();
-            to.sort();
-            to.dedup();
-            let to =
-                if to.is_empty() { "every waypoint of its class; there is none yet".to_owned() } else { to.join(", ") };
-            (true, "Accepted", format!("bound to {to}"))
-        }
-        ([(reason, text)], 1) => (false, *reason, text.clone()),
-        (some, all) if some.len() < all => (true, "PartiallyInvalid", texts()),
-        _ => (false, "Invalid", texts()),
-    };
+fn condition(bound: &Bound, custom: bool, action: &Action, notes: &Notes) -> Condition {
+    let (status, mut reason, mut message) = bound.told();
     if status {
         let mut effects = Vec::new();
         if custom {
@@ -161,10 +91,11 @@ fn condition(
             );
         }
         if !notes.http.is_empty() {
-            let (rules, what) = (names(&notes.rules), notes.http.join(", "));
+            let (rules, what) = (names("rules", &notes.rules), notes.http.join(", "));
             effects.push(match action {
                 Action::Allow => format!("{rules} left out, because no waypoint can decide on {what} yet: they allow nothing"),
-                Action::Deny => format!(
+                Action::Audit => format!("{rules} without {what}, which no waypoint can decide on yet: more is written down"),
+                _ => format!(
                     "{rules} without {what}, which no waypoint can decide on yet: more requests are denied than is written"
                 ),
             });

@@ -52,8 +52,8 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::WorkloadEntry => &[Part::WorkloadEntryWaypoint],
         Kind::Endpoints => &[Part::Endpoints],
         Kind::EndpointSlice => &[Part::EndpointSlice],
-        Kind::Node | Kind::ServiceAccount | Kind::AuthorizationPolicy | Kind::PeerAuthentication => &[],
-        Kind::GatewayClass => &[],
+        Kind::Node | Kind::ServiceAccount | Kind::GatewayClass => &[],
+        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => &[],
         Kind::Gateway => &[Part::Gateway],
         Kind::HttpRoute => &[Part::HttpRoute],
         Kind::GrpcRoute => &[Part::GrpcRoute],
@@ -116,7 +116,7 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
 }
 
 /// What becomes of a policy.
-pub(super) fn of_policy(key: &NamespacedName, condition: Condition) -> PolicyStatus {
-    let key = Key::new(Kind::AuthorizationPolicy, Some(&key.namespace), &key.name);
+pub(super) fn of_policy(kind: Kind, key: &NamespacedName, condition: Condition) -> PolicyStatus {
+    let key = Key::new(kind, Some(&key.namespace), &key.name);
     PolicyStatus::new(key, vec![condition])
 }

@@ -60,8 +60,7 @@ pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &
     let name = NamespacedName::new(relations::namespace(object), object.name.as_deref().unwrap_or(""));
     let attached = || {
         let attachments = world.attachments;
-        attachments.routes_of(&name).next().is_some()
-            || attachments.policies_of(&Target::Service(name.clone())).next().is_some()
+        attachments.routes_of(&name).next().is_some() || attachments.has_policies(&Target::Service(name.clone()))
     };
     of_services(object, attached, world)
 }
@@ -147,7 +146,7 @@ fn verdict(
 
 /// Whether a policy is attached to the waypoint itself. Of one that is not there nobody knows the class.
 fn has_policies(waypoint: &NamespacedName, gateway: Option<&Gateway>, world: &World<'_>) -> bool {
-    let some = |target: &Target| world.attachments.policies_of(target).next().is_some();
+    let some = |target: &Target| world.attachments.has_policies(target);
     let class = |name: &str| some(&Target::Class(name.into()));
     some(&Target::Gateway(waypoint.clone()))
         || match gateway {

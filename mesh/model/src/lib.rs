@@ -12,8 +12,9 @@
 //! | [`share`] | fair shares of what is bounded: which source may hold how much |
 //! | [`labels`] | the labels and annotations by which users speak to the mesh |
 //! | [`traffic`] | how a waypoint treats endpoints: limits, outliers, balancing |
-//! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
+//! | [`token`] | JSON Web Tokens of requests |
+//! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
 //! | [`balance`] | which endpoint |
@@ -37,5 +38,6 @@ pub mod service;
 pub mod share;
 pub mod shared;
 pub mod tables;
+pub mod token;
 pub mod traffic;
 pub mod workload;

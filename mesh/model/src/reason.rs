@@ -121,6 +121,8 @@ reason_codes! {
     /// A request on port 15008 that is no CONNECT or cannot be read, or a SOCKS request that is not served.
     BadRequest = "BAD_REQUEST",
 
+    /// The request has a token that is not valid here.
+    TokenInvalid = "TOKEN_INVALID",
     /// Routes name the service as their parent, and none of their rules matches the request.
     NoRoute = "NO_ROUTE",
     /// The rule that the request follows has no backend that could take it.

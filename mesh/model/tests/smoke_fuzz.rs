@@ -98,3 +98,20 @@ fn cut_short_anywhere() {
     }
     assert!(Resource::decode(Kind::Address, Default::default()).is_err());
 }
+
+#[test]
+fn damaged_tokens_are_refused_or_read_as_they_are() {
+    // {"alg":"RS256","kid":"1"} and {"iss":"a","aud":"a","exp":2000000}
+    const TOKEN: &str =
+        "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJhIiwiYXVkIjoiYSIsImV4cCI6MjAwMDAwMH0.c2lnbmF0dXJl";
+    let seeds =
+        [TOKEN.to_owned(), format!("Bearer {TOKEN}"), format!("b=c; a={TOKEN}"), format!("b=c&a={TOKEN}&%61=x")];
+    let mut random = Random(27);
+    for round in 0..ROUNDS {
+        let mut bytes = seeds[round % seeds.len()].clone().into_bytes();
+        if round >= seeds.len() {
+            mutate(&mut bytes, seeds[3].as_bytes(), &mut random);
+        }
+        properties::token(&bytes);
+    }
+}

@@ -217,6 +217,7 @@ fn every_field_survives_the_round_trip() {
                 rules: Vec::new(),
                 policies: Vec::new(),
                 traffic: Vec::new(),
+                tokens: [].into(),
             }
             .into(),
         ),
@@ -484,7 +485,7 @@ fn refused_policies_and_strangers() {
 
 #[test]
 fn names_and_aliases() {
-    let [workload, service, policy, routes] = samples::all();
+    let [workload, service, policy, routes, ..] = samples::all();
     assert_eq!(
         (workload.name(), workload.aliases()),
         ("west//Pod/shop/cart-1".into(), vec![]),
@@ -743,6 +744,7 @@ fn routes_in_bytes() {
         rules: vec![rule],
         policies: vec![NamespacedName::new("b", "p")],
         traffic: Vec::new(),
+        tokens: [].into(),
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

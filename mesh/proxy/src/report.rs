@@ -46,6 +46,8 @@ pub struct Report {
     _socket: OpenSocket,
     started: Instant,
     policy: Option<NamespacedName>,
+    /// The audit policies that match.
+    audited: Option<Box<str>>,
 }
 
 /// The bytes that a connection has moved. Shared with what moves them.
@@ -104,6 +106,7 @@ impl Report {
             traffic,
             started: Instant::now(),
             policy: None,
+            audited: None,
         }
     }
 
@@ -115,6 +118,7 @@ impl Report {
     /// Logs that the policies let it in, and which policies that only dry-run would have matched.
     pub fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
+        self.audited = audited(&decision.audited);
         self.log_decision(decision);
         let Traffic { from, source, destination, .. } = &self.traffic;
         for policy in &decision.dry_run {
@@ -242,6 +246,7 @@ impl Report {
             error,
             request: None,
             policy: self.policy.as_ref().map(|p| p as &dyn Display),
+            audit: self.audited.as_ref().map(|policies| policies as &dyn Display),
             reason: reason.map(ReasonCode::as_str),
             trace: t.trace.as_ref().map(|trace| trace as &dyn Display),
         });
@@ -296,3 +301,9 @@ impl Count for Moved {
 
 #[cfg(test)]
 mod tests;
+
+/// The audit policies that matched, as the line names them.
+pub fn audited(policies: &[NamespacedName]) -> Option<Box<str>> {
+    let names = || policies.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    (!policies.is_empty()).then(|| names().into())
+}

@@ -1,7 +1,8 @@
 //! What the waypoint answers itself.
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use mesh_model::reason::ReasonCode;
 use tokio::time::Instant;
 
@@ -17,12 +18,28 @@ pub(crate) struct Refused {
     pub(crate) code: ReasonCode,
     /// The same in words, for the log: a caller who is denied is not told by what.
     pub(crate) why: String,
+    /// What the answer says, where it is not the waypoint's usual one.
+    pub(super) own: Option<Box<Own>>,
+}
+
+/// An answer with words of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own {
+    /// Its headers.
+    pub(super) headers: HeaderMap,
+    /// Its body.
+    pub(super) body: Bytes,
 }
 
 impl Refused {
     /// With these words.
     pub(crate) fn new(status: StatusCode, code: ReasonCode, why: impl ToString) -> Self {
-        Self { status, code, why: why.to_string() }
+        Self { status, code, why: why.to_string(), own: None }
+    }
+
+    /// Answered with these headers and this body.
+    pub(super) fn with(self, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self { own: Some(Box::new(Own { headers, body: body.into() })), ..self }
     }
 
     /// The answer. A gRPC caller gets a status of its protocol.
@@ -33,7 +50,16 @@ impl Refused {
             _ => format!("{}\n", self.code),
         };
         if grpc {
-            return grpc_answer(self.status, &text);
+            return match &self.own {
+                Some(own) => grpc_answer(self.status, &String::from_utf8_lossy(&own.body)),
+                None => grpc_answer(self.status, &text),
+            };
+        }
+        if let Some(own) = &self.own {
+            let mut answer = Response::new(Body::whole(own.body.clone()));
+            *answer.status_mut() = self.status;
+            *answer.headers_mut() = own.headers.clone();
+            return answer;
         }
         let mut answer = Response::new(Body::whole(text));
         *answer.status_mut() = self.status;

@@ -6,6 +6,7 @@
 //! | `caller` | who speaks in it, and to whom |
 //! | `pipeline` | the order of all that happens to a request |
 //! | `form` | the canonical form of a request |
+//! | `authenticate` | its tokens |
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `hashed` | what a consistent hash takes of a request |
@@ -19,6 +20,7 @@
 //! | `counted` | the label sets of requests' metrics |
 
 mod answer;
+mod authenticate;
 mod caller;
 mod counted;
 mod form;

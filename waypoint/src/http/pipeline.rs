@@ -3,22 +3,28 @@
 //! 1. **The tables, as they are now.** A connection may live for days; each request meets the routes and policies of its moment.
 //! 2. **The canonical form** ([`form`]), or a refusal: from here on there is one way to read the request, and it is the one that is
 //!    passed on.
-//! 3. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it.
-//! 4. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
+//! 3. **Tokens** ([`authenticate`]) are verified before anybody decides by them. Those that are not to be forwarded end here: nobody
+//!    further on sees them.
+//! 4. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it.
+//! 5. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
 //!    which judge what was sent, and before anything is sent on.
-//! 5. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
-//! 6. **Policies of the backend's own service**, where that is another one: a route grants nobody more than dialling would.
-//! 7. **Copies** for mirrors, which nobody waits for.
-//! 8. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Its answer is edited as the route says.
+//! 6. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
+//! 7. **Tokens and policies of the backend's own service**, where that is another one: a route grants nobody more than dialling
+//!    would. Its tokens are verified by its own rules.
+//! 8. **Copies** for mirrors, which nobody waits for.
+//! 9. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Its answer is edited as the route says.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use mesh_model::http::Request as Form;
 use mesh_model::policy::{Facts, HttpFacts};
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::plan::{self, Plan};
 use mesh_model::route::select::{Router, Selected};
+use mesh_model::token::Token;
 use mesh_proxy::judge::Judgement;
 
 use super::answer::{Answer, Refused};
@@ -26,7 +32,7 @@ use super::caller::Caller;
 use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
 use super::report::{Followed, Received, Report};
-use super::{form, headers, hop, mirror};
+use super::{authenticate, form, headers, hop, mirror};
 use crate::body::Body;
 use crate::judge;
 use crate::target::Target;
@@ -50,16 +56,23 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     // 1
     let (target, router) = current(caller)?;
     // 2
-    let form = form::of(&head, || judge::policies(&caller.worker, &target))?;
+    let mut form = form::of(&head, || judge::policies(&caller.worker, &target))?;
     // 3
-    judged(caller, &target, &form, &head.headers, report).await?;
+    let rules = &target.routes.tokens;
+    // A backend's own rules may want what these take away.
+    let before = (!rules.is_empty() && !router.routes().rules.is_empty()).then(|| (form.clone(), head.headers.clone()));
+    report.conceal(rules);
+    let valid = authenticate::verify(&caller.worker.keys, rules, &form, &head.headers)?;
+    authenticate::hand_on(rules, &valid, &mut form.target, &mut head.headers);
     // 4
+    judged(caller, &target, &form, &head.headers, &authenticate::proven(&valid), report).await?;
+    // 5
     let upgrade = headers::end_to_end(&mut head.headers);
     if let Ok(us) = caller.waypoint.identity() {
         headers::told_of(&mut head.headers, &caller.identity, caller.from.ip(), &us);
     }
     let body = Body::passing(body).watched(Received(report.received.clone()));
-    // 5
+    // 6
     let plan = match router.select(&form, &head.headers, caller.identity.namespace(), target.port) {
         Selected::NoRoutes => {
             form::write(&form, form.target.clone(), &form.authority(), &mut head)?;
@@ -77,19 +90,25 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         Plan::Answer(answer) => return answered(answer),
     };
     let (service, dialled) = hop::backend(caller, &planned)?;
-    // 6
+    // 7
+    let mut to = planned.target.clone();
     let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
     if service.key() != target.routes.service
         && let Some(own) = hop::behind_us(caller, own)
     {
-        judged(caller, &own, &form, &head.headers, report).await?;
+        let rules = &own.routes.tokens;
+        report.conceal(rules);
+        let came = before.as_ref().map_or((&form, &head.headers), |(form, headers)| (form, headers));
+        let valid = authenticate::verify(&caller.worker.keys, rules, came.0, came.1)?;
+        authenticate::hand_on(rules, &valid, &mut to, &mut head.headers);
+        judged(caller, &own, &form, &head.headers, &authenticate::proven(&valid), report).await?;
     }
     let authority = planned.authority.as_deref().map_or_else(|| form.authority(), str::to_owned);
     planned.edit_request(&mut head.headers);
-    form::write(&form, planned.target.clone(), &authority, &mut head)?;
-    // 7
-    let request = mirror::copied(caller, &planned, Request::from_parts(head, body)).await?;
+    form::write(&form, to, &authority, &mut head)?;
     // 8
+    let request = mirror::copied(caller, &planned, Request::from_parts(head, body)).await?;
+    // 9
     let hop = Hop {
         deadline: planned.request_timeout().map(|limit| report.started + limit),
         per_try: planned.backend_timeout(),
@@ -114,26 +133,27 @@ fn current(caller: &Caller) -> Result<(Target, Rc<Router>), Refused> {
     Ok((Target { service, routes, ..caller.target.clone() }, router))
 }
 
-/// Asks the policies of a service.
+/// Asks the policies of a service about a request in its canonical form, with these tokens.
 async fn judged(
     caller: &Caller,
     target: &Target,
-    form: &mesh_model::http::Request,
+    form: &Form,
     headers: &HeaderMap,
+    tokens: &[Arc<Token>],
     report: &mut Report,
 ) -> Result<(), Refused> {
     let facts = Facts { destination: target.dialled, ..caller.facts() };
-    let request = HttpFacts { request: form, headers };
+    let request = HttpFacts { request: form, headers, tokens };
     let judgement = match judge::judge(&caller.worker, target, &facts, Some(request)).await {
         Ok(decision) => {
-            report.policy = decision.reason.policy().cloned();
+            report.decided(&decision);
             return Ok(());
         }
         Err(judgement) => judgement,
     };
     let why = match &judgement {
         Judgement::Decided(decision) => {
-            report.policy = decision.reason.policy().cloned();
+            report.decided(decision);
             decision.reason.to_string()
         }
         Judgement::MissingPolicy(policy) => {

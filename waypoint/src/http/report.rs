@@ -10,9 +10,13 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mesh_model::address::NamespacedName;
+use mesh_model::policy::Decision;
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::Rule;
+use mesh_model::token::find::Place;
+use mesh_model::token::{JwtRule, hand_on};
 use mesh_model::workload::Workload;
+use mesh_proxy::report::audited;
 use mesh_runtime::access_log::{Direction, Entry, Event, Peer, Request as Asked};
 use mesh_runtime::metrics::Measured;
 use tokio::time::Instant;
@@ -39,7 +43,9 @@ pub(crate) struct Report {
     /// The route and rule that it follows.
     pub(crate) route: Option<Followed>,
     /// The policy that decided.
-    pub(crate) policy: Option<NamespacedName>,
+    policy: Option<NamespacedName>,
+    /// The audit policies that match it.
+    audited: Vec<NamespacedName>,
     endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
     code: Option<ReasonCode>,
     why: Option<Box<str>>,
@@ -65,12 +71,40 @@ impl Report {
             status: StatusCode::OK,
             route: None,
             policy: None,
+            audited: Vec::new(),
             endpoint: None,
             code: None,
             why: None,
             grpc: is_grpc(headers),
             grpc_status: None,
             ended: false,
+        }
+    }
+
+    /// Takes what policies say of it, and says which would have matched that are only tried (`istio.io/dry-run`).
+    pub(crate) fn decided(&mut self, decision: &Decision) {
+        self.policy = decision.reason.policy().cloned();
+        self.audited.extend_from_slice(&decision.audited);
+        for policy in &decision.dry_run {
+            let (identity, service) = (&self.caller.identity, &self.caller.target.service.hostname);
+            let (method, path) = (&self.method, self.uri.path());
+            tracing::info!(%policy, %identity, %service, %method, path, "dry-run policy would have matched");
+        }
+    }
+
+    /// Takes tokens that these rules read from the query out of what is logged.
+    pub(crate) fn conceal(&mut self, rules: &[JwtRule]) {
+        let Some(mut target) = self.uri.path_and_query().cloned() else { return };
+        for name in rules.iter().flat_map(|rule| &rule.params) {
+            let place = Place::Param(name.clone());
+            if let Some(without) = hand_on::remove(&place, &mut HeaderMap::new(), &target) {
+                target = without;
+            }
+        }
+        if Some(&target) != self.uri.path_and_query() {
+            let mut parts = self.uri.clone().into_parts();
+            parts.path_and_query = Some(target.clone());
+            self.uri = Uri::from_parts(parts).unwrap_or_else(|_| target.into());
         }
     }
 
@@ -139,6 +173,7 @@ impl Report {
             request_bytes: self.received.get(),
             response_bytes: self.sent,
         };
+        let audited = audited(&self.audited);
         let (service, who) = (&caller.target.service, (source, &*caller.identity, &caller.counted));
         let traffic = || caller.traffic(to.unwrap_or(caller.target.dialled), workload);
         count(&caller.worker.context.requests, who, service, workload, (ended, &measured), traffic);
@@ -178,6 +213,7 @@ impl Report {
                 route: self.route.as_ref().map(|route| route as &dyn Display),
             }),
             policy: self.policy.as_ref().map(|policy| policy as &dyn Display),
+            audit: audited.as_ref().map(|policies| policies as &dyn Display),
             reason: self.code.map(ReasonCode::as_str),
             trace: None,
         });
@@ -216,7 +252,7 @@ impl Drop for Report {
 fn flags(code: Option<ReasonCode>) -> &'static str {
     use ReasonCode as R;
     match code {
-        None | Some(R::PolicyDenied | R::PolicyUnknown) => "-",
+        None | Some(R::PolicyDenied | R::PolicyUnknown | R::TokenInvalid) => "-",
         Some(R::NoHealthyUpstream) => "UH",
         Some(R::NoRoute) => "NR",
         Some(R::UpstreamOverflow) => "UO",

@@ -3,6 +3,7 @@
 mod requests;
 mod routed;
 mod streams;
+mod tokens;
 mod traffic;
 
 use std::cell::Cell;
@@ -234,7 +235,8 @@ pub(super) fn service(name: &str, vip: IpAddr, app_protocol: AppProtocol) -> Ser
 /// The routes of a service.
 pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> ServiceRoutes {
     let policies = policies.iter().map(|policy| NamespacedName::new("shop", *policy)).collect();
-    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic: Vec::new() }
+    let (traffic, tokens) = (Vec::new(), Arc::default());
+    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic, tokens }
 }
 
 /// The address of endpoints in the mesh: this machine's own, by the one way to write it that is not loopback's. (On loopback

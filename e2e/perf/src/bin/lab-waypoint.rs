@@ -87,6 +87,7 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
         rules: Vec::new(),
         policies: vec![NamespacedName::new(policy.namespace.clone(), policy.name.clone())],
         traffic: Vec::new(),
+        tokens: Arc::default(),
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),

@@ -261,7 +261,10 @@ impl Layer {
             let meant = |key: &Key| {
                 claims.iter().any(|claim| match claim {
                     // Text that nobody can read: only of policies is it better to keep one too many.
-                    Claim::Anything => matches!(key.kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication),
+                    Claim::Anything => matches!(
+                        key.kind,
+                        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication
+                    ),
                     claim => claim.covers(key),
                 })
             };

@@ -10,7 +10,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 16] = [
+pub const ALL: [Kind; 17] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -20,6 +20,7 @@ pub const ALL: [Kind; 16] = [
     Kind::Endpoints,
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
     Kind::GatewayClass,
     Kind::Gateway,
     Kind::HttpRoute,
@@ -50,6 +51,7 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::Endpoints => Resource::core("endpoints"),
         Kind::AuthorizationPolicy => security("authorizationpolicies"),
         Kind::PeerAuthentication => security("peerauthentications"),
+        Kind::RequestAuthentication => security("requestauthentications"),
         Kind::GatewayClass => gateway("gatewayclasses"),
         Kind::Gateway => gateway("gateways"),
         Kind::HttpRoute => gateway("httproutes"),

@@ -20,6 +20,8 @@ pub struct Decision {
     pub reason: Reason,
     /// Dry-run policies that would have matched: logged, not enforced.
     pub dry_run: Vec<NamespacedName>,
+    /// Audit policies that match.
+    pub audited: Vec<NamespacedName>,
 }
 
 /// What settled a decision.
@@ -76,7 +78,7 @@ impl Reason {
 /// 4. Otherwise it is denied.
 ///
 /// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
-/// policy is never weaker than written.
+/// policy is never weaker than written. An audit policy matches where it may.
 pub fn decide<'a, P>(policies: P, facts: &Facts) -> Decision
 where
     P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
@@ -92,25 +94,34 @@ where
     decide_of(policies.into_iter(), &Subject::new(facts, Some(http)))
 }
 
+/// The rule that matches, or may.
+fn matched(policy: &Policy, subject: &Subject<'_>) -> Option<usize> {
+    policy.rules.iter().position(|rule| match matches::rule(rule, subject) {
+        Outcome::Met => true,
+        Outcome::NotMet => false,
+        Outcome::Unknown => policy.action != Action::Allow,
+    })
+}
+
 fn decide_of<'a>(policies: impl Iterator<Item = &'a Arc<Policy>> + Clone, subject: &Subject<'_>) -> Decision {
-    let (mut allowed_by, mut denied_by, mut dry_run) = (None, None, Vec::new());
+    let (mut allowed_by, mut denied_by) = (None, None);
+    let (mut dry_run, mut audited) = (Vec::new(), Vec::new());
     for policy in policies.clone() {
+        if policy.dry_run {
+            dry_run.extend(matched(policy, subject).map(|_| policy.key()));
+            continue;
+        }
         let settled = match policy.action {
+            Action::Audit => {
+                audited.extend(matched(policy, subject).map(|_| policy.key()));
+                continue;
+            }
             Action::Allow => &mut allowed_by,
             Action::Deny => &mut denied_by,
         };
         // The first of them is named; what others would say changes nothing.
-        if settled.is_some() && !policy.dry_run {
-            continue;
-        }
-        let matched = policy.rules.iter().position(|rule| match matches::rule(rule, subject) {
-            Outcome::Met => true,
-            Outcome::NotMet => false,
-            Outcome::Unknown => policy.action == Action::Deny,
-        });
-        match policy.dry_run {
-            true => dry_run.extend(matched.map(|_| policy.key())),
-            false => *settled = matched.map(|rule| (policy.key(), rule)),
+        if settled.is_none() {
+            *settled = matched(policy, subject).map(|rule| (policy.key(), rule));
         }
     }
     let allows = || policies.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
@@ -120,5 +131,5 @@ fn decide_of<'a>(policies: impl Iterator<Item = &'a Arc<Policy>> + Clone, subjec
         (None, None) if allows().next().is_none() => (true, Reason::NoPolicy),
         (None, None) => (false, Reason::NotAllowed(allows().take(MOST_NAMED).map(|policy| policy.key()).collect())),
     };
-    Decision { allowed, reason, dry_run }
+    Decision { allowed, reason, dry_run, audited }
 }

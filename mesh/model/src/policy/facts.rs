@@ -1,11 +1,13 @@
 //! What is known about a connection when it asks to enter, and about a request in it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::HeaderMap;
 
 use crate::http::Request;
 use crate::identity::SpiffeId;
+use crate::token::Token;
 
 /// The facts that policies are decided on. Addresses are in normal form ([`crate::address::canonical`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub struct Facts {
 pub struct HttpFacts<'a> {
     /// The request in canonical form: that which is passed on.
     pub request: &'a Request,
-    /// Its headers, as they came.
+    /// Its headers, as they came, but for what was verified and taken away.
     pub headers: &'a HeaderMap,
+    /// Its tokens, all of them valid.
+    pub tokens: &'a [Arc<Token>],
+}
+
+impl<'a> HttpFacts<'a> {
+    /// Of a request without token.
+    pub fn new(request: &'a Request, headers: &'a HeaderMap) -> Self {
+        Self { request, headers, tokens: &[] }
+    }
 }

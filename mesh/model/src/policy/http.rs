@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::claims::{ClaimCondition, RequestPrincipal};
 use super::strings::StringMatch;
 
 /// Conditions on a request. All fields that are set; positive fields want one of their values, `not_` fields none of theirs.
@@ -22,6 +23,12 @@ pub struct HttpMatch {
     pub not_paths: Vec<PathPattern>,
     /// Conditions on headers, all of them.
     pub headers: Vec<HeaderCondition>,
+    /// Whom the request's token names.
+    pub request_principals: Vec<RequestPrincipal>,
+    /// None of these; satisfied by a request without token.
+    pub not_request_principals: Vec<RequestPrincipal>,
+    /// Conditions on the token's claims, all of them.
+    pub claims: Vec<ClaimCondition>,
 }
 
 /// A path in a policy.

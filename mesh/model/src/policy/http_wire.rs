@@ -7,6 +7,7 @@ use mesh_proto::{Any, ambit as pb};
 use pb::path_pattern::Kind;
 use prost::Message;
 
+use super::claims::{ClaimCondition, RequestPrincipal};
 use super::http::{HeaderCondition, HttpMatch, PathPattern};
 use super::strings::{self, StringMatch};
 use crate::shared::text;
@@ -33,6 +34,9 @@ pub(super) fn read(extension: &Extension) -> Option<HttpMatch> {
         paths: wire.paths.into_iter().map(path).collect::<Option<_>>()?,
         not_paths: wire.not_paths.into_iter().map(path).collect::<Option<_>>()?,
         headers: wire.headers.into_iter().map(header).collect::<Option<_>>()?,
+        request_principals: wire.request_principals.into_iter().map(principal).collect::<Option<_>>()?,
+        not_request_principals: wire.not_request_principals.into_iter().map(principal).collect::<Option<_>>()?,
+        claims: wire.claims.into_iter().map(claim).collect::<Option<_>>()?,
     };
     // With nothing set it would match everything, which nobody asked for.
     (read != HttpMatch::default()).then_some(read)
@@ -55,6 +59,20 @@ fn header(wire: pb::HeaderCondition) -> Option<HeaderCondition> {
     says_something.then(|| HeaderCondition { name: text(&wire.name.to_ascii_lowercase()), values, not_values })
 }
 
+fn principal(wire: pb::RequestPrincipal) -> Option<RequestPrincipal> {
+    Some(RequestPrincipal { issuer: strings::read(wire.issuer?)?, subject: strings::read(wire.subject?)? })
+}
+
+fn claim(wire: pb::ClaimCondition) -> Option<ClaimCondition> {
+    let (values, not_values) = (texts(wire.values)?, texts(wire.not_values)?);
+    let says_something = !wire.path.is_empty() && (!values.is_empty() || !not_values.is_empty());
+    says_something.then(|| ClaimCondition {
+        path: wire.path.iter().map(|name| text(name)).collect(),
+        values,
+        not_values,
+    })
+}
+
 pub(super) fn write(http: &HttpMatch) -> Extension {
     let texts = |list: &[StringMatch]| list.iter().map(strings::write).collect();
     let paths = |list: &[PathPattern]| list.iter().map(path_to_wire).collect();
@@ -62,6 +80,18 @@ pub(super) fn write(http: &HttpMatch) -> Extension {
         name: header.name.to_string(),
         values: texts(&header.values),
         not_values: texts(&header.not_values),
+    };
+    let principals = |list: &[RequestPrincipal]| {
+        let one = |principal: &RequestPrincipal| pb::RequestPrincipal {
+            issuer: Some(strings::write(&principal.issuer)),
+            subject: Some(strings::write(&principal.subject)),
+        };
+        list.iter().map(one).collect()
+    };
+    let claim = |claim: &ClaimCondition| pb::ClaimCondition {
+        path: claim.path.iter().map(ToString::to_string).collect(),
+        values: texts(&claim.values),
+        not_values: texts(&claim.not_values),
     };
     let wire = pb::HttpMatch {
         hosts: texts(&http.hosts),
@@ -71,6 +101,9 @@ pub(super) fn write(http: &HttpMatch) -> Extension {
         paths: paths(&http.paths),
         not_paths: paths(&http.not_paths),
         headers: http.headers.iter().map(header).collect(),
+        request_principals: principals(&http.request_principals),
+        not_request_principals: principals(&http.not_request_principals),
+        claims: http.claims.iter().map(claim).collect(),
     };
     Extension {
         name: NAME.to_owned(),

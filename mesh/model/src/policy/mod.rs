@@ -1,9 +1,11 @@
 //! Authorization policies and the one decision over them.
 //!
 //! The type here; [`http`] its conditions on requests; [`facts`] what is known about a connection or request; `matches` one
-//! condition against the facts, `requests` those on requests; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
+//! condition against the facts, `requests` those on requests, [`claims`] those on their tokens; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
 //! PeerAuthentications.
 
+mod action_wire;
+pub mod claims;
 pub mod converted;
 pub mod decide;
 pub mod facts;
@@ -21,6 +23,7 @@ use ipnet::IpNet;
 
 use crate::address::NamespacedName;
 
+pub use claims::{ClaimCondition, RequestPrincipal};
 pub use decide::{Decision, Reason, decide, decide_request};
 pub use facts::{Facts, HttpFacts};
 pub use outcome::Outcome;
@@ -55,13 +58,15 @@ pub enum Scope {
     WorkloadSelector,
 }
 
-/// `istio.security.Action`.
+/// `istio.security.Action`, and what waypoints know besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// A match lets the connection in.
     Allow,
     /// A match keeps it out, whatever else allows it.
     Deny,
+    /// A match is written down, and changes nothing.
+    Audit,
 }
 
 /// All of its clauses; **no clause always matches**.

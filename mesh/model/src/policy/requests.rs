@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use http::header::{COOKIE, HOST, HeaderName};
 
+use super::claims;
 use super::facts::HttpFacts;
 use super::http::{HeaderCondition, HttpMatch, PathPattern};
 use super::outcome::{Outcome, all, any};
@@ -37,7 +38,9 @@ pub(super) fn meets(m: &HttpMatch, http: HttpFacts<'_>) -> Outcome {
     let paths = if m.paths.is_empty() { Outcome::Met } else { any_path(&m.paths, request.path()) };
     let not_paths = any_path(&m.not_paths, request.path()).not();
     let headers = all(m.headers.iter().map(|condition| header(condition, http)));
-    settled.and(paths).and(not_paths).and(headers)
+    let principals = claims::principals(&m.request_principals, &m.not_request_principals, http.tokens);
+    let claims = all(m.claims.iter().map(|condition| claims::claim(condition, http.tokens)));
+    settled.and(paths).and(not_paths).and(headers).and(principals).and(claims)
 }
 
 /// Of all readings of one thing: what holds for all, for none, or for some and is therefore unknown.

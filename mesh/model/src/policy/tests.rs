@@ -247,6 +247,24 @@ fn addresses_of_both_families() {
 }
 
 #[test]
+fn audit_policies_are_named_and_change_nothing() {
+    let (met, unmet, unsure) = (rules([vec![vec![yes()]]]), rules([vec![vec![no()]]]), rules([vec![vec![unknown()]]]));
+    let audit = |name: &str, r: &Vec<Rule>| policy(name, Action::Audit, r.clone());
+    let audits = [audit("a", &met), audit("b", &unmet), audit("c", &unsure), dry(audit("d", &met))];
+    for (others, reason) in [
+        (vec![], Reason::NoPolicy),
+        (vec![policy("x", Action::Allow, met.clone())], Reason::AllowedBy(key("x"), 0)),
+        (vec![policy("x", Action::Allow, unmet.clone())], Reason::NotAllowed(vec![key("x")])),
+        (vec![policy("x", Action::Deny, met.clone())], Reason::DeniedBy(key("x"), 0)),
+    ] {
+        let allowed = matches!(reason, Reason::NoPolicy | Reason::AllowedBy(..));
+        let decision = decide(others.iter().chain(&audits), &facts());
+        let (dry_run, audited) = (vec![key("d")], vec![key("a"), key("c")]);
+        assert_eq!(decision, Decision { allowed, reason, dry_run, audited });
+    }
+}
+
+#[test]
 fn policies_together() {
     use Action::{Allow, Deny};
     let (met, unmet, unsure) = (rules([vec![vec![yes()]]]), rules([vec![vec![no()]]]), rules([vec![vec![unknown()]]]));
@@ -294,7 +312,7 @@ fn policies_together() {
     ];
     for (name, policies, reason, dry_run) in table {
         let allowed = matches!(reason, Reason::NoPolicy | Reason::AllowedBy(..));
-        assert_eq!(decide(&policies, &facts()), Decision { allowed, reason, dry_run }, "{name}");
+        assert_eq!(decide(&policies, &facts()), Decision { allowed, reason, dry_run, audited: Vec::new() }, "{name}");
     }
 }
 

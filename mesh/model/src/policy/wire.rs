@@ -5,7 +5,7 @@ use mesh_proto::policy as pb;
 use mesh_proto::workload::Extension;
 
 use super::http::HttpMatch;
-use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, http_wire, strings};
+use super::{Action, Clause, Match, Policy, Rule, Scope, StringMatch, action_wire, http_wire, strings};
 use crate::address::{NamespacedName, is_key_part};
 use crate::workload::wire::{block, ip_bytes};
 
@@ -22,6 +22,9 @@ pub enum InvalidPolicy {
     /// An action this version does not know.
     #[error("action {0} is not supported")]
     Action(i32),
+    /// What it asks for beyond Istio's actions cannot be read.
+    #[error("its extension ambit.dev/action cannot be read")]
+    Extension,
 }
 
 impl TryFrom<pb::Authorization> for Policy {
@@ -31,6 +34,7 @@ impl TryFrom<pb::Authorization> for Policy {
         if !is_key_part(&p.namespace) || !is_key_part(&p.name) {
             return Err(InvalidPolicy::Key);
         }
+        let special = action_wire::read(&p.extensions).ok_or(InvalidPolicy::Extension)?;
         Ok(Self {
             scope: match pb::Scope::try_from(p.scope) {
                 Ok(pb::Scope::Global) => Scope::Global,
@@ -38,10 +42,12 @@ impl TryFrom<pb::Authorization> for Policy {
                 Ok(pb::Scope::WorkloadSelector) => Scope::WorkloadSelector,
                 Err(_) => return Err(InvalidPolicy::Scope(p.scope)),
             },
-            action: match pb::Action::try_from(p.action) {
-                Ok(pb::Action::Allow) => Action::Allow,
-                Ok(pb::Action::Deny) => Action::Deny,
-                Err(_) => return Err(InvalidPolicy::Action(p.action)),
+            dry_run: p.dry_run && !matches!(special, Some(Action::Audit)),
+            action: match (special, pb::Action::try_from(p.action)) {
+                (Some(special), _) => special,
+                (None, Ok(pb::Action::Allow)) => Action::Allow,
+                (None, Ok(pb::Action::Deny)) => Action::Deny,
+                (None, Err(_)) => return Err(InvalidPolicy::Action(p.action)),
             },
             name: p.name.into(),
             namespace: p.namespace.into(),
@@ -56,7 +62,6 @@ impl TryFrom<pb::Authorization> for Policy {
                         .collect(),
                 })
                 .collect(),
-            dry_run: p.dry_run,
         })
     }
 }
@@ -132,7 +137,8 @@ impl From<&Policy> for pb::Authorization {
             .into(),
             action: match p.action {
                 Action::Allow => pb::Action::Allow,
-                Action::Deny => pb::Action::Deny,
+                // Who does not know the extension that says which it is, does nothing: it is a dry run, too.
+                Action::Deny | Action::Audit => pb::Action::Deny,
             }
             .into(),
             rules: p
@@ -146,8 +152,8 @@ impl From<&Policy> for pb::Authorization {
                         .collect(),
                 })
                 .collect(),
-            dry_run: p.dry_run,
-            extensions: Vec::new(),
+            dry_run: p.dry_run || p.action == Action::Audit,
+            extensions: action_wire::write(p.action).into_iter().collect(),
         }
     }
 }

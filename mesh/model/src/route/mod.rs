@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::NamespacedName;
+use crate::token::JwtRule;
 use crate::traffic::PortTraffic;
 
 mod compiled;
@@ -38,6 +39,8 @@ pub struct ServiceRoutes {
     pub policies: Vec<NamespacedName>,
     /// How the endpoints of its ports are treated; of a port that is not here there is nothing to say.
     pub traffic: Vec<PortTraffic>,
+    /// The tokens that its requests may have; of other issuers, or in other places, none is looked at.
+    pub tokens: Arc<[JwtRule]>,
 }
 
 /// What is spoken at a port of a service.

@@ -3,7 +3,8 @@
 
 pub mod routes;
 
-use http::header::HOST;
+use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::destination;
@@ -13,6 +14,8 @@ use mesh_model::policy::{Facts, HttpFacts, decide, decide_request};
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::service::Vip;
 use mesh_model::tables::Tables;
+use mesh_model::token::rule::TokenHeader;
+use mesh_model::token::{self, JwtRule};
 use mesh_model::workload::Workload;
 use prost::bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -110,7 +113,7 @@ pub fn policy(bytes: &[u8]) {
     }
     let received = Received::of_target(Version::HTTP_11, &Method::GET, path.as_bytes(), &headers);
     let request = canonical(&received, Rules::default()).expect("nothing to refuse");
-    let http = HttpFacts { request: &request, headers: &headers };
+    let http = HttpFacts::new(&request, &headers);
     let with_request = |action| {
         let policy = mesh_model::policy::Policy { action, dry_run: false, ..(*policy).clone() };
         decide_request([&policy.into()], &facts, http).allowed
@@ -166,4 +169,46 @@ pub fn canonical_request(bytes: &[u8]) {
         };
         assert_eq!(canonical(&again, rules).as_ref(), Ok(&request), "its own canonical form");
     }
+}
+
+/// Bytes as a token, and as what stands around it in a request: what is read is what was signed, whole and as it came; what is taken
+/// away is found no more.
+pub fn token(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let rule = JwtRule {
+        authentication: NamespacedName::new("shop", "tokens"),
+        issuer: "a".into(),
+        audiences: vec!["a".into()],
+        keys: None,
+        headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
+        params: vec!["a".into()],
+        cookies: vec!["a".into()],
+        forward: false,
+        payload_header: Some("x-payload".into()),
+        claim_headers: Vec::new(),
+        space_delimited: Vec::new(),
+    };
+    if let Ok(said) = token::read(&text) {
+        assert_eq!(format!("{}.{}", said.signed, said.signature), text, "nothing stands around it");
+        assert!(said.signed.ends_with(said.payload));
+        assert!(!said.algorithm.eq_ignore_ascii_case("none"));
+        let ends = token::check::check(&said.claims, &rule, 1_000_000);
+        assert!(ends.is_err() || ends.is_ok_and(|ends| ends.is_none_or(|ends| ends > 1_000_000)));
+        let mut headers = HeaderMap::new();
+        token::hand_on::tell(&rule, said.payload, &said.claims, &mut headers);
+        assert!(headers.len() <= 1);
+    }
+    let mut headers = HeaderMap::new();
+    for name in [AUTHORIZATION, COOKIE] {
+        if let Ok(value) = HeaderValue::from_bytes(bytes) {
+            headers.append(name, value);
+        }
+    }
+    let Ok(mut target) = format!("/?{text}").parse::<PathAndQuery>() else { return };
+    let rules = [rule];
+    let Ok(found) = token::find::find(&rules, &headers, target.query()) else { return };
+    for one in &found {
+        target = token::hand_on::remove(&one.place, &mut headers, &target).unwrap_or(target);
+    }
+    assert_eq!(token::find::find(&rules, &headers, target.query()), Ok(Vec::new()), "{found:?} {headers:?} {target}");
 }

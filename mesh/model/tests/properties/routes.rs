@@ -89,6 +89,7 @@ pub fn select(bytes: &[u8]) {
         rules: rules.clone(),
         policies: Vec::new(),
         traffic: Vec::new(),
+        tokens: [].into(),
     };
     let found = match Router::new(routes.into()).select(&request, &headers, caller, port) {
         Selected::NoRoutes => None,

@@ -5,7 +5,9 @@ pub mod routes;
 
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use mesh_model::policy::http::{HeaderCondition, HttpMatch, PathPattern};
-use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope as PolicyScope, StringMatch};
+use mesh_model::policy::{
+    Action, ClaimCondition, Clause, Match, Policy, RequestPrincipal, Rule, Scope as PolicyScope, StringMatch,
+};
 use mesh_model::resource::Resource;
 use mesh_model::service::{BalanceMode, IpFamilies, LoadBalancing, NamedPort, Scope, Service, ServiceExtension, Vip};
 use mesh_model::workload::{AppProtocol, ApplicationTunnel, Locality, PortMapping, Tunnel, Workload, WorkloadType};
@@ -128,6 +130,12 @@ pub fn policy() -> Policy {
             HeaderCondition { name: "x-a".into(), values: strings(), not_values: Vec::new() },
             HeaderCondition { name: "x-b".into(), values: Vec::new(), not_values: strings() },
         ],
+        request_principals: vec![RequestPrincipal::parse("https://issuer.example/*")],
+        not_request_principals: vec![RequestPrincipal::parse("*/mallory")],
+        claims: vec![
+            ClaimCondition { path: vec!["a".into(), "b".into()], values: strings(), not_values: Vec::new() },
+            ClaimCondition { path: vec!["c".into()], values: Vec::new(), not_values: strings() },
+        ],
     };
     let full = Match {
         namespaces: strings(),
@@ -157,11 +165,13 @@ pub fn policy() -> Policy {
 }
 
 /// One of each.
-pub fn all() -> [Resource; 4] {
+pub fn all() -> [Resource; 5] {
+    let action = |action| Resource::Policy(Policy { action, dry_run: false, ..policy() }.into());
     [
         Resource::Workload(workload().into()),
         Resource::Service(service().into()),
         Resource::Policy(policy().into()),
         Resource::Routes(routes::routes().into()),
+        action(Action::Audit),
     ]
 }

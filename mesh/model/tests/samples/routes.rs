@@ -7,10 +7,28 @@ use mesh_model::route::{
     Backend, BackendTarget, Cors, Filter, HeaderEdit, Mirror, PathEdit, PathMatch, PortProtocol, Protocol, Redirect,
     RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, ValueMatch,
 };
+use mesh_model::token::JwtRule;
+use mesh_model::token::rule::{ClaimHeader, TokenHeader};
 use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
 
 fn service(name: &str) -> BackendTarget {
     BackendTarget::Service(NamespacedName::new("shop", format!("{name}.shop.svc")), 80)
+}
+
+fn token() -> JwtRule {
+    JwtRule {
+        authentication: NamespacedName::new("shop", "tokens"),
+        issuer: "https://issuer.example".into(),
+        audiences: vec!["shop".into()],
+        keys: Some(r#"{"keys":[]}"#.into()),
+        headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
+        params: vec!["access_token".into()],
+        cookies: vec!["session".into()],
+        forward: true,
+        payload_header: Some("x-payload".into()),
+        claim_headers: vec![ClaimHeader { header: "x-claim".into(), claim: vec!["a".into(), "b".into()] }],
+        space_delimited: vec!["roles".into()],
+    }
 }
 
 fn filters() -> Vec<Filter> {
@@ -146,5 +164,6 @@ pub fn routes() -> ServiceRoutes {
         rules: vec![full, bare],
         policies: vec![NamespacedName::new("shop", "guard")],
         traffic: traffic(),
+        tokens: [token()].into(),
     }
 }

@@ -18,7 +18,11 @@ pub(super) fn policy(p: &Policy) -> Value {
             Scope::Namespace => "Namespace",
             Scope::WorkloadSelector => "WorkloadSelector",
         },
-        "action": match p.action { Action::Allow => "Allow", Action::Deny => "Deny" },
+        "action": match p.action {
+            Action::Allow => "Allow",
+            Action::Deny => "Deny",
+            Action::Audit => "Audit",
+        },
         "dryRun": p.dry_run,
         "rules": rules,
     })

@@ -86,6 +86,8 @@ pub struct Entry<'a> {
     pub request: Option<Request<'a>>,
     /// Ours: the policy that decided, `namespace/name`.
     pub policy: Option<&'a dyn fmt::Display>,
+    /// Ours: the audit policies that matched, `namespace/name`.
+    pub audit: Option<&'a dyn fmt::Display>,
     /// Ours: a reason code that stays the same between versions.
     pub reason: Option<&'a str>,
     /// Ours: the `traceparent` that was sent with the tunnel.

@@ -56,6 +56,7 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
     fields.quoted("duration", duration.as_ref().map(|ms| Millis(*ms)).as_ref().map(display));
     fields.text("reason", entry.reason);
     fields.quoted("policy", entry.policy);
+    fields.quoted("audit", entry.audit);
     fields.quoted("trace", entry.trace);
     fields.quoted("error", entry.error);
     out.push_str(match format {

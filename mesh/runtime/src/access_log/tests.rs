@@ -37,6 +37,7 @@ fn a_complete_connection() {
         bytes_recv: Some(159),
         duration: Some(Duration::from_micros(12_900)),
         policy: Some(&"default/allow-curl"),
+        audit: Some(&"default/watch"),
         trace: Some(&"00-a-b-00"),
         ..Entry::default()
     };
@@ -46,7 +47,7 @@ fn a_complete_connection() {
          src.identity=\"spiffe://cluster.local/ns/default/sa/curl\" src.cluster=\"Kubernetes\" dst.addr=[fd00::2]:15008 \
          dst.hbone_addr=10.244.1.6:8080 dst.service=\"web.default.svc.cluster.local\" dst.workload=\"web-1\" \
          direction=\"inbound\" bytes_sent=84 bytes_recv=159 duration=\"12ms\" policy=\"default/allow-curl\" \
-         trace=\"00-a-b-00\""
+         audit=\"default/watch\" trace=\"00-a-b-00\""
     );
     let (log, lines) = AccessLog::memory(LogFormat::Json).unwrap();
     log.record(&entry);
@@ -60,7 +61,8 @@ fn a_complete_connection() {
             "src.identity": "spiffe://cluster.local/ns/default/sa/curl", "src.cluster": "Kubernetes",
             "dst.addr": "[fd00::2]:15008", "dst.hbone_addr": "10.244.1.6:8080",
             "dst.service": "web.default.svc.cluster.local", "dst.workload": "web-1", "direction": "inbound",
-            "bytes_sent": 84, "bytes_recv": 159, "duration": "12ms", "policy": "default/allow-curl", "trace": "00-a-b-00",
+            "bytes_sent": 84, "bytes_recv": 159, "duration": "12ms", "policy": "default/allow-curl", "audit": "default/watch",
+            "trace": "00-a-b-00",
         })
     );
 }

@@ -32,7 +32,7 @@ fn request(line: &str, host: &str, lines: &[(&str, &[u8])]) -> (Request, HeaderM
 
 fn outcome(m: &HttpMatch, line: &str, host: &str, lines: &[(&str, &[u8])]) -> Outcome {
     let (request, headers) = request(line, host, lines);
-    meets(m, HttpFacts { request: &request, headers: &headers })
+    meets(m, HttpFacts::new(&request, &headers))
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn decisions() {
         [("GET /admin", true, false), ("GET /public", false, true), ("GET /admin;x", false, false)]
     {
         let (request, headers) = request(line, "a", &[]);
-        let http = HttpFacts { request: &request, headers: &headers };
+        let http = HttpFacts::new(&request, &headers);
         let judged = |action| allowed(decide_request([&policy(action)], &facts, http));
         assert_eq!((judged(Action::Allow), judged(Action::Deny)), (by_allow, by_deny), "{line}");
     }

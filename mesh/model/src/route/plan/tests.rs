@@ -48,8 +48,14 @@ fn map(lines: &[(&str, &str)]) -> HeaderMap {
 /// What the rule does with `METHOD target`, dialled at `port`.
 fn plan_at(rule: Rule, line: &str, lines: &[(&str, &str)], port: u16, rolls: &[u64]) -> Plan {
     let service = NamespacedName::new("shop", "cart");
-    let routes =
-        ServiceRoutes { service, ports: Vec::new(), rules: vec![rule], policies: Vec::new(), traffic: Vec::new() };
+    let routes = ServiceRoutes {
+        service,
+        ports: Vec::new(),
+        rules: vec![rule],
+        policies: Vec::new(),
+        traffic: Vec::new(),
+        tokens: Arc::default(),
+    };
     let (method, target) = line.split_once(' ').unwrap();
     let mut headers = map(lines);
     headers.entry(HOST).or_insert(HeaderValue::from_static("cart.shop"));

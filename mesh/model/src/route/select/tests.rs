@@ -28,6 +28,7 @@ fn router(rules: Vec<Rule>) -> Router {
         rules,
         policies: Vec::new(),
         traffic: Vec::new(),
+        tokens: Arc::default(),
     }))
 }
 

@@ -4,6 +4,7 @@
 mod filters;
 mod matches;
 mod parts;
+mod tokens;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use parts::{or_empty, port, service, set, target, target_to_wire};
 use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes};
 use crate::address::{NamespacedName, is_key_part};
 use crate::shared::text;
+use crate::token::JwtRule;
 use crate::traffic::{InvalidTraffic, PortTraffic};
 
 pub use parts::InvalidRule;
@@ -37,6 +39,9 @@ pub enum InvalidRoutes {
     /// What holds for a port's endpoints.
     #[error("traffic: {0}")]
     Traffic(#[from] InvalidTraffic),
+    /// A rule on tokens that breaks one.
+    #[error("a jwtRule of {0:?} has no issuer, or names a header or claim that is none")]
+    Token(String),
     /// A rule that breaks one.
     #[error("{rule} of route {route:?}: {error}")]
     Rule {
@@ -63,8 +68,13 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
             rules: routes.rules.into_iter().map(rule).collect::<Result<_, _>>()?,
             policies: routes.policies.into_iter().map(policy).collect::<Result<_, _>>()?,
             traffic: routes.traffic.into_iter().map(PortTraffic::try_from).collect::<Result<_, _>>()?,
+            tokens: routes.jwt_rules.iter().map(token).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn token(wire: &pb::JwtRule) -> Result<JwtRule, InvalidRoutes> {
+    tokens::read(wire).ok_or_else(|| InvalidRoutes::Token(wire.authentication.clone()))
 }
 
 fn port_protocol(wire: pb::PortProtocol) -> Result<PortProtocol, InvalidRoutes> {
@@ -148,6 +158,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             rules: routes.rules.iter().map(rule_to_wire).collect(),
             policies: routes.policies.iter().map(ToString::to_string).collect(),
             traffic: routes.traffic.iter().map(Into::into).collect(),
+            jwt_rules: routes.tokens.iter().map(tokens::write).collect(),
         }
     }
 }
