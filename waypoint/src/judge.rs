@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use mesh_model::policy::{Decision, Facts, HttpFacts, Policy, Reason, decide, decide_request};
+use mesh_model::policy::{Decision, Facts, HttpFacts, Policy, Reason};
 use mesh_proxy::judge::Judgement;
 use mesh_proxy::local_workload::AWAIT_TABLES;
 use tokio::time::{Instant, timeout_at};
@@ -22,11 +22,11 @@ fn verdict(
 ) -> Result<Decision, Arc<str>> {
     worker.context.proxy.tables.read(|tables| {
         let routes = tables.routes(&target.routes.service).unwrap_or(&target.routes);
-        let covering = tables.policies_of_routes(routes);
-        match (covering.missing.first(), request) {
-            (Some(missing), _) => Err(missing.to_string().into()),
-            (None, Some(request)) => Ok(decide_request(&covering.policies, facts, request)),
-            (None, None) => Ok(decide(&covering.policies, facts)),
+        let covered = worker.covered(tables, routes);
+        match (&covered.missing, request) {
+            (Some(missing), _) => Err(missing.clone()),
+            (None, Some(request)) => Ok(covered.policies.decide_request(facts, request)),
+            (None, None) => Ok(covered.policies.decide(facts)),
         }
     })
 }

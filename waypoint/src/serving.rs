@@ -10,6 +10,7 @@ use mesh_model::route::ServiceRoutes;
 use mesh_model::route::select::Router;
 use mesh_model::tables::Tables;
 use mesh_proxy::connections::Connections;
+use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
 
 use crate::context::WaypointContext;
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     /// Routes that are ready to be followed; each is made again when what it was made of changes.
     routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
+    /// Policies of services, ready to be asked.
+    covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
     pub(crate) keys: Keys,
 }
@@ -44,6 +47,7 @@ impl Worker {
             ports: upstream::KnownPorts::default(),
             connections: Connections::default(),
             routers: RefCell::default(),
+            covered: RefCell::default(),
             keys: Keys::default(),
         }
     }
@@ -59,6 +63,12 @@ impl Worker {
         let router = Rc::new(Router::new(routes.clone()));
         routers.insert(routes.service.clone(), router.clone());
         router
+    }
+
+    /// The policies that cover the service of these routes.
+    pub(crate) fn covered(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Rc<Covered> {
+        let mut kept = self.covered.borrow_mut();
+        kept.covered(&routes.service, routes, tables.policy_revision(), || tables.policies_of_routes(routes))
     }
 
     /// Lets go of what the tables tell of no more.

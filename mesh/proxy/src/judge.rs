@@ -1,14 +1,22 @@
 //! What the policies say about a connection to a pod that is served: when it comes, and again when they change.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use mesh_model::pod::PodInfo;
-use mesh_model::policy::{Decision, Facts, Reason, decide};
+use mesh_model::policy::{Decision, Facts, Reason};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_xds::follow::Reader;
 use tokio::time::{Instant, timeout_at};
+
+use crate::covering::Kept;
+
+thread_local! {
+    /// By uid.
+    static COVERED: RefCell<Kept<Arc<str>, Workload>> = RefCell::default();
+}
 
 /// What the policies say at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +28,13 @@ enum Verdict {
 }
 
 /// Asks the policies that cover `workload`.
-fn verdict(tables: &Tables, workload: &Workload, facts: &Facts) -> Verdict {
-    let covering = tables.policies_covering(workload);
-    match covering.missing.first() {
-        Some(missing) => Verdict::Missing(missing.to_string().into()),
-        None => Verdict::Decided(decide(&covering.policies, facts)),
+fn verdict(tables: &Tables, workload: &Arc<Workload>, facts: &Facts) -> Verdict {
+    let covered = COVERED.with_borrow_mut(|kept| {
+        kept.covered(&workload.uid, workload, tables.policy_revision(), || tables.policies_covering(workload))
+    });
+    match &covered.missing {
+        Some(missing) => Verdict::Missing(missing.clone()),
+        None => Verdict::Decided(covered.policies.decide(facts)),
     }
 }
 
@@ -133,6 +143,6 @@ mod tests {
         // Trap 38: a policy that the workload names may come later; until then nothing is decided.
         let mut named = (*us).clone();
         named.authorization_policies.push(NamespacedName::new("a", "later"));
-        assert_eq!(verdict(&tables, &named, &facts), Verdict::Missing("a/later".into()));
+        assert_eq!(verdict(&tables, &Arc::new(named), &facts), Verdict::Missing("a/later".into()));
     }
 }

@@ -9,6 +9,7 @@
 //! | [`local_workload`] | the workload of a pod that is served, awaited |
 //! | [`local_pod`] | a pod that is served, as its connections see it |
 //! | [`judge`] | what the policies say: when a connection comes, and when they change |
+//! | [`covering`] | the policies that cover a workload, made ready once a thread |
 //! | [`connections`] | what is open, judged again when policies change |
 //! | [`quota`] | how much each pod may hold, and each source of it |
 //! | [`overload`] | what becomes of a connection for which there is no room |
@@ -25,6 +26,7 @@ pub mod accept;
 pub mod connections;
 pub mod context;
 pub mod control;
+pub mod covering;
 pub mod data_thread;
 mod described;
 pub mod dial;

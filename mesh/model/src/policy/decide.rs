@@ -83,7 +83,8 @@ pub fn decide<'a, P>(policies: P, facts: &Facts) -> Decision
 where
     P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
 {
-    decide_of(policies.into_iter(), &Subject::new(facts, None))
+    let policies = policies.into_iter();
+    decide_among(policies.clone(), policies, &Subject::new(facts, None))
 }
 
 /// [`decide`] of one request of the connection: conditions on requests can be evaluated, too.
@@ -91,7 +92,8 @@ pub fn decide_request<'a, P>(policies: P, facts: &Facts, http: HttpFacts<'_>) ->
 where
     P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
 {
-    decide_of(policies.into_iter(), &Subject::new(facts, Some(http)))
+    let policies = policies.into_iter();
+    decide_among(policies.clone(), policies, &Subject::new(facts, Some(http)))
 }
 
 /// The rule that matches, or may.
@@ -103,10 +105,15 @@ fn matched(policy: &Policy, subject: &Subject<'_>) -> Option<usize> {
     })
 }
 
-fn decide_of<'a>(policies: impl Iterator<Item = &'a Arc<Policy>> + Clone, subject: &Subject<'_>) -> Decision {
+/// Decides over `all` policies, of which none matches but some of `may_match`, in the same order.
+pub(super) fn decide_among<'a>(
+    all: impl Iterator<Item = &'a Arc<Policy>> + Clone,
+    may_match: impl Iterator<Item = &'a Arc<Policy>>,
+    subject: &Subject<'_>,
+) -> Decision {
     let (mut allowed_by, mut denied_by) = (None, None);
     let (mut dry_run, mut audited) = (Vec::new(), Vec::new());
-    for policy in policies.clone() {
+    for policy in may_match {
         if policy.dry_run {
             dry_run.extend(matched(policy, subject).map(|_| policy.key()));
             continue;
@@ -124,7 +131,7 @@ fn decide_of<'a>(policies: impl Iterator<Item = &'a Arc<Policy>> + Clone, subjec
             *settled = matched(policy, subject).map(|rule| (policy.key(), rule));
         }
     }
-    let allows = || policies.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
+    let allows = || all.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
     let (allowed, reason) = match (denied_by, allowed_by) {
         (Some((policy, rule)), _) => (false, Reason::DeniedBy(policy, rule)),
         (None, Some((policy, rule))) => (true, Reason::AllowedBy(policy, rule)),

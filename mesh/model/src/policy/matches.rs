@@ -23,10 +23,15 @@ impl<'a> Subject<'a> {
         Self { facts, http, principal: OnceCell::new() }
     }
 
-    /// Its principal is the one that is meant; one without identity has none.
-    fn is_principal(&self, wanted: &StringMatch) -> bool {
-        let source = self.facts.source.as_ref();
-        source.is_some_and(|id| wanted.matches(self.principal.get_or_init(|| id.principal())))
+    /// Of its identity, if it has one.
+    pub(super) fn principal(&self) -> Option<&str> {
+        let source = self.facts.source.as_ref()?;
+        Some(self.principal.get_or_init(|| source.principal()))
+    }
+
+    /// Of its identity; empty without one.
+    pub(super) fn namespace(&self) -> &str {
+        self.facts.source.as_ref().map_or("", |id| id.namespace())
     }
 }
 
@@ -50,8 +55,8 @@ fn one(m: &Match, subject: &Subject<'_>) -> Outcome {
     }
     let facts = subject.facts;
     let source = facts.source.as_ref();
-    let namespace = source.map_or("", |id| id.namespace());
-    let principal = |wanted: &StringMatch| subject.is_principal(wanted);
+    let namespace = subject.namespace();
+    let principal = |wanted: &StringMatch| subject.principal().is_some_and(|own| wanted.matches(own));
     let account = |wanted: &NamespacedName| {
         source.is_some_and(|id| *id.namespace() == wanted.namespace && *id.service_account() == wanted.name)
     };

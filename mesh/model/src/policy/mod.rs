@@ -1,7 +1,8 @@
 //! Authorization policies and the one decision over them.
 //!
 //! The type here; [`http`] its conditions on requests; [`facts`] what is known about a connection or request; `matches` one
-//! condition against the facts, `requests` those on requests, [`claims`] those on their tokens; [`mod@decide`] all policies → allow or deny, with the reason; [`converted`] policies made of
+//! condition against the facts, `requests` those on requests, [`claims`] those on their tokens; [`mod@decide`] all policies → allow or
+//! deny, with the reason; `set` finds among many those that a caller may be meant by; [`converted`] policies made of
 //! PeerAuthentications.
 
 mod action_wire;
@@ -14,6 +15,7 @@ mod http_wire;
 mod matches;
 mod outcome;
 mod requests;
+mod set;
 mod strings;
 mod wire;
 
@@ -27,6 +29,7 @@ pub use claims::{ClaimCondition, RequestPrincipal};
 pub use decide::{Decision, Reason, decide, decide_request};
 pub use facts::{Facts, HttpFacts};
 pub use outcome::Outcome;
+pub use set::PolicySet;
 pub use strings::StringMatch;
 pub use wire::InvalidPolicy;
 

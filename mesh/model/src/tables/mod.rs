@@ -202,6 +202,12 @@ impl Tables {
         self.policies.named(&routes.policies)
     }
 
+    /// A number that is another one after each change of a policy, and in no two tables with policies the same: for who keeps what
+    /// was made of policies.
+    pub fn policy_revision(&self) -> u64 {
+        self.policies.revision()
+    }
+
     /// All policies, in no order.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
         self.policies.iter()

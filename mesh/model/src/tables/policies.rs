@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::NamespacedName;
 use crate::policy::{Policy, Scope};
@@ -13,6 +14,8 @@ pub(super) struct Policies {
     /// By key, in order: which of several is named in a decision must not depend on the order of arrival.
     global: BTreeMap<NamespacedName, Arc<Policy>>,
     by_namespace: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<Policy>>>,
+    /// Another after each change, and in each table; 0 where there are none.
+    revision: u64,
 }
 
 /// The policies that cover a workload, or a service behind a waypoint.
@@ -34,6 +37,16 @@ impl Policies {
         let here = self.by_namespace.get(&workload.namespace).into_iter().flat_map(BTreeMap::values);
         let of_scope = Covering { policies: everywhere.chain(here).cloned().collect(), missing: Vec::new() };
         self.and_named(of_scope, &workload.authorization_policies)
+    }
+
+    /// As long as it is the same, so are all policies.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn changed(&mut self) {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        self.revision = if self.by_key.is_empty() { 0 } else { LAST.fetch_add(1, Ordering::Relaxed) + 1 };
     }
 
     /// Those that are named.
@@ -69,12 +82,14 @@ impl Policies {
             Scope::WorkloadSelector => {}
         }
         self.by_key.insert(key, policy);
+        self.changed();
         true
     }
 
     /// True when it was there.
     pub(super) fn remove(&mut self, key: &NamespacedName) -> bool {
         let Some(old) = self.by_key.remove(key) else { return false };
+        self.changed();
         self.global.remove(key);
         if let Some(here) = self.by_namespace.get_mut(&old.namespace) {
             here.remove(&old.name);

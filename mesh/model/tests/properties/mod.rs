@@ -10,7 +10,7 @@ use mesh_model::address::{NamespacedName, NetworkAddress, canonical_ip};
 use mesh_model::destination;
 use mesh_model::http::{Received, Rules, Target, canonical};
 use mesh_model::identity::SpiffeId;
-use mesh_model::policy::{Facts, HttpFacts, decide, decide_request};
+use mesh_model::policy::{Facts, HttpFacts, PolicySet, decide, decide_request};
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::service::Vip;
 use mesh_model::tables::Tables;
@@ -103,7 +103,8 @@ pub fn policy(bytes: &[u8]) {
     let allowed = as_action(mesh_model::policy::Action::Allow);
     let denied = !as_action(mesh_model::policy::Action::Deny);
     assert!(denied || !allowed, "what an allow policy matches, a deny policy matches");
-    decide([&policy], &facts);
+    let set = PolicySet::new(vec![policy.clone(), policy.clone()]);
+    assert_eq!(set.decide(&facts), decide([&policy, &policy], &facts), "a set says what its policies say");
 
     // Nor for a request, whatever its headers; and where no request is seen, nobody gets in who would not get in with one.
     let path = ["/a/b/c", "/a;x/b", "/%61", "/"][usize::from(*a) % 4];
@@ -120,6 +121,7 @@ pub fn policy(bytes: &[u8]) {
     };
     let allowed_with = with_request(mesh_model::policy::Action::Allow);
     let denied_with = !with_request(mesh_model::policy::Action::Deny);
+    assert_eq!(set.decide_request(&facts, http), decide_request([&policy, &policy], &facts, http));
     assert!(denied_with || !allowed_with, "what an allow policy matches, a deny policy matches");
     assert!(!allowed || allowed_with, "an allow policy lets in no more where no request is seen");
     assert!(!denied_with || denied, "a deny policy keeps out no less where no request is seen");
