@@ -29,12 +29,13 @@ pub(super) fn begin(client: &Client, config: &Config, known: Known, metrics: Lea
     let (to, map) = (client.clone(), config.root_map.clone());
     write(drain, &leads, move || root_map::publish(to.clone(), map.clone(), material.clone()));
     let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
+    let (problems, told) = watch::channel(Arc::default());
     if let Some(settings) = config.waypoints.clone() {
         let to = client.clone();
-        write(drain, &leads, move || deploy::keep(to.clone(), cluster.clone(), settings.clone()));
+        write(drain, &leads, move || deploy::keep(to.clone(), cluster.clone(), settings.clone(), problems.clone()));
     }
     let to = client.clone();
-    write(drain, &leads, move || status::write::keep(to.clone(), status.clone(), classes.clone()));
+    write(drain, &leads, move || status::write::keep(to.clone(), status.clone(), classes.clone(), told.clone()));
     let candidate = Candidate {
         namespace: config.own_namespace.clone(),
         lease: Candidate::lease_of(&config.mesh.revision),

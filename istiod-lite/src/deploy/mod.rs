@@ -2,8 +2,10 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | this one | which Gateways, and when? |
+//! | this one | when is what made? |
+//! | `gateways` | makes what is not there yet for each Gateway |
 //! | `objects` | which objects run one? (pure) |
+//! | `parameters` | and what may people set of them? (pure) |
 //! | `class` | what do the classes say of themselves? (pure) |
 //! | `settings` | how do they run? |
 //!
@@ -11,7 +13,9 @@
 //! same Gateway always comes to the same objects, so another replica of us, or another life, changes nothing.
 
 mod class;
+mod gateways;
 mod objects;
+mod parameters;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -20,17 +24,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mesh_kube::write::{self, WriteError};
 use mesh_kube::{Client, Resource};
-use mesh_model::address::NamespacedName;
 use mesh_runtime::backoff::Backoff;
 use mesh_runtime::timestamp::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::cluster::Cluster;
-use crate::resources::gateway_api::GROUP;
-
+use self::gateways::{AGAIN, Gateways};
 use self::settings::MANAGER;
 pub use self::settings::Settings;
+use crate::cluster::Cluster;
+use crate::resources::gateway_api::GROUP;
+use crate::status::Problems;
 
 const CLASSES: Resource = Resource { group: GROUP, versions: &["v1", "v1beta1"], plural: "gatewayclasses" };
 /// Shortest and longest wait before what could not be written is tried again.
@@ -38,16 +42,21 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How often it is asked whether the API server has Gateway API's kinds now, while it has none.
 const KINDS: Duration = Duration::from_secs(10);
 
-/// Makes what `cluster` asks for, now and later. Never returns while somebody says something.
-pub async fn keep(client: Client, mut cluster: watch::Receiver<Option<Arc<Cluster>>>, settings: Settings) {
-    let mut made: BTreeMap<NamespacedName, Vec<Value>> = BTreeMap::new();
+/// Makes what `cluster` asks for, now and later, and tells of what it could not make. Never returns while somebody says something.
+pub async fn keep(
+    client: Client,
+    mut cluster: watch::Receiver<Option<Arc<Cluster>>>,
+    settings: Settings,
+    problems: watch::Sender<Arc<Problems>>,
+) {
+    let mut gateways = Gateways::new(problems);
     // What each class of ours says of itself: of which object, in which generation.
     let mut said: BTreeMap<String, (Option<String>, Option<i64>)> = BTreeMap::new();
     // When the classes are to be made; None once they are.
     let (mut classes, mut backoff) = (Some(Instant::now()), Backoff::default());
     loop {
         let now = cluster.borrow_and_update().clone();
-        let mut failure = None;
+        let (mut failure, mut has_parameters) = (None, false);
         // A class that somebody has removed, alone or with the kind, comes back.
         if now.as_ref().is_some_and(|now| said.keys().any(|name| now.gateway_class(name).is_none())) {
             said.clear();
@@ -62,16 +71,19 @@ pub async fn keep(client: Client, mut cluster: watch::Receiver<Option<Arc<Cluste
             }
         }
         if let Some(cluster) = now {
-            failure = deploy(&client, &cluster, &settings, &mut made).await.or(failure);
+            let round = gateways.deploy(&client, &cluster, &settings).await;
+            (failure, has_parameters) = (round.failure.or(failure), round.has_parameters);
             failure = say(&client, &cluster, &settings, &mut said).await.or(failure);
         }
         let wait = match failure {
             None => {
                 backoff.reset();
-                classes.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+                let again = classes.map(|at| at.saturating_duration_since(Instant::now()));
+                again.into_iter().chain(has_parameters.then_some(AGAIN)).min().unwrap_or(Duration::MAX)
             }
             Some(why) => {
-                let wait = backoff.next_wait().saturating_mul(10).clamp(WAITS.0, WAITS.1);
+                let longest = if has_parameters { AGAIN } else { WAITS.1 };
+                let wait = backoff.next_wait().saturating_mul(10).clamp(WAITS.0, longest);
                 tracing::warn!(?wait, "a waypoint is not deployed, and tried again: {why}");
                 wait
             }
@@ -124,42 +136,6 @@ async fn say(
             }
             _ => drop(said.insert(name.clone(), state)),
         }
-    }
-    failure
-}
-
-/// Makes what is not made yet. Gives the first failure.
-async fn deploy(
-    client: &Client,
-    cluster: &Cluster,
-    settings: &Settings,
-    made: &mut BTreeMap<NamespacedName, Vec<Value>>,
-) -> Option<String> {
-    // Of one that is gone the cluster removes what it owned.
-    made.retain(|key, _| cluster.gateway(key).is_some());
-    let mut failure = None;
-    for (key, gateway) in cluster.gateways() {
-        if !settings.classes.contains(&gateway.spec.gateway_class_name) || gateway.is_run_elsewhere() {
-            made.remove(key);
-            continue;
-        }
-        let wanted = objects::of(gateway, settings);
-        let known = made.get(key).map(Vec::as_slice).unwrap_or_default();
-        if known.iter().eq(wanted.iter().map(|(_, object)| object)) {
-            continue;
-        }
-        let mut all = Vec::new();
-        for (resource, object) in wanted {
-            let place = (&*key.namespace, &*key.name);
-            let version = resource.versions[0];
-            if let Err(error) = write::apply(client, (resource, version), place, "", &object, (MANAGER, true)).await {
-                failure = failure.or_else(|| Some(format!("Gateway {key}: {}: {error}", object["kind"])));
-                break;
-            }
-            all.push(object);
-        }
-        tracing::info!(gateway = %key, objects = all.len(), "deployed");
-        made.insert(key.clone(), all);
     }
     failure
 }

@@ -1,9 +1,11 @@
-//! On which routes and Gateways there is something to say: on those that are read, and on those that were rejected. Pure.
+//! On which routes and Gateways there is something to say: on those that are read, and on those that were rejected or could not be
+//! deployed. Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Status;
+use super::deployed::{self, Problems};
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::translate::condition::PolicyStatus;
@@ -28,14 +30,21 @@ impl Attached<'_> {
 }
 
 /// Of each route, and of each Gateway of these classes. Of one that was rejected nobody knows the class here.
-pub(super) fn wanted<'a>(status: &'a Status, classes: &[String]) -> BTreeMap<Key, Attached<'a>> {
+pub(super) fn wanted<'a>(status: &'a Status, classes: &[String], problems: &Problems) -> BTreeMap<Key, Attached<'a>> {
     let is_ours = |status: &&PolicyStatus| match status.key.kind {
         Kind::HttpRoute | Kind::GrpcRoute => true,
         Kind::Gateway => status.waypoint.as_ref().is_some_and(|waypoint| classes.contains(&waypoint.class)),
         _ => false,
     };
     let told = status.policies.iter().filter(is_ours);
-    let told = told.map(|status| (status.key.clone(), Attached::Told(Cow::Borrowed(status))));
+    let told = told.map(|status| {
+        let is_gateway = status.key.kind == Kind::Gateway;
+        let told = match problems.get(&status.key.object()).filter(|_| is_gateway) {
+            Some(problem) => Cow::Owned(PolicyStatus { conditions: deployed::conditions(problem), ..status.clone() }),
+            None => Cow::Borrowed(status),
+        };
+        (status.key.clone(), Attached::Told(told))
+    });
     let rejected = status.rejected.iter().filter_map(|rejected| {
         let kinds = [Kind::HttpRoute, Kind::GrpcRoute, Kind::Gateway];
         let kind = kinds.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()))?;
@@ -69,7 +78,7 @@ mod tests {
             policies: ["good", "bad"].map(|name| of(key(Kind::HttpRoute, name))).into(),
             skipped: Vec::new(),
         };
-        let all = wanted(&status, &[]);
+        let all = wanted(&status, &[], &Problems::new());
         assert_eq!(all.len(), 2);
         assert_eq!(all[&key(Kind::HttpRoute, "bad")], Attached::Rejected(Cow::Owned(rejected)));
         assert!(matches!(all[&key(Kind::HttpRoute, "good")], Attached::Told(_)));

@@ -9,6 +9,7 @@
 //! | `parents` | and in `status.parents` of a route? (pure) |
 //! | `gateway` | and in the status of a Gateway of ours? (pure) |
 //! | `rejected` | and on a route or Gateway that was rejected? (pure) |
+//! | `deployed` | and on a Gateway whose waypoint could not be made? (pure) |
 //! | `write` | writes it there |
 //! | `object` | what of an object is read for it? |
 //! | `addresses` | writes there which addresses were allocated |
@@ -16,12 +17,14 @@
 mod addresses;
 mod attached;
 mod conditions;
+mod deployed;
 mod gateway;
 mod object;
 mod parents;
 mod rejected;
 pub mod write;
 
+pub use deployed::{Problem, Problems};
 pub(crate) use parents::condition;
 
 use std::collections::{BTreeSet, HashMap};

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Status;
 use super::attached::{self, Attached};
+use super::deployed::Problems;
 use super::object::{Metadata, Object, api_version};
 use super::{addresses, conditions, gateway, parents, rejected};
 use crate::resources::{Key, Kind};
@@ -28,8 +29,13 @@ const EVENTS: Resource = Resource { group: "events.k8s.io", versions: &["v1"], p
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Writes what `status` says, now and later. Never returns while somebody says something.
-/// `classes` are those of Gateways that are ours.
-pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>, classes: Vec<String>) {
+/// `classes` are those of Gateways that are ours, `problems` what could not be made for them.
+pub async fn keep(
+    client: Client,
+    mut status: watch::Receiver<Arc<Status>>,
+    classes: Vec<String>,
+    mut problems: watch::Receiver<Arc<Problems>>,
+) {
     let mut writer = Writer {
         client,
         classes,
@@ -41,7 +47,8 @@ pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>, clas
     let mut backoff = Backoff::default();
     loop {
         let now = status.borrow_and_update().clone();
-        let failures = writer.write(&now).await;
+        let deployed = problems.borrow_and_update().clone();
+        let failures = writer.write(&now, &deployed).await;
         let wait = match failures.first() {
             None => {
                 backoff.reset();
@@ -57,6 +64,8 @@ pub async fn keep(client: Client, mut status: watch::Receiver<Arc<Status>>, clas
             changed = status.changed() => if changed.is_err() {
                 return;
             },
+            // Where nobody deploys, nobody says anything.
+            Ok(()) = problems.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -77,7 +86,7 @@ struct Writer {
 
 impl Writer {
     /// Writes what is not written yet. Gives what could not be.
-    async fn write(&mut self, status: &Status) -> Vec<String> {
+    async fn write(&mut self, status: &Status, problems: &Problems) -> Vec<String> {
         // Connections may wait for them.
         let mut failures = self.addresses.write(&self.client, status).await;
         let wanted = conditions::wanted(status);
@@ -93,7 +102,7 @@ impl Writer {
                 _ => drop(self.written.remove(&key)),
             }
         }
-        failures.extend(self.attached(status).await);
+        failures.extend(self.attached(status, problems).await);
         let mut told = BTreeSet::new();
         for rejected in &status.rejected {
             let name = event_name(rejected);
@@ -110,10 +119,10 @@ impl Writer {
     }
 
     /// Writes what is not written yet on routes and Gateways. Gives what could not be.
-    async fn attached(&mut self, status: &Status) -> Vec<String> {
+    async fn attached(&mut self, status: &Status, problems: &Problems) -> Vec<String> {
         let mut failures = Vec::new();
         // One whose parents are no Services any more is asked once, for what we wrote on it.
-        let wanted = attached::wanted(status, &self.classes);
+        let wanted = attached::wanted(status, &self.classes, problems);
         self.attached.retain(|key, _| wanted.contains_key(key));
         for (key, wanted) in wanted {
             if self.attached.get(&key) == Some(&wanted) {

@@ -3,6 +3,7 @@
 
 mod api_server;
 mod leader;
+mod waypoint;
 
 use std::fs;
 use std::path::Path;
@@ -468,6 +469,7 @@ async fn what_is_applied_reaches_proxies_whatever_happens_to_the_api_server() {
     let entry_settled = api.get("shop", SERVICE_ENTRIES, "db")["metadata"]["resourceVersion"].clone();
 
     gateway_api(&api).await;
+    waypoint::follows_its_parameters(&api).await;
 
     // Another kind, while the others go on; and a definition that goes takes its objects with it.
     api.apply(&api.definition(PEER_AUTHENTICATIONS));

@@ -4,7 +4,7 @@ use http::{Method, Request};
 use kube::{Client, Error};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
@@ -110,6 +110,21 @@ pub async fn merge(
 pub async fn delete(client: &Client, resource: Resource, namespace: &str, name: &str) -> Result<(), WriteError> {
     let path = resource.path_of(namespace, name);
     send::<serde::de::IgnoredAny>(client, Method::DELETE, &path, "", Vec::new()).await.map(drop)
+}
+
+/// Deletes the object that has this UID; another one of the same name is a conflict.
+///
+/// # Errors
+/// When it is not there, or not ours to delete.
+pub async fn delete_one(
+    client: &Client,
+    resource: Resource,
+    (namespace, name): (&str, &str),
+    uid: &str,
+) -> Result<(), WriteError> {
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+    let (path, body) = (resource.path_of(namespace, name), options.to_string().into_bytes());
+    send::<serde::de::IgnoredAny>(client, Method::DELETE, &path, "application/json", body).await.map(drop)
 }
 
 async fn send<T: DeserializeOwned>(

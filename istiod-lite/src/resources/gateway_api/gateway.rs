@@ -160,8 +160,19 @@ pub struct Infrastructure {
     /// On all of it.
     #[serde(default, deserialize_with = "null_as_default")]
     pub annotations: BTreeMap<String, String>,
-    /// How it runs: not followed yet.
-    pub parameters_ref: Option<Value>,
+    /// How it runs.
+    pub parameters_ref: Option<ParametersRef>,
+}
+
+/// An object of the Gateway's namespace.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+pub struct ParametersRef {
+    /// Empty: the core group.
+    pub group: String,
+    /// `ConfigMap`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What became of a Gateway; only where it is.
@@ -195,6 +206,12 @@ impl Gateway {
     /// Somebody else runs it, there.
     pub fn is_run_elsewhere(&self) -> bool {
         !self.spec.addresses.is_empty()
+    }
+
+    /// The ConfigMap of its namespace that says how it is to run.
+    pub fn parameters(&self) -> Option<&str> {
+        let parameters = self.spec.infrastructure.as_ref()?.parameters_ref.as_ref()?;
+        Some(&parameters.name)
     }
 
     /// The listener that a waypoint's callers come in by.
@@ -239,12 +256,13 @@ pub(in crate::resources) fn validate(gateway: &Gateway) -> Checked {
         &path.field("tls"),
         "a waypoint has its certificate from the mesh: remove it",
     )?;
-    let parameters = spec.infrastructure.as_ref().is_some_and(|i| i.parameters_ref.is_some());
-    check::unsupported(
-        parameters,
-        &path.field("infrastructure").field("parametersRef"),
-        "how a waypoint runs cannot be set yet: remove it",
-    )?;
+    if let Some(parameters) = spec.infrastructure.as_ref().and_then(|i| i.parameters_ref.as_ref()) {
+        let at = path.field("infrastructure").field("parametersRef");
+        if (&*parameters.group, &*parameters.kind) != ("", "ConfigMap") {
+            return Err(at.error("not supported here: write group: \"\", kind: ConfigMap and the name of one"));
+        }
+        check::section_name(&parameters.name, &at.field("name"))?;
+    }
     check::unsupported(spec.default_scope.is_some(), &path.field("defaultScope"), "it is experimental: remove it")?;
     let [listener] = &spec.listeners[..] else {
         return Err(listeners.error(format!(

@@ -50,8 +50,9 @@ fn gateways() {
         ),
         (of(&format!("{listener}, addresses: [{{value: here}}]")), "spec.addresses[0].value: \"here\" is not an IP"),
         (of(&format!("{listener}, tls: {{}}")), "spec.tls: not supported here"),
+        (of(&format!("{listener}, infrastructure: {{parametersRef: {{group: '', kind: ConfigMap, name: size}}}}")), ""),
         (
-            of(&format!("{listener}, infrastructure: {{parametersRef: {{}}}}")),
+            of(&format!("{listener}, infrastructure: {{parametersRef: {{group: a.b, kind: Size, name: size}}}}")),
             "spec.infrastructure.parametersRef: not supported here",
         ),
         (of("listners: []"), "spec.listners: unknown field `listners`: did you mean `listeners`?"),
