@@ -15,7 +15,7 @@ use crate::tokens::issuer::Issuer;
 /// What an application sees: its path, and the headers that are about tokens.
 async fn seen(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let header = |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
-    let named = ["authorization", "x-sub", "x-payload"].map(|name| header(name));
+    let named = ["authorization", "x-sub", "x-payload"].map(header);
     Response::new(Full::from(format!("{} {}", request.uri(), named.join(" "))))
 }
 

@@ -26,10 +26,10 @@ pub(crate) use key_set::Verified;
 
 /// The keys of all issuers. What was verified with keys is forgotten with them.
 #[derive(Default)]
-pub(crate) struct Keys(RefCell<HashMap<usize, Vec<(Named, Rc<KeySet>)>>>);
+pub(crate) struct Keys(RefCell<HashMap<usize, OfText>>);
 
-/// What a key set is of: the text, and which claims are lists.
-type Named = (Arc<str>, Vec<Arc<str>>);
+/// The key sets of one text: what each is of, the text and which claims are lists.
+type OfText = Vec<((Arc<str>, Vec<Arc<str>>), Rc<KeySet>)>;
 
 /// A token that is valid by one of the rules.
 pub(crate) struct Valid {
