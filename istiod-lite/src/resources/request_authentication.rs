@@ -10,7 +10,7 @@ use super::authorization_policy::{TargetRef, WorkloadSelector, null_as_default};
 use super::field::{FieldError, FieldPath};
 use super::gateway_api::parse_duration;
 
-/// Most bytes of a JWKS, written or fetched: some hundred keys.
+/// Most bytes of a JWKS: some hundred keys.
 pub const MAX_JWKS: usize = 64 << 10;
 /// Most rules of one object. Istio's definition allows 4096; each may cost a look at every request.
 const MAX_RULES: usize = 64;
@@ -103,13 +103,6 @@ pub struct ClaimToHeader {
     pub header: String,
     /// The claim; dots part the names of the objects around it.
     pub claim: String,
-}
-
-impl JwtRule {
-    /// The time that fetching its keys may take, if it says one. Call only after [`validate`].
-    pub fn fetch_timeout(&self) -> Option<Duration> {
-        self.timeout.as_deref().and_then(parse_duration)
-    }
 }
 
 /// Checks what the type alone does not.

@@ -22,7 +22,7 @@ impl Hashed {
             HashBy::Header(name) => Some(hash(0, request.headers().get(&**name)?.as_bytes())),
             HashBy::SourceIp => Some(hash_of_address(from)),
             HashBy::Query(name) => Some(hash(0, parameter(request.uri(), name)?.as_bytes())),
-            HashBy::Cookie(cookie) => match crumb(request.headers(), &cookie.name) {
+            HashBy::Cookie(cookie) => match value_of(request.headers(), &cookie.name) {
                 Some(value) => Some(hash(0, value)),
                 None => self.give(cookie),
             },
@@ -64,10 +64,9 @@ fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
 }
 
 /// The first cookie of that name.
-fn crumb<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let crumbs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let value =
-        crumbs.filter_map(|crumb| crumb.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()?;
+fn value_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let all = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let value = all.filter_map(|one| one.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")).next()?;
     Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
