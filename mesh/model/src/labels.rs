@@ -75,3 +75,21 @@ pub fn parse_bool(value: &str) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_are_spelt_as_in_go() {
+        for (spellings, read) in [
+            (&["1", "t", "T", "TRUE", "true", "True"][..], Some(true)),
+            (&["0", "f", "F", "FALSE", "false", "False"], Some(false)),
+            (&["", "yes", "tRUE", "on", " true", "2"], None),
+        ] {
+            for spelling in spellings {
+                assert_eq!(parse_bool(spelling), read, "{spelling:?}");
+            }
+        }
+    }
+}

@@ -190,6 +190,13 @@ mod tests {
     }
 
     #[test]
+    fn codes_of_queries_are_told_by_their_names() {
+        for code in ReasonCode::ALL {
+            assert_eq!(code.is_of_dns(), code.as_str().starts_with("DNS_"), "{code}");
+        }
+    }
+
+    #[test]
     fn each_row_gives_the_cause_a_remedy_and_a_way_to_see_it() {
         for (code, (word, cells)) in ReasonCode::ALL.iter().zip(rows()) {
             assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.trim().is_empty()), "{word}: {cells:?}");
