@@ -84,7 +84,7 @@ where
     P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
 {
     let policies = policies.into_iter();
-    decide_among(policies.clone(), policies, &Subject::new(facts, None))
+    decide_among(policies.clone(), all_rules(policies), &Subject::new(facts, None))
 }
 
 /// [`decide`] of one request of the connection: conditions on requests can be evaluated, too.
@@ -93,42 +93,47 @@ where
     P: IntoIterator<Item = &'a Arc<Policy>, IntoIter: Clone>,
 {
     let policies = policies.into_iter();
-    decide_among(policies.clone(), policies, &Subject::new(facts, Some(http)))
+    decide_among(policies.clone(), all_rules(policies), &Subject::new(facts, Some(http)))
 }
 
-/// The rule that matches, or may.
-fn matched(policy: &Policy, subject: &Subject<'_>) -> Option<usize> {
-    policy.rules.iter().position(|rule| match matches::rule(rule, subject) {
+fn all_rules<'a>(policies: impl Iterator<Item = &'a Arc<Policy>>) -> impl Iterator<Item = (&'a Arc<Policy>, usize)> {
+    policies.flat_map(|policy| (0..policy.rules.len()).map(move |rule| (policy, rule)))
+}
+
+/// Whether a rule of a policy matches, or may.
+fn matches(policy: &Policy, rule: usize, subject: &Subject<'_>) -> bool {
+    match matches::rule(&policy.rules[rule], subject) {
         Outcome::Met => true,
         Outcome::NotMet => false,
         Outcome::Unknown => policy.action != Action::Allow,
-    })
+    }
 }
 
-/// Decides over `all` policies, of which none matches but some of `may_match`, in the same order.
+/// Decides over `all` policies, of whose rules none matches but some of `may_match`, in the same order.
 pub(super) fn decide_among<'a>(
     all: impl Iterator<Item = &'a Arc<Policy>> + Clone,
-    may_match: impl Iterator<Item = &'a Arc<Policy>>,
+    may_match: impl Iterator<Item = (&'a Arc<Policy>, usize)>,
     subject: &Subject<'_>,
 ) -> Decision {
     let (mut allowed_by, mut denied_by) = (None, None);
     let (mut dry_run, mut audited) = (Vec::new(), Vec::new());
-    for policy in may_match {
+    for (policy, rule) in may_match {
+        let matches = || matches(policy, rule, subject);
         if policy.dry_run {
-            dry_run.extend(matched(policy, subject).map(|_| policy.key()));
+            note(&mut dry_run, policy, matches);
             continue;
         }
         let settled = match policy.action {
             Action::Audit => {
-                audited.extend(matched(policy, subject).map(|_| policy.key()));
+                note(&mut audited, policy, matches);
                 continue;
             }
             Action::Allow => &mut allowed_by,
             Action::Deny => &mut denied_by,
         };
         // The first of them is named; what others would say changes nothing.
-        if settled.is_none() {
-            *settled = matched(policy, subject).map(|rule| (policy.key(), rule));
+        if settled.is_none() && matches() {
+            *settled = Some((policy.key(), rule));
         }
     }
     let allows = || all.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
@@ -139,4 +144,12 @@ pub(super) fn decide_among<'a>(
         (None, None) => (false, Reason::NotAllowed(allows().take(MOST_NAMED).map(|policy| policy.key()).collect())),
     };
     Decision { allowed, reason, dry_run, audited }
+}
+
+/// Notes a policy once, if a rule of it matches.
+fn note(noted: &mut Vec<NamespacedName>, policy: &Policy, matches: impl FnOnce() -> bool) {
+    let key = policy.key();
+    if noted.last() != Some(&key) && matches() {
+        noted.push(key);
+    }
 }

@@ -1,7 +1,7 @@
 //! The policies that cover one workload or service, ready to be asked.
 //!
-//! Most policies name whom they are about. They are found by that, so that a decision costs what the policies about its caller cost,
-//! however many there are about others.
+//! Most rules name whom they are about. They are found by that, so that a decision costs what the rules about its caller cost, however
+//! many there are about others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +15,16 @@ use super::{Clause, Facts, Match, Policy, Rule, StringMatch};
 #[derive(Debug, Default)]
 pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
-    /// Positions of those that can match only a caller with this principal.
-    by_principal: HashMap<Arc<str>, Vec<usize>>,
-    /// Positions of those that can match only a caller of this namespace.
-    by_namespace: HashMap<Arc<str>, Vec<usize>>,
-    /// Positions of those that may match anybody.
-    always: Vec<usize>,
+    /// Rules that can match only a caller with this principal.
+    by_principal: HashMap<Arc<str>, Vec<Place>>,
+    /// Rules that can match only a caller of this namespace.
+    by_namespace: HashMap<Arc<str>, Vec<Place>>,
+    /// Rules that may match anybody.
+    always: Vec<Place>,
 }
+
+/// A rule: the position of its policy, and its own there.
+type Place = (usize, usize);
 
 /// Whom a rule is about at most.
 enum About {
@@ -33,29 +36,28 @@ impl PolicySet {
     /// Made ready once, however often they are asked.
     pub fn new(policies: Vec<Arc<Policy>>) -> Self {
         let mut set = Self::default();
-        for (position, policy) in policies.iter().enumerate() {
-            let Some(about) = of_policy(policy) else {
-                set.always.push(position);
+        let rules = policies
+            .iter()
+            .enumerate()
+            .flat_map(|(at, policy)| policy.rules.iter().enumerate().map(move |(number, rule)| ((at, number), rule)));
+        for (place, rule) in rules {
+            let Some(about) = of_rule(rule) else {
+                set.always.push(place);
                 continue;
             };
             for about in about {
-                let positions = match about {
+                let places = match about {
                     About::Principal(principal) => set.by_principal.entry(principal).or_default(),
                     About::Namespace(namespace) => set.by_namespace.entry(namespace).or_default(),
                 };
-                // A policy may say the same twice.
-                if positions.last() != Some(&position) {
-                    positions.push(position);
+                // A rule may say the same twice.
+                if places.last() != Some(&place) {
+                    places.push(place);
                 }
             }
         }
         set.policies = policies;
         set
-    }
-
-    /// All of them.
-    pub fn policies(&self) -> &[Arc<Policy>] {
-        &self.policies
     }
 
     /// [`decide`](super::decide()) over these.
@@ -69,29 +71,24 @@ impl PolicySet {
     }
 
     fn of(&self, subject: &Subject<'_>) -> Decision {
-        let at = self.may_match(subject);
-        decide_among(self.policies.iter(), at.into_iter().map(|position| &self.policies[position]), subject)
+        let may_match = self.may_match(subject).into_iter().map(|(at, rule)| (&self.policies[at], rule));
+        decide_among(self.policies.iter(), may_match, subject)
     }
 
-    /// Positions, in order, of those that may match.
-    fn may_match(&self, subject: &Subject<'_>) -> Vec<usize> {
-        let of_principal = subject.principal().and_then(|principal| self.by_principal.get(principal));
+    /// The rules, in order, that may match.
+    fn may_match(&self, subject: &Subject<'_>) -> Vec<Place> {
+        let named = || self.by_principal.get(subject.principal()?);
+        let of_principal = if self.by_principal.is_empty() { None } else { named() };
         let of_namespace = self.by_namespace.get(subject.namespace());
         let about = of_principal.into_iter().chain(of_namespace).flatten();
-        let mut all: Vec<usize> = self.always.iter().chain(about).copied().collect();
+        let mut all: Vec<Place> = self.always.iter().chain(about).copied().collect();
         all.sort_unstable();
         all.dedup();
         all
     }
 }
 
-/// Whom it is about at most: those that any of its rules is about. None: anybody.
-fn of_policy(policy: &Policy) -> Option<Vec<About>> {
-    let rules: Option<Vec<_>> = policy.rules.iter().map(of_rule).collect();
-    Some(rules?.into_iter().flatten().collect())
-}
-
-/// All clauses of a rule must be met, so one that says whom it is about is enough.
+/// Whom it is about at most; None: anybody. All clauses must be met, so one that says whom it is about is enough.
 fn of_rule(rule: &Rule) -> Option<Vec<About>> {
     rule.clauses.iter().find_map(of_clause)
 }
@@ -132,14 +129,17 @@ mod tests {
     use super::*;
     use crate::address::NamespacedName;
 
+    fn rule(clauses: Vec<Vec<Match>>) -> Rule {
+        Rule { clauses: clauses.into_iter().map(|matches| Clause { matches }).collect() }
+    }
+
     fn policy(name: &str, clauses: Vec<Vec<Match>>) -> Arc<Policy> {
-        let clauses = clauses.into_iter().map(|matches| Clause { matches }).collect();
         Arc::new(Policy {
             name: name.into(),
             namespace: "shop".into(),
             scope: Scope::Namespace,
             action: Action::Deny,
-            rules: vec![Rule { clauses }],
+            rules: vec![rule(clauses)],
             dry_run: false,
         })
     }
@@ -186,6 +186,14 @@ mod tests {
             policy("a clause that is met", vec![vec![]]),
             policy("whoever has no namespace", vec![vec![namespace("")]]),
             policy("no match", vec![vec![Match::default()]]),
+            Arc::new(Policy {
+                rules: vec![
+                    rule(vec![vec![namespace("other")]]),
+                    rule(vec![vec![principal(cart())]]),
+                    rule(vec![vec![namespace("shop")]]),
+                ],
+                ..(*policy("three rules", vec![])).clone()
+            }),
         ];
         let set = PolicySet::new(policies);
         let looked_at = |source: Option<&str>| {
@@ -195,16 +203,20 @@ mod tests {
                 destination: "10.0.0.2:9090".parse().unwrap(),
             };
             let subject = Subject::new(&facts, None);
-            let at = set.may_match(&subject);
-            at.into_iter().map(|at| set.policies[at].name.to_string()).collect::<Vec<_>>()
+            let places = set.may_match(&subject);
+            places.into_iter().map(|(at, rule)| format!("{} {rule}", set.policies[at].name)).collect::<Vec<_>>()
         };
-        let always = ["principals that begin so", "a principal or a port", "anybody", "a clause that is met"];
-        let shop = ["a namespace", "an account"];
-        let own = ["a principal", "one of several principals", "a principal on a port", "a principal, and a port"];
-        let cart = looked_at(Some("spiffe://cluster.local/ns/shop/sa/cart"));
-        assert_eq!(cart, [&own[..], &shop, &always].concat());
-        assert_eq!(looked_at(Some("spiffe://cluster.local/ns/shop/sa/other")), [&shop[..], &always].concat());
-        assert_eq!(looked_at(Some("spiffe://cluster.local/ns/other/sa/cart")), always);
-        assert_eq!(looked_at(None), [&always[..], &["whoever has no namespace"]].concat());
+        let always = ["principals that begin so 0", "a principal or a port 0", "anybody 0", "a clause that is met 0"];
+        let shop = ["a namespace 0", "an account 0"];
+        let own =
+            ["a principal 0", "one of several principals 0", "a principal on a port 0", "a principal, and a port 0"];
+        let [other, cart, same] = ["three rules 0", "three rules 1", "three rules 2"];
+        let shown = looked_at(Some("spiffe://cluster.local/ns/shop/sa/cart"));
+        assert_eq!(shown, [&own[..], &shop, &always, &[cart, same]].concat());
+        let shown = looked_at(Some("spiffe://cluster.local/ns/shop/sa/other"));
+        assert_eq!(shown, [&shop[..], &always, &[same]].concat());
+        let shown = looked_at(Some("spiffe://cluster.local/ns/other/sa/cart"));
+        assert_eq!(shown, [&always[..], &[other]].concat());
+        assert_eq!(looked_at(None), [&always[..], &["whoever has no namespace 0"]].concat());
     }
 }
