@@ -125,6 +125,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     let held = QuotaMetrics::register(&mut metrics);
     let hbone_metrics = HboneMetrics::register(&mut metrics);
     let quota = Quota::new(&config.limits, open_files::raise(), held.connections, held.handshakes);
+    tokio::spawn(quota.close_late());
     let revocation = RevocationMetrics::register(&mut metrics);
     let xds_metrics = XdsMetrics::register(&mut metrics);
     let drain_metrics = DrainMetrics::register(&mut metrics);

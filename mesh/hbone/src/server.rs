@@ -141,6 +141,12 @@ impl Connection {
     pub fn go_away(&mut self) {
         self.connection.borrow_mut().go_away();
     }
+
+    /// Ends the connection because of its caller, and does not say so: the caller learns it when the transport, which is dropped, is
+    /// closed. What was said before, GOAWAY above all, is still sent.
+    pub fn give_up(self) {
+        self.connection.borrow_mut().give_up();
+    }
 }
 
 impl Drop for Connection {

@@ -1,6 +1,7 @@
 //! Serves HBONE connections to a pod: each caller proves its identity, within its share of the pod; its tunnels are handed
 //! on.
 
+mod caller_socket;
 mod occupied;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::caller_socket::{CallerSocket, Ending};
 use self::occupied::{Carried, Occupied};
 use crate::context::ProxyContext;
 use crate::local_pod::LocalPod;
@@ -79,18 +81,22 @@ pub async fn serve(
     let source = Source::address(from.ip());
     let Some(permit) = overload::admit(&proxy.telemetry, &pod.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
-        return;
+        return pod.quota.close_later(tcp);
     };
     let handshake = match pod.quota.handshake(&source) {
         Ok(handshake) => handshake,
-        Err(full) => return overload::shed(&proxy.telemetry, Direction::Inbound, &tcp, way, full),
+        Err(full) => {
+            overload::shed(&proxy.telemetry, Direction::Inbound, &tcp, way, full);
+            return pod.quota.close_later(tcp);
+        }
     };
     // It has proven nothing yet: both are given to others before others are turned away.
     let ended = Arc::new(Notify::new());
     let [permit, handshake] = [permit, handshake].map(|permit| pod.quota.spare(permit, &source, &ended));
     let attempt = Report::attempt(&proxy.telemetry, Direction::Inbound, from, local);
+    let ending = Ending::new();
     let proven = tokio::select! {
-        proven = Box::pin(prove(proxy, pod, tcp, source)) => proven,
+        proven = Box::pin(prove(proxy, pod, tcp, source, &ending)) => proven,
         () = ended.notified() => Err(Unproven::Ended),
     };
     let (mut connection, mut client) = match proven {
@@ -99,17 +105,24 @@ pub async fn serve(
             if unproven.code() == ReasonCode::CertRevoked {
                 proxy.telemetry.revocation.rejected(reporter);
             }
+            ending.because_of_the_caller();
             return attempt.failed(unproven.code(), &unproven);
         }
     };
     drop(handshake);
     let caller = Rc::new(connection.peer.clone());
     let source = Source::Identity(connection.peer.clone());
-    let Some(permit) = permit.take() else { return attempt.failed(Unproven::Ended.code(), &Unproven::Ended) };
+    let Some(permit) = permit.take() else {
+        connection.give_up();
+        ending.because_of_the_caller();
+        return attempt.failed(Unproven::Ended.code(), &Unproven::Ended);
+    };
     let occupied = match pod.quota.proven(permit, &source) {
         Ok(permit) => Occupied::new(pod.clone(), source, permit),
         Err(full) => {
             connection.go_away();
+            connection.give_up();
+            ending.because_of_the_caller();
             return attempt.failed(full.code(), &full);
         }
     };
@@ -137,7 +150,7 @@ pub async fn serve(
                 Some(Ok(asked)) => begin(asked),
                 Some(Err(error)) => {
                     tracing::debug!(pod = %pod.info, %from, caller = %caller, %error, "HBONE connection broke");
-                    return;
+                    return ending.because_of_the_caller();
                 }
                 None => return,
             },
@@ -158,15 +171,22 @@ pub async fn serve(
                 attempt.failed(ReasonCode::EndedForOthers, &"it carried nothing, and somebody else needed its place");
                 going_away = true;
                 connection.go_away();
-                let Some(_leaving) = pod.quota.leaving() else { return };
+                let Some(_leaving) = pod.quota.leaving() else {
+                    connection.give_up();
+                    return ending.because_of_the_caller();
+                };
                 // What its caller asked for before it knew is served, if there is a permit again.
                 let rest = async {
                     while let Some(Ok(asked)) = connection.next().await {
                         begin(asked);
                     }
                 };
-                if tokio::time::timeout(LAST_WORDS, rest).await.is_ok() || occupied.is_at_rest() {
+                if tokio::time::timeout(LAST_WORDS, rest).await.is_ok() {
                     return;
+                }
+                if occupied.is_at_rest() {
+                    connection.give_up();
+                    return ending.because_of_the_caller();
                 }
             }
             () = &mut draining, if !going_away => {
@@ -222,12 +242,14 @@ async fn prove(
     pod: &LocalPod,
     tcp: TcpStream,
     source: Source,
+    ending: &Ending,
 ) -> Result<(Connection, PeerWatch), Unproven> {
     let workload = proxy.local_workload(&pod.info, deadline()).await.map_err(Unproven::Workload)?;
     let identity = workload.identity().map_err(Unproven::Identity)?;
     let credentials = proxy.certificates.get(&identity).await.map_err(Unproven::Certificate)?;
     let client = PeerWatch::new(credentials);
-    let accepting = Connection::accept_from(source, tcp, client.server_config(), &proxy.hbone);
+    let socket = CallerSocket::new(tcp, ending, pod.quota.late_close());
+    let accepting = Connection::accept_from(source, socket, client.server_config(), &proxy.hbone);
     let connection = accepting.await.map_err(Unproven::Accept)?;
     Ok((connection, client))
 }

@@ -13,6 +13,7 @@
 //! | [`connections`] | what is open, judged again when policies change |
 //! | [`quota`] | how much each pod may hold, and each source of it |
 //! | [`overload`] | what becomes of a connection for which there is no room |
+//! | `late_close` | connections that were turned away, closed three seconds later |
 //! | [`report`] | metrics and access log of each connection |
 //! | [`metrics`] | counters beside those |
 //! | [`inbound`] | HBONE connections that come: each caller proves itself, within its share; GOAWAY when its pod ends |
@@ -34,6 +35,7 @@ pub mod drain;
 pub mod dump;
 pub mod inbound;
 pub mod judge;
+mod late_close;
 pub mod local_pod;
 pub mod local_workload;
 pub mod metrics;

@@ -18,13 +18,19 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use mesh_model::reason::ReasonCode;
 use mesh_model::share::{Share, Shares, Source, left};
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::late_close::LateClose;
 use spare::{Candidate, Holds, Kin, Spare, greediest};
 
 /// Descriptors that one connection of an application takes: its own, and that of the application or of its share of a
 /// pooled connection. The rest is for listeners, pools, the control plane and files.
 const DESCRIPTORS_EACH: u64 = 3;
+/// Of the open files allowed, one in so many may be of connections that close later.
+const LATE_IN: u64 = 4;
+/// Connections that may wait to be closed later, at most.
+const LATE: u64 = 8_192;
 /// TLS handshakes under way at once: a core does some thousand a second.
 const HANDSHAKES: usize = 8_192;
 /// Most connections that are ended for a new one. Where a source's share is full, one permit given back is half of one for
@@ -174,6 +180,7 @@ type Pods = Arc<Mutex<HashMap<Arc<str>, Weak<Held>>>>;
 pub struct Quota {
     connections: Arc<Bound>,
     handshakes: Arc<Bound>,
+    late_close: Arc<LateClose>,
     pods: Pods,
 }
 
@@ -187,13 +194,15 @@ struct Held {
 pub struct PodQuota {
     held: Arc<Held>,
     pods: Pods,
+    late_close: Arc<LateClose>,
     leaving: Cell<usize>,
 }
 
 impl Quota {
     /// The bounds of `limits`, or of `files` that may be open where those say nothing. The gauges show what is held.
     pub fn new(limits: &Limits, files: u64, connections: Gauge, handshakes: Gauge) -> Self {
-        let allowed = usize::try_from(files / DESCRIPTORS_EACH).unwrap_or(usize::MAX).max(1);
+        let late = (files / LATE_IN).min(LATE);
+        let allowed = usize::try_from((files - late) / DESCRIPTORS_EACH).unwrap_or(usize::MAX).max(1);
         Self {
             connections: Arc::new(Bound {
                 what: "connections and tunnels as ZTUNNEL_MAX_CONNECTIONS allows",
@@ -207,8 +216,15 @@ impl Quota {
                 per_pod: None,
                 held: handshakes,
             }),
+            late_close: LateClose::new(usize::try_from(late).unwrap_or(usize::MAX)),
             pods: Pods::default(),
         }
+    }
+
+    /// Closes the connections that close later, for as long as it is polled.
+    pub fn close_late(&self) -> impl Future<Output = ()> + Send + use<> {
+        let late_close = self.late_close.clone();
+        async move { late_close.run().await }
     }
 
     /// The part of the pod of this uid; data threads that ask for the same pod share it.
@@ -220,7 +236,7 @@ impl Quota {
             Arc::new(Held { connections, handshakes })
         });
         pods.insert(uid.clone(), Arc::downgrade(&held));
-        PodQuota { held, pods: self.pods.clone(), leaving: Cell::new(0) }
+        PodQuota { held, pods: self.pods.clone(), late_close: self.late_close.clone(), leaving: Cell::new(0) }
     }
 }
 
@@ -311,6 +327,16 @@ impl PodQuota {
     pub(crate) fn spare(&self, permit: Permit, source: &Source, ended: &Arc<Notify>) -> Spared {
         let spare = permit.part.spare.clone();
         spare.add(permit, source.clone(), ended.clone())
+    }
+
+    /// Closes a connection that was turned away three seconds later ([`crate::late_close`]).
+    pub fn close_later(&self, tcp: TcpStream) {
+        self.late_close.close(tcp);
+    }
+
+    /// Where connections wait that close later.
+    pub(crate) fn late_close(&self) -> Arc<LateClose> {
+        self.late_close.clone()
     }
 
     /// Counts a connection that has lost its permit and finishes what was asked of it. `None` when too many do.

@@ -274,3 +274,31 @@ async fn a_proxy_of_one_pod_judges_reports_and_drains() {
     })
     .await;
 }
+
+/// A caller that proves nothing does not come again at once: its connection stays open for a while. Nothing here closes it later.
+#[tokio::test]
+async fn a_caller_that_proves_nothing_is_not_closed_at_once() {
+    on_one_thread(async {
+        let mut proxy = Proxy::start();
+        let workload = Workload {
+            name: "waypoint".into(),
+            namespace: "shop".into(),
+            service_account: "waypoint".into(),
+            ..Workload::empty("waypoint")
+        };
+        proxy.tables.apply_local(vec![Resource::Workload(Arc::new(workload))]);
+        let mut stranger = TcpStream::connect(proxy.at).await.unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        proxy.logged("TLS_FAILED").await;
+        let open = loop {
+            match stranger.try_read(&mut [0; 64]) {
+                Ok(0) => break false,
+                // What TLS says to it.
+                Ok(_) => {}
+                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        };
+        assert!(open, "it is closed at once");
+    })
+    .await;
+}

@@ -33,7 +33,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, pod: Rc<Pod>, tcp: TcpStream, from
     let Some(_permit) =
         overload::admit(&context.proxy.telemetry, &pod.local.quota, Direction::Inbound, &tcp, way, Some(&source))
     else {
-        return;
+        return pod.local.quota.close_later(tcp);
     };
     let attempt = Report::attempt(&context.proxy.telemetry, Direction::Inbound, from, dialled);
     let admitted = admit::plaintext(dialled).and_then(|admitted| admit::port(admitted, pod.only, context.config.socks));

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::ConnectionError;
+use super::{Code, ConnectionError};
 use crate::broken::TunnelError;
 
 /// Payload of the PING whose answer says that the peer has seen our GOAWAY.
@@ -22,8 +22,21 @@ pub(crate) enum Over {
     Unanswered,
     /// Whoever held it let go of it.
     Dropped,
+    /// Whoever held it gave its peer up.
+    GivenUp,
     /// The peer's certificate was taken back.
     Revoked,
+}
+
+impl Over {
+    /// Whether the peer learns from the transport alone that it is over, whenever that is closed, and not at once from TLS: it took too
+    /// much, and would only come again.
+    pub(super) fn is_left_to_the_transport(&self) -> bool {
+        match self {
+            Self::Protocol(error) => error.code == Code::EnhanceYourCalm,
+            other => matches!(other, Self::GivenUp),
+        }
+    }
 }
 
 impl From<io::Error> for Over {
@@ -44,6 +57,7 @@ impl std::fmt::Display for Over {
             Self::Transport(error) => error.fmt(f),
             Self::Unanswered => f.write_str("the peer does not answer PING"),
             Self::Dropped => f.write_str("the connection was given up"),
+            Self::GivenUp => f.write_str("the connection carried nothing, and others needed its place"),
             Self::Revoked => f.write_str("the peer's certificate has been revoked"),
         }
     }

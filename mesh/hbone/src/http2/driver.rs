@@ -275,13 +275,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
                 }
                 state.end(Over::Done);
             }
-            if state.over().is_some() && !this.closing {
+            if let Some(over) = state.over()
+                && !this.closing
+            {
+                let told = !over.is_left_to_the_transport();
                 this.closing = true;
                 this.input.forget();
                 state.unfinished.forget();
                 this.unfinished.forget();
-                // close_notify; what fails here has no consequence any more.
-                let _ = state.outgoing.record(Content::Alert, &[1, 0]);
+                if told {
+                    // close_notify; what fails here has no consequence any more.
+                    let _ = state.outgoing.record(Content::Alert, &[1, 0]);
+                }
                 // One more round trip of the peer's silence is all it gets to take the rest.
                 let limit = state.settings.ping_timeout.min(std::time::Duration::from_secs(5));
                 this.clock.as_mut().reset(tokio::time::Instant::now() + limit);

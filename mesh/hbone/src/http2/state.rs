@@ -164,6 +164,11 @@ impl State {
         self.end(Over::Revoked);
     }
 
+    /// Ends the connection without a word: the peer learns it when its transport is closed.
+    pub(crate) fn give_up(&mut self) {
+        self.end(Over::GivenUp);
+    }
+
     pub(crate) fn over(&self) -> Option<&Over> {
         self.closing.over()
     }

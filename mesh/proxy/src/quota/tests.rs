@@ -69,7 +69,7 @@ fn a_greedy_pod_leaves_room_on_every_worker_and_gives_back() {
 #[test]
 fn defaults_come_from_the_open_files() {
     let (quota, _) = quota(Limits::default());
-    assert_eq!((quota.connections.most, quota.handshakes.most), (10_000, HANDSHAKES));
+    assert_eq!((quota.connections.most, quota.handshakes.most), (7_500, HANDSHAKES));
 }
 
 #[test]

@@ -162,6 +162,32 @@ async fn who_breaks_the_protocol_is_told() {
         .await;
 }
 
+/// Who is to calm down, or carried nothing while others needed its place, gets GOAWAY, and learns of the end when the transport is closed.
+#[tokio::test]
+async fn who_takes_too_much_is_not_told_that_it_is_over() {
+    LocalSet::new()
+        .run_until(async {
+            let only_data = async |ends: &mut Ends| {
+                while let Some((content, _)) = ends.hear().await {
+                    assert_eq!(content, Content::Data, "no close_notify");
+                }
+            };
+            let mut ends = Ends::with_tunnels(Settings::default()).await;
+            ends.state.borrow_mut().go_away();
+            ends.state.borrow_mut().give_up();
+            only_data(&mut ends).await;
+            assert!(matches!(ends.over().await, Over::GivenUp));
+
+            let mut ends = Ends::with_tunnels(Settings::default()).await;
+            for _ in 0..10 {
+                ends.say(&frame(kind::PING, 0, 0, &[0; 8]).repeat(900)).await;
+            }
+            only_data(&mut ends).await;
+            assert!(matches!(ends.over().await, Over::Protocol(e) if e.code == Code::EnhanceYourCalm));
+        })
+        .await;
+}
+
 /// Its last stream is done, and nothing more is asked of it.
 #[tokio::test]
 async fn a_connection_that_is_done_says_so_and_ends() {
