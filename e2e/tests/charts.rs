@@ -194,6 +194,21 @@ fn switches() -> Result<()> {
         ensure!(ports.iter().any(|has| has["containerPort"].as_u64() == port && port.is_some()), "{name}: {pod}");
     }
     ensure!(count(&all, "CustomResourceDefinition") == 0, "crds.enabled=false");
+    ensure!(count(&plain, "ConfigMap") == 0, "a mesh configuration that nobody has asked for");
+    let provider = "istiod-lite.meshConfig.extensionProviders[0]";
+    let values = [("name", "ask"), ("envoyExtAuthzGrpc.service", "ask.shop.svc"), ("envoyExtAuthzGrpc.port", "9000")];
+    let values = values.map(|(name, value)| format!("{provider}.{name}={value}"));
+    let values: Vec<&str> = values.iter().map(String::as_str).chain(["istiod-lite.revision=canary"]).collect();
+    let asked = render(&values)?;
+    let config = asked.iter().find(|object| object["kind"] == "ConfigMap").context("no ConfigMap")?;
+    let istiod_lite::resources::Object::ConfigMap(read) =
+        istiod_lite::resources::Object::from_value(istiod_lite::resources::Kind::ConfigMap, config)?
+    else {
+        anyhow::bail!("{config}");
+    };
+    let read = istiod_lite::resources::MeshConfig::of(&read);
+    ensure!(config["metadata"]["name"] == "istio-canary" && read.unread.is_empty(), "{config} {read:?}");
+    ensure!(read.extension_providers.contains_key("ask"), "{config}");
     let ha = render(&["global.profile=ha"])?;
     let replicas = |objects: &[Value]| {
         objects.iter().find(|object| object["kind"] == "Deployment").map(|d| d["spec"]["replicas"].clone())

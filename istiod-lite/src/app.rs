@@ -178,8 +178,7 @@ pub async fn start(config: Config, log: Option<LogControl>, shutdown: Shutdown) 
         let client = access.client().await.context("KUBECONFIG")?;
         let foundation = foundation::of_cluster(&config, client.clone()).await?;
         let metrics = ControlMetrics::default();
-        let (root, first_start) = (&config.mesh.root_namespace, foundation.first_start);
-        let source = Kubernetes::new(&client, root, first_start, &metrics.watches);
+        let source = Kubernetes::new(&client, &config.mesh, foundation.first_start, &metrics.watches);
         return begin("cluster", source, foundation, metrics, config, log, shutdown).await;
     }
     let folders = |config: &Config, first_start: bool| {

@@ -131,6 +131,7 @@ impl Config {
         let (cluster_id, revision) = (text("CLUSTER_ID", &defaults.cluster_id), text("REVISION", &defaults.revision));
         let classes = commas(&text("WAYPOINT_CLASSES", "ambit-waypoint")).collect();
         let suffix = if revision == *defaults.revision { String::new() } else { format!("-{revision}") };
+        let config_map = NamespacedName::new(own_namespace.as_str(), format!("istio{suffix}"));
         let waypoints = env.non_empty("WAYPOINT_IMAGE").map(|image| deploy::Settings {
             image: image.to_owned(),
             control_plane: format!("https://istiod{suffix}.{own_namespace}.svc:15012"),
@@ -182,6 +183,7 @@ impl Config {
                 revision: revision.into(),
                 revision_tags: commas(&text("REVISION_TAGS", "")).collect(),
                 dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
+                config_map,
                 pools: Some(pools).filter(|_| allocates),
             },
         })

@@ -475,11 +475,21 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["d", "e"]);
             destination_rule(choices, namespace, name)
         }
+        Kind::ConfigMap => mesh_config(choices),
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
 
-const KINDS: [Kind; 33] = [
+/// Who can be asked about requests.
+fn mesh_config(choices: &mut Choices<'_>) -> Value {
+    let name = choices.one_of(&["istio", "istio", "istio-canary"]);
+    let kind = choices.one_of(&["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "zipkin"]);
+    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "a.example"]);
+    let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]");
+    json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": mesh}})
+}
+
+const KINDS: [Kind; 34] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -513,6 +523,7 @@ const KINDS: [Kind; 33] = [
     Kind::DestinationRule,
     Kind::DestinationRule,
     Kind::DestinationRule,
+    Kind::ConfigMap,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.

@@ -69,7 +69,8 @@ impl Folder {
                 | Object::GrpcRoute(_)
                 | Object::ServiceEntry(_)
                 | Object::WorkloadEntry(_)
-                | Object::DestinationRule(_) => {}
+                | Object::DestinationRule(_)
+                | Object::ConfigMap(_) => {}
             }
         }
         all

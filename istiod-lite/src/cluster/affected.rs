@@ -159,6 +159,7 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.workload_entries.insert(name);
             }
+            Kept::MeshConfig(_) => drop(self.told.insert(key.clone())),
             Kept::DestinationRule(rule) => {
                 self.told.insert(key.clone());
                 match relations::named_by(rule) {

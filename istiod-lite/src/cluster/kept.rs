@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
-    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
     PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
 };
 
@@ -54,6 +54,8 @@ pub enum Kept {
     WorkloadEntry(Arc<WorkloadEntry>),
     /// How the endpoints of a host are treated.
     DestinationRule(Arc<DestinationRule>),
+    /// What holds for the mesh as a whole.
+    MeshConfig(Arc<MeshConfig>),
 }
 
 impl From<Object> for Kept {
@@ -106,6 +108,7 @@ impl From<Object> for Kept {
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::DestinationRule(o)
             }
+            Object::ConfigMap(o) => Self::MeshConfig(Arc::new(MeshConfig::of(&o))),
         }
     }
 }
@@ -177,6 +180,7 @@ impl Kept {
             Self::ServiceEntry(o) => (Kind::ServiceEntry, &o.metadata),
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
             Self::DestinationRule(o) => (Kind::DestinationRule, &o.metadata),
+            Self::MeshConfig(o) => (Kind::ConfigMap, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -201,6 +205,7 @@ impl Kept {
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::MeshConfig(o) => &o.metadata,
         }
     }
 }

@@ -29,7 +29,7 @@ use mesh_model::persistent::PersistentMap;
 use mesh_model::shared;
 
 use crate::resources::{
-    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, Object,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
     PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
 };
 
@@ -76,6 +76,7 @@ pub struct Cluster {
     service_entries: PersistentMap<NamespacedName, Arc<ServiceEntry>>,
     workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
     destination_rules: PersistentMap<NamespacedName, Arc<DestinationRule>>,
+    mesh_configs: PersistentMap<NamespacedName, Arc<MeshConfig>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -104,6 +105,7 @@ impl Cluster {
             Kept::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
             Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
             Kept::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
+            Kept::MeshConfig(o) => drop(self.mesh_configs.insert(key, o)),
         }
     }
 
@@ -128,6 +130,7 @@ impl Cluster {
             Kind::ServiceEntry => drop(self.service_entries.remove(&name)),
             Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
             Kind::DestinationRule => drop(self.destination_rules.remove(&name)),
+            Kind::ConfigMap => drop(self.mesh_configs.remove(&name)),
         }
     }
 
@@ -207,6 +210,7 @@ impl Cluster {
             Kind::ServiceEntry => Kept::ServiceEntry(self.service_entries.get(&name)?.clone()),
             Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
             Kind::DestinationRule => Kept::DestinationRule(self.destination_rules.get(&name)?.clone()),
+            Kind::ConfigMap => Kept::MeshConfig(self.mesh_configs.get(&name)?.clone()),
         })
     }
 
@@ -238,6 +242,7 @@ impl Cluster {
             Kind::ServiceEntry => names(kind, &self.service_entries),
             Kind::WorkloadEntry => names(kind, &self.workload_entries),
             Kind::DestinationRule => names(kind, &self.destination_rules),
+            Kind::ConfigMap => names(kind, &self.mesh_configs),
         }
     }
 
@@ -414,8 +419,13 @@ impl Cluster {
         self.destination_rules.equal_range(|key| (*key.namespace).cmp(namespace))
     }
 
+    /// A mesh configuration.
+    pub fn mesh_config(&self, key: &NamespacedName) -> Option<&Arc<MeshConfig>> {
+        self.mesh_configs.get(key)
+    }
+
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 17] {
+    pub fn counts(&self) -> [(Kind, usize); 18] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -434,6 +444,7 @@ impl Cluster {
             (Kind::ServiceEntry, self.service_entries.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::DestinationRule, self.destination_rules.len()),
+            (Kind::ConfigMap, self.mesh_configs.len()),
         ]
     }
 }

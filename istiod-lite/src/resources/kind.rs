@@ -45,6 +45,8 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
     DestinationRule,
+    /// Core v1: those that hold a mesh configuration.
+    ConfigMap,
 }
 
 impl Kind {
@@ -68,6 +70,7 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::DestinationRule => "DestinationRule",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 

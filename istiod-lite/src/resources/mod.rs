@@ -1,7 +1,7 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`request_authentication`],
-//! [`service_entry`], [`workload_entry`], [`destination_rule`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
+//! [`service_entry`], [`workload_entry`], [`destination_rule`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
 //! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
 //! is in its life.
 
@@ -14,6 +14,7 @@ pub mod host;
 mod kind;
 pub mod labels;
 pub(crate) mod life;
+pub mod mesh_config;
 mod object;
 pub mod peer_authentication;
 mod read;
@@ -30,6 +31,7 @@ pub use destination_rule::DestinationRule;
 pub use field::{FieldError, FieldPath};
 pub use gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
 pub use kind::{Key, Kind};
+pub use mesh_config::MeshConfig;
 pub use object::Object;
 pub use peer_authentication::PeerAuthentication;
 pub use read::InvalidObject;

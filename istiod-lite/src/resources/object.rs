@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -52,6 +52,8 @@ pub enum Object {
     WorkloadEntry(Arc<WorkloadEntry>),
     /// How the endpoints of a host are treated.
     DestinationRule(Arc<DestinationRule>),
+    /// What holds for the mesh as a whole.
+    ConfigMap(Arc<ConfigMap>),
 }
 
 impl Object {
@@ -78,6 +80,7 @@ impl Object {
             Self::ServiceEntry(o) => serde_json::to_value(&**o),
             Self::WorkloadEntry(o) => serde_json::to_value(&**o),
             Self::DestinationRule(o) => serde_json::to_value(&**o),
+            Self::ConfigMap(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -101,6 +104,7 @@ impl Object {
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::DestinationRule(_) => Kind::DestinationRule,
+            Self::ConfigMap(_) => Kind::ConfigMap,
         }
     }
 
@@ -124,6 +128,7 @@ impl Object {
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::ConfigMap(o) => &o.metadata,
         }
     }
 

@@ -54,6 +54,7 @@ impl Object {
             Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
             Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
             Kind::DestinationRule => Self::DestinationRule(typed(value)?),
+            Kind::ConfigMap => Self::ConfigMap(typed(value)?),
         };
         validate::object(&object)?;
         Ok(object)
@@ -77,6 +78,7 @@ impl Object {
             Kind::Service => Self::Service(typed(text)?),
             Kind::EndpointSlice => Self::EndpointSlice(typed(text)?),
             Kind::Endpoints => Self::Endpoints(typed(text)?),
+            Kind::ConfigMap => Self::ConfigMap(typed(text)?),
             Kind::AuthorizationPolicy
             | Kind::PeerAuthentication
             | Kind::RequestAuthentication

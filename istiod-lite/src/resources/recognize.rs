@@ -19,8 +19,7 @@ pub enum Recognized {
 }
 
 /// Core kinds that say nothing to the mesh.
-const CORE: [&str; 8] = [
-    "ConfigMap",
+const CORE: [&str; 7] = [
     "Secret",
     "PersistentVolumeClaim",
     "PersistentVolume",
@@ -66,6 +65,8 @@ impl Kind {
             ("", "Pod") => Self::Pod,
             ("", "Service") => Self::Service,
             ("", "Endpoints") => Self::Endpoints,
+            // Whoever reads it looks whether it holds what is read ([`super::mesh_config::is_one`]).
+            ("", "ConfigMap") => Self::ConfigMap,
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
             ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
@@ -91,7 +92,7 @@ impl Kind {
 /// For a kind that is not read.
 fn unread(group: &str, kind: &str) -> Recognized {
     let read: &[&'static str] = match group {
-        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints"],
+        "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints", "ConfigMap"],
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"],
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
@@ -122,7 +123,7 @@ mod tests {
             ("security.istio.io/v1alpha1", "PeerAuthentication", Recognized::WrongVersion),
             ("discovery.k8s.io/v1beta1", "EndpointSlice", Recognized::WrongVersion),
             ("apps/v1", "Deployment", Recognized::Unread(Unread::SaysNothing)),
-            ("v1", "ConfigMap", Recognized::Unread(Unread::SaysNothing)),
+            ("v1", "ConfigMap", Recognized::Read(Kind::ConfigMap)),
             ("networking.k8s.io/v1", "NetworkPolicy", Recognized::Unread(Unread::NotEnforced)),
             ("gateway.networking.k8s.io/v1", "HTTPRoute", Recognized::Read(Kind::HttpRoute)),
             ("gateway.networking.k8s.io/v1beta1", "Gateway", Recognized::Read(Kind::Gateway)),

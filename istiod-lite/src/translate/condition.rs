@@ -79,6 +79,8 @@ const ACCEPTED: &str = "Accepted";
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Type of the condition about a policy for a waypoint.
 pub const WAYPOINT_ACCEPTED: &str = "WaypointAccepted";
+/// Type of the condition about a mesh configuration.
+pub const MESH_CONFIG_READ: &str = "MeshConfigRead";
 /// Type of the condition about the waypoint that an object names.
 pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 
@@ -101,6 +103,12 @@ impl Condition {
     /// What becomes of it at waypoints.
     pub(super) fn waypoint(status: bool, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind: WAYPOINT_ACCEPTED.into(), status, reason: reason.into(), message: message.into() }
+    }
+
+    /// Something in a mesh configuration is not read.
+    pub(super) fn mesh_config(message: String) -> Self {
+        let (kind, reason) = (MESH_CONFIG_READ.into(), "UnsupportedValue".into());
+        Self { kind, status: true, reason, message }
     }
 
     fn ztunnel(status: bool, reason: &'static str, message: impl Into<String>) -> Self {

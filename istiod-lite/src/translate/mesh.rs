@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mesh_model::address::NamespacedName;
+
 use super::entries::addresses::Pools;
 
 /// The revision of a control plane that is not told otherwise.
@@ -24,6 +26,8 @@ pub struct Mesh {
     pub revision_tags: Vec<String>,
     /// Whether policies annotated as dry runs are sent, to be decided and logged only.
     pub dry_run_policies: bool,
+    /// Where its mesh configuration is: the ConfigMap `istio` of the namespace that we run in; of a revision, `istio-REVISION`.
+    pub config_map: NamespacedName,
     /// Where hosts of ServiceEntries have addresses from that were given none (`PILOT_ENABLE_IP_AUTOALLOCATE`).
     pub pools: Option<Pools>,
 }
@@ -38,6 +42,7 @@ impl Default for Mesh {
             revision: DEFAULT_REVISION.into(),
             revision_tags: Vec::new(),
             dry_run_policies: false,
+            config_map: NamespacedName::new("istio-system", "istio"),
             pools: Some(Pools::default()),
         }
     }

@@ -6,7 +6,7 @@ use super::condition::{Condition, PolicyStatus};
 use super::world::World;
 use super::{distribution, endpoints, route_told, traffic_told, waypoint_told};
 use crate::cluster::Kept;
-use crate::resources::{Key, Kind};
+use crate::resources::{Key, Kind, MeshConfig};
 
 /// The order in which users are told: all of one part, by the objects' names, then the next. (Policies come before.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ pub(super) enum Part {
     GrpcRoute,
     /// What becomes of a destination rule.
     DestinationRule,
+    /// What is not read of a mesh configuration.
+    MeshConfig,
 }
 
 /// Its position among all that is told.
@@ -58,6 +60,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::HttpRoute => &[Part::HttpRoute],
         Kind::GrpcRoute => &[Part::GrpcRoute],
         Kind::DestinationRule => &[Part::DestinationRule],
+        Kind::ConfigMap => &[Part::MeshConfig],
     }
 }
 
@@ -98,6 +101,7 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
             return waypoint_told::of(key, object, world);
         }
         (Part::DestinationRule, Kept::DestinationRule(rule)) => Some(traffic_told::of(&key.object(), rule, world)),
+        (Part::MeshConfig, Kept::MeshConfig(config)) => mesh_config_told(key, config, world),
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),
         (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),
         (Part::NamespaceDistribution, Kept::Namespace(object)) => distribution::unknown_on_namespace(object),
@@ -113,6 +117,15 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
         _ => None,
     };
     one.into_iter().collect()
+}
+
+/// What is not read of a mesh configuration. One of another control plane is not ours to speak of.
+fn mesh_config_told(key: &Key, config: &MeshConfig, world: &World<'_>) -> Option<Condition> {
+    let names =
+        (!config.unread.is_empty() && key.object() == world.mesh.config_map).then(|| config.unread.join("; "))?;
+    Some(Condition::mesh_config(format!(
+        "of this mesh configuration, extensionProviders and defaultProviders.tracing are read, and this is not: {names}"
+    )))
 }
 
 /// What becomes of a policy.

@@ -2,7 +2,7 @@
 //! `check` refuses by name those that a waypoint does not follow.
 
 mod check;
-mod duration;
+pub(crate) mod duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::IgnoredAny;

@@ -123,6 +123,26 @@ fn kinds_that_are_not_read_are_told_apart() {
     assert!(!parsed.skipped[3].meaning().contains("spelt"), "{}", parsed.skipped[3].meaning());
 }
 
+#[test]
+fn of_config_maps_the_mesh_configuration_is_read_and_its_last_good_version_serves() {
+    let map = |name: &str, mesh: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: istio-system}}\ndata: {{mesh: '{mesh}'}}\n"
+        )
+    };
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("app.yaml"), map("app", "extensionProviders: []")).unwrap();
+    let file = root.path().join("mesh.yaml");
+    let mut folder = Folder::new(vec![root.path().into()], None);
+    assert_eq!(step(&mut folder, &file, &map("istio", "rootNamespace: x")), ["+ConfigMap istio-system/istio"]);
+    assert_eq!(folder.skipped().iter().map(|s| s.what).collect::<Vec<_>>(), [Unread::SaysNothing], "the one of app");
+    assert_eq!(step(&mut folder, &file, &map("istio", "extensionProviders: 5")), Vec::<String>::new());
+    let error = folder.errors()[0].to_string();
+    assert!(error.contains(":4:") && error.contains("data.mesh.extensionProviders: expected a list"), "{error}");
+    assert!(folder.errors()[0].last_good_kept);
+    assert_eq!(step(&mut folder, &file, SERVICE), ["-ConfigMap istio-system/istio", "+Service shop/web"]);
+}
+
 /// Writes, rescans, and says what changed.
 fn step(folder: &mut Folder, path: &Path, text: &str) -> Vec<String> {
     // A rename gives a new inode, so the stamp differs however fast the test runs.

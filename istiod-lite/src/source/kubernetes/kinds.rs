@@ -1,6 +1,7 @@
 //! Where an API server has each kind, and how much is read of its objects. Pure.
 
-use mesh_kube::{Raw, Resource};
+use mesh_kube::{Query, Raw, Resource};
+use mesh_model::address::NamespacedName;
 
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, Object, gateway_api};
@@ -10,7 +11,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 17] = [
+pub const ALL: [Kind; 18] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -28,6 +29,7 @@ pub const ALL: [Kind; 17] = [
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::DestinationRule,
+    Kind::ConfigMap,
 ];
 
 /// Where a kind is.
@@ -59,6 +61,21 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::ServiceEntry => networking("serviceentries"),
         Kind::WorkloadEntry => networking("workloadentries"),
         Kind::DestinationRule => networking("destinationrules"),
+        Kind::ConfigMap => Resource::core("configmaps"),
+    }
+}
+
+/// What is asked for: everything, but of ConfigMaps only the one with the mesh configuration. The others are not our business,
+/// and nobody has to grant that they are read.
+pub(super) fn query(kind: Kind, mesh_config: &NamespacedName) -> Query {
+    let all = Query::all(resource(kind));
+    match kind {
+        Kind::ConfigMap => Query {
+            namespace: Some(mesh_config.namespace.to_string()),
+            fields: format!("metadata.name={}", mesh_config.name),
+            ..all
+        },
+        _ => all,
     }
 }
 

@@ -16,12 +16,13 @@ pub mod kinds;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use mesh_kube::{Client, Query, Watch, WatchMetrics};
+use mesh_kube::{Client, Watch, WatchMetrics};
 
 use self::book::Book;
 use self::kinds::Read;
 use super::{Batch, Findings, Source};
 use crate::resources::Kind;
+use crate::translate::Mesh;
 
 /// Most changes in one batch after the first: what comes later is not kept waiting for what comes now.
 const MOST: usize = 4096;
@@ -38,15 +39,15 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// Begins to watch. `first_start`: nothing that this control plane could have said before is in force.
     /// What happens to its watches is counted in `metrics`.
-    pub fn new(client: &Client, root_namespace: &str, first_start: bool, metrics: &WatchMetrics) -> Self {
+    pub fn new(client: &Client, mesh: &Mesh, first_start: bool, metrics: &WatchMetrics) -> Self {
         let watch = |kind| {
-            let query = Query::all(kinds::resource(kind));
+            let query = kinds::query(kind, &mesh.config_map);
             (kind, Watch::counted(client.clone(), query, metrics.clone(), move |raw| kinds::read(kind, &raw)))
         };
         Self {
             watches: kinds::ALL.into_iter().map(watch).collect(),
             next: 0,
-            book: Book::new(root_namespace, first_start),
+            book: Book::new(&mesh.root_namespace, first_start),
             known: Findings::default(),
         }
     }
