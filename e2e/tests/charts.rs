@@ -2,7 +2,7 @@
 //! programs know every setting that the charts give them.
 //!
 //! Seen red with `readOnlyRootFilesystem: false` in ztunnel's chart; with a setting `CNI_NETWORK_DIR` in the node agent's; with
-//! `additionalProperties` left out of two schemas; without `helm.sh/resource-policy` on the kinds.
+//! `additionalProperties` left out of two schemas; with `failurePolicy: Fail` in the webhook's template, and with its RBAC for any name; without `helm.sh/resource-policy` on the kinds.
 use anyhow::{Context, Result, ensure};
 use e2e::command::{self, LIMIT};
 use e2e::harness::{Suite, skip};
@@ -23,6 +23,7 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("charts::pods_are_hardened_in_every_profile", hardened);
     suite.trial("charts::the_programs_know_their_settings", settings);
     suite.trial("charts::what_is_off_and_can_be_turned_on", switches);
+    suite.trial("charts::the_webhook_can_keep_nobody_out", webhook);
     suite.trial("charts::alerts_fire_when_they_should", alerts);
 }
 
@@ -85,6 +86,8 @@ fn refuse() -> Result<()> {
         ("node-agent", "ambient.enabled=true", "enabled"),
         ("istiod-lite", "revision=Blue", "revision"),
         ("istiod-lite", "replicaCount=-1", "replicaCount"),
+        ("istiod-lite", "validation.failurePolicy=Maybe", "failurePolicy"),
+        ("ambit", "global.configValidation=1", "configValidation"),
     ] {
         let error =
             helm(&["template", "mesh"], chart, &["--kube-version", KUBERNETES[1], "--set", value], LIMIT)?.bad();
@@ -149,6 +152,61 @@ fn settings() -> Result<()> {
         };
         known.with_context(|| format!("the chart of {name}"))?;
     }
+    Ok(())
+}
+
+/// The webhook begins as one that lets everything in, is about Istio's kinds of its own revision alone, and istiod may change that one
+/// configuration and no other.
+fn webhook() -> Result<()> {
+    const NAME: &str = "ValidatingWebhookConfiguration";
+    for (values, name, service, selected) in [
+        (vec![], "istio-validator-istio-system", "istiod", vec!["In [default]", "DoesNotExist null"]),
+        (
+            vec!["istiod-lite.revision=blue", r"istiod-lite.env.REVISION_TAGS=prod\, blue\,test"],
+            "istio-validator-blue-istio-system",
+            "istiod-blue",
+            vec!["In [blue prod test]"],
+        ),
+    ] {
+        let objects = render(&values)?;
+        let of = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        let one = of(NAME).next().context("no configuration")?;
+        ensure!(one["metadata"]["name"] == name && of(NAME).count() == 1, "{one}");
+        let webhooks = one["webhooks"].as_array().context("webhooks")?;
+        for webhook in webhooks {
+            let (config, what) = (&webhook["clientConfig"], webhook.to_string());
+            ensure!(webhook["failurePolicy"] == "Ignore" && webhook["sideEffects"] == "None", "{what}");
+            ensure!(webhook["timeoutSeconds"].as_u64().is_some_and(|seconds| seconds <= 5), "{what}");
+            ensure!(config["caBundle"].is_null() && config["service"]["name"] == service, "{what}");
+            let own = webhook["namespaceSelector"]["matchExpressions"][0].to_string();
+            ensure!(own.contains("NotIn") && own.contains("kube-system"), "{what}");
+            for rule in webhook["rules"].as_array().context("rules")? {
+                let groups = rule["apiGroups"].as_array().context("groups")?;
+                ensure!(groups.iter().all(|g| g.as_str().is_some_and(|g| g.ends_with(".istio.io"))), "{what}");
+                ensure!(rule["operations"] == serde_json::json!(["CREATE", "UPDATE"]), "{what}");
+            }
+        }
+        let selects = |webhook: &Value| {
+            let expression = &webhook["objectSelector"]["matchExpressions"][0];
+            let values = expression["values"].to_string().replace(['"'], "").replace(',', " ");
+            format!("{} {values}", expression["operator"].as_str().unwrap_or_default())
+        };
+        let all: Vec<String> = webhooks.iter().map(selects).collect();
+        ensure!(all == selected, "{all:?}");
+        // Where it leads, and who may change it.
+        let port = |object: &&Value| object["metadata"]["name"] == service;
+        let port = of("Service").find(port).context("no Service")?["spec"]["ports"].to_string();
+        ensure!(port.contains(r#""port":443,"targetPort":"https-webhooks""#), "{port}");
+        let rules: Vec<&Value> = of("ClusterRole").filter_map(|role| role["rules"].as_array()).flatten().collect();
+        let rule = rules.iter().filter(|rule| rule.to_string().contains("webhook")).collect::<Vec<_>>();
+        ensure!(rule.len() == 1 && rule[0]["resourceNames"] == serde_json::json!([name]), "{rule:?}");
+    }
+    let off = render(&["global.configValidation=false"])?;
+    let left = off.iter().filter(|object| {
+        let text = object.to_string();
+        object["kind"] == NAME || text.contains("validatingwebhook") || text.contains("VALIDATION_WEBHOOK")
+    });
+    ensure!(left.count() == 0, "something is left of it");
     Ok(())
 }
 

@@ -102,6 +102,7 @@ fn story(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     reaches(cluster, "client")?;
+    refused(cluster)?;
     // A new pod is held until it is captured, so its first call is let in.
     cluster.apply(&client("new"))?;
     cluster.kubectl(&["-n", "shop", "wait", "--for=condition=Ready", "pod/new", "--timeout=100s"])?.good()?;
@@ -129,6 +130,8 @@ fn story(cluster: &Cluster) -> Result<()> {
     // Uninstalled while the namespace still has the label: pods go on in plain text, and the nodes are as they were.
     with_helm(cluster, &["uninstall", "mesh"], "", &["--wait", "--timeout", "100s"])?;
     cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=100s"])?.good()?;
+    let webhooks = cluster.kubectl(&["get", "validatingwebhookconfigurations", "-o", "name"])?.good()?;
+    ensure!(webhooks.is_empty(), "left behind: {webhooks}");
     for (node, before) in NODES.iter().zip(&before) {
         until_within(STEP, "the node is as it was", || {
             let now = Node::look(cluster, node)?;
@@ -141,6 +144,27 @@ fn story(cluster: &Cluster) -> Result<()> {
         ensure!(tables.is_empty(), "{pod}: {tables:?}");
     }
     reaches(cluster, "client")
+}
+
+/// The API server asks istiod by its Service: a policy that is wrong is refused with the sentence of its status, and one that is right is not.
+fn refused(cluster: &Cluster) -> Result<()> {
+    let policy = |block: &str| {
+        format!(
+            "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {{name: blocks, namespace: shop}}, \
+             spec: {{action: DENY, rules: [{{from: [{{source: {{ipBlocks: ['{block}']}}}}]}}]}}}}"
+        )
+    };
+    let policies = r"jsonpath={.webhooks[*].failurePolicy}";
+    until_within(STEP, "the webhook is seen to answer", || {
+        let name = "istio-validator-istio-system";
+        let said = cluster.kubectl(&["get", "validatingwebhookconfiguration", name, "-o", policies])?.good()?;
+        ensure!(said == "Fail Fail", "{said}");
+        Ok(())
+    })?;
+    let error = cluster.apply(&policy("192.0.2.0/99")).err().context("it was let in")?.to_string();
+    ensure!(error.contains("denied the request: spec.rules[0].from[0].source.ipBlocks[0]: "), "{error}");
+    cluster.apply(&policy("192.0.2.0/24"))?;
+    cluster.kubectl(&["-n", "shop", "delete", "authorizationpolicy/blocks"])?.good().map(drop)
 }
 
 const ROUTE: &str = r#"

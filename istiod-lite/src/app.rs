@@ -5,6 +5,7 @@ mod foundation;
 mod publishing;
 mod serving;
 mod until_drained;
+mod validating;
 mod writing;
 
 use std::net::SocketAddr;
@@ -147,6 +148,8 @@ pub struct Running {
     pub health: Vec<SocketAddr>,
     /// Where `/metrics` is.
     pub metrics: Vec<SocketAddr>,
+    /// Where the API server asks, on a cluster whose webhook has a configuration.
+    pub webhook: Option<SocketAddr>,
     /// Where the debug pages are.
     pub debug: Vec<SocketAddr>,
     /// Tells when it is ready.
@@ -232,10 +235,18 @@ async fn begin<S: Source>(
     let address = listener.local_addr()?;
     let certificate =
         ServerCertificate::new(material.subscribe(), config.server_names()).context("ISTIOD_CUSTOM_HOST")?;
-    let tls = certificate.tls()?;
+    let tls = certificate.tls(b"h2")?;
+    let shown = certificate.clone();
     tokio::spawn(until_drained(drain.clone(), certificate.keep_fresh()));
 
+    let mut webhook = None;
     if let Some(client) = client {
+        if let Some(settings) = &config.webhook {
+            measured.admission.register(&mut metrics);
+            let known = (&config.mesh, cluster.clone());
+            let counts = measured.admission.clone();
+            webhook = Some(validating::webhook(settings, known, &shown, counts, drain.clone()).await?);
+        }
         measured.leader.register(&mut metrics);
         let known =
             writing::Known { cluster: cluster.clone(), status: status.subscribe(), material: material.subscribe() };
@@ -270,5 +281,5 @@ async fn begin<S: Source>(
     let debug = serving::debug(&config, debug_routes, log, shutdown, drain.clone())?;
     tokio::spawn(until_drained(drain, publishing::follow(source, publication, status, config.status_file, part)));
     tracing::info!(%address, "serving discovery and certificates");
-    Ok(Running { address, health, metrics, debug, readiness, published: told, drain: trigger, server })
+    Ok(Running { address, health, metrics, webhook, debug, readiness, published: told, drain: trigger, server })
 }

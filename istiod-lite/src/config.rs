@@ -11,6 +11,7 @@ use mesh_runtime::config::{ConfigError, Env};
 use mesh_runtime::log::LogConfig;
 use mesh_xds::server::Limits;
 
+use crate::admission::{self, FailurePolicy};
 use crate::ca::sign::Lifetimes;
 use crate::deploy;
 use crate::translate::{Mesh, Pools};
@@ -34,6 +35,9 @@ pub struct Config {
     /// `WAYPOINT_IMAGE`: what runs waypoints of a cluster; none are run, when unset. `WAYPOINT_CLASSES`: of which Gateways, default
     /// `ambit-waypoint`.
     pub waypoints: Option<deploy::Settings>,
+    /// `VALIDATION_WEBHOOK_CONFIG_NAME`, `VALIDATION_WEBHOOK_FAILURE_POLICY`, `WEBHOOK_PORT`: the validating webhook of a cluster; there is
+    /// none, when its configuration is not named.
+    pub webhook: Option<admission::Settings>,
     /// `OVERLAY`: the directory of status that the machinery writes.
     pub overlay: Option<PathBuf>,
     /// `STATE_DIR`: where the CA's key is kept, default `./istiod-state`.
@@ -139,6 +143,18 @@ impl Config {
             root_map: root_map.clone(),
             classes,
         });
+        let failure_policy = env.read("VALIDATION_WEBHOOK_FAILURE_POLICY", "Fail or Ignore", FailurePolicy::parse)?;
+        let (webhook_port, configuration) = (
+            env.number("WEBHOOK_PORT", 0..=u16::MAX)?.unwrap_or(15017),
+            env.non_empty("VALIDATION_WEBHOOK_CONFIG_NAME"),
+        );
+        let webhook = configuration.map(|configuration| admission::Settings {
+            port: webhook_port,
+            configuration: configuration.to_owned(),
+            failure_policy: failure_policy.unwrap_or(FailurePolicy::Fail),
+            namespace: own_namespace.clone(),
+            revision: revision.clone(),
+        });
         Ok(Self {
             folders,
             cluster,
@@ -146,6 +162,7 @@ impl Config {
             pod_name: text("POD_NAME", "istiod-lite"),
             root_map,
             waypoints,
+            webhook,
             overlay: path("OVERLAY"),
             state: path("STATE_DIR").unwrap_or_else(|| "./istiod-state".into()),
             plugged_ca: path("PLUGGED_CA"),

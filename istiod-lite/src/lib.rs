@@ -20,6 +20,7 @@
 //! | [`leader`] | of several replicas, which one writes |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
+//! | [`admission`] | refuses what is wrong where it is written: the API server's webhook |
 //! | [`metrics`] | what is measured |
 //! | `debug` | what can be asked on localhost |
 //! | [`config`], [`app`] | what was set; the wiring |
@@ -27,6 +28,7 @@
 //! Each line uses only the lines above it. Begin with [`translate::translate()`] to see what it is all for, and with
 //! [`source`] to see where it comes from.
 
+pub mod admission;
 pub mod app;
 pub mod ca;
 pub mod cluster;

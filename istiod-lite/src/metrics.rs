@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use tokio::sync::watch;
 
+use crate::admission::metrics::AdmissionMetrics;
 use crate::ca::material::Current;
 use crate::ca::metrics::CaMetrics;
 use crate::cluster::Cluster;
@@ -32,6 +33,8 @@ pub struct ControlMetrics {
     pub watches: WatchMetrics,
     /// Of the CA.
     pub ca: CaMetrics,
+    /// Of the validating webhook, where there is one: registered apart.
+    pub admission: AdmissionMetrics,
     /// Of the election, where there is a cluster: registered apart.
     pub leader: LeaderMetrics,
 }

@@ -1,4 +1,4 @@
-//! The fuzz target `manifest` for a moment, with a seed: manifests that are right, cut up and put together wrongly.
+//! The fuzz targets `manifest` and `admission` for a moment, with a seed: manifests that are right, cut up and put together wrongly.
 
 mod properties;
 
@@ -47,5 +47,33 @@ fn no_text_does_harm() {
             text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n{text}");
         }
         properties::manifest(&text);
+    }
+}
+
+#[test]
+fn no_review_does_harm() {
+    let object = r#"{"metadata": {"name": "a", "namespace": "n", "labels": {"istio.io/rev": "ours"}}, "spec": {"action": "DENY", "rules":
+        [{"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}]}}"#;
+    let review = format!(
+        r#"{{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {{"uid": "u", "operation": "UPDATE", "kind":
+            {{"group": "security.istio.io", "version": "v1", "kind": "AuthorizationPolicy"}}, "object": {object}, "oldObject": {object}}}}}"#
+    );
+    properties::admission(review.as_bytes());
+    let pieces = [&b"\""[..], b"{", b"}", b"[", b"]", b"null", b"-1", b"99", b":", b",", b"ours", b"\xff"];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..ROUNDS {
+        let mut bytes = review.clone().into_bytes();
+        for _ in 0..1 + random(3) {
+            let (at, piece) = (random(bytes.len()), pieces[random(pieces.len())]);
+            let end = (at + random(6)).min(bytes.len());
+            bytes.splice(at..end, piece.iter().copied());
+        }
+        properties::admission(&bytes);
     }
 }

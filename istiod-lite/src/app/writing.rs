@@ -7,6 +7,7 @@ use mesh_runtime::drain;
 use tokio::sync::watch;
 
 use super::until_drained::until_drained;
+use crate::admission;
 use crate::ca::material::Current;
 use crate::ca::root_map;
 use crate::cluster::Cluster;
@@ -27,7 +28,12 @@ pub(super) fn begin(client: &Client, config: &Config, known: Known, metrics: Lea
     let leads = watch::Sender::new(false);
     let Known { cluster, status, material } = known;
     let (to, map) = (client.clone(), config.root_map.clone());
-    write(drain, &leads, move || root_map::publish(to.clone(), map.clone(), material.clone()));
+    let roots = material.clone();
+    write(drain, &leads, move || root_map::publish(to.clone(), map.clone(), roots.clone()));
+    if let Some(settings) = config.webhook.clone() {
+        let to = client.clone();
+        write(drain, &leads, move || admission::keep::keep(to.clone(), settings.clone(), material.clone()));
+    }
     let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
     let (problems, told) = watch::channel(Arc::default());
     if let Some(settings) = config.waypoints.clone() {

@@ -83,16 +83,16 @@ impl ServerCertificate {
         }
     }
 
-    /// TLS with this certificate; clients prove themselves by token, not by certificate.
+    /// TLS with this certificate, under which `protocol` is spoken (ALPN); no client is asked for a certificate.
     ///
     /// # Errors
     /// When TLS itself cannot be set up.
-    pub fn tls(self: &Arc<Self>) -> Result<Arc<ServerConfig>, ServeError> {
+    pub fn tls(self: &Arc<Self>, protocol: &[u8]) -> Result<Arc<ServerConfig>, ServeError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|e| ServeError::Certificate(e.to_string()))?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver(self.clone())));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Arc::new(config))
     }
 }

@@ -91,6 +91,15 @@ impl Rejected {
         }
     }
 
+    /// What is wrong and where in the object, in the words of every place that says it: conditions, events, refusals of the admission
+    /// webhook.
+    pub fn sentence(&self) -> String {
+        match self.field.as_deref().filter(|field| !field.is_empty()) {
+            Some(field) => format!("{field}: {}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// Something about an object of a file that itself is well formed.
     pub(crate) fn object(file: &Path, line: usize, key: &Key, message: impl Into<String>) -> Self {
         Self {
@@ -128,10 +137,7 @@ impl fmt::Display for Rejected {
             _ if self.kind.is_some() => write!(f, ":")?,
             _ => {}
         }
-        if let Some(field) = self.field.as_deref().filter(|field| !field.is_empty()) {
-            write!(f, " {field}:")?;
-        }
-        write!(f, " {}", self.message)
+        write!(f, " {}", self.sentence())
     }
 }
 

@@ -32,8 +32,7 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
         let kind = told.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
         let (Some(kind), Some(name)) = (kind, &rejected.name) else { continue };
         let serves = if rejected.last_good_kept { ". The version before keeps serving" } else { "" };
-        let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
-        let mut condition = Condition::rejected(format!("{field}{}{serves}", rejected.message));
+        let mut condition = Condition::rejected(format!("{}{serves}", rejected.sentence()));
         if kind == Kind::DestinationRule {
             // Only waypoints have anything to do with it.
             condition.kind = WAYPOINT_ACCEPTED.into();

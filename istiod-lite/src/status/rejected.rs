@@ -28,13 +28,12 @@ pub(super) fn gateway(rejected: &Rejected) -> Vec<Condition> {
 }
 
 fn condition(kind: &'static str, reason: &'static str, rejected: &Rejected) -> Condition {
-    let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     let serves = if rejected.last_good_kept { ". The version before keeps serving" } else { "" };
     Condition {
         kind: kind.into(),
         status: false,
         reason: reason.into(),
-        message: format!("{field}{}{serves}", rejected.message),
+        message: format!("{}{serves}", rejected.sentence()),
     }
 }
 

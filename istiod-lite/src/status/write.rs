@@ -243,9 +243,8 @@ impl Writer {
 }
 
 fn event(name: &str, place: &str, (kind, resource): (Kind, Resource), rejected: &Rejected, uid: &str) -> Value {
-    let field = rejected.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
     // No longer than an event may say.
-    let note: String = format!("{field}{}", rejected.message).chars().take(900).collect();
+    let note: String = rejected.sentence().chars().take(900).collect();
     json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",

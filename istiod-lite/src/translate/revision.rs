@@ -21,7 +21,7 @@ pub struct Revisions {
 impl Revisions {
     /// Its revision, the tags that are set, and those of Services that say `istio.io/tag` beside its revision, as
     /// `istioctl tag set` makes them.
-    pub(super) fn new(cluster: &Cluster, mesh: &Mesh) -> Self {
+    pub(crate) fn new(cluster: &Cluster, mesh: &Mesh) -> Self {
         let own = mesh.revision.to_string();
         let tags = cluster.services().filter_map(|(_, service)| {
             let labels = service.metadata.labels.as_ref()?;
@@ -31,10 +31,15 @@ impl Revisions {
         Self { own, names }
     }
 
+    /// Whether an object with this label is for this control plane.
+    pub(crate) fn is_ours(&self, revision: &str) -> bool {
+        self.names.contains(revision)
+    }
+
     /// Why an object is left to another control plane; `None` if it is not.
     pub(super) fn left_to_another(&self, metadata: &ObjectMeta) -> Option<Condition> {
         let revision = metadata.labels.as_ref()?.get(labels::REVISION)?;
-        (!self.names.contains(revision)).then(|| {
+        (!self.is_ours(revision)).then(|| {
             let message = format!(
                 "it is left to the control plane of revision {revision}, as its label istio.io/rev says: this one is \
                  {}. If that is not meant, take the label off, or set REVISION or REVISION_TAGS",

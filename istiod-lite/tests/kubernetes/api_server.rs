@@ -181,8 +181,13 @@ impl ApiServer {
     }
 
     /// What the control plane's own account may do, as its chart says: None, and said loudly, where there is no `helm`.
-    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
     pub(crate) fn chart_rights(&self) -> Option<String> {
+        self.chart("rbac")
+    }
+
+    /// What a template of the control plane's chart makes: None, and said loudly, where there is no `helm`.
+    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
+    pub(crate) fn chart(&self, template: &str) -> Option<String> {
         let helm = self.programs.join("bin/helm");
         if !helm.exists() {
             eprintln!("SKIPPED: {} is not there, so the control plane runs as administrator", helm.display());
@@ -193,7 +198,7 @@ impl ApiServer {
         command.args(["template", "istiod", "--namespace=istio-system", "--kube-version=1.36.1"]).arg(chart);
         // Nothing of it in anybody's home.
         command
-            .arg("--show-only=templates/rbac.yaml")
+            .arg(format!("--show-only=templates/{template}.yaml"))
             .env("HELM_CACHE_HOME", self.files.path())
             .env("HELM_CONFIG_HOME", self.files.path());
         let output = command.env("HELM_DATA_HOME", self.files.path()).output().unwrap();

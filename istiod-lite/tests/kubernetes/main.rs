@@ -4,6 +4,7 @@
 mod api_server;
 mod leader;
 mod waypoint;
+mod webhook;
 
 use std::fs;
 use std::path::Path;
@@ -118,6 +119,11 @@ async fn control_plane(api: &ApiServer, credentials: &Path) -> Running {
 
 /// One of several, by the name of its pod.
 async fn control_plane_called(files: &Path, credentials: &Path, name: &str) -> Running {
+    control_plane_with(files, credentials, name, &[]).await
+}
+
+/// [`control_plane_called`], with more settings.
+async fn control_plane_with(files: &Path, credentials: &Path, name: &str, more: &[(&str, &str)]) -> Running {
     let at = |name: &str| files.join(name).display().to_string();
     let set = [
         ("POD_NAME", name.to_owned()),
@@ -129,7 +135,8 @@ async fn control_plane_called(files: &Path, credentials: &Path, name: &str) -> R
         ("DEBUG_PORT", "0".to_owned()),
         ("WAYPOINT_IMAGE", "ambit:test".to_owned()),
     ];
-    let env: Env = set.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let env: Env = set.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::from_env(&env, Vec::new()).unwrap();
     let running = start(config, None, Shutdown::new()).await.unwrap();
     tokio::time::timeout(SEEN, running.readiness.ready()).await.expect("the cluster was never read");

@@ -64,6 +64,22 @@ pub async fn create<T: DeserializeOwned>(
     send(client, Method::POST, &path, "application/json", object.to_string().into_bytes()).await
 }
 
+/// Asks whether an object could be made; none is. What the API server asks others about it (admission webhooks) it asks them.
+///
+/// # Errors
+/// When it could not be made.
+pub async fn could_create(
+    client: &Client,
+    resource: Resource,
+    namespace: &str,
+    object: &Value,
+) -> Result<(), WriteError> {
+    let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+    let path = format!("{}?dryRun=All", resource.path(resource.versions[0], namespace));
+    let body = object.to_string().into_bytes();
+    send::<serde::de::IgnoredAny>(client, Method::POST, &path, "application/json", body).await.map(drop)
+}
+
 /// Sets a part of an object, and owns it from then on (server-side apply). `subresource` is empty, or for example `/status`.
 /// `force`: fields that somebody else owns are taken over.
 ///

@@ -3,6 +3,7 @@
 //! It serves until the drain is *forced*, not until it starts: while connections finish, operators still want to look.
 
 mod body;
+mod bounds;
 pub(crate) mod gzip;
 mod listeners;
 mod router;
@@ -13,17 +14,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use body::{Body, Writer};
+pub use bounds::Bounds;
 pub use listeners::Listeners;
 pub(crate) use router::query_pairs;
 pub use router::{Request, Response, Router, response};
@@ -49,18 +51,19 @@ const BODY_BYTES: usize = 64 << 10;
 pub async fn serve(listeners: Listeners, router: Router, drain: drain::Watch) -> io::Result<()> {
     let router = Arc::new(router);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let bounds = Bounds::new(BODY_BYTES, CONNECTIONS * BODY_BYTES);
     let mut accepting = JoinSet::new();
     for listener in listeners.into_inner() {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        accepting.spawn(accept(listener, router.clone(), places.clone()));
+        accepting.spawn(accept(listener, router.clone(), places.clone(), bounds.clone()));
     }
     // Dropping the set ends the accept loops, and they end their connections.
     drain.forced().await;
     Ok(())
 }
 
-async fn accept(listener: TcpListener, router: Arc<Router>, places: Arc<Semaphore>) {
+async fn accept(listener: TcpListener, router: Arc<Router>, places: Arc<Semaphore>, bounds: Bounds) {
     let mut connections = JoinSet::new();
     loop {
         // Before accepting: who cannot be served yet costs no descriptor.
@@ -77,38 +80,48 @@ async fn accept(listener: TcpListener, router: Arc<Router>, places: Arc<Semaphor
             },
             Some(_) = connections.join_next() => continue,
         };
-        let router = router.clone();
+        let (router, bounds) = (router.clone(), bounds.clone());
         connections.spawn(async move {
             let _place = place;
-            converse(stream, router).await;
+            converse(stream, router, bounds).await;
         });
     }
 }
 
-async fn converse(stream: TcpStream, router: Arc<Router>) {
+/// Serves `router` on a connection that is open already, for example after a TLS handshake, until it ends.
+pub async fn converse<S>(stream: S, router: Arc<Router>, bounds: Bounds)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let keep_alive = bounds.keep_alive;
     let service = service_fn(|request| {
-        let router = router.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(&router, request).await) }
+        let (router, bounds) = (router.clone(), bounds.clone());
+        async move { Ok::<_, std::convert::Infallible>(answer(&router, &bounds, request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(HEADERS)
         .max_header_size(HEADER_BYTES)
+        .keep_alive(keep_alive)
         .serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
         tracing::debug!(%error, "connection ended early");
     }
 }
 
-async fn answer(router: &Router, request: http::Request<Incoming>) -> Response {
+async fn answer(router: &Router, bounds: &Bounds, request: http::Request<Incoming>) -> Response {
     let (head, body) = request.into_parts();
-    match bounded(BODY_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await {
-        Some(Ok(body)) => router.answer(Request::from_parts(head, body.to_bytes())).await,
-        Some(Err(error)) if error.is::<LengthLimitError>() => {
-            response(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", Bytes::from_static(b"the body is too large\n"))
+    let read = async {
+        let room = bounds.room(body.size_hint().exact()).await?;
+        Some((room, Limited::new(body, bounds.body).collect().await))
+    };
+    match bounded(BODY_TIMEOUT, read).await {
+        Some(Some((_room, Ok(body)))) => router.answer(Request::from_parts(head, body.to_bytes())).await,
+        Some(Some((_, Err(error)))) if !error.is::<LengthLimitError>() => {
+            response(StatusCode::BAD_REQUEST, "text/plain", "the body could not be read\n")
         }
-        Some(Err(_)) => response(StatusCode::BAD_REQUEST, "text/plain", "the body could not be read\n"),
+        Some(_) => response(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the body is too large\n"),
         None => response(StatusCode::REQUEST_TIMEOUT, "text/plain", "the body took too long\n"),
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn query(kind: Kind, mesh_config: &NamespacedName) -> Query {
 }
 
 /// Reads an object, as it comes: what is not kept of it is not held until it is published.
-pub(super) fn read(kind: Kind, raw: &Raw<'_>) -> Read {
+pub(crate) fn read(kind: Kind, raw: &Raw<'_>) -> Read {
     let meta = &raw.meta;
     let object = Object::from_server(kind, raw.text).map_err(|invalid| {
         Box::new(Rejected {

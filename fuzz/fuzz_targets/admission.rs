@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| mesh_fuzz::istiod_lite_properties::admission(body));
