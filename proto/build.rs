@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "handoff.proto",
         "ambit.proto",
         "waypoint.proto",
+        "ext_authz.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

@@ -208,9 +208,12 @@ fn selector(choices: &mut Choices<'_>) -> Value {
 fn authorization_policy(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
     let metadata = policy_metadata(choices, namespace, name);
     let mut spec = json!({
-        "action": choices.one_of(&["ALLOW", "DENY", "AUDIT"]),
+        "action": choices.one_of(&["ALLOW", "DENY", "AUDIT", "CUSTOM", "CUSTOM"]),
         "rules": [{"from": [{"source": {"namespaces": [choices.one_of(&NAMESPACES)]}}]}],
     });
+    if spec["action"] == "CUSTOM" {
+        spec["provider"] = json!({"name": choices.one_of(&["ask", "ask", "other"])});
+    }
     let selector = selector(choices);
     if !selector.is_null() {
         spec["selector"] = selector;
@@ -484,7 +487,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
 fn mesh_config(choices: &mut Choices<'_>) -> Value {
     let name = choices.one_of(&["istio", "istio", "istio-canary"]);
     let kind = choices.one_of(&["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "zipkin"]);
-    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "a.example"]);
+    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "ext.example.com"]);
     let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]");
     json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": mesh}})
 }

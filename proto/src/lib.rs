@@ -8,6 +8,7 @@
 //! | [`policy`] | `istio.security` | control plane → proxies |
 //! | [`discovery`] | `envoy.service.discovery.v3` | control plane ↔ proxies |
 //! | [`certificate`] | `istio.v1.auth` | proxies → CA |
+//! | [`ext_authz`] | `envoy.service.auth.v3` | waypoints → authorizers of users |
 //! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
 //! | [`ambit`] | `ambit.v1` | control plane → proxies, within [`workload`] and [`policy`], where others skip it; routes → waypoints |
 #![allow(
@@ -38,6 +39,9 @@ mod generated {
             include!(concat!(env!("OUT_DIR"), "/ambit.v1.rs"));
         }
     }
+    pub mod ext_authz {
+        include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
+    }
     pub mod envoy {
         include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
     }
@@ -45,9 +49,10 @@ mod generated {
 
 pub use generated::ambit::v1 as ambit;
 pub use generated::envoy as discovery;
+pub use generated::ext_authz;
 pub use generated::istio::auth as certificate;
 pub use generated::istio::security as policy;
 pub use generated::istio::workload;
 pub use generated::istio::workload::zds as handoff;
-/// What an extension holds, and a length of time.
-pub use prost_types::{Any, Duration};
+/// What an extension holds, a length of time, and a moment.
+pub use prost_types::{Any, Duration, Timestamp};

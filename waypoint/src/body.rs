@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
@@ -23,6 +24,8 @@ pub(crate) trait Watch {
 
 /// The body of a request or an answer.
 pub(crate) struct Body {
+    /// What has been read of it already, and is yet to pass.
+    read: Bytes,
     inner: Inner,
     /// One that is dropped before it has ended is told by being dropped.
     watch: Option<Box<dyn Watch>>,
@@ -36,6 +39,61 @@ enum Inner {
     Empty,
     Whole(Bytes),
     Passing(Incoming),
+    /// All that is left of it.
+    Trailers(http::HeaderMap),
+}
+
+/// A body of which the beginning has been read.
+pub(crate) struct Begun {
+    read: Bytes,
+    rest: Inner,
+}
+
+impl Begun {
+    /// Nothing has been read yet.
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        Self { read: Bytes::new(), rest: Inner::Passing(incoming) }
+    }
+
+    /// One that has no more to come.
+    pub(crate) fn ended() -> Self {
+        Self { read: Bytes::new(), rest: Inner::Empty }
+    }
+
+    /// Reads on until it has ended, or more than `most` bytes of it have been read.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub(crate) async fn read(&mut self, most: usize) -> Result<(), Error> {
+        let Inner::Passing(incoming) = &mut self.rest else { return Ok(()) };
+        let mut read = Vec::from(std::mem::take(&mut self.read));
+        let mut rest = None;
+        while read.len() <= most {
+            match incoming.frame().await.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => read.extend_from_slice(&data),
+                Some(Err(frame)) => rest = Some(frame.into_trailers().map_or(Inner::Empty, Inner::Trailers)),
+                None => rest = Some(Inner::Empty),
+            }
+            if rest.is_some() {
+                break;
+            }
+        }
+        self.read = read.into();
+        if let Some(rest) = rest {
+            self.rest = rest;
+        }
+        Ok(())
+    }
+
+    /// What has been read of it.
+    pub(crate) fn beginning(&self) -> &Bytes {
+        &self.read
+    }
+
+    /// The whole body, as it was.
+    pub(crate) fn into_body(self) -> Body {
+        Body { read: self.read, inner: self.rest, ..Body::empty() }
+    }
 }
 
 /// It took longer than its route allows.
@@ -46,7 +104,7 @@ pub(crate) struct TimedOut;
 impl Body {
     /// No bytes.
     pub(crate) fn empty() -> Self {
-        Self { inner: Inner::Empty, watch: None, deadline: None, held: None }
+        Self { read: Bytes::new(), inner: Inner::Empty, watch: None, deadline: None, held: None }
     }
 
     /// These bytes.
@@ -97,8 +155,25 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if !this.read.is_empty() {
+            let bytes = std::mem::take(&mut this.read);
+            if let Some(watch) = &mut this.watch {
+                watch.passed(bytes.len());
+            }
+            this.end_if_over();
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let incoming = match &mut this.inner {
             Inner::Empty => return Poll::Ready(None),
+            Inner::Trailers(trailers) => {
+                let trailers = std::mem::take(trailers);
+                this.inner = Inner::Empty;
+                if let Some(watch) = &mut this.watch {
+                    watch.trailers(&trailers);
+                }
+                this.end(None);
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
             Inner::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 this.inner = Inner::Empty;
@@ -137,18 +212,31 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Empty => true,
-            Inner::Whole(bytes) => bytes.is_empty(),
-            Inner::Passing(incoming) => incoming.is_end_stream(),
-        }
+        self.read.is_empty()
+            && match &self.inner {
+                Inner::Empty => true,
+                Inner::Whole(bytes) => bytes.is_empty(),
+                Inner::Passing(incoming) => incoming.is_end_stream(),
+                Inner::Trailers(_) => false,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
+        let read = self.read.len() as u64;
         match &self.inner {
-            Inner::Empty => SizeHint::with_exact(0),
-            Inner::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Passing(incoming) => incoming.size_hint(),
+            Inner::Empty => SizeHint::with_exact(read),
+            Inner::Whole(bytes) => SizeHint::with_exact(read + bytes.len() as u64),
+            Inner::Passing(incoming) if read == 0 => incoming.size_hint(),
+            Inner::Passing(incoming) => {
+                let (rest, mut hint) = (incoming.size_hint(), SizeHint::new());
+                hint.set_lower(rest.lower().saturating_add(read));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(read));
+                }
+                hint
+            }
+            // As of a body that does not say how long it is: what has trailers is not written with its length.
+            Inner::Trailers(_) => SizeHint::new(),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | `target` | which service a tunnel asks for (pure) |
 //! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
-//! | `judge` | what the policies of a service say |
+//! | `judge`, `asking` | what the policies of a service say; how much may be asked of others at once |
 //! | `tokens` | the keys of issuers, and tokens that they have signed |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
@@ -21,6 +21,7 @@
 //! To follow a request, begin with `tunnel`, then `http/pipeline.rs`.
 
 pub mod app;
+mod asking;
 mod body;
 pub mod config;
 mod context;

@@ -20,3 +20,9 @@ pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to answer.
 pub(crate) const PING_TIME: Duration = Duration::from_secs(20);
+/// Requests of one data thread about which authorizers are being asked: about as many as a thread can have open.
+pub(crate) const ASKS: usize = 4096;
+/// Bytes of their bodies that are held meanwhile.
+pub(crate) const SHOWN: usize = 64 << 20;
+/// Bytes of an authorizer's answer: a page for a refused caller.
+pub(crate) const AUTHORIZER_ANSWER: usize = 64 << 10;

@@ -13,6 +13,7 @@ use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
 
+use crate::asking::Asking;
 use crate::context::WaypointContext;
 use crate::tokens::Keys;
 use crate::upstream;
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
     pub(crate) keys: Keys,
+    /// What is being asked of authorizers.
+    pub(crate) asking: Asking,
 }
 
 impl Worker {
@@ -49,6 +52,7 @@ impl Worker {
             routers: RefCell::default(),
             covered: RefCell::default(),
             keys: Keys::default(),
+            asking: Asking::default(),
         }
     }
 

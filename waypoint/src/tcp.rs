@@ -24,7 +24,7 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
         Err(_) => (target.dialled, None),
     };
     let mut report = Report::open(&proxy.telemetry, caller.traffic(to, workload));
-    match judge::judge(worker, target, &facts, None).await {
+    match judge::judge(worker, target, &facts).await {
         Ok(decision) => report.decided(&decision),
         Err(judgement) => return report.denied(&judgement),
     }

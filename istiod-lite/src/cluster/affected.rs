@@ -13,6 +13,7 @@ use super::attachments::{self, Target};
 use super::index::Index;
 use super::relations::{self, Asked, Named};
 use super::{Cluster, Kept};
+use crate::resources::authorization_policy::Action;
 use crate::resources::labels::{Labelled, Labels};
 use crate::resources::{Key, Kind};
 
@@ -112,6 +113,9 @@ impl Affected {
                     self.told.insert(route.clone());
                     self.services.extend(cluster.get(route).iter().flat_map(attachments::parents));
                 }
+                if cluster.mesh_configs().any(|config| config.names(&name)) {
+                    self.by_provider(cluster);
+                }
                 self.endpoints.insert(name.clone());
                 self.members.insert(name.clone());
                 self.services.insert(name);
@@ -154,12 +158,17 @@ impl Affected {
             Kept::ServiceEntry(_) => {
                 self.told.insert(key.clone());
                 self.entries.insert(name);
+                // It may have the host of a provider, and both are few.
+                self.by_provider(cluster);
             }
             Kept::WorkloadEntry(_) => {
                 self.told.insert(key.clone());
                 self.workload_entries.insert(name);
             }
-            Kept::MeshConfig(_) => drop(self.told.insert(key.clone())),
+            Kept::MeshConfig(_) => {
+                self.told.insert(key.clone());
+                self.by_provider(cluster);
+            }
             Kept::DestinationRule(rule) => {
                 self.told.insert(key.clone());
                 match relations::named_by(rule) {
@@ -193,6 +202,12 @@ impl Affected {
     fn by_attached(&mut self, index: &Index, target: &Target) {
         self.policies.extend(index.attachments().policies_of(target).cloned());
         self.authentications.extend(index.attachments().authentications_of(target).cloned());
+    }
+
+    /// Adds the policies that ask a provider of the mesh configuration.
+    fn by_provider(&mut self, cluster: &Cluster) {
+        let custom = cluster.authorization_policies().filter(|(_, policy)| policy.spec.action == Action::Custom);
+        self.policies.extend(custom.map(|(key, _)| key.clone()));
     }
 
     /// Adds who asks for a waypoint, and what is attached to it.

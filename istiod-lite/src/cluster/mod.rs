@@ -424,6 +424,11 @@ impl Cluster {
         self.mesh_configs.get(key)
     }
 
+    /// All mesh configurations.
+    pub fn mesh_configs(&self) -> impl Iterator<Item = &Arc<MeshConfig>> {
+        self.mesh_configs.values()
+    }
+
     /// How many objects of each kind, for the debug page.
     pub fn counts(&self) -> [(Kind, usize); 18] {
         [

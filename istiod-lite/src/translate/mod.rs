@@ -9,6 +9,7 @@
 //! | [`endpoints`] | Services, Pods, EndpointSlices, Endpoints | which endpoints each service has |
 //! | [`policy`], `rules`, `notes`, `dry_run` | AuthorizationPolicy | Policy |
 //! | `targeted` | AuthorizationPolicy with targetRefs | Policy, for waypoints |
+//! | `authorizer` | its provider, in the mesh configuration | Authorizer |
 //! | `bound` | targetRefs | the waypoints of what they name |
 //! | `request_authentication` | RequestAuthentication | JwtRules, parts of ServiceRoutes |
 //! | `guard` | Service with such a policy | Policy, for its pods |
@@ -26,6 +27,7 @@
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
+mod authorizer;
 mod backend_ref;
 mod backends;
 mod bound;

@@ -276,7 +276,7 @@ fn principals(values: &Option<Vec<String>>, spiffe: &mut bool) -> Vec<StringMatc
 }
 
 /// `*` any, `*x` ends with, `x*` begins with, else equal.
-fn string_match(value: &str) -> StringMatch {
+pub(super) fn string_match(value: &str) -> StringMatch {
     if value == "*" {
         StringMatch::Presence
     } else if let Some(suffix) = value.strip_prefix('*') {

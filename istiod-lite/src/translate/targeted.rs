@@ -1,7 +1,8 @@
 //! AuthorizationPolicy with `targetRefs` → Policy, for the waypoints of what it targets.
 //!
 //! What a waypoint cannot decide (who called before its caller, for example) makes no policy weaker than it is written: an
-//! allow rule is left out whole, a deny rule keeps the rest of its conditions, and who is to be asked says no.
+//! allow rule is left out whole, a deny rule keeps the rest of its conditions, somebody is asked about more, and who cannot be
+//! asked says no.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::policy::{Action, Policy, Scope};
 use mesh_xds::audience::Audience;
 
+use super::authorizer;
 use super::bound::Bound;
 use super::condition::Condition;
 use super::dry_run::is_dry_run;
@@ -46,11 +48,15 @@ pub(super) fn translate(
 ) -> (Option<Targeted>, Condition) {
     let bound = Bound::of(target_refs(object), &key.namespace, world);
     let spec = &object.spec;
-    let (action, custom) = match spec.action {
-        written::Action::Allow => (Action::Allow, false),
-        written::Action::Deny => (Action::Deny, false),
-        written::Action::Audit => (Action::Audit, false),
-        written::Action::Custom => (Action::Deny, true),
+    let (action, trouble) = match spec.action {
+        written::Action::Allow => (Action::Allow, None),
+        written::Action::Deny => (Action::Deny, None),
+        written::Action::Audit => (Action::Audit, None),
+        written::Action::Custom => {
+            let name = spec.provider.as_ref().map_or("", |provider| &*provider.name);
+            let found = authorizer::find(name, world);
+            (Action::Custom(found.authorizer), found.trouble)
+        }
     };
     let dry_run = is_dry_run(object);
     if dry_run && !world.mesh.dry_run_policies {
@@ -71,7 +77,7 @@ pub(super) fn translate(
         rules,
         dry_run,
     };
-    let condition = condition(&bound, custom, &policy.action, &notes);
+    let condition = condition(&bound, trouble, &policy.action, &notes);
     let waypoints = bound.waypoints();
     // One that nobody enforces is not sent.
     let targeted = (!waypoints.is_empty()).then(|| Targeted { policy: Arc::new(policy), waypoints });
@@ -80,21 +86,18 @@ pub(super) fn translate(
 
 const UNSUPPORTED: &str = "UnsupportedValue";
 
-fn condition(bound: &Bound, custom: bool, action: &Action, notes: &Notes) -> Condition {
+fn condition(bound: &Bound, trouble: Option<String>, action: &Action, notes: &Notes) -> Condition {
     let (status, mut reason, mut message) = bound.told();
     if status {
-        let mut effects = Vec::new();
-        if custom {
-            effects.push(
-                "no waypoint asks an authorizer yet: what the policy would ask about is denied (action CUSTOM)"
-                    .to_owned(),
-            );
-        }
+        let mut effects: Vec<String> = trouble.into_iter().collect();
         if !notes.http.is_empty() {
             let (rules, what) = (names("rules", &notes.rules), notes.http.join(", "));
             effects.push(match action {
                 Action::Allow => format!("{rules} left out, because no waypoint can decide on {what} yet: they allow nothing"),
                 Action::Audit => format!("{rules} without {what}, which no waypoint can decide on yet: more is written down"),
+                Action::Custom(_) => format!(
+                    "{rules} without {what}, which no waypoint can decide on yet: more requests are asked about than is written"
+                ),
                 _ => format!(
                     "{rules} without {what}, which no waypoint can decide on yet: more requests are denied than is written"
                 ),

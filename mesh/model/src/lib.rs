@@ -14,7 +14,7 @@
 //! | [`traffic`] | how a waypoint treats endpoints: limits, outliers, balancing |
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`token`] | JSON Web Tokens of requests |
-//! | [`workload`], [`service`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
+//! | [`workload`], [`service`], [`authorizer`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
 //! | [`balance`] | which endpoint |
@@ -23,6 +23,7 @@
 //! Each line of this table uses only the lines above it. Begin with [`destination`] to see what it is all for.
 
 pub mod address;
+pub mod authorizer;
 pub mod balance;
 pub mod destination;
 pub mod http;

@@ -123,6 +123,10 @@ reason_codes! {
 
     /// The request has a token that is not valid here.
     TokenInvalid = "TOKEN_INVALID",
+    /// Whoever a CUSTOM policy asks did not let the request pass.
+    AuthorizerDenied = "AUTHORIZER_DENIED",
+    /// Whoever a CUSTOM policy asks could not be asked, or gave no answer.
+    AuthorizerFailed = "AUTHORIZER_FAILED",
     /// Routes name the service as their parent, and none of their rules matches the request.
     NoRoute = "NO_ROUTE",
     /// The rule that the request follows has no backend that could take it.

@@ -50,10 +50,12 @@ impl Refused {
             _ => format!("{}\n", self.code),
         };
         if grpc {
-            return match &self.own {
-                Some(own) => grpc_answer(self.status, &String::from_utf8_lossy(&own.body)),
-                None => grpc_answer(self.status, &text),
-            };
+            let Some(own) = &self.own else { return grpc_answer(self.status, &text) };
+            let mut answer = grpc_answer(self.status, &String::from_utf8_lossy(&own.body));
+            let others = own.headers.iter().filter(|(name, _)| !answer.headers().contains_key(*name));
+            let others: Vec<_> = others.map(|(name, value)| (name.clone(), value.clone())).collect();
+            answer.headers_mut().extend(others);
+            return answer;
         }
         if let Some(own) = &self.own {
             let mut answer = Response::new(Body::whole(own.body.clone()));

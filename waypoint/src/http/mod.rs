@@ -7,6 +7,7 @@
 //! | `pipeline` | the order of all that happens to a request |
 //! | `form` | the canonical form of a request |
 //! | `authenticate` | its tokens |
+//! | `ask`, `coming` | somebody else who is asked about it, and what is shown of its body |
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `hashed` | what a consistent hash takes of a request |
@@ -20,8 +21,10 @@
 //! | `counted` | the label sets of requests' metrics |
 
 mod answer;
+mod ask;
 mod authenticate;
 mod caller;
+mod coming;
 mod counted;
 mod form;
 mod forward;

@@ -5,7 +5,8 @@
 //!    passed on.
 //! 3. **Tokens** ([`authenticate`]) are verified before anybody decides by them. Those that are not to be forwarded end here: nobody
 //!    further on sees them.
-//! 4. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it.
+//! 4. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it. First
+//!    those are asked whom CUSTOM policies name ([`ask`]); what they change of it, the other policies see, and the route.
 //! 5. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
 //!    which judge what was sent, and before anything is sent on.
 //! 6. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
@@ -17,7 +18,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mesh_model::http::Request as Form;
 use mesh_model::policy::{Facts, HttpFacts};
@@ -29,10 +31,11 @@ use mesh_proxy::judge::Judgement;
 
 use super::answer::{Answer, Refused};
 use super::caller::Caller;
+use super::coming::Coming;
 use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
-use super::report::{Followed, Received, Report};
-use super::{authenticate, form, headers, hop, mirror};
+use super::report::{Followed, Report};
+use super::{ask, authenticate, form, headers, hop, mirror};
 use crate::body::Body;
 use crate::judge;
 use crate::target::Target;
@@ -43,7 +46,10 @@ pub(super) async fn serve(caller: &Rc<Caller>, request: Request<Incoming>) -> Re
     let mut report = Report::new(caller, method, uri, request.headers(), version);
     let grpc = is_grpc(request.headers());
     match handle(caller, request, &mut report).await {
-        Ok(answer) => answer.finish(report),
+        Ok(mut answer) => {
+            std::mem::take(&mut report.told).iter().for_each(|edit| edit.apply(answer.head.headers_mut()));
+            answer.finish(report)
+        }
         Err(refused) => {
             report.failed(refused.code, &refused.why);
             Answer::of_ours(refused.answer(grpc)).finish(report)
@@ -53,6 +59,7 @@ pub(super) async fn serve(caller: &Rc<Caller>, request: Request<Incoming>) -> Re
 
 async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Report) -> Result<Answer, Refused> {
     let (mut head, body) = request.into_parts();
+    let mut body = Coming::new(body);
     // 1
     let (target, router) = current(caller)?;
     // 2
@@ -65,19 +72,19 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let valid = authenticate::verify(&caller.worker.keys, rules, &form, &head.headers)?;
     authenticate::hand_on(rules, &valid, &mut form.target, &mut head.headers);
     // 4
-    judged(caller, &target, &form, &head.headers, &authenticate::proven(&valid), report).await?;
+    judged(caller, &target, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
     // 5
     let upgrade = headers::end_to_end(&mut head.headers);
     if let Ok(us) = caller.waypoint.identity() {
         headers::told_of(&mut head.headers, &caller.identity, caller.from.ip(), &us);
     }
-    let body = Body::passing(body).watched(Received(report.received.clone()));
     // 6
     let plan = match router.select(&form, &head.headers, caller.identity.namespace(), target.port) {
         Selected::NoRoutes => {
             form::write(&form, form.target.clone(), &form.authority(), &mut head)?;
             let hop = Hop::to(target.service.clone(), target.dialled);
-            return forward(caller, &hop, Request::from_parts(head, body), upgrade, report).await;
+            let request = Request::from_parts(head, body.into_body(report));
+            return forward(caller, &hop, request, upgrade, report).await;
         }
         Selected::NoMatch => Plan::Answer(plan::Answer::no_route(&target.routes.service)),
         Selected::Rule(matched) => {
@@ -101,13 +108,14 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         let came = before.as_ref().map_or((&form, &head.headers), |(form, headers)| (form, headers));
         let valid = authenticate::verify(&caller.worker.keys, rules, came.0, came.1)?;
         authenticate::hand_on(rules, &valid, &mut to, &mut head.headers);
-        judged(caller, &own, &form, &head.headers, &authenticate::proven(&valid), report).await?;
+        judged(caller, &own, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
     }
     let authority = planned.authority.as_deref().map_or_else(|| form.authority(), str::to_owned);
     planned.edit_request(&mut head.headers);
     form::write(&form, to, &authority, &mut head)?;
     // 8
-    let request = mirror::copied(caller, &planned, Request::from_parts(head, body)).await?;
+    let request = Request::from_parts(head, body.into_body(report));
+    let request = mirror::copied(caller, &planned, request).await?;
     // 9
     let hop = Hop {
         deadline: planned.request_timeout().map(|limit| report.started + limit),
@@ -133,25 +141,34 @@ fn current(caller: &Caller) -> Result<(Target, Rc<Router>), Refused> {
     Ok((Target { service, routes, ..caller.target.clone() }, router))
 }
 
-/// Asks the policies of a service about a request in its canonical form, with these tokens.
+/// Asks the policies of a service, and whom they name, about a request in its canonical form, with these tokens.
 async fn judged(
-    caller: &Caller,
+    caller: &Rc<Caller>,
     target: &Target,
-    form: &Form,
-    headers: &HeaderMap,
-    tokens: &[Arc<Token>],
+    (form, tokens): (&Form, &[Arc<Token>]),
+    (head, body): (&mut Parts, &mut Coming),
     report: &mut Report,
 ) -> Result<(), Refused> {
     let facts = Facts { destination: target.dialled, ..caller.facts() };
-    let request = HttpFacts { request: form, headers, tokens };
-    let judgement = match judge::judge(&caller.worker, target, &facts, Some(request)).await {
+    let covered = judge::covering(&caller.worker, target).await.map_err(|judgement| denied(&judgement, report))?;
+    let mut granted = Vec::new();
+    let authorizers = covered.policies.asked(&facts, HttpFacts { tokens, ..HttpFacts::new(form, &head.headers) });
+    if !authorizers.is_empty() {
+        let about = ask::About { facts: &facts, form };
+        granted = Box::pin(ask::ask(caller, &authorizers, &about, (head, body), &mut report.told)).await?;
+    }
+    let http = HttpFacts { tokens, granted: &granted, ..HttpFacts::new(form, &head.headers) };
+    match judge::settled(covered.policies.decide_request(&facts, http)) {
         Ok(decision) => {
             report.decided(&decision);
-            return Ok(());
+            Ok(())
         }
-        Err(judgement) => judgement,
-    };
-    let why = match &judgement {
+        Err(judgement) => Err(denied(&judgement, report)),
+    }
+}
+
+fn denied(judgement: &Judgement, report: &mut Report) -> Refused {
+    let why = match judgement {
         Judgement::Decided(decision) => {
             report.decided(decision);
             decision.reason.to_string()
@@ -160,7 +177,7 @@ async fn judged(
             format!("{policy} covers this service and has not come from the control plane")
         }
     };
-    Err(Refused::new(StatusCode::FORBIDDEN, judgement.code(), why))
+    Refused::new(StatusCode::FORBIDDEN, judgement.code(), why)
 }
 
 /// What the route has the waypoint answer.

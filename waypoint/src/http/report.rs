@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use mesh_model::address::NamespacedName;
+use mesh_model::authorizer::verdict::Edit;
 use mesh_model::policy::Decision;
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::Rule;
@@ -46,6 +47,8 @@ pub(crate) struct Report {
     policy: Option<NamespacedName>,
     /// The audit policies that match it.
     audited: Vec<NamespacedName>,
+    /// What authorizers want its answer to say besides.
+    pub(crate) told: Vec<Edit>,
     endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
     code: Option<ReasonCode>,
     why: Option<Box<str>>,
@@ -72,6 +75,7 @@ impl Report {
             route: None,
             policy: None,
             audited: Vec::new(),
+            told: Vec::new(),
             endpoint: None,
             code: None,
             why: None,
@@ -106,6 +110,12 @@ impl Report {
             parts.path_and_query = Some(target.clone());
             self.uri = Uri::from_parts(parts).unwrap_or_else(|_| target.into());
         }
+    }
+
+    /// Of what is nobody's request: it is not reported.
+    pub(crate) fn silent(mut self) -> Self {
+        self.ended = true;
+        self
     }
 
     /// The endpoint that it was sent to.
@@ -253,6 +263,7 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
     use ReasonCode as R;
     match code {
         None | Some(R::PolicyDenied | R::PolicyUnknown | R::TokenInvalid) => "-",
+        Some(R::AuthorizerDenied | R::AuthorizerFailed) => "UAEX",
         Some(R::NoHealthyUpstream) => "UH",
         Some(R::NoRoute) => "NR",
         Some(R::UpstreamOverflow) => "UO",

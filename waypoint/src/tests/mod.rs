@@ -1,5 +1,6 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
+mod asked;
 mod requests;
 mod routed;
 mod streams;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mesh_model::address::NamespacedName;
 use serde_json::{Map, Value};
 
 use super::field::{FieldError, FieldPath};
@@ -54,6 +55,15 @@ impl MeshConfig {
         let ObjectMeta { name, namespace, .. } = object.metadata.clone();
         let metadata = ObjectMeta { name, namespace, ..ObjectMeta::default() };
         Self { metadata, ..read(object).unwrap_or_default() }
+    }
+
+    /// Whether a provider may be this Service, in whatever domain.
+    pub fn names(&self, service: &NamespacedName) -> bool {
+        let begins = |name: &str| {
+            let rest = name.strip_prefix(&*service.name).and_then(|rest| rest.strip_prefix('.'));
+            rest.and_then(|rest| rest.strip_prefix(&*service.namespace)).is_some_and(|rest| rest.starts_with(".svc"))
+        };
+        self.extension_providers.values().filter_map(Provider::host).any(|host| begins(&host.name))
     }
 }
 

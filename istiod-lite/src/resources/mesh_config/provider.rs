@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
+use mesh_model::address::NamespacedName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -40,6 +41,27 @@ pub struct Host {
     pub name: String,
     /// The service's port.
     pub port: u16,
+}
+
+impl Host {
+    /// The Service that it is, by its name below `domain` (`cluster.local`); None of another host.
+    pub fn service(&self, domain: &str) -> Option<NamespacedName> {
+        let name = self.name.strip_suffix(domain).and_then(|name| name.strip_suffix('.')).unwrap_or(&self.name);
+        let (name, namespace) = name.strip_suffix(".svc")?.split_once('.')?;
+        let whole = !name.is_empty() && !namespace.is_empty() && !namespace.contains('.');
+        whole.then(|| NamespacedName::new(namespace, name))
+    }
+}
+
+impl Provider {
+    /// Where it is, if it can be used.
+    pub fn host(&self) -> Option<&Host> {
+        match self {
+            Self::ExtAuthzGrpc(common) | Self::ExtAuthzHttp(common, _) => Some(&common.host),
+            Self::OpenTelemetry(OpenTelemetry { host }) => Some(host),
+            Self::Unusable(_) => None,
+        }
+    }
 }
 
 /// What authorizers of both kinds say.

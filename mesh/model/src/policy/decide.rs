@@ -7,6 +7,7 @@ use super::facts::HttpFacts;
 use super::matches::{self, Subject};
 use super::{Action, Facts, Outcome, Policy, converted};
 use crate::address::NamespacedName;
+use crate::authorizer::Authorizer;
 
 /// Most policies that a denial names; a workload covered by many is told of the first ones.
 const MOST_NAMED: usize = 4;
@@ -33,6 +34,8 @@ pub enum Reason {
     AllowedBy(NamespacedName, usize),
     /// A deny policy matched: its key and the index of the rule.
     DeniedBy(NamespacedName, usize),
+    /// A policy matched that asks somebody else, who has not let it pass: its key, the index of the rule, and why not.
+    NotGranted(NamespacedName, usize, Arc<str>),
     /// Allow policies cover the workload, none matched: the first few of them.
     NotAllowed(Vec<NamespacedName>),
 }
@@ -49,6 +52,7 @@ impl fmt::Display for Reason {
                     Some(origin) => write!(f, ", which stands for {origin}"),
                 }
             }
+            Self::NotGranted(policy, rule, why) => write!(f, "not let pass by whom {policy} (rule {rule}) asks: {why}"),
             Self::NotAllowed(policies) => {
                 write!(f, "allow policies exist, but none allowed: ")?;
                 for (i, policy) in policies.iter().enumerate() {
@@ -64,7 +68,7 @@ impl Reason {
     /// The policy that settled it, if one did.
     pub fn policy(&self) -> Option<&NamespacedName> {
         match self {
-            Self::AllowedBy(policy, _) | Self::DeniedBy(policy, _) => Some(policy),
+            Self::AllowedBy(policy, _) | Self::DeniedBy(policy, _) | Self::NotGranted(policy, ..) => Some(policy),
             Self::NoPolicy | Self::NotAllowed(_) => None,
         }
     }
@@ -72,10 +76,11 @@ impl Reason {
 
 /// Decides over `policies`, which must be all that cover the destination workload.
 ///
-/// 1. A deny policy that matches denies.
-/// 2. With no allow policy it is allowed.
-/// 3. An allow policy that matches allows.
-/// 4. Otherwise it is denied.
+/// 1. A policy that matches and asks somebody else denies, unless that one has let it pass.
+/// 2. A deny policy that matches denies.
+/// 3. With no allow policy it is allowed.
+/// 4. An allow policy that matches allows.
+/// 5. Otherwise it is denied.
 ///
 /// A condition that cannot be evaluated here counts as met in a deny policy and as not met in an allow policy, so a
 /// policy is never weaker than written. An audit policy matches where it may.
@@ -115,7 +120,7 @@ pub(super) fn decide_among<'a>(
     may_match: impl Iterator<Item = (&'a Arc<Policy>, usize)>,
     subject: &Subject<'_>,
 ) -> Decision {
-    let (mut allowed_by, mut denied_by) = (None, None);
+    let (mut not_granted, mut allowed_by, mut denied_by) = (None, None, None);
     let (mut dry_run, mut audited) = (Vec::new(), Vec::new());
     for (policy, rule) in may_match {
         let matches = || matches(policy, rule, subject);
@@ -123,9 +128,17 @@ pub(super) fn decide_among<'a>(
             note(&mut dry_run, policy, matches);
             continue;
         }
-        let settled = match policy.action {
+        let settled = match &policy.action {
             Action::Audit => {
                 note(&mut audited, policy, matches);
+                continue;
+            }
+            Action::Custom(Ok(authorizer)) if subject.is_granted(&authorizer.name) => continue,
+            Action::Custom(asked) => {
+                if not_granted.is_none() && matches() {
+                    let why = asked.as_ref().map_or_else(Arc::clone, |authorizer| not_asked(authorizer));
+                    not_granted = Some(Reason::NotGranted(policy.key(), rule, why));
+                }
                 continue;
             }
             Action::Allow => &mut allowed_by,
@@ -138,12 +151,39 @@ pub(super) fn decide_among<'a>(
     }
     let allows = || all.clone().filter(|policy| policy.action == Action::Allow && !policy.dry_run);
     let (allowed, reason) = match (denied_by, allowed_by) {
+        _ if let Some(reason) = not_granted => (false, reason),
         (Some((policy, rule)), _) => (false, Reason::DeniedBy(policy, rule)),
         (None, Some((policy, rule))) => (true, Reason::AllowedBy(policy, rule)),
         (None, None) if allows().next().is_none() => (true, Reason::NoPolicy),
         (None, None) => (false, Reason::NotAllowed(allows().take(MOST_NAMED).map(|policy| policy.key()).collect())),
     };
     Decision { allowed, reason, dry_run, audited }
+}
+
+/// Whom to ask about a request before it is decided on: the authorizers of those of `may_match` that match, each once.
+pub(super) fn asked_among<'a>(
+    may_match: impl Iterator<Item = (&'a Arc<Policy>, usize)>,
+    subject: &Subject<'_>,
+) -> Vec<Arc<Authorizer>> {
+    let mut all = Vec::<Arc<Authorizer>>::new();
+    for (policy, rule) in may_match {
+        if let (Action::Custom(Ok(authorizer)), false) = (&policy.action, policy.dry_run)
+            && !all.iter().any(|known| known.name == authorizer.name)
+            && matches(policy, rule, subject)
+        {
+            all.push(authorizer.clone());
+        }
+    }
+    all
+}
+
+/// It is asked about requests of HTTP, as they come: what it changes of one may make it another policy's business, too.
+fn not_asked(authorizer: &Authorizer) -> Arc<str> {
+    format!(
+        "provider {} was not asked, because this is no HTTP, or was another request when it could be asked",
+        authorizer.name
+    )
+    .into()
 }
 
 /// Notes a policy once, if a rule of it matches.

@@ -29,11 +29,13 @@ pub struct HttpFacts<'a> {
     pub headers: &'a HeaderMap,
     /// Its tokens, all of them valid.
     pub tokens: &'a [Arc<Token>],
+    /// The authorizers that have let it pass, by name.
+    pub granted: &'a [Arc<str>],
 }
 
 impl<'a> HttpFacts<'a> {
-    /// Of a request without token.
+    /// Of a request without token, about which nobody was asked.
     pub fn new(request: &'a Request, headers: &'a HeaderMap) -> Self {
-        Self { request, headers, tokens: &[] }
+        Self { request, headers, tokens: &[], granted: &[] }
     }
 }

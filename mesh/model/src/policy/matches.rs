@@ -29,6 +29,11 @@ impl<'a> Subject<'a> {
         Some(self.principal.get_or_init(|| source.principal()))
     }
 
+    /// Whether an authorizer of this name has let it pass.
+    pub(super) fn is_granted(&self, authorizer: &str) -> bool {
+        self.http.is_some_and(|http| http.granted.iter().any(|granted| **granted == *authorizer))
+    }
+
     /// Of its identity; empty without one.
     pub(super) fn namespace(&self) -> &str {
         self.facts.source.as_ref().map_or("", |id| id.namespace())

@@ -16,7 +16,7 @@ mod matches;
 mod outcome;
 mod requests;
 mod set;
-mod strings;
+pub(crate) mod strings;
 mod wire;
 
 use std::sync::{Arc, LazyLock};
@@ -24,6 +24,7 @@ use std::sync::{Arc, LazyLock};
 use ipnet::IpNet;
 
 use crate::address::NamespacedName;
+use crate::authorizer::Authorizer;
 
 pub use claims::{ClaimCondition, RequestPrincipal};
 pub use decide::{Decision, Reason, decide, decide_request};
@@ -62,7 +63,7 @@ pub enum Scope {
 }
 
 /// `istio.security.Action`, and what waypoints know besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A match lets the connection in.
     Allow,
@@ -70,6 +71,8 @@ pub enum Action {
     Deny,
     /// A match is written down, and changes nothing.
     Audit,
+    /// About a match somebody is asked, before all other policies; or nobody can be, for this reason, and it is kept out.
+    Custom(Result<Arc<Authorizer>, Arc<str>>),
 }
 
 /// All of its clauses; **no clause always matches**.

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::decide::{Decision, decide_among};
+use super::decide::{Decision, asked_among, decide_among};
 use super::facts::HttpFacts;
 use super::matches::Subject;
-use super::{Clause, Facts, Match, Policy, Rule, StringMatch};
+use super::{Action, Clause, Facts, Match, Policy, Rule, StringMatch};
+use crate::authorizer::Authorizer;
 
 /// Policies in the order in which they decide. Never changes.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct PolicySet {
     by_namespace: HashMap<Arc<str>, Vec<Place>>,
     /// Rules that may match anybody.
     always: Vec<Place>,
+    /// Some of them ask somebody else.
+    asks: bool,
 }
 
 /// A rule: the position of its policy, and its own there.
@@ -56,6 +59,7 @@ impl PolicySet {
                 }
             }
         }
+        set.asks = policies.iter().any(|policy| matches!(policy.action, Action::Custom(_)));
         set.policies = policies;
         set
     }
@@ -68,6 +72,17 @@ impl PolicySet {
     /// [`decide_request`](super::decide_request()) over these.
     pub fn decide_request(&self, facts: &Facts, http: HttpFacts<'_>) -> Decision {
         self.of(&Subject::new(facts, Some(http)))
+    }
+
+    /// Whom to ask about a request before [`Self::decide_request`]: the authorizers of the policies that match it, each once. A
+    /// dry run asks nobody.
+    pub fn asked(&self, facts: &Facts, http: HttpFacts<'_>) -> Vec<Arc<Authorizer>> {
+        if !self.asks {
+            return Vec::new();
+        }
+        let subject = Subject::new(facts, Some(http));
+        let may_match = self.may_match(&subject).into_iter().map(|(at, rule)| (&self.policies[at], rule));
+        asked_among(may_match, &subject)
     }
 
     fn of(&self, subject: &Subject<'_>) -> Decision {
@@ -125,7 +140,7 @@ fn exact(wanted: &[StringMatch], about: fn(Arc<str>) -> About) -> Option<Vec<Abo
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Scope};
+    use super::super::Scope;
     use super::*;
     use crate::address::NamespacedName;
 

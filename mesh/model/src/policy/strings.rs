@@ -36,7 +36,7 @@ impl StringMatch {
 }
 
 /// None for a kind that this version does not know.
-pub(super) fn read(s: pb::StringMatch) -> Option<StringMatch> {
+pub(crate) fn read(s: pb::StringMatch) -> Option<StringMatch> {
     Some(match s.match_type? {
         MatchType::Exact(x) => StringMatch::Exact(x.into()),
         MatchType::Prefix(x) => StringMatch::Prefix(x.into()),
@@ -45,7 +45,7 @@ pub(super) fn read(s: pb::StringMatch) -> Option<StringMatch> {
     })
 }
 
-pub(super) fn write(s: &StringMatch) -> pb::StringMatch {
+pub(crate) fn write(s: &StringMatch) -> pb::StringMatch {
     pb::StringMatch {
         match_type: Some(match s {
             StringMatch::Exact(x) => MatchType::Exact(x.to_string()),

@@ -387,3 +387,73 @@ fn reasons_read_as_sentences() {
     assert_eq!(Reason::DeniedBy(key("d"), 0).policy(), Some(&key("d")));
     assert_eq!(Reason::NotAllowed(vec![key("a")]).policy(), None);
 }
+
+#[test]
+fn whom_a_policy_asks_decides_before_all_others() {
+    use std::time::Duration;
+
+    use crate::authorizer::{Authorizer, Protocol};
+    use crate::http::{Received, Rules, canonical};
+
+    let authorizer = |name: &str| Authorizer {
+        name: name.into(),
+        service: key("ask"),
+        port: 80,
+        timeout: Duration::from_secs(1),
+        fail_open: false,
+        status_on_error: ::http::StatusCode::FORBIDDEN,
+        body: None,
+        protocol: Protocol::Grpc,
+    };
+    let custom = |name: &str, asks: &str, m: Match| {
+        policy(name, Action::Custom(Ok(authorizer(asks).into())), rules([vec![vec![m]]]))
+    };
+    let nobody = policy("nobody", Action::Custom(Err("provider x is not there".into())), rules([vec![]]));
+    let (deny, allow) =
+        (policy("deny", Action::Deny, rules([vec![]])), policy("allow", Action::Allow, rules([vec![vec![no()]]])));
+    let headers = ::http::HeaderMap::from_iter([(::http::header::HOST, ::http::HeaderValue::from_static("cart"))]);
+    let received = Received::of_target(::http::Version::HTTP_11, &::http::Method::GET, b"/", &headers);
+    let request = canonical(&received, Rules::default()).unwrap();
+    let facts = facts();
+    let granted = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<Vec<Arc<str>>>();
+    let not_granted = |name: &str| format!("not let pass by whom shop/{name} (rule 0) asks: ");
+    // (policies, who has let it pass, whom to ask, what is decided)
+    for (policies, let_pass, asked, decided) in [
+        (vec![custom("c", "a", yes())], vec![], vec!["a"], not_granted("c")),
+        (vec![custom("c", "a", yes())], vec!["b"], vec!["a"], not_granted("c")),
+        (vec![custom("c", "a", yes())], vec!["a"], vec!["a"], "no policy applies".to_owned()),
+        // Who is let pass by one is not let in by the others.
+        (vec![allow.clone(), custom("c", "a", yes())], vec!["a"], vec!["a"], "allow policies exist".to_owned()),
+        (
+            vec![deny.clone(), custom("c", "a", yes())],
+            vec!["a"],
+            vec!["a"],
+            "explicitly denied by: shop/deny".to_owned(),
+        ),
+        (vec![deny, custom("c", "a", yes())], vec![], vec!["a"], not_granted("c")),
+        // Of what no rule matches nobody is asked.
+        (vec![custom("c", "a", no())], vec![], vec![], "no policy applies".to_owned()),
+        (vec![custom("c", "a", unknown())], vec![], vec!["a"], not_granted("c")),
+        // Each is asked once.
+        (
+            vec![custom("c", "a", yes()), custom("d", "a", yes()), custom("e", "b", yes())],
+            vec!["a"],
+            vec!["a", "b"],
+            not_granted("e"),
+        ),
+        (vec![dry(custom("c", "a", yes()))], vec![], vec![], "no policy applies".to_owned()),
+        (vec![nobody], vec!["a"], vec![], format!("{}provider x is not there", not_granted("nobody"))),
+    ] {
+        let (set, granted) = (PolicySet::new(policies.clone()), granted(&let_pass));
+        let http = HttpFacts { granted: &granted, ..HttpFacts::new(&request, &headers) };
+        let found = set.asked(&facts, http);
+        assert_eq!(found.iter().map(|authorizer| &*authorizer.name).collect::<Vec<_>>(), asked, "{policies:?}");
+        let decision = set.decide_request(&facts, http);
+        assert!(decision.reason.to_string().starts_with(&decided), "{decided}: {}", decision.reason);
+        assert_eq!(decision.allowed, decided == "no policy applies");
+        assert_eq!(decision, decide_request(&policies, &facts, http));
+    }
+    // What is no request nobody can be asked about.
+    let decision = decide(&[custom("c", "a", yes())], &facts);
+    assert!(decision.reason.to_string().contains("provider a was not asked, because this is no HTTP"));
+}

@@ -135,10 +135,10 @@ impl From<&Policy> for pb::Authorization {
                 Scope::WorkloadSelector => pb::Scope::WorkloadSelector,
             }
             .into(),
-            action: match p.action {
+            action: match &p.action {
                 Action::Allow => pb::Action::Allow,
-                // Who does not know the extension that says which it is, does nothing: it is a dry run, too.
-                Action::Deny | Action::Audit => pb::Action::Deny,
+                // Who does not know the extension that says which it is, denies; or does nothing: AUDIT is a dry run, too.
+                Action::Deny | Action::Audit | Action::Custom(_) => pb::Action::Deny,
             }
             .into(),
             rules: p
@@ -153,7 +153,7 @@ impl From<&Policy> for pb::Authorization {
                 })
                 .collect(),
             dry_run: p.dry_run || p.action == Action::Audit,
-            extensions: action_wire::write(p.action).into_iter().collect(),
+            extensions: action_wire::write(&p.action).into_iter().collect(),
         }
     }
 }

@@ -3,7 +3,10 @@
 
 pub mod routes;
 
+use std::time::Duration;
+
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
+use mesh_model::authorizer::{Authorizer, BodyInCheck, HttpCheck, Protocol};
 use mesh_model::policy::http::{HeaderCondition, HttpMatch, PathPattern};
 use mesh_model::policy::{
     Action, ClaimCondition, Clause, Match, Policy, RequestPrincipal, Rule, Scope as PolicyScope, StringMatch,
@@ -164,8 +167,33 @@ pub fn policy() -> Policy {
     }
 }
 
+/// An authorizer of each kind.
+fn authorizers() -> [Authorizer; 2] {
+    let grpc = Authorizer {
+        name: "ask".into(),
+        service: NamespacedName::new("shop", "ask.shop.svc"),
+        port: 9000,
+        timeout: Duration::from_millis(500),
+        fail_open: true,
+        status_on_error: http::StatusCode::SERVICE_UNAVAILABLE,
+        body: Some(BodyInCheck { most: 1024, allow_partial: true, as_bytes: true }),
+        protocol: Protocol::Grpc,
+    };
+    let names = |name: &str| vec![StringMatch::Exact(name.into()), StringMatch::Prefix("x-".into())];
+    let check = HttpCheck {
+        path_prefix: "/check".into(),
+        request_headers: names("cookie"),
+        additional_headers: vec![("x-by".into(), "waypoint".into())],
+        upstream_on_allow: names("x-user"),
+        downstream_on_deny: names("x-why"),
+        downstream_on_allow: names("set-cookie"),
+    };
+    [Authorizer { body: None, fail_open: false, protocol: Protocol::Http(check), ..grpc.clone() }, grpc]
+}
+
 /// One of each.
-pub fn all() -> [Resource; 5] {
+pub fn all() -> [Resource; 8] {
+    let [http, grpc] = authorizers();
     let action = |action| Resource::Policy(Policy { action, dry_run: false, ..policy() }.into());
     [
         Resource::Workload(workload().into()),
@@ -173,5 +201,8 @@ pub fn all() -> [Resource; 5] {
         Resource::Policy(policy().into()),
         Resource::Routes(routes::routes().into()),
         action(Action::Audit),
+        action(Action::Custom(Err("nobody".into()))),
+        action(Action::Custom(Ok(http.into()))),
+        action(Action::Custom(Ok(grpc.into()))),
     ]
 }

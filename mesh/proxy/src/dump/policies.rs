@@ -22,6 +22,7 @@ pub(super) fn policy(p: &Policy) -> Value {
             Action::Allow => "Allow",
             Action::Deny => "Deny",
             Action::Audit => "Audit",
+            Action::Custom(_) => "Custom",
         },
         "dryRun": p.dry_run,
         "rules": rules,
