@@ -26,6 +26,7 @@ mod soak;
 mod streams;
 mod tokens;
 mod town;
+mod traces;
 mod upstream;
 mod walls;
 mod waypoint;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         walls::trials(suite);
         waypoint::trials(suite);
         tokens::trials(suite);
+        traces::trials(suite);
         programs::trials(suite);
         settings::trials(suite);
         networks::trials(suite);

@@ -479,6 +479,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             destination_rule(choices, namespace, name)
         }
         Kind::ConfigMap => mesh_config(choices),
+        Kind::Telemetry => telemetry(choices, namespace),
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
@@ -486,13 +487,35 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
 /// Who can be asked about requests.
 fn mesh_config(choices: &mut Choices<'_>) -> Value {
     let name = choices.one_of(&["istio", "istio", "istio-canary"]);
-    let kind = choices.one_of(&["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "zipkin"]);
-    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "ext.example.com"]);
-    let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]");
+    let kind = choices.one_of(&["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "zipkin", "opentelemetry", "opentelemetry"]);
+    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "a.example", "ext.example.com"]);
+    let defaults = choices.one_of(&["", "\ndefaultProviders: {tracing: [ask]}"]);
+    let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]{defaults}");
     json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": mesh}})
 }
 
-const KINDS: [Kind; 34] = [
+/// What becomes of traces: somewhere, by somebody.
+fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    let name = choices.one_of(&["t", "u"]);
+    let namespace = choices.one_of(&[namespace, "istio-system"]);
+    let metadata = policy_metadata(choices, namespace, name);
+    let targets = match choices.below(5) {
+        0 => json!([{"kind": "Service", "name": choices.one_of(&SERVICES)}]),
+        1 => json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}]),
+        2 => json!([{"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}]),
+        _ => Value::Null,
+    };
+    let tracing = match choices.below(5) {
+        0 => json!([{"providers": [{"name": "ask"}]}]),
+        1 => json!([{"randomSamplingPercentage": 50}]),
+        2 => json!([{"match": {"mode": "CLIENT"}, "disableSpanReporting": true}]),
+        3 => json!([{"disableSpanReporting": true, "customTags": {"a": {"literal": {"value": "b"}}}}]),
+        _ => Value::Null,
+    };
+    json!({"metadata": metadata, "spec": {"targetRefs": targets, "tracing": tracing}})
+}
+
+const KINDS: [Kind; 36] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -527,6 +550,8 @@ const KINDS: [Kind; 34] = [
     Kind::DestinationRule,
     Kind::DestinationRule,
     Kind::ConfigMap,
+    Kind::Telemetry,
+    Kind::Telemetry,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.

@@ -11,6 +11,7 @@
 //! | [`ext_authz`] | `envoy.service.auth.v3` | waypoints → authorizers of users |
 //! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
 //! | [`ambit`] | `ambit.v1` | control plane → proxies, within [`workload`] and [`policy`], where others skip it; routes → waypoints |
+//! | [`otlp`] | of OpenTelemetry's packages | waypoints → collectors of spans |
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -42,6 +43,9 @@ mod generated {
     pub mod ext_authz {
         include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
     }
+    pub mod otlp {
+        include!(concat!(env!("OUT_DIR"), "/opentelemetry.rs"));
+    }
     pub mod envoy {
         include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
     }
@@ -54,5 +58,6 @@ pub use generated::istio::auth as certificate;
 pub use generated::istio::security as policy;
 pub use generated::istio::workload;
 pub use generated::istio::workload::zds as handoff;
+pub use generated::otlp;
 /// What an extension holds, a length of time, and a moment.
 pub use prost_types::{Any, Duration, Timestamp};

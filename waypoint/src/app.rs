@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Config};
 use crate::context::WaypointContext;
+use crate::spans::{SpanMetrics, Spans, exporter};
 use crate::upstream::{ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
@@ -121,6 +122,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     let traffic = TrafficMetrics::register(&mut metrics);
     let requests = RequestMetrics::register(&mut metrics);
     let ports = ServicePorts::new(UpstreamMetrics::register(&mut metrics));
+    let (spans, queue) = Spans::new(SpanMetrics::register(&mut metrics));
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
     let hbone_metrics = HboneMetrics::register(&mut metrics);
@@ -168,7 +170,8 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), ports, config });
+    let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), ports, spans, config });
+    let exporter = exporter::start(context.clone(), queue);
     let config = &context.config;
     let (pod, own) = (Arc::new(config.pod.clone()), config.pod.clone());
     tokio::spawn(warm::follow(tables.clone(), certificates, move |tables: &Tables| warm::identity_of(tables, &own)));
@@ -202,6 +205,8 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     for worker in workers {
         worker.join();
     }
+    // After the last request, whose spans are among them.
+    exporter.end().await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
+//! | `spans` | spans of requests, brought to their collectors |
 //! | `tcp` | what is no HTTP, carried |
 //!
 //! To follow a request, begin with `tunnel`, then `http/pipeline.rs`.
@@ -30,6 +31,7 @@ mod judge;
 mod limits;
 mod serving;
 mod sniff;
+mod spans;
 mod target;
 mod tcp;
 mod tokens;

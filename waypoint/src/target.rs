@@ -121,6 +121,7 @@ mod tests {
             policies: Vec::new(),
             traffic: Vec::new(),
             tokens: Arc::default(),
+            tracing: None,
         };
         for resource in [
             Resource::Service(Arc::new(cart.clone())),

@@ -68,18 +68,24 @@ pub(crate) fn listen(port: u16, ipv6: bool) -> io::Result<std::net::TcpListener>
 }
 
 async fn run(context: Arc<WaypointContext>, info: Arc<PodInfo>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let (pool, quota) = (HbonePool::new(context.proxy.hbone.clone()), context.proxy.quota.pod(&OWN.into()));
-    let worker = Rc::new(Worker::new(context, LocalPod::new(info, pool, quota)));
+    let worker = on_this_thread(context, info);
     spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
-    spawn_local(sweep(worker.clone()));
-    spawn_local(follow_tables(worker.clone()));
-    spawn_local(upstream::shed(worker.clone()));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve(listener) => drop(spawn_local(serve(worker.clone(), listener))),
             Command::List(answer) => drop(answer.send(worker.connections.list())),
         }
     }
+}
+
+/// What the tasks of this thread share from now on, to reach endpoints by; it follows the tables.
+pub(crate) fn on_this_thread(context: Arc<WaypointContext>, info: Arc<PodInfo>) -> Rc<Worker> {
+    let (pool, quota) = (HbonePool::new(context.proxy.hbone.clone()), context.proxy.quota.pod(&OWN.into()));
+    let worker = Rc::new(Worker::new(context, LocalPod::new(info, pool, quota)));
+    spawn_local(sweep(worker.clone()));
+    spawn_local(follow_tables(worker.clone()));
+    spawn_local(upstream::shed(worker.clone()));
+    worker
 }
 
 /// Takes HBONE connections until the proxy drains.

@@ -168,6 +168,18 @@ impl Affected {
             Kept::MeshConfig(_) => {
                 self.told.insert(key.clone());
                 self.by_provider(cluster);
+                self.by_telemetry(cluster, index);
+            }
+            Kept::Telemetry(object) => {
+                self.told.insert(key.clone());
+                let mut targets = attachments::targets_of_telemetry(object).peekable();
+                if targets.peek().is_none() {
+                    self.by_telemetry(cluster, index);
+                }
+                for target in targets {
+                    self.by_attached(index, &target);
+                    self.by_target(cluster, index, target);
+                }
             }
             Kept::DestinationRule(rule) => {
                 self.told.insert(key.clone());
@@ -198,10 +210,20 @@ impl Affected {
         }
     }
 
-    /// Adds policies of both kinds that target something.
+    /// Adds what may depend on what is said of traces for a namespace or the whole mesh. It is seldom changed.
+    fn by_telemetry(&mut self, cluster: &Cluster, index: &Index) {
+        self.told.extend(
+            cluster.telemetries().map(|(name, _)| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)),
+        );
+        index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
+    }
+
+    /// Adds policies of all kinds that target something.
     fn by_attached(&mut self, index: &Index, target: &Target) {
         self.policies.extend(index.attachments().policies_of(target).cloned());
         self.authentications.extend(index.attachments().authentications_of(target).cloned());
+        let telemetries = index.attachments().telemetries_of(target);
+        self.told.extend(telemetries.map(|name| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)));
     }
 
     /// Adds the policies that ask a provider of the mesh configuration.
@@ -248,6 +270,8 @@ impl Affected {
             let target = Target::Service(service.clone());
             self.policies.extend(index.attachments().policies_of(&target).cloned());
             self.authentications.extend(index.attachments().authentications_of(&target).cloned());
+            let telemetries = index.attachments().telemetries_of(&target);
+            self.told.extend(telemetries.map(|name| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)));
             self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
             self.told.extend(index.attachments().routes_of(service).cloned());
             self.told.extend(index.attachments().rules_of(service).cloned());

@@ -13,7 +13,7 @@ use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
-use crate::resources::{Key, Kind, RequestAuthentication};
+use crate::resources::{Key, Kind, RequestAuthentication, Telemetry};
 
 /// What a policy targets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub(crate) struct Attachments {
     policies: Pairs<Target, NamespacedName>,
     /// What request authentications target.
     authentications: Pairs<Target, NamespacedName>,
+    /// What telemetries target.
+    telemetries: Pairs<Target, NamespacedName>,
     /// Classes, each with its Gateways.
     gateways: Pairs<Arc<str>, NamespacedName>,
 }
@@ -64,6 +66,7 @@ impl Attachments {
             Kind::HttpRoute,
             Kind::GrpcRoute,
             Kind::DestinationRule,
+            Kind::Telemetry,
         ];
         if !attached.contains(&key.kind) {
             return;
@@ -85,6 +88,11 @@ impl Attachments {
                 Kept::RequestAuthentication(object) => {
                     for target in targets_of_authentication(object) {
                         self.authentications.set((target, key.object()), is_there);
+                    }
+                }
+                Kept::Telemetry(object) => {
+                    for target in targets_of_telemetry(object) {
+                        self.telemetries.set((target, key.object()), is_there);
                     }
                 }
                 Kept::Gateway(gateway) => {
@@ -125,6 +133,11 @@ impl Attachments {
         self.authentications.of(target)
     }
 
+    /// The telemetries that target something.
+    pub(crate) fn telemetries_of(&self, target: &Target) -> impl Iterator<Item = &NamespacedName> {
+        self.telemetries.of(target)
+    }
+
     /// Whether a policy of either kind targets something.
     pub(crate) fn has_policies(&self, target: &Target) -> bool {
         self.policies_of(target).next().is_some() || self.authentications_of(target).next().is_some()
@@ -152,6 +165,17 @@ pub(crate) fn targets(policy: &AuthorizationPolicy) -> impl Iterator<Item = Targ
 pub(crate) fn targets_of_authentication(object: &RequestAuthentication) -> impl Iterator<Item = Target> {
     let namespace = super::relations::namespace(&object.metadata);
     refs_of_authentication(object).map(move |reference| target(reference, namespace))
+}
+
+/// What a telemetry targets, in its order.
+pub(crate) fn targets_of_telemetry(object: &Telemetry) -> impl Iterator<Item = Target> {
+    let namespace = super::relations::namespace(&object.metadata);
+    refs_of_telemetry(object).map(move |reference| target(reference, namespace))
+}
+
+/// As they are written.
+pub(crate) fn refs_of_telemetry(object: &Telemetry) -> impl Iterator<Item = &TargetRef> {
+    object.spec.target_ref.iter().chain(&object.spec.target_refs)
 }
 
 /// As they are written.

@@ -11,7 +11,7 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -56,6 +56,8 @@ pub enum Kept {
     DestinationRule(Arc<DestinationRule>),
     /// What holds for the mesh as a whole.
     MeshConfig(Arc<MeshConfig>),
+    /// What becomes of traces.
+    Telemetry(Arc<Telemetry>),
 }
 
 impl From<Object> for Kept {
@@ -107,6 +109,11 @@ impl From<Object> for Kept {
                 let metadata = shortened(&o.metadata);
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::DestinationRule(o)
+            }
+            Object::Telemetry(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::Telemetry(o)
             }
             Object::ConfigMap(o) => Self::MeshConfig(Arc::new(MeshConfig::of(&o))),
         }
@@ -181,6 +188,7 @@ impl Kept {
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
             Self::DestinationRule(o) => (Kind::DestinationRule, &o.metadata),
             Self::MeshConfig(o) => (Kind::ConfigMap, &o.metadata),
+            Self::Telemetry(o) => (Kind::Telemetry, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -206,6 +214,7 @@ impl Kept {
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
             Self::MeshConfig(o) => &o.metadata,
+            Self::Telemetry(o) => &o.metadata,
         }
     }
 }
@@ -236,6 +245,7 @@ mod tests {
             (Kind::ServiceEntry, json!({"spec": {"hosts": ["a.com"]}})),
             (Kind::WorkloadEntry, json!({"spec": {"address": "192.0.2.1"}})),
             (Kind::DestinationRule, json!({"spec": {"host": "web"}})),
+            (Kind::Telemetry, json!({"spec": {}})),
         ] {
             let with = |metadata: &Value| {
                 let mut value = rest.clone();

@@ -30,7 +30,7 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -77,6 +77,7 @@ pub struct Cluster {
     workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
     destination_rules: PersistentMap<NamespacedName, Arc<DestinationRule>>,
     mesh_configs: PersistentMap<NamespacedName, Arc<MeshConfig>>,
+    telemetries: PersistentMap<NamespacedName, Arc<Telemetry>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -106,6 +107,7 @@ impl Cluster {
             Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
             Kept::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
             Kept::MeshConfig(o) => drop(self.mesh_configs.insert(key, o)),
+            Kept::Telemetry(o) => drop(self.telemetries.insert(key, o)),
         }
     }
 
@@ -131,6 +133,7 @@ impl Cluster {
             Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
             Kind::DestinationRule => drop(self.destination_rules.remove(&name)),
             Kind::ConfigMap => drop(self.mesh_configs.remove(&name)),
+            Kind::Telemetry => drop(self.telemetries.remove(&name)),
         }
     }
 
@@ -211,6 +214,7 @@ impl Cluster {
             Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
             Kind::DestinationRule => Kept::DestinationRule(self.destination_rules.get(&name)?.clone()),
             Kind::ConfigMap => Kept::MeshConfig(self.mesh_configs.get(&name)?.clone()),
+            Kind::Telemetry => Kept::Telemetry(self.telemetries.get(&name)?.clone()),
         })
     }
 
@@ -243,6 +247,7 @@ impl Cluster {
             Kind::WorkloadEntry => names(kind, &self.workload_entries),
             Kind::DestinationRule => names(kind, &self.destination_rules),
             Kind::ConfigMap => names(kind, &self.mesh_configs),
+            Kind::Telemetry => names(kind, &self.telemetries),
         }
     }
 
@@ -429,8 +434,23 @@ impl Cluster {
         self.mesh_configs.values()
     }
 
+    /// A telemetry, with the key that is kept.
+    pub fn telemetry_with_key(&self, key: &NamespacedName) -> Option<(&NamespacedName, &Arc<Telemetry>)> {
+        self.telemetries.equal_range(|other| other.cmp(key)).next()
+    }
+
+    /// The telemetries of a namespace.
+    pub fn telemetries_in(&self, namespace: &str) -> impl Iterator<Item = (&NamespacedName, &Arc<Telemetry>)> {
+        self.telemetries.equal_range(|key| (*key.namespace).cmp(namespace))
+    }
+
+    /// All telemetries.
+    pub fn telemetries(&self) -> impl Iterator<Item = (&NamespacedName, &Arc<Telemetry>)> {
+        self.telemetries.iter()
+    }
+
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 18] {
+    pub fn counts(&self) -> [(Kind, usize); 19] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -450,6 +470,7 @@ impl Cluster {
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::DestinationRule, self.destination_rules.len()),
             (Kind::ConfigMap, self.mesh_configs.len()),
+            (Kind::Telemetry, self.telemetries.len()),
         ]
     }
 }

@@ -47,6 +47,8 @@ pub enum Kind {
     DestinationRule,
     /// Core v1: those that hold a mesh configuration.
     ConfigMap,
+    /// `telemetry.istio.io/v1` and `v1alpha1`.
+    Telemetry,
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             Self::WorkloadEntry => "WorkloadEntry",
             Self::DestinationRule => "DestinationRule",
             Self::ConfigMap => "ConfigMap",
+            Self::Telemetry => "Telemetry",
         }
     }
 

@@ -13,6 +13,7 @@ use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
 use super::request_authentication::RequestAuthentication;
 use super::service_entry::ServiceEntry;
+use super::telemetry::Telemetry;
 use super::workload_entry::WorkloadEntry;
 
 /// One object of a kind we read. Cheap to clone.
@@ -54,6 +55,8 @@ pub enum Object {
     DestinationRule(Arc<DestinationRule>),
     /// What holds for the mesh as a whole.
     ConfigMap(Arc<ConfigMap>),
+    /// What becomes of traces.
+    Telemetry(Arc<Telemetry>),
 }
 
 impl Object {
@@ -81,6 +84,7 @@ impl Object {
             Self::WorkloadEntry(o) => serde_json::to_value(&**o),
             Self::DestinationRule(o) => serde_json::to_value(&**o),
             Self::ConfigMap(o) => serde_json::to_value(&**o),
+            Self::Telemetry(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -105,6 +109,7 @@ impl Object {
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::DestinationRule(_) => Kind::DestinationRule,
             Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::Telemetry(_) => Kind::Telemetry,
         }
     }
 
@@ -129,6 +134,7 @@ impl Object {
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
+            Self::Telemetry(o) => &o.metadata,
         }
     }
 

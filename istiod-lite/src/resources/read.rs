@@ -54,6 +54,7 @@ impl Object {
             Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
             Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
             Kind::DestinationRule => Self::DestinationRule(typed(value)?),
+            Kind::Telemetry => Self::Telemetry(typed(value)?),
             Kind::ConfigMap => Self::ConfigMap(typed(value)?),
         };
         validate::object(&object)?;
@@ -88,7 +89,8 @@ impl Object {
             | Kind::GrpcRoute
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
-            | Kind::DestinationRule => {
+            | Kind::DestinationRule
+            | Kind::Telemetry => {
                 let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
                 gateway_api::reduce_foreign(kind, &mut value);
                 return Self::from_value(kind, &value);

@@ -78,11 +78,13 @@ impl Kind {
             ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
             ("networking.istio.io", "WorkloadEntry") => Self::WorkloadEntry,
             ("networking.istio.io", "DestinationRule") => Self::DestinationRule,
+            ("telemetry.istio.io", "Telemetry") => Self::Telemetry,
             _ => return unread(group, kind),
         };
         let versions: &[&str] = match group {
             "security.istio.io" | "gateway.networking.k8s.io" if read != Self::GrpcRoute => &["v1", "v1beta1"],
             "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
+            "telemetry.istio.io" => &["v1", "v1alpha1"],
             _ => &["v1"],
         };
         if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
@@ -97,6 +99,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"],
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
         "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule"],
+        "telemetry.istio.io" => &["Telemetry"],
         _ => &[],
     };
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
@@ -131,6 +134,9 @@ mod tests {
             ("gateway.networking.k8s.io/v1", "HttpRoute", Recognized::Misspelt("HTTPRoute")),
             ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "DestinationRule", Recognized::Read(Kind::DestinationRule)),
+            ("telemetry.istio.io/v1", "Telemetry", Recognized::Read(Kind::Telemetry)),
+            ("telemetry.istio.io/v1alpha1", "Telemetry", Recognized::Read(Kind::Telemetry)),
+            ("telemetry.istio.io/v1beta1", "Telemetry", Recognized::WrongVersion),
             ("networking.istio.io/v1", "VirtualService", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "WorkloadGroup", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "ServiceEntry", Recognized::Read(Kind::ServiceEntry)),

@@ -30,7 +30,6 @@ impl Unread {
                         "it is a template by which Istio's sidecars on virtual machines register themselves. A WorkloadEntry \
                          for each of them says the same"
                     }
-                    "Telemetry" => "metrics and logs are as docs/operations.md says",
                     "Ingress" | "IngressClass" => "no gateway is run for it",
                     _ => "connections are carried as if it were not there",
                 };

@@ -13,7 +13,7 @@ use super::kind::Kind;
 use super::object::Object;
 use super::{
     authorization_policy, destination_rule, gateway_api, mesh_config, peer_authentication, request_authentication,
-    service_entry, workload_entry,
+    service_entry, telemetry, workload_entry,
 };
 
 /// Checks an object.
@@ -35,6 +35,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::WorkloadEntry(o) => workload_entry::validate(o),
         Object::DestinationRule(o) => destination_rule::validate(o),
         Object::ConfigMap(o) => mesh_config::validate(o),
+        Object::Telemetry(o) => telemetry::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
     }
 }

@@ -20,6 +20,7 @@
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
+//! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
 //! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told` | | what users are told |
@@ -58,6 +59,7 @@ mod rules;
 mod service;
 mod service_spec;
 mod targeted;
+mod telemetry;
 mod told;
 mod traffic;
 mod traffic_told;

@@ -12,7 +12,7 @@ use mesh_model::token::JwtRule;
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
-use super::{grpc_route, http_route, names, ports, traffic, waypoint};
+use super::{grpc_route, http_route, names, ports, telemetry, traffic, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
@@ -40,6 +40,7 @@ pub(super) fn of_service(
         policies: policies(&key, &verdict.asked, context),
         traffic: traffic::of_service(&key, context),
         tokens: tokens(&key, &verdict.asked, context),
+        tracing: telemetry::of_service(&targets(&key, &verdict.asked, context), &verdict.asked, context),
     };
     Some((routes, verdict.asked))
 }

@@ -4,7 +4,7 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
 use super::world::World;
-use super::{distribution, endpoints, route_told, traffic_told, waypoint_told};
+use super::{distribution, endpoints, route_told, telemetry, traffic_told, waypoint_told};
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, MeshConfig};
 
@@ -39,6 +39,8 @@ pub(super) enum Part {
     DestinationRule,
     /// What is not read of a mesh configuration.
     MeshConfig,
+    /// What becomes of what is said of traces.
+    Telemetry,
 }
 
 /// Its position among all that is told.
@@ -61,6 +63,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::GrpcRoute => &[Part::GrpcRoute],
         Kind::DestinationRule => &[Part::DestinationRule],
         Kind::ConfigMap => &[Part::MeshConfig],
+        Kind::Telemetry => &[Part::Telemetry],
     }
 }
 
@@ -101,6 +104,7 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
             return waypoint_told::of(key, object, world);
         }
         (Part::DestinationRule, Kept::DestinationRule(rule)) => Some(traffic_told::of(&key.object(), rule, world)),
+        (Part::Telemetry, Kept::Telemetry(object)) => Some(telemetry::told(&key.object(), object, world)),
         (Part::MeshConfig, Kept::MeshConfig(config)) => mesh_config_told(key, config, world),
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),
         (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),

@@ -76,6 +76,7 @@ fn main() {
             policies: Vec::new(),
             traffic: Vec::new(),
             tokens: Arc::default(),
+            tracing: None,
         });
         let router = Router::new(routes.clone());
         let made = start.elapsed();

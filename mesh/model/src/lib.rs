@@ -14,6 +14,7 @@
 //! | [`traffic`] | how a waypoint treats endpoints: limits, outliers, balancing |
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`token`] | JSON Web Tokens of requests |
+//! | [`trace`] | traces of requests, and spans |
 //! | [`workload`], [`service`], [`authorizer`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
@@ -40,5 +41,6 @@ pub mod share;
 pub mod shared;
 pub mod tables;
 pub mod token;
+pub mod trace;
 pub mod traffic;
 pub mod workload;

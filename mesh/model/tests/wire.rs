@@ -218,6 +218,7 @@ fn every_field_survives_the_round_trip() {
                 policies: Vec::new(),
                 traffic: Vec::new(),
                 tokens: [].into(),
+                tracing: None,
             }
             .into(),
         ),
@@ -612,6 +613,22 @@ fn refused_routes() {
         assert_eq!(ServiceRoutes::try_from(routes), Err(why.into()), "{name}");
     }
 
+    let collector = |port| Some(pa::ServicePort { namespace: "a".into(), hostname: "b".into(), port });
+    let tag = |name: &str, header: &str| {
+        let header = pa::TagHeader { name: header.into(), default: None };
+        vec![pa::SpanTag { name: name.into(), value: Some(pa::span_tag::Value::Header(header)) }]
+    };
+    for (name, tracing) in [
+        ("a collector without a port", pa::Tracing { collector: collector(0), ..Default::default() }),
+        ("more than everything", pa::Tracing { sampling: 10_001, ..Default::default() }),
+        ("a tag without a name", pa::Tracing { tags: tag("", "x"), ..Default::default() }),
+        ("a header that is none", pa::Tracing { tags: tag("a", "x y"), ..Default::default() }),
+        ("a tag of nothing", pa::Tracing { tags: vec![pa::SpanTag::default()], ..Default::default() }),
+    ] {
+        let routes = pa::ServiceRoutes { tracing: Some(tracing), ..base() };
+        assert_eq!(ServiceRoutes::try_from(routes), Err(InvalidRoutes::Tracing), "{name}");
+    }
+
     let good = || pa::RouteRule {
         kind: 1,
         route: "b/r".into(),
@@ -745,6 +762,7 @@ fn routes_in_bytes() {
         policies: vec![NamespacedName::new("b", "p")],
         traffic: Vec::new(),
         tokens: [].into(),
+        tracing: None,
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

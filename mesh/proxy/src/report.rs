@@ -249,6 +249,7 @@ impl Report {
             audit: self.audited.as_ref().map(|policies| policies as &dyn Display),
             reason: reason.map(ReasonCode::as_str),
             trace: t.trace.as_ref().map(|trace| trace as &dyn Display),
+            trace_id: None,
         });
     }
 

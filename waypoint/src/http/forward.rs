@@ -74,6 +74,15 @@ enum Failed {
     For(Refused),
 }
 
+impl Failed {
+    fn code(&self) -> ReasonCode {
+        match self {
+            Self::Unsent(why) => why.as_ref().map_or(ReasonCode::PeerClosed, Unreachable::code),
+            Self::Sent { refused, .. } | Self::For(refused) => refused.code,
+        }
+    }
+}
+
 /// Sends a request on. `upgrade` is the protocol that it asks to change to.
 ///
 /// # Errors
@@ -98,11 +107,15 @@ pub(super) async fn forward(
     let (mut hashed, mut retrying) = (Hashed::default(), None);
     loop {
         // Never missing: it was not sent, or it is kept.
-        let Some(request) = replay.next() else { return Err(never_sent(unreachable)) };
+        let Some(mut request) = replay.next() else { return Err(never_sent(unreachable)) };
         let by = |by: &HashBy| hashed.of(by, &request, caller.from.ip());
         let picked = upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled), by, not);
         let picked = picked.map_err(|error| unreached(&error))?;
         report.sent_to(picked.endpoint.address(), picked.endpoint.workload());
+        if let Some(trace) = &mut report.trace {
+            let endpoint = (picked.endpoint.address(), picked.endpoint.workload());
+            trace.next_try((&hop.service, hop.dialled.port()), endpoint, request.headers_mut());
+        }
         let permit = picked.take(worker, Limit::Requests).map_err(|error| unreached(&error))?;
         let (active, key) = (picked.active(), picked.key(version));
         let one = hop.per_try.map(|limit| Instant::now() + limit).into_iter().chain(until).min();
@@ -110,6 +123,13 @@ pub(super) async fn forward(
             let attempt = pin!(attempt(caller, &picked, &key, request, &mut replay));
             in_time(one, attempt).await
         };
+        if let Some(trace) = &mut report.trace {
+            match &ended {
+                Ok(Ok((_, answer))) => trace.answered(answer.status().as_u16()),
+                Ok(Err(failed)) => trace.failed(failed.code()),
+                Err(_) => trace.failed(ReasonCode::RequestTimeout),
+            }
+        }
         let (ended, may_again) = match ended {
             Ok(Ok((pooled, answer))) => {
                 picked.ended(Outcome::Answered(counts_as(&answer)));

@@ -30,7 +30,7 @@ pub(super) fn backend(caller: &Caller, planned: &Forward) -> Result<(Arc<Service
 }
 
 /// Its address, of this family if it has one; of a service without address only the port counts.
-pub(super) fn dialled(service: &Service, port: u16, ipv4: bool) -> SocketAddr {
+pub(crate) fn dialled(service: &Service, port: u16, ipv4: bool) -> SocketAddr {
     let mut vips = service.vips.iter().map(|vip| vip.address.ip);
     let first = vips.clone().next();
     let ip = vips.find(|ip| ip.is_ipv4() == ipv4).or(first).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

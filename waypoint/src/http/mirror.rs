@@ -31,6 +31,7 @@ pub(super) async fn copied(
     caller: &Rc<Caller>,
     planned: &Forward,
     request: Request<Body>,
+    report: &Report,
 ) -> Result<Request<Body>, Refused> {
     if planned.mirrors.is_empty() {
         return Ok(request);
@@ -55,7 +56,9 @@ pub(super) async fn copied(
         };
         let dialled = hop::dialled(&service, *port, caller.target.dialled.is_ipv4());
         let (caller, copy) = (caller.clone(), Request::from_parts(head.clone(), Body::whole(bytes.clone())));
+        let trace = report.trace.as_ref().map(|trace| Box::new(trace.of_copy()));
         let mut report = Report::new(&caller, copy.method(), copy.uri(), copy.headers(), copy.version());
+        report.trace = trace;
         report.route = Some(Followed::by_mirror(planned.rule()));
         spawn_local(async move {
             let hop = Hop::to(service, dialled);

@@ -18,6 +18,7 @@
 //! | `answer` | what the waypoint answers itself |
 //! | `upgrade` | what follows when both ends have agreed on another protocol |
 //! | `report` | metrics and access log of each request |
+//! | `trace` | what the next hop is told of its trace; its spans |
 //! | `counted` | the label sets of requests' metrics |
 
 mod answer;
@@ -38,8 +39,10 @@ mod pipeline;
 mod replay;
 mod report;
 mod serve;
+mod trace;
 mod upgrade;
 mod written;
 
 pub(crate) use caller::Caller;
+pub(crate) use hop::dialled;
 pub(crate) use serve::{http1, http2};

@@ -1,6 +1,7 @@
 //! Everything that happens to a request, in order, each with the reason for its place.
 //!
 //! 1. **The tables, as they are now.** A connection may live for days; each request meets the routes and policies of its moment.
+//!    Its trace begins here, where its service's requests are traced: a refusal is a part of it.
 //! 2. **The canonical form** ([`form`]), or a refusal: from here on there is one way to read the request, and it is the one that is
 //!    passed on.
 //! 3. **Tokens** ([`authenticate`]) are verified before anybody decides by them. Those that are not to be forwarded end here: nobody
@@ -8,12 +9,13 @@
 //! 4. **Policies.** Whoever may not ask learns nothing of routes. They see the request as it came, not as a route rewrites it. First
 //!    those are asked whom CUSTOM policies name ([`ask`]); what they change of it, the other policies see, and the route.
 //! 5. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
-//!    which judge what was sent, and before anything is sent on.
+//!    which judge what was sent, and before anything is sent on. A request that is traced gets its `x-request-id`.
 //! 6. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
 //! 7. **Tokens and policies of the backend's own service**, where that is another one: a route grants nobody more than dialling
 //!    would. Its tokens are verified by its own rules.
 //! 8. **Copies** for mirrors, which nobody waits for.
-//! 9. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Its answer is edited as the route says.
+//! 9. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Each try says in its headers which step of the trace it is. Its
+//!    answer is edited as the route says.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use super::coming::Coming;
 use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
 use super::report::{Followed, Report};
+use super::trace::Trace;
 use super::{ask, authenticate, form, headers, hop, mirror};
 use crate::body::Body;
 use crate::judge;
@@ -62,6 +65,9 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let mut body = Coming::new(body);
     // 1
     let (target, router) = current(caller)?;
+    if let Some(tracing) = &target.routes.tracing {
+        report.trace = Some(Box::new(Trace::begin(tracing, &head.headers, report.started)));
+    }
     // 2
     let mut form = form::of(&head, || judge::policies(&caller.worker, &target))?;
     // 3
@@ -77,6 +83,9 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let upgrade = headers::end_to_end(&mut head.headers);
     if let Ok(us) = caller.waypoint.identity() {
         headers::told_of(&mut head.headers, &caller.identity, caller.from.ip(), &us);
+    }
+    if let Some(trace) = &mut report.trace {
+        trace.name(&mut head.headers);
     }
     // 6
     let plan = match router.select(&form, &head.headers, caller.identity.namespace(), target.port) {
@@ -115,7 +124,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     form::write(&form, to, &authority, &mut head)?;
     // 8
     let request = Request::from_parts(head, body.into_body(report));
-    let request = mirror::copied(caller, &planned, request).await?;
+    let request = mirror::copied(caller, &planned, request, report).await?;
     // 9
     let hop = Hop {
         deadline: planned.request_timeout().map(|limit| report.started + limit),

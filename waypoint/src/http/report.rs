@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::caller::Caller;
 use super::counted::{Ended, count};
 use super::grpc::is_grpc;
+use super::trace::{Told, Trace};
 use crate::body::{TimedOut, Watch};
 
 /// The report of one request. One that is dropped before its end says that its caller is gone.
@@ -55,6 +56,8 @@ pub(crate) struct Report {
     grpc: bool,
     /// What the endpoint said of a gRPC call.
     grpc_status: Option<u8>,
+    /// Where its service's requests are traced.
+    pub(crate) trace: Option<Box<Trace>>,
     ended: bool,
 }
 
@@ -81,6 +84,7 @@ impl Report {
             why: None,
             grpc: is_grpc(headers),
             grpc_status: None,
+            trace: None,
             ended: false,
         }
     }
@@ -187,6 +191,9 @@ impl Report {
         let (service, who) = (&caller.target.service, (source, &*caller.identity, &caller.counted));
         let traffic = || caller.traffic(to.unwrap_or(caller.target.dialled), workload);
         count(&caller.worker.context.requests, who, service, workload, (ended, &measured), traffic);
+        let trace = self.trace.take();
+        let trace_id = trace.as_ref().map(|trace| TraceId(trace.id()));
+        let authority = self.uri.authority().map_or_else(host, |authority| authority.as_str());
         telemetry.access_log.record(&Entry {
             event: Event::Complete,
             src: Peer {
@@ -213,7 +220,7 @@ impl Report {
             request: Some(Asked {
                 method: self.method.as_str(),
                 path: self.uri.path_and_query().map_or("", |path| path.as_str()),
-                authority: self.uri.authority().map_or_else(host, |authority| authority.as_str()),
+                authority,
                 protocol: match self.version {
                     Version::HTTP_2 => "HTTP/2",
                     Version::HTTP_10 => "HTTP/1.0",
@@ -226,7 +233,40 @@ impl Report {
             audit: audited.as_ref().map(|policies| policies as &dyn Display),
             reason: self.code.map(ReasonCode::as_str),
             trace: None,
+            trace_id: trace_id.as_ref().map(|id| id as &dyn Display),
         });
+        let Some(trace) = trace else { return };
+        let told = Told {
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            authority,
+            protocol: match self.version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_10 => "1.0",
+                _ => "1.1",
+            },
+            status: ended.code,
+            grpc_status: self.grpc_status,
+            code: self.code,
+            flags: ended.flags,
+            route: self.route.as_ref().map(ToString::to_string),
+            policy: self.policy.as_ref().map(ToString::to_string),
+            received: measured.request_bytes,
+            sent: measured.response_bytes,
+            took: measured.duration,
+        };
+        if let Some(finished) = trace.end(caller, &told) {
+            caller.worker.context.spans.hand_over(finished);
+        }
+    }
+}
+
+/// The id of a trace, as traces are looked for by.
+struct TraceId(u128);
+
+impl Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
     }
 }
 

@@ -5,6 +5,7 @@ mod requests;
 mod routed;
 mod streams;
 mod tokens;
+mod traces;
 mod traffic;
 
 use std::cell::Cell;
@@ -48,6 +49,8 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::Config;
 use crate::context::WaypointContext;
+use crate::spans::exporter::{self, Exporter};
+use crate::spans::{Finished, SpanMetrics, Spans};
 use crate::upstream::{LocalExecutor, ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
@@ -64,6 +67,7 @@ pub(super) struct World {
     metrics: Metrics,
     context: Arc<WaypointContext>,
     thread: Handle,
+    exporter: Exporter,
 }
 
 impl World {
@@ -95,19 +99,22 @@ impl World {
             cluster: "Kubernetes".into(),
             network: String::new(),
         };
+        let (spans, queue) = Spans::new(SpanMetrics::register(&mut metrics));
         let context = Arc::new(WaypointContext {
             proxy,
             requests: RequestMetrics::register(&mut metrics),
             ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics)),
+            spans,
             config: Config::from_env(&env).unwrap(),
         });
+        let exporter = exporter::start(context.clone(), queue);
         let pod = PodInfo { name: "waypoint".into(), namespace: "shop".into(), service_account: "waypoint".into() };
         let thread = worker::start(0, context.clone(), Arc::new(pod)).unwrap();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let at = listener.local_addr().unwrap();
         assert!(thread.commands.send(Command::Serve(listener)).is_ok());
-        let mut world = Self { ca, at, tables, log, drain, metrics, context, thread };
+        let mut world = Self { ca, at, tables, log, drain, metrics, context, thread, exporter };
         let waypoint = Workload {
             name: "waypoint".into(),
             namespace: "shop".into(),
@@ -177,9 +184,10 @@ impl World {
 
     /// Ends it, and waits for its thread.
     pub(super) async fn end(self) {
-        let Self { context, thread, .. } = self;
+        let Self { context, thread, exporter, .. } = self;
         drop(context);
         tokio::task::spawn_blocking(|| thread.join()).await.unwrap();
+        exporter.end().await;
     }
 }
 
@@ -237,7 +245,7 @@ pub(super) fn service(name: &str, vip: IpAddr, app_protocol: AppProtocol) -> Ser
 pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> ServiceRoutes {
     let policies = policies.iter().map(|policy| NamespacedName::new("shop", *policy)).collect();
     let (traffic, tokens) = (Vec::new(), Arc::default());
-    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic, tokens }
+    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic, tokens, tracing: None }
 }
 
 /// The address of endpoints in the mesh: this machine's own, by the one way to write it that is not loopback's. (On loopback

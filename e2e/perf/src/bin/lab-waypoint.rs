@@ -88,6 +88,7 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
         policies: vec![NamespacedName::new(policy.namespace.clone(), policy.name.clone())],
         traffic: Vec::new(),
         tokens: Arc::default(),
+        tracing: None,
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),

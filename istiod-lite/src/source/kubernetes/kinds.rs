@@ -11,7 +11,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 18] = [
+pub const ALL: [Kind; 19] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -30,6 +30,7 @@ pub const ALL: [Kind; 18] = [
     Kind::WorkloadEntry,
     Kind::DestinationRule,
     Kind::ConfigMap,
+    Kind::Telemetry,
 ];
 
 /// Where a kind is.
@@ -62,6 +63,9 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::WorkloadEntry => networking("workloadentries"),
         Kind::DestinationRule => networking("destinationrules"),
         Kind::ConfigMap => Resource::core("configmaps"),
+        Kind::Telemetry => {
+            Resource { group: "telemetry.istio.io", versions: &["v1", "v1alpha1"], plural: "telemetries" }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::NamespacedName;
 use crate::token::JwtRule;
+use crate::trace::Tracing;
 use crate::traffic::PortTraffic;
 
 mod compiled;
@@ -41,6 +42,8 @@ pub struct ServiceRoutes {
     pub traffic: Vec<PortTraffic>,
     /// The tokens that its requests may have; of other issuers, or in other places, none is looked at.
     pub tokens: Arc<[JwtRule]>,
+    /// What becomes of the traces of its requests. `None`: they pass as they are.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// What is spoken at a port of a service.

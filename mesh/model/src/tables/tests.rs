@@ -487,6 +487,7 @@ fn routes_by_service() {
         policies: policies.iter().map(|name| key(name)).collect(),
         traffic: Vec::new(),
         tokens: Arc::default(),
+        tracing: None,
     };
     let mut tables = Tables::default();
     assert!(!tables.add(of(&[80], &["shop/a"])).policies, "no request was judged by others before");

@@ -90,6 +90,7 @@ pub fn select(bytes: &[u8]) {
         policies: Vec::new(),
         traffic: Vec::new(),
         tokens: [].into(),
+        tracing: None,
     };
     let found = match Router::new(routes.into()).select(&request, &headers, caller, port) {
         Selected::NoRoutes => None,

@@ -9,6 +9,7 @@ use mesh_model::route::{
 };
 use mesh_model::token::JwtRule;
 use mesh_model::token::rule::{ClaimHeader, TokenHeader};
+use mesh_model::trace::{Tag, TagValue, Tracing};
 use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
 
 fn service(name: &str) -> BackendTarget {
@@ -28,6 +29,23 @@ fn token() -> JwtRule {
         payload_header: Some("x-payload".into()),
         claim_headers: vec![ClaimHeader { header: "x-claim".into(), claim: vec!["a".into(), "b".into()] }],
         space_delimited: vec!["roles".into()],
+    }
+}
+
+fn tracing() -> Tracing {
+    let header =
+        |name: &str, default: Option<&str>| TagValue::Header { name: name.into(), default: default.map(Into::into) };
+    let tag = |name: &str, value| Tag { name: name.into(), value };
+    Tracing {
+        provider: "otel".into(),
+        collector: Some((NamespacedName::new("telemetry", "collector.telemetry.svc"), 4317)),
+        sampling: 1_234,
+        tags: vec![
+            tag("a", TagValue::Literal("".into())),
+            tag("b", header("x-user", Some(""))),
+            tag("c", header("x-user", None)),
+        ],
+        istio_tags: true,
     }
 }
 
@@ -165,5 +183,6 @@ pub fn routes() -> ServiceRoutes {
         policies: vec![NamespacedName::new("shop", "guard")],
         traffic: traffic(),
         tokens: [token()].into(),
+        tracing: Some(tracing().into()),
     }
 }

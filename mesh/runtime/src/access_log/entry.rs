@@ -92,6 +92,8 @@ pub struct Entry<'a> {
     pub reason: Option<&'a str>,
     /// Ours: the `traceparent` that was sent with the tunnel.
     pub trace: Option<&'a dyn fmt::Display>,
+    /// `traceID`: the trace that the request belongs to.
+    pub trace_id: Option<&'a dyn fmt::Display>,
 }
 
 impl Entry<'_> {

@@ -58,6 +58,7 @@ pub(super) fn write(out: &mut String, format: LogFormat, now: Timestamp, level: 
     fields.quoted("policy", entry.policy);
     fields.quoted("audit", entry.audit);
     fields.quoted("trace", entry.trace);
+    fields.quoted("traceID", entry.trace_id);
     fields.quoted("error", entry.error);
     out.push_str(match format {
         LogFormat::Plain => "\n",

@@ -55,6 +55,7 @@ fn plan_at(rule: Rule, line: &str, lines: &[(&str, &str)], port: u16, rolls: &[u
         policies: Vec::new(),
         traffic: Vec::new(),
         tokens: Arc::default(),
+        tracing: None,
     };
     let (method, target) = line.split_once(' ').unwrap();
     let mut headers = map(lines);

@@ -29,6 +29,7 @@ fn router(rules: Vec<Rule>) -> Router {
         policies: Vec::new(),
         traffic: Vec::new(),
         tokens: Arc::default(),
+        tracing: None,
     }))
 }
 

@@ -5,6 +5,7 @@ mod filters;
 mod matches;
 mod parts;
 mod tokens;
+mod tracing;
 
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub enum InvalidRoutes {
     /// A rule on tokens that breaks one.
     #[error("a jwtRule of {0:?} has no issuer, or names a header or claim that is none")]
     Token(String),
+    /// Settings of tracing that break a rule.
+    #[error("tracing names a collector or header that is none, or samples more than everything")]
+    Tracing,
     /// A rule that breaks one.
     #[error("{rule} of route {route:?}: {error}")]
     Rule {
@@ -69,6 +73,10 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
             policies: routes.policies.into_iter().map(policy).collect::<Result<_, _>>()?,
             traffic: routes.traffic.into_iter().map(PortTraffic::try_from).collect::<Result<_, _>>()?,
             tokens: routes.jwt_rules.iter().map(token).collect::<Result<_, _>>()?,
+            tracing: match &routes.tracing {
+                Some(tracing) => Some(tracing::read(tracing).ok_or(InvalidRoutes::Tracing)?.into()),
+                None => None,
+            },
         })
     }
 }
@@ -159,6 +167,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             policies: routes.policies.iter().map(ToString::to_string).collect(),
             traffic: routes.traffic.iter().map(Into::into).collect(),
             jwt_rules: routes.tokens.iter().map(tokens::write).collect(),
+            tracing: routes.tracing.as_deref().map(tracing::write),
         }
     }
 }
