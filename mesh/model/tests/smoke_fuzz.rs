@@ -115,3 +115,22 @@ fn damaged_tokens_are_refused_or_read_as_they_are() {
         properties::token(&bytes);
     }
 }
+
+#[test]
+fn whatever_is_said_of_a_trace_the_next_hop_is_told_well() {
+    const IDS: &str = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+    let seeds = [
+        format!("traceparent 00-{IDS}-01\ntracestate a=1,b@c=2"),
+        format!("b3 {IDS}-d-00f067aa0ba902b7"),
+        format!("x-b3-traceid {}\nx-b3-spanid {}\nx-b3-sampled 0\nx-b3-flags 1", &IDS[..32], &IDS[33..]),
+        format!("traceparent 00-{IDS}-00\nb3 1\nx-b3-traceid 00f067aa0ba902b7\nx-b3-spanid 00f067aa0ba902b7"),
+    ];
+    let mut random = Random(31);
+    for round in 0..ROUNDS {
+        let mut bytes = seeds[round % seeds.len()].clone().into_bytes();
+        if round >= seeds.len() {
+            mutate(&mut bytes, seeds[3].as_bytes(), &mut random);
+        }
+        properties::traces::trace(&bytes);
+    }
+}

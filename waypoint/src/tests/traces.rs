@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use mesh_model::route::{Backend, BackendTarget, RequestMatch, Retry, RouteKind};
+use mesh_model::route::{Backend, BackendTarget, Filter, Mirror, RequestMatch, Retry, RouteKind};
 use mesh_model::trace::{Tag, TagValue, Tracing};
 use mesh_testkit::hbone::on_one_thread;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
@@ -89,6 +89,23 @@ fn world(application: SocketAddr, collector: Endpoint, sampling: u16, rules: Vec
         collector.of("collector"),
     ]);
     world
+}
+
+/// For every GET.
+fn rule(retry: Option<Retry>) -> Rule {
+    Rule {
+        kind: RouteKind::Http,
+        route: NamespacedName::new("shop", "cart"),
+        name: "rules[0]".into(),
+        port: None,
+        callers: None,
+        matches: vec![RequestMatch { method: Some("GET".into()), ..RequestMatch::default() }],
+        filters: Vec::new(),
+        backends: vec![Backend { target: BackendTarget::Service(key("cart"), 80), weight: 1, filters: Vec::new() }],
+        request_timeout: None,
+        backend_timeout: None,
+        retry,
+    }
 }
 
 async fn ask(world: &World, headers: &[(&str, &str)]) -> u16 {
@@ -188,19 +205,7 @@ async fn tries_that_fail_are_spans_of_their_own() {
     on_one_thread(async {
         let ((application, seen), (at, mut comes)) = (remembers(&[503, 200]).await, collector().await);
         let retry = Retry { codes: vec![503], attempts: 2, backoff: Some(Duration::from_millis(1)) };
-        let rule = Rule {
-            kind: RouteKind::Http,
-            route: NamespacedName::new("shop", "cart"),
-            name: "rules[0]".into(),
-            port: None,
-            callers: None,
-            matches: vec![RequestMatch { method: Some("GET".into()), ..RequestMatch::default() }],
-            filters: Vec::new(),
-            backends: vec![Backend { target: BackendTarget::Service(key("cart"), 80), weight: 1, filters: Vec::new() }],
-            request_timeout: None,
-            backend_timeout: None,
-            retry: Some(retry),
-        };
+        let rule = rule(Some(retry));
         let world = world(application, Endpoint::plain("collector-1", at), 10_000, vec![rule]);
         assert_eq!(ask(&world, &[("b3", &format!("{TRACE}-{CALLER}-1"))]).await, 200);
         let (own, tries) = spans(comes.recv().await.unwrap());
@@ -221,6 +226,40 @@ async fn tries_that_fail_are_spans_of_their_own() {
         assert!(tries.is_empty() && own.parent_span_id.is_empty(), "{own:?} {tries:?}");
         assert_eq!(attributes(&own.attributes)["error.type"], "NO_ROUTE");
         world.end().await;
+    })
+    .await;
+}
+
+/// A copy for a mirror is one more step of the same trace, and not a request of its own.
+#[tokio::test]
+async fn a_mirror_is_told_of_the_trace_too() {
+    on_one_thread(async {
+        let ((application, seen), (at, mut comes)) = (remembers(&[200]).await, collector().await);
+        let backend = BackendTarget::Service(key("cart"), 80);
+        let mirror = Mirror { backend: backend.clone(), millionths: 1_000_000 };
+        let filters = vec![Filter::Mirror(mirror)];
+        let backends = vec![Backend { target: backend, weight: 1, filters: Vec::new() }];
+        let rule = Rule { filters, backends, ..rule(None) };
+        let world = world(application, Endpoint::plain("collector-1", at), 10_000, vec![rule]);
+        assert_eq!(ask(&world, &[]).await, 200);
+        let mut all = Vec::new();
+        while all.len() < 3 {
+            let message = comes.recv().await.unwrap();
+            let scopes = message.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+            all.extend(scopes.flat_map(|scope| scope.spans));
+        }
+        let own = all.iter().position(|span| span.kind() == SpanKind::Server).unwrap();
+        let own = all.remove(own);
+        let told = |span: &Span| format!("00-{}-{}-03", hex(&own.trace_id), hex(&span.span_id));
+        let (mut told, mut heard): (Vec<_>, Vec<_>) = (
+            all.iter().map(told).collect(),
+            seen.borrow().iter().map(|headers| headers["traceparent"].to_str().unwrap().to_owned()).collect(),
+        );
+        (told.sort(), heard.sort());
+        assert_eq!(told, heard);
+        assert!(all.iter().all(|span| span.parent_span_id == own.span_id), "{all:?}");
+        world.end().await;
+        assert!(comes.try_recv().is_err());
     })
     .await;
 }

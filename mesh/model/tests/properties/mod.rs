@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "also a module of the crate in `fuzz/`")]
 
 pub mod routes;
+pub mod traces;
 
 use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::uri::PathAndQuery;
