@@ -20,6 +20,7 @@ mod programs;
 mod reach;
 mod reasons;
 mod revocation;
+mod route_churn;
 mod services;
 mod settings;
 mod soak;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         waypoint::trials(suite);
+        route_churn::trials(suite);
         tokens::trials(suite);
         traces::trials(suite);
         programs::trials(suite);

@@ -488,7 +488,12 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
 fn mesh_config(choices: &mut Choices<'_>) -> Value {
     let name = choices.one_of(&["istio", "istio", "istio-canary"]);
     let kind = choices.one_of(&["envoyExtAuthzGrpc", "envoyExtAuthzHttp", "zipkin", "opentelemetry", "opentelemetry"]);
-    let service = choices.one_of(&["web.shop.svc.cluster.local", "shop/db.shop.svc.cluster.local", "a.example", "ext.example.com"]);
+    let service = choices.one_of(&[
+        "web.shop.svc.cluster.local",
+        "shop/db.shop.svc.cluster.local",
+        "a.example",
+        "ext.example.com",
+    ]);
     let defaults = choices.one_of(&["", "\ndefaultProviders: {tracing: [ask]}"]);
     let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]{defaults}");
     json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": mesh}})

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_model::address::NamespacedName;
 use mesh_model::route::ServiceRoutes;
@@ -12,11 +13,16 @@ use mesh_model::tables::Tables;
 use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
+use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::context::WaypointContext;
 use crate::tokens::Keys;
 use crate::upstream;
+
+/// How long what a service was told last holds for it after it has left the waypoint: so long callers' ztunnels may go on to come here
+/// until they have heard of it, and connections that there are until they end in order.
+const LEAVES: Duration = Duration::from_secs(10);
 
 /// What the tasks of a data thread share.
 pub(crate) struct Worker {
@@ -31,13 +37,20 @@ pub(crate) struct Worker {
     /// What is open and was let in.
     pub(crate) connections: Connections,
     /// Routes that are ready to be followed; each is made again when what it was made of changes.
-    routers: RefCell<HashMap<NamespacedName, Rc<Router>>>,
+    routers: RefCell<HashMap<NamespacedName, Ready>>,
     /// Policies of services, ready to be asked.
     covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
     pub(crate) keys: Keys,
     /// What is being asked of authorizers.
     pub(crate) asking: Asking,
+}
+
+/// The routes of a service that is behind this waypoint, or was until lately.
+struct Ready {
+    router: Rc<Router>,
+    /// Since when it is not any more.
+    left: Option<Instant>,
 }
 
 impl Worker {
@@ -59,19 +72,32 @@ impl Worker {
     /// The routes, ready to be followed.
     pub(crate) fn router(&self, routes: &Arc<ServiceRoutes>) -> Rc<Router> {
         let mut routers = self.routers.borrow_mut();
-        if let Some(router) = routers.get(&routes.service)
+        if let Some(Ready { router, .. }) = routers.get(&routes.service)
             && Arc::ptr_eq(router.routes(), routes)
         {
             return router.clone();
         }
         let router = Rc::new(Router::new(routes.clone()));
-        routers.insert(routes.service.clone(), router.clone());
+        routers.insert(routes.service.clone(), Ready { router: router.clone(), left: None });
         router
+    }
+
+    /// What was told last of a service that is not behind this waypoint any more, for a while.
+    pub(crate) fn lately(&self, service: &NamespacedName) -> Option<Arc<ServiceRoutes>> {
+        let routers = self.routers.borrow();
+        let ready = routers.get(service).filter(|ready| ready.left.is_none_or(|left| left.elapsed() < LEAVES));
+        ready.map(|ready| ready.router.routes().clone())
     }
 
     /// The policies that cover the service of these routes.
     pub(crate) fn covered(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Rc<Covered> {
         let mut kept = self.covered.borrow_mut();
+        if tables.routes(&routes.service).is_none()
+            && let Some(last) = kept.last(&routes.service, routes)
+        {
+            // Its policies go when it goes; those that it had still hold.
+            return last;
+        }
         kept.covered(&routes.service, routes, tables.policy_revision(), || tables.policies_of_routes(routes))
     }
 
@@ -80,7 +106,11 @@ impl Worker {
         self.pod.follow(tables);
         self.ports.follow(tables);
         self.context.ports.follow(tables);
-        self.routers.borrow_mut().retain(|service, _| tables.routes(service).is_some());
+        self.routers.borrow_mut().retain(|service, ready| {
+            let left = tables.routes(service).is_none().then(|| ready.left.unwrap_or_else(Instant::now));
+            ready.left = left;
+            left.is_none_or(|left| left.elapsed() < LEAVES)
+        });
         self.keys.follow(tables);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_model::address::Authority;
+use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::service::Service;
@@ -60,7 +60,14 @@ impl NotServed {
 }
 
 /// The service that `asked` means to `waypoint`.
-pub(crate) fn target(tables: &Tables, waypoint: &Workload, asked: &Authority) -> Result<Target, NotServed> {
+///
+/// `lately` says what was told last of one that has left the waypoint a moment ago.
+pub(crate) fn target(
+    tables: &Tables,
+    waypoint: &Workload,
+    asked: &Authority,
+    lately: impl Fn(&NamespacedName) -> Option<Arc<ServiceRoutes>>,
+) -> Result<Target, NotServed> {
     let unknown = || NotServed::Unknown(asked.clone());
     let (service, port) = match asked {
         Authority::Address(address) => {
@@ -72,7 +79,8 @@ pub(crate) fn target(tables: &Tables, waypoint: &Workload, asked: &Authority) ->
         }
     };
     let name = || service.key().to_string();
-    let routes = tables.routes(&service.key()).ok_or_else(|| NotServed::NotBehind(name()))?;
+    let routes = tables.routes(&service.key()).cloned().or_else(|| lately(&service.key()));
+    let routes = routes.ok_or_else(|| NotServed::NotBehind(name()))?;
     // Ports that a service does not declare are not reached through its waypoint (ambient contract 10.5).
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(NotServed::Port(name(), port));
@@ -84,7 +92,7 @@ pub(crate) fn target(tables: &Tables, waypoint: &Workload, asked: &Authority) ->
             SocketAddr::new(vip.ok_or_else(|| NotServed::NoAddress(name()))?.address.ip, port)
         }
     };
-    Ok(Target { service: service.clone(), port, dialled, routes: routes.clone() })
+    Ok(Target { service: service.clone(), port, dialled, routes })
 }
 
 /// What is spoken at a port of a service, as its `appProtocol` or its name says.
@@ -143,7 +151,7 @@ mod tests {
             (address("10.1.0.3:80"), Some(ReasonCode::WrongDestination)),
             (hostname("nobody.shop.svc.cluster.local", 80), Some(ReasonCode::UnknownHostname)),
         ] {
-            let got = target(&tables, &waypoint, &asked);
+            let got = target(&tables, &waypoint, &asked, |_| None);
             assert_eq!(got.as_ref().err().map(NotServed::code), expected, "{asked}");
             if let Ok(target) = got {
                 assert_eq!((&*target.service.hostname, target.port), (host, 80), "{asked}");

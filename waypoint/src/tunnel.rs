@@ -128,7 +128,7 @@ async fn awaited(
     let tables = &worker.context.proxy.tables;
     let mut changed = None;
     loop {
-        let error = match tables.read(|tables| target(tables, waypoint, asked)) {
+        let error = match tables.read(|tables| target(tables, waypoint, asked, |service| worker.lately(service))) {
             Err(error) if error.may_change() => error,
             told => return told,
         };

@@ -64,6 +64,13 @@ impl<K: Hash + Eq + Clone, V> Kept<K, V> {
     }
 }
 
+impl<K: Hash + Eq, V> Kept<K, V> {
+    /// What covered `of` when it was asked for last, whatever has come of the policies since.
+    pub fn last(&self, key: &K, of: &Arc<V>) -> Option<Rc<Covered>> {
+        self.0.get(key).filter(|made| Arc::ptr_eq(&made.of, of)).map(|made| made.covered.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use mesh_model::address::NamespacedName;
@@ -90,6 +97,8 @@ mod tests {
             assert_eq!(covered.missing.as_deref(), Some(said));
         }
         assert_eq!(looked_up, 3);
+        assert!(kept.last(&0, &one).is_none(), "it is of the other");
+        assert_eq!(kept.last(&0, &other).and_then(|last| last.missing.clone()).as_deref(), Some("shop/d"));
         for key in 0..2 * MOST {
             kept.covered(&key, &one, 2, Covering::default);
             assert!(kept.0.len() <= MOST);

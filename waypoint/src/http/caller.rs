@@ -17,6 +17,7 @@ use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
+use tokio::sync::Notify;
 
 use super::counted::Last;
 use crate::serving::Worker;
@@ -41,6 +42,8 @@ pub(crate) struct Caller {
     pub(crate) workload: Option<Arc<Workload>>,
     /// What its last request was counted under.
     pub(super) counted: Last,
+    /// Notified when its connection is to end after what is under way: its service has left the waypoint.
+    pub(super) leaves: Notify,
     /// Both ends of an HTTP/1 connection have agreed on another protocol.
     pub(super) agreed: Cell<Option<Carry>>,
 }
@@ -52,7 +55,16 @@ impl Caller {
         from: SocketAddr,
         (identity, workload): (Rc<SpiffeId>, Option<Arc<Workload>>),
     ) -> Self {
-        Self { worker, waypoint, target, from, identity, workload, counted: Last::default(), agreed: Cell::new(None) }
+        let (counted, leaves, agreed) = (Last::default(), Notify::new(), Cell::new(None));
+        Self { worker, waypoint, target, from, identity, workload, counted, leaves, agreed }
+    }
+
+    /// Resolves when its connection is to end in order: the waypoint does, or its service has left it.
+    pub(super) async fn sends_away(&self) {
+        tokio::select! {
+            () = self.worker.context.proxy.drain.started() => {}
+            () = self.leaves.notified() => {}
+        }
     }
 
     /// What policies judge: who asks, from where, for which port of the service.

@@ -141,8 +141,13 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
 fn current(caller: &Caller) -> Result<(Target, Rc<Router>), Refused> {
     let tables = &caller.worker.context.proxy.tables;
     let key = &caller.target.routes.service;
-    let now = tables.read(|tables| Some((tables.service(key)?.clone(), tables.routes(key)?.clone())));
-    let Some((service, routes)) = now else {
+    let (service, routes) = tables.read(|tables| (tables.service(key).cloned(), tables.routes(key).cloned()));
+    if routes.is_none() {
+        // The next request is to take the new way.
+        caller.leaves.notify_one();
+    }
+    let service = service.unwrap_or_else(|| caller.target.service.clone());
+    let Some(routes) = routes.or_else(|| caller.worker.lately(key)) else {
         let why = format!("service {key} is behind this waypoint no more");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::WrongDestination, why));
     };

@@ -1,0 +1,212 @@
+//! Requests through a waypoint while everything about it changes: routes edited a hundred times, backends replaced, the control
+//! plane killed, the namespace taken away from the waypoint and given back. Not one fails, and none is tried twice.
+use anyhow::{Context, Result, ensure};
+use e2e::Mesh;
+use e2e::harness::{Suite, need_program};
+use e2e::until::until;
+use rustix::process::Signal;
+use std::time::Duration;
+
+pub(crate) fn trials(suite: &mut Suite) {
+    suite.trial("route_churn::ten_thousand_requests_and_not_one_fails", churn);
+}
+
+/// Edits of the route while requests are made.
+const EDITS: usize = 100;
+/// How long the requests may take, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// A server that takes leave as one should: it says that its connections end, and ends when nobody is left.
+fn server(name: &str, version: &str, node: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: web, version: {version}}}}}
+spec:
+  nodeName: {node}
+  serviceAccountName: web
+  containers:
+    - name: web
+      command: [python3, -u, -c]
+      args:
+        - |
+          import http.server, os, signal, threading
+          leaving = threading.Event()
+          class Answer(http.server.BaseHTTPRequestHandler):
+              protocol_version = "HTTP/1.1"
+              disable_nagle_algorithm = True
+              wbufsize = -1
+              def do_GET(self):
+                  body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                  text = b"%s %d\n" % (b"{name}", len(body))
+                  self.send_response(200)
+                  self.send_header("Content-Length", str(len(text)))
+                  if leaving.is_set():
+                      self.send_header("Connection", "close")
+                  self.end_headers()
+                  self.wfile.write(text)
+              do_POST = do_GET
+              def log_message(self, *_):
+                  pass
+          def leave(*_):
+              leaving.set()
+              threading.Timer(4, lambda: os._exit(0)).start()
+          signal.signal(signal.SIGTERM, leave)
+          class Server(http.server.ThreadingHTTPServer):
+              request_queue_size = 128
+          Server(("", 8080), Answer).serve_forever()
+      readinessProbe: {{tcpSocket: {{port: 8080}}}}
+"#
+    )
+}
+
+const REST: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec: {gatewayClassName: ambit-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-v2, namespace: shop}
+spec: {selector: {app: web, version: v2}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec:
+  nodeName: node1
+  containers: [{name: client, command: [sleep, infinity]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-v1, namespace: shop}
+spec: {selector: {app: web, version: v1}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"#;
+
+fn route(weight: usize) -> String {
+    format!(
+        r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: web, namespace: shop}}
+spec:
+  parentRefs: [{{group: "", kind: Service, name: web}}]
+  rules:
+    - name: all
+      backendRefs: [{{name: web-v1, port: 80, weight: {weight}}}, {{name: web-v2, port: 80, weight: 10}}]
+"#
+    )
+}
+
+/// Sixteen connections that ask one request after the other, every fourth a POST of 20 KB, until they have asked so many and
+/// for so long. It prints how many, and each that failed. Connections that the other end ends in order are made anew.
+const CLIENT: &str = r#"
+import http.client, sys, threading, time
+least, seconds = int(sys.argv[1]), float(sys.argv[2])
+end, asked, failed, lock = time.time() + seconds, 0, [], threading.Lock()
+def run(number):
+    global asked
+    connection = http.client.HTTPConnection("web", 80, timeout=20)
+    turn = 0
+    while (asked < least or time.time() < end) and len(failed) < 10:
+        turn += 1
+        try:
+            if turn % 4:
+                connection.request("GET", f"/{number}/{turn}")
+            else:
+                connection.request("POST", f"/{number}/{turn}", b"x" * 20_000)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status != 200 or not body.startswith(b"web-v") or (turn % 4 == 0 and not body.endswith(b" 20000\n")):
+                failed.append(f"{number}/{turn}: {answer.status} {body[:200]}")
+        except Exception as error:
+            failed.append(f"{number}/{turn}: {error!r}")
+            connection.close()
+        with lock:
+            asked += 1
+threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(asked, len(failed), *failed[:10], sep="\n")
+"#;
+
+fn churn() -> Result<()> {
+    for program in ["python3", "curl", "h2load"] {
+        need_program(program)?;
+    }
+    let mesh = Mesh::up(&[REST, &server("web-v1", "v1", "node1")].join("\n---\n"))?;
+    churn_of(&mesh).map_err(|error| error.context(mesh.report()))
+}
+
+fn churn_of(mesh: &Mesh) -> Result<()> {
+    mesh.apply("second.yaml", &server("web-v2", "v2", "node2"))?;
+    mesh.apply("route.yaml", &route(90))?;
+    mesh.pod_ready("shop/web-v2", true)?;
+    let uses = |on: bool| {
+        let (from, to) = ("mode: ambient}", "mode: ambient, istio.io/use-waypoint: waypoint}");
+        if on { mesh.edit("base.yaml", from, to) } else { mesh.edit("base.yaml", to, from) }
+    };
+    uses(true)?;
+    until("the waypoint answers", || {
+        mesh.get("shop/client", "http://web/seen")?;
+        mesh.log_line("shop/waypoint-1", &["web.shop", "/seen"]).map(drop)
+    })?;
+    std::thread::scope(|scope| {
+        let http1 = scope.spawn(|| {
+            let asked = ["python3", "-c", CLIENT, "10000", "25"];
+            mesh.exec_within(LIMIT, "shop/client", &asked)
+        });
+        let http2 = scope.spawn(|| {
+            // Each of four connections asks two requests at a time.
+            let asked = ["h2load", "-D", "12", "-c", "4", "-m", "2", "http://web/two"];
+            mesh.exec_within(LIMIT, "shop/client", &asked)
+        });
+        let mut edits = 0;
+        let mut weight = 90;
+        let mut edit = |mesh: &Mesh| -> Result<()> {
+            weight = if weight == 90 { 10 } else { 90 };
+            edits += 1;
+            mesh.apply("route.yaml", &route(weight))
+        };
+        for _ in 0..EDITS / 2 {
+            edit(mesh)?;
+        }
+        mesh.restart("istiod-lite", Signal::KILL)?;
+        // A backend is replaced as a Deployment does it: the new one is ready before the old one leaves.
+        mesh.apply("third.yaml", &server("web-v2b", "v2", "node1"))?;
+        mesh.pod_ready("shop/web-v2b", true)?;
+        mesh.remove("second.yaml")?;
+        let output = http2.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        let says = |words: &str| output.stdout.lines().any(|line| line.contains(words));
+        let (good, all) = (says("0 failed, 0 errored, 0 timeout"), says(" 2xx, 0 3xx, 0 4xx, 0 5xx"));
+        ensure!(good && all && !says("codes: 0 2xx"), "HTTP/2: {}{}", output.stdout, output.stderr);
+        uses(false)?;
+        for _ in 0..EDITS / 4 {
+            edit(mesh)?;
+        }
+        uses(true)?;
+        for _ in 0..EDITS / 4 {
+            edit(mesh)?;
+        }
+        mesh.restart("istiod-lite", Signal::TERM)?;
+        let early = http1.is_finished();
+        let output = http1.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        let mut lines = output.stdout.lines();
+        let mut number = || lines.next().and_then(|line| line.parse::<usize>().ok()).context("no number");
+        let (asked, failed) = (number()?, number()?);
+        ensure!(failed == 0 && asked >= 10_000, "{failed} of {asked} failed: {}{}", output.stdout, output.stderr);
+        ensure!(!early, "the requests were over before the changes were: they prove too little");
+        Ok(())
+    })
+}
