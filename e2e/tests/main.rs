@@ -11,6 +11,7 @@ mod conformance;
 mod control_plane;
 mod entries;
 mod examples;
+mod external_authorization;
 mod kubernetes;
 mod life;
 mod names;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         waypoint::trials(suite);
         route_churn::trials(suite);
         tokens::trials(suite);
+        external_authorization::trials(suite);
         traces::trials(suite);
         programs::trials(suite);
         settings::trials(suite);

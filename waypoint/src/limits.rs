@@ -24,5 +24,7 @@ pub(crate) const PING_TIME: Duration = Duration::from_secs(20);
 pub(crate) const ASKS: usize = 4096;
 /// Bytes of their bodies that are held meanwhile.
 pub(crate) const SHOWN: usize = 64 << 20;
+/// How long what is to be shown of a body may take to come, at most: who sends it slowly holds room that others want.
+pub(crate) const SHOWN_TIME: Duration = Duration::from_secs(30);
 /// Bytes of an authorizer's answer: a page for a refused caller.
 pub(crate) const AUTHORIZER_ANSWER: usize = 64 << 10;

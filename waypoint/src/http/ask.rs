@@ -27,7 +27,7 @@ use super::forward::{Hop, forward};
 use super::report::Report;
 use super::{headers, hop};
 use crate::body::Body;
-use crate::limits::AUTHORIZER_ANSWER;
+use crate::limits::{AUTHORIZER_ANSWER, SHOWN_TIME};
 
 /// What is asked about.
 pub(super) struct About<'a> {
@@ -51,7 +51,7 @@ pub(super) async fn ask(
     let room = caller.worker.asking.begin(most.unwrap_or_default());
     if let (Some(most), true) = (most, room.is_some()) {
         let longest = authorizers.iter().map(|authorizer| authorizer.timeout).max().unwrap_or_default();
-        body.begin(most, Instant::now() + longest).await?;
+        body.begin(most, Instant::now() + longest.min(SHOWN_TIME)).await?;
     }
     for authorizer in authorizers {
         let verdict = match &room {

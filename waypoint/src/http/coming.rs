@@ -49,7 +49,7 @@ impl Coming {
                 Err(Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, why))
             }
             Err(_) => {
-                let why = "its body did not come within the time that who is asked about it may take";
+                let why = "what an authorizer is to see of its body did not come in time";
                 Err(Refused::new(StatusCode::REQUEST_TIMEOUT, ReasonCode::RequestTimeout, why))
             }
         }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 
 use http::StatusCode;
-use http::header::HeaderName;
 use mesh_model::authorizer::{Authorizer, BodyInCheck, HttpCheck, Protocol};
 use mesh_model::policy::http::{HttpMatch, PathPattern};
 use mesh_model::policy::{Action, Clause, Match, Policy, Rule as PolicyRule, Scope, StringMatch};
@@ -31,7 +30,7 @@ fn over_http() -> HttpCheck {
     let exact = |name: &str| vec![StringMatch::Exact(name.into())];
     HttpCheck {
         path_prefix: "/check".into(),
-        request_headers: exact("x-ask"),
+        request_headers: vec![exact("x-ask").remove(0), StringMatch::Prefix("x-forwarded-client-".into())],
         additional_headers: vec![("x-by".into(), "waypoint".into())],
         upstream_on_allow: exact("x-user"),
         downstream_on_deny: exact("x-why"),
@@ -95,6 +94,11 @@ fn post(path: &str, asked: &str, bytes: usize) -> Request<Full<Bytes>> {
     Request::post(path).header("host", "cart").header("x-ask", asked).header("x-user", "forged").body(body).unwrap()
 }
 
+/// Who called, as the waypoint says it.
+fn xfcc() -> String {
+    format!("By={};URI={}", id("waypoint"), id("web"))
+}
+
 fn said(status: u16, told: &str, body: &str) -> (u16, String, String) {
     (status, told.to_owned(), body.to_owned())
 }
@@ -131,7 +135,7 @@ async fn an_authorizer_is_asked_over_http_and_its_word_counts() {
         let at = http_server(Rc::clone(&seen)).await;
         let mut world = guarded(authorizer(Protocol::Http(over_http())), at, AppProtocol::Http11).await;
         assert_eq!(ask(&world, post("/a?b", "yes", 3)).await, said(200, "allowed", "/a bob yes 3"));
-        assert_eq!(*seen.borrow(), ["POST /check/a?b cart waypoint - - 0"]);
+        assert_eq!(*seen.borrow(), [format!("POST /check/a?b cart waypoint - {} 0", xfcc())]);
         assert_eq!(ask(&world, post("/a", "no", 3)).await, said(401, "because", "who are you?"));
         let line = world.logged("response_code=401").await;
         assert!(
@@ -218,7 +222,7 @@ async fn what_an_authorizer_may_see_of_a_body_still_reaches_the_application() {
             world.tables.apply_local(vec![custom(with(allow_partial))]);
             seen.borrow_mut().clear();
             assert_eq!(ask(&world, post("/a", "yes", bytes)).await, expected, "{bytes}");
-            let shown = shown.map(|shown| format!("POST /check/a cart waypoint - - {shown}"));
+            let shown = shown.map(|shown| format!("POST /check/a cart waypoint - {} {shown}", xfcc()));
             assert_eq!(*seen.borrow(), Vec::from_iter(shown), "{bytes}");
         }
         world.end().await;
@@ -305,8 +309,7 @@ async fn an_authorizer_is_asked_over_grpc() {
         let http = attributes.request.unwrap().http.unwrap();
         assert_eq!((&*http.method, &*http.path, &*http.host), ("POST", "/a?b", "cart"));
         assert_eq!((http.raw_body.len(), http.size, &*http.protocol), (100, 200, "HTTP/1.1"));
-        let xfcc = &http.headers[HeaderName::from_static("x-forwarded-client-cert").as_str()];
-        assert_eq!(*xfcc, format!("By={};URI={}", id("waypoint"), id("web")));
+        assert_eq!(http.headers["x-forwarded-client-cert"], xfcc());
         assert_eq!(ask(&world, post("/a", "no", 0)).await, said(401, "because", "no"));
         assert_eq!(ask(&world, post("/a", "fail", 0)).await, said(403, "-", "RBAC: access denied"));
         let line = world.logged("AUTHORIZER_FAILED").await;

@@ -6,14 +6,16 @@ use http::{HeaderMap, StatusCode};
 use prost::bytes::Bytes;
 
 use super::HttpCheck;
-use super::verdict::{Changes, Edit, Verdict, may_change};
+use super::verdict::{CLIENT_CERT, Changes, Edit, Verdict, may_change};
 use crate::policy::strings::StringMatch;
 
 /// The headers of the check of a request with these. Without a body its length is 0.
 pub fn headers(check: &HttpCheck, of: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in of {
-        if may_change(name) && (*name == AUTHORIZATION || is_one_of(&check.request_headers, name)) {
+        // Who called is the waypoint's word, not the caller's.
+        let may_see = may_change(name) || *name == CLIENT_CERT;
+        if may_see && (*name == AUTHORIZATION || is_one_of(&check.request_headers, name)) {
             headers.append(name, value.clone());
         }
     }

@@ -58,6 +58,9 @@ impl Edit {
     }
 }
 
+/// Who called.
+pub(super) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
 /// Whether an authorizer may change a header: not what frames a message, names its host, or says who calls.
 pub(super) fn may_change(name: &HeaderName) -> bool {
     const FIXED: [HeaderName; 8] = [
@@ -68,7 +71,7 @@ pub(super) fn may_change(name: &HeaderName) -> bool {
         header::UPGRADE,
         header::TE,
         header::TRAILER,
-        HeaderName::from_static("x-forwarded-client-cert"),
+        CLIENT_CERT,
     ];
     !FIXED.contains(name)
 }
