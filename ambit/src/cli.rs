@@ -1,4 +1,5 @@
 //! The command line.
+use crate::install::arguments::{InstallArgs, UninstallArgs, UpgradeArgs};
 use crate::kubernetes::access::Cluster;
 use crate::machine::MachineArgs;
 use crate::mesh::setting::Setting;
@@ -98,6 +99,30 @@ Example:
 Example:
   ambit demo --keep && ambit status --name demo")]
     Demo(Demo),
+    /// Install the mesh on a cluster, by Helm and charts in here.
+    #[command(after_help = "\
+Examples:
+  ambit install --set global.hub=HUB --set global.tag=TAG --wait
+  ambit install --profile ha -f values.yaml
+  ambit install --dry-run | less
+  ambit install --charts ./charts       to see them, or to run helm yourself
+Exit codes are Helm's.")]
+    Install(InstallArgs),
+    /// Bring the mesh of a cluster to the version of this program.
+    #[command(after_help = "\
+Examples:
+  ambit upgrade --wait
+  ambit upgrade --set ztunnel.logLevel=debug
+Values that were set before stay as they are. `helm rollback` goes back.")]
+    Upgrade(UpgradeArgs),
+    /// Remove the mesh from a cluster; pods go on in plain text.
+    #[command(after_help = "\
+Examples:
+  ambit uninstall --wait
+  ambit uninstall --purge               also policies, and the root
+Without --purge Istio's kinds and their objects stay, and so does the root.
+Gateway API's kinds are never touched.")]
+    Uninstall(UninstallArgs),
     /// The node's L4 proxy.
     #[command(disable_help_flag = true)]
     Ztunnel(ProgramArgs),

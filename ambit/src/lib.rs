@@ -17,6 +17,7 @@
 //! | `mesh` | the mesh's programs and the files between them and us |
 //! | `control`, [`status`] | questions from outside, and the answers |
 //! | [`kubernetes`] | the same of a mesh on a cluster |
+//! | `install` | brings a mesh to a cluster, by the Helm charts that are in this program |
 //! | [`capture`] | what is visible on a wire |
 //! | `sys` | namespaces, processes: the only unsafe code |
 //! | `demo` | the story, and whether it is true |
@@ -28,6 +29,7 @@ mod control;
 mod demo;
 mod exe;
 mod init;
+mod install;
 pub mod kubernetes;
 mod machine;
 mod manifest;

@@ -28,7 +28,7 @@ pub(crate) fn trials(suite: &mut Suite) {
 }
 
 /// A program of the cluster kit, or of this machine.
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("AMBIT_TEST_CLUSTER").map(|folder| Path::new(&folder).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = folder.into_iter().chain(std::env::split_paths(&path));

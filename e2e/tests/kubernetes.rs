@@ -5,6 +5,7 @@
 mod asked;
 
 use crate::charts::helm;
+use crate::install::ambit;
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{Cluster, NODES};
 use e2e::harness::Suite;
@@ -124,12 +125,14 @@ fn story(cluster: &Cluster) -> Result<()> {
         })?;
     }
 
+    upgrade(cluster)?;
     asked::about_the_mesh(cluster)?;
     waypoint(cluster)?;
 
     // Uninstalled while the namespace still has the label: pods go on in plain text, and the nodes are as they were.
-    with_helm(cluster, &["uninstall", "mesh"], "", &["--wait", "--timeout", "100s"])?;
+    uninstall(cluster)?;
     cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "--all", "--timeout=100s"])?.good()?;
+    purged(cluster)?;
     let webhooks = cluster.kubectl(&["get", "validatingwebhookconfigurations", "-o", "name"])?.good()?;
     ensure!(webhooks.is_empty(), "left behind: {webhooks}");
     for (node, before) in NODES.iter().zip(&before) {
@@ -270,10 +273,48 @@ fn tables(netns: &File) -> Result<Vec<String>> {
 
 /// Installs the charts, with the image of the program under test and two control planes.
 pub(crate) fn install(cluster: &Cluster) -> Result<()> {
-    let values = "global.profile=minimal,global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never,\
-                  istiod-lite.replicaCount=2";
-    with_helm(cluster, &["install", "mesh"], "ambit", &["--set", values, "--wait", "--timeout", "150s"])?;
+    let values = "global.hub=localhost,global.tag=kit,global.imagePullPolicy=Never,istiod-lite.replicaCount=2";
+    with_ambit(cluster, &["install", "--profile", "minimal", "--set", values, "--wait", "150"])?.good()?;
     ["deployment/istiod", DAEMONSETS[0], DAEMONSETS[1]].into_iter().try_for_each(|object| ready(cluster, object))
+}
+
+/// A value more, and back: what was set before stays.
+fn upgrade(cluster: &Cluster) -> Result<()> {
+    let set = |level: &str| -> Result<()> {
+        let istiod = cluster.get(NAMESPACE, "deployment", "istiod")?;
+        let env = istiod["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+        ensure!(env.contains(&format!(r#"{{"name":"RUST_LOG","value":"{level}"}}"#)), "{level}: {env}");
+        ensure!(istiod["spec"]["replicas"] == 2 && istiod["status"]["readyReplicas"] == 2, "{istiod}");
+        Ok(())
+    };
+    with_ambit(cluster, &["upgrade", "--set", "istiod-lite.logLevel=debug", "--wait", "150"])?.good()?;
+    set("debug")?;
+    with_helm(cluster, &["rollback", "ambit", "1"], "", &["--wait", "--timeout", "150s"])?;
+    set("info")?;
+    refused(cluster)?;
+    reaches(cluster, "client")
+}
+
+/// Everything goes, after a question that nobody has answered yet.
+fn uninstall(cluster: &Cluster) -> Result<()> {
+    let asked = with_ambit(cluster, &["uninstall", "--purge"])?.bad()?;
+    let named = ["peerauthentications.security.istio.io, and all objects of it: 1", "Go on? [y/N]", "nothing was done"];
+    ensure!(named.iter().all(|text| asked.contains(text)), "{asked}");
+    ready(cluster, "deployment/istiod")?;
+    with_ambit(cluster, &["uninstall", "--purge", "--yes", "--wait", "100"])?.good().map(drop)
+}
+
+/// Neither Istio's kinds nor the root are there; Gateway API's kinds are.
+fn purged(cluster: &Cluster) -> Result<()> {
+    let kinds = cluster.kubectl(&["get", "crds", "-o", "name"])?.good()?;
+    ensure!(!kinds.contains(".istio.io") && kinds.contains("httproutes.gateway.networking.k8s.io"), "{kinds}");
+    let maps = ["get", "configmaps", "-A", "--field-selector=metadata.name=istio-ca-root-cert", "-o", "name"];
+    let own = ["-n", NAMESPACE, "get", "secrets,leases", "-o", "name"];
+    for left in [&maps[..], &own[..]] {
+        let left = cluster.kubectl(left)?.good()?;
+        ensure!(left.is_empty(), "left behind: {left}");
+    }
+    Ok(())
 }
 
 fn ready(cluster: &Cluster, object: &str) -> Result<()> {
@@ -302,6 +343,13 @@ fn reaches(cluster: &Cluster, client: &str) -> Result<()> {
         ensure!(said.contains("root"), "{said}");
         Ok(())
     })
+}
+
+/// Runs `ambit` against the cluster, which finds Helm.
+fn with_ambit(cluster: &Cluster, args: &[&str]) -> Result<e2e::command::Output> {
+    let mut command = ambit()?;
+    command.args(args).arg("--kubeconfig").arg(cluster.kubeconfig());
+    e2e::command::run(&mut command, STEP * 2)
 }
 
 /// Runs helm against the cluster.

@@ -12,6 +12,7 @@ mod control_plane;
 mod entries;
 mod examples;
 mod external_authorization;
+mod install;
 mod kubernetes;
 mod life;
 mod names;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         settings::trials(suite);
         networks::trials(suite);
         charts::trials(suite);
+        install::trials(suite);
         kubernetes::trials(suite);
         reasons::trials(suite);
         examples::trials(suite);
