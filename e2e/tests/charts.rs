@@ -2,7 +2,8 @@
 //! programs know every setting that the charts give them.
 //!
 //! Seen red with `readOnlyRootFilesystem: false` in ztunnel's chart; with a setting `CNI_NETWORK_DIR` in the node agent's; with
-//! `additionalProperties` left out of two schemas; with `failurePolicy: Fail` in the webhook's template, and with its RBAC for any name; without `helm.sh/resource-policy` on the kinds.
+//! `additionalProperties` left out of two schemas; with `failurePolicy: Fail` in the webhook's template, and with its RBAC for any name;
+//! with a query that lacks a parenthesis; without `helm.sh/resource-policy` on the kinds.
 use anyhow::{Context, Result, ensure};
 use e2e::command::{self, LIMIT};
 use e2e::harness::{Suite, skip};
@@ -24,6 +25,7 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("charts::the_programs_know_their_settings", settings);
     suite.trial("charts::what_is_off_and_can_be_turned_on", switches);
     suite.trial("charts::the_webhook_can_keep_nobody_out", webhook);
+    suite.trial("charts::dashboards_are_found_and_can_be_read", dashboards);
     suite.trial("charts::alerts_fire_when_they_should", alerts);
 }
 
@@ -207,6 +209,38 @@ fn webhook() -> Result<()> {
         object["kind"] == NAME || text.contains("validatingwebhook") || text.contains("VALIDATION_WEBHOOK")
     });
     ensure!(left.count() == 0, "something is left of it");
+    Ok(())
+}
+
+/// One ConfigMap for each, with the label that Grafana's sidecar looks for; and Prometheus' own tool can read each query.
+fn dashboards() -> Result<()> {
+    let objects = render(&["istiod-lite.dashboards.enabled=true", "istiod-lite.dashboards.labels.team=mesh"])?;
+    let maps = objects.iter().filter(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1");
+    let mut uids = Vec::new();
+    for map in maps {
+        ensure!(map["kind"] == "ConfigMap" && map["metadata"]["labels"]["team"] == "mesh", "{map}");
+        for text in map["data"].as_object().context("no data")?.values() {
+            let board: Value = serde_json::from_str(text.as_str().context("no text")?)?;
+            uids.push(board["uid"].as_str().context("a dashboard without uid")?.to_owned());
+        }
+    }
+    uids.sort();
+    ensure!(uids == ["ambit-control-plane", "ambit-mesh", "ambit-waypoint", "ambit-ztunnel"], "{uids:?}");
+    ensure!(!render(&[])?.iter().any(|object| object.to_string().contains("grafana")), "on without being asked for");
+
+    let promtool = program("promtool");
+    let promtool = promtool.ok_or_else(|| skip("`promtool` is not on this machine (Debian's package prometheus)"))?;
+    let queries = crate::dashboards::queries()?;
+    let rules: Vec<Value> = queries
+        .iter()
+        .enumerate()
+        .map(|(number, (_, query))| serde_json::json!({"record": format!("query:{number}"), "expr": query}))
+        .collect();
+    // JSON is YAML.
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), serde_json::json!({"groups": [{"name": "queries", "rules": rules}]}).to_string())?;
+    let out = command::run(Command::new(&promtool).args(["check", "rules"]).arg(file.path()), LIMIT)?;
+    ensure!(out.code == 0, "promtool check rules: {}{}", out.stdout, out.stderr);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod charts;
 mod cluster;
 mod conformance;
 mod control_plane;
+mod dashboards;
 mod entries;
 mod examples;
 mod external_authorization;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         settings::trials(suite);
         networks::trials(suite);
         charts::trials(suite);
+        dashboards::trials(suite);
         install::trials(suite);
         kubernetes::trials(suite);
         reasons::trials(suite);

@@ -18,6 +18,11 @@ pub struct AdmissionMetrics {
 impl AdmissionMetrics {
     /// Registers them.
     pub fn register(&self, metrics: &mut Metrics) {
+        // Each is there from the start, at 0.
+        for kind in kinds::ALL.into_iter().filter(|kind| kinds::resource(*kind).group.ends_with(".istio.io")) {
+            drop(self.passed.get_or_create(&labels(kind)));
+            drop(self.failed.get_or_create(&labels(kind)));
+        }
         let registry = metrics.registry_mut();
         let help = "Objects that the admission webhook let in, of kinds that are read";
         registry.register("galley_validation_passed", help, self.passed.clone());
