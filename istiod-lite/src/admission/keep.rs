@@ -20,6 +20,8 @@ const MANAGER: &str = "istiod-lite";
 const OFFERED: Kind = Kind::DestinationRule;
 /// How often that is found out again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Why it cannot answer before anything is written.
+const UNTRUSTED: &str = "the API server does not know our roots";
 /// Shortest and longest wait while it does not answer.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -89,7 +91,7 @@ impl Keeper {
                 write::could_create(&self.client, kinds::resource(OFFERED), &self.settings.namespace, object).await;
             configuration::heard(offered.as_ref().map(|()| ()), sentence)
         } else {
-            Heard::Silence("the API server does not trust our certificate yet".to_owned())
+            Heard::Silence(UNTRUSTED.to_owned())
         };
         let policy = configuration::policy(there, &heard, self.settings.failure_policy);
         let written = match there.patch(roots, policy) {
@@ -115,7 +117,8 @@ impl Keeper {
         if let Some(error) = failed {
             tracing::warn!(configuration, %error, "the webhook's configuration is not written, and tried again");
         }
-        if self.told.as_ref() == Some(heard) {
+        // That it is not trusted before we have said by which roots, is no news.
+        if self.told.as_ref() == Some(heard) || *heard == Heard::Silence(UNTRUSTED.to_owned()) {
             return;
         }
         match heard {

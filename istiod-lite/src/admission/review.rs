@@ -44,6 +44,8 @@ struct Request {
     object: Value,
     #[serde(default)]
     old_object: Value,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +76,8 @@ pub struct Decided {
     uid: String,
     /// What becomes of it.
     pub verdict: Verdict,
+    /// Nothing would come of it anyway.
+    pub dry_run: bool,
 }
 
 /// Decides a review. `is_ours` says whether an object with this label `istio.io/rev` is for this control plane; one without is.
@@ -86,7 +90,7 @@ pub fn decide(body: &[u8], is_ours: impl Fn(&str) -> bool) -> Result<Decided, No
         return Err(NotAReview::Form(format!("it is {} {}", review.api_version, review.kind)));
     }
     let request = review.request.ok_or(NotAReview::NoRequest)?;
-    Ok(Decided { verdict: verdict(&request, is_ours), uid: request.uid })
+    Ok(Decided { verdict: verdict(&request, is_ours), uid: request.uid, dry_run: request.dry_run })
 }
 
 fn verdict(request: &Request, is_ours: impl Fn(&str) -> bool) -> Verdict {

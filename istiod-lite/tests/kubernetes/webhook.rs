@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use istiod_lite::app::Running;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::api_server::ApiServer;
 use super::{AUTHORIZATION_POLICIES, OBJECTS, condition, control_plane_with, deny, policy, until_so};
@@ -78,6 +79,14 @@ fn apply(api: &ApiServer, yaml: &str) -> Result<String, String> {
     api.try_kubectl(&["apply", "--server-side", "--warnings-as-errors", "-f", "-"], yaml)
 }
 
+async fn scrape(running: &Running) -> String {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", running.metrics[0].port())).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
 /// What kubectl says of a refusal.
 fn refused(api: &ApiServer, yaml: &str) -> String {
     apply(api, yaml).expect_err("it was let in")
@@ -126,6 +135,19 @@ async fn what_is_wrong_is_refused_with_the_sentence_of_its_status() {
     let warned = refused(&api, VIRTUAL_SERVICE);
     assert!(warned.contains("Ambit does not enforce VirtualService"), "{warned}");
     api.kubectl(&["get", VIRTUAL_SERVICES, "a", "-n", "shop"], "");
+
+    // What it refuses of users is counted; what it is offered every minute, to be seen to answer, is not.
+    let counted = scrape(&running).await;
+    let refusals = |resource: &str| {
+        let line = format!("galley_validation_failed{{group=\"{resource}\"}} ");
+        counted
+            .lines()
+            .find_map(|has| has.strip_prefix(&line))
+            .unwrap_or_else(|| panic!("{line}: {counted}"))
+            .to_owned()
+    };
+    assert_eq!(refusals("networking.istio.io\",resource=\"destinationrules"), "0");
+    assert_eq!(refusals("security.istio.io\",resource=\"authorizationpolicies"), "4");
 
     // Another root, and a chart that is applied again.
     let second = plug_in(plugged.path(), "second");
