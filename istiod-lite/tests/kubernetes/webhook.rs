@@ -1,5 +1,7 @@
 //! The validating webhook on a real API server: what is wrong is refused with the sentence of its status, nothing else is, and whoever
 //! is away keeps nobody out for longer than it is written.
+//!
+//! Seen red with a refusal that does not name the field: it is not the status' sentence, and so never seen to answer.
 
 use std::fs;
 use std::path::Path;
