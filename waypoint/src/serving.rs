@@ -93,7 +93,7 @@ impl Worker {
     pub(crate) fn covered(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Rc<Covered> {
         let mut kept = self.covered.borrow_mut();
         if tables.routes(&routes.service).is_none()
-            && let Some(last) = kept.last(&routes.service, routes)
+            && let Some(last) = kept.last_whole(&routes.service, routes)
         {
             // Its policies go when it goes; those that it had still hold.
             return last;

@@ -37,6 +37,8 @@ struct Made<V> {
     of: Arc<V>,
     revision: u64,
     covered: Rc<Covered>,
+    /// The last one in which nothing was missing.
+    whole: Option<Rc<Covered>>,
 }
 
 impl<K, V> Default for Kept<K, V> {
@@ -55,19 +57,21 @@ impl<K: Hash + Eq + Clone, V> Kept<K, V> {
         {
             return made.covered.clone();
         }
+        let covered = Rc::new(Covered::from(covering()));
+        let before = self.0.remove(key).filter(|made| Arc::ptr_eq(&made.of, of)).and_then(|made| made.whole);
+        let whole = covered.missing.is_none().then(|| covered.clone()).or(before);
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        let covered = Rc::new(Covered::from(covering()));
-        self.0.insert(key.clone(), Made { of: of.clone(), revision, covered: covered.clone() });
+        self.0.insert(key.clone(), Made { of: of.clone(), revision, covered: covered.clone(), whole });
         covered
     }
 }
 
 impl<K: Hash + Eq, V> Kept<K, V> {
-    /// What covered `of` when it was asked for last, whatever has come of the policies since.
-    pub fn last(&self, key: &K, of: &Arc<V>) -> Option<Rc<Covered>> {
-        self.0.get(key).filter(|made| Arc::ptr_eq(&made.of, of)).map(|made| made.covered.clone())
+    /// What covered `of` when nothing of that was missing, whatever has come of the policies since.
+    pub fn last_whole(&self, key: &K, of: &Arc<V>) -> Option<Rc<Covered>> {
+        self.0.get(key).filter(|made| Arc::ptr_eq(&made.of, of))?.whole.clone()
     }
 }
 
@@ -97,8 +101,11 @@ mod tests {
             assert_eq!(covered.missing.as_deref(), Some(said));
         }
         assert_eq!(looked_up, 3);
-        assert!(kept.last(&0, &one).is_none(), "it is of the other");
-        assert_eq!(kept.last(&0, &other).and_then(|last| last.missing.clone()).as_deref(), Some("shop/d"));
+        assert!(kept.last_whole(&0, &other).is_none(), "something was always missing");
+        kept.covered(&0, &other, 3, Covering::default);
+        kept.covered(&0, &other, 4, || missing("f"));
+        assert!(kept.last_whole(&0, &other).is_some_and(|whole| whole.missing.is_none()));
+        assert!(kept.last_whole(&0, &one).is_none(), "it is of the other");
         for key in 0..2 * MOST {
             kept.covered(&key, &one, 2, Covering::default);
             assert!(kept.0.len() <= MOST);

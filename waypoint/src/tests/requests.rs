@@ -83,6 +83,52 @@ async fn what_is_not_behind_the_waypoint_is_refused() {
     .await;
 }
 
+/// Its policies and its routes are gone; who has asked before, and who has not heard of it, is served as before, and then sent away.
+#[tokio::test]
+async fn a_service_that_leaves_is_served_until_its_callers_know() {
+    on_one_thread(async {
+        let application = application(seen).await;
+        let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let method = |method: &str| vec![StringMatch::Exact(method.into())];
+        let http = mesh_model::policy::http::HttpMatch { methods: method("DELETE"), ..Default::default() };
+        let clause = Clause { matches: vec![Match { http: Some(Arc::new(http)), ..Match::default() }] };
+        let deny = Policy {
+            name: "deny".into(),
+            namespace: "shop".into(),
+            scope: Scope::WorkloadSelector,
+            action: Action::Deny,
+            rules: vec![Rule { clauses: vec![clause] }],
+            dry_run: false,
+        };
+        let cart = routes("cart", Vec::new(), &["deny"]);
+        let name = cart.service.to_string();
+        world.tables.apply_local(vec![Resource::Policy(Arc::new(deny)), Resource::Routes(Arc::new(cart))]);
+        let delete = || Request::delete("/").header("host", "cart").body(Full::default()).unwrap();
+        let mut web = world.http1("web").await;
+        assert_eq!(text(web.send_request(get("/")).await.unwrap()).await.0, 200);
+        let mut two = world.http2("web").await;
+        let absolute = || Request::get("http://cart/").body(Full::<Bytes>::default()).unwrap();
+        assert_eq!(text(two.send_request(absolute()).await.unwrap()).await.0, 200);
+
+        world.tables.apply(mesh_model::resource::Kind::Authorization, Vec::new(), vec!["shop/deny".into()]).await;
+        world.tables.apply(mesh_model::resource::Kind::Routes, Vec::new(), vec![name]).await;
+        for (request, status) in [(get("/"), 200), (delete(), 403)] {
+            let mut late = world.http1("web").await;
+            assert_eq!(text(late.send_request(request).await.unwrap()).await.0, status, "one that comes now");
+        }
+        let answer = web.send_request(get("/")).await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.headers()[CONNECTION]), (200, &"close".parse().unwrap()));
+        text(answer).await;
+        assert_eq!(text(two.send_request(absolute()).await.unwrap()).await.0, 200);
+        // GOAWAY: its connection ends.
+        while !two.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        world.end().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_endpoint_that_refuses_costs_the_caller_nothing() {
     on_one_thread(async {
