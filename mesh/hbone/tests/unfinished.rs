@@ -122,6 +122,9 @@ async fn hellos_of_a_stranger() {
         is_over(&mut open[0]).await;
         assert!(held() <= MOST / 2, "{}", held());
         good_caller(&ca, server).await;
+        // They are read in turns, at the pace of one source; of each that is kept, with room for its rest.
+        let left = || ATTACKERS * 2 - (shed() - before) as usize;
+        until("all are read", || held() >= left() * (16 << 10)).await;
         let given_up = shed() - before;
         assert!(given_up > 0);
         until("it is told why", || refused.borrow().len() as u64 == given_up).await;
