@@ -111,7 +111,7 @@ pub(super) enum Heard {
 }
 
 /// What the API server's answer means; `sentence` is what the webhook says of what was offered.
-pub(super) fn heard(offered: Result<(), &WriteError>, sentence: &str) -> Heard {
+pub(super) fn heard(offered: &Result<(), WriteError>, sentence: &str) -> Heard {
     match offered {
         Ok(()) => Heard::Silence("the API server takes what the webhook refuses".to_owned()),
         Err(WriteError::Refused { message, .. })
@@ -195,7 +195,7 @@ mod tests {
             (refused(404, "no such kind"), Ignore, Fail),
             (Err(WriteError::Broken("nobody answers".to_owned())), Ignore, Fail),
         ] {
-            let heard = heard(answer.as_ref().map(|()| ()), "spec.host: no");
+            let heard = heard(&answer, "spec.host: no");
             for (there, expected) in [("Ignore", from_ignore), ("Fail", from_fail)] {
                 let there = configuration("", [there; 2]);
                 assert_eq!(policy(&there, &heard, Fail), expected, "{answer:?}");

@@ -89,7 +89,7 @@ impl Keeper {
             let Offer { object, sentence } = &self.offer;
             let offered =
                 write::could_create(&self.client, kinds::resource(OFFERED), &self.settings.namespace, object).await;
-            configuration::heard(offered.as_ref().map(|()| ()), sentence)
+            configuration::heard(&offered, sentence)
         } else {
             Heard::Silence(UNTRUSTED.to_owned())
         };

@@ -257,9 +257,9 @@ async fn grpc_server(seen: Rc<RefCell<Vec<pb::CheckRequest>>>) -> SocketAddr {
         pb::CheckResponse { status, http_response: Some(http_response) }.encode_to_vec()
     };
     mesh_testkit::tcp::listen(move |tcp| {
-        let (seen, answer) = (seen.clone(), answer.clone());
+        let (seen, answer) = (seen.clone(), answer);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let (seen, answer) = (seen.clone(), answer.clone());
+            let (seen, answer) = (seen.clone(), answer);
             async move {
                 assert_eq!(
                     request.uri(),

@@ -185,7 +185,7 @@ async fn a_request_is_a_span_and_each_try_is_one_below_it() {
         assert!(own.status.is_none(), "{own:?}");
         let [one] = &tries[..] else { panic!("{tries:?}") };
         assert_eq!(attributes(&one.attributes)["http.response.status_code"], "200");
-        let told = &seen.borrow()[0];
+        let told = seen.borrow()[0].clone();
         assert_eq!(told["traceparent"], format!("00-{TRACE}-{}-01", hex(&one.span_id)));
         assert_eq!((&told["tracestate"], &told["x-request-id"]), (&"a=1".parse().unwrap(), &"r1".parse().unwrap()));
         let line = world.logged("request complete").await;
@@ -255,7 +255,8 @@ async fn a_mirror_is_told_of_the_trace_too() {
             all.iter().map(told).collect(),
             seen.borrow().iter().map(|headers| headers["traceparent"].to_str().unwrap().to_owned()).collect(),
         );
-        (told.sort(), heard.sort());
+        told.sort();
+        heard.sort();
         assert_eq!(told, heard);
         assert!(all.iter().all(|span| span.parent_span_id == own.span_id), "{all:?}");
         world.end().await;
@@ -276,7 +277,7 @@ async fn what_is_not_sampled_makes_no_span() {
         assert_eq!(ask(&world, &[("traceparent", &parent)]).await, 200);
         world.tables.apply_local(vec![Resource::Routes(Arc::new(routes("cart", Vec::new(), &[])))]);
         assert_eq!(ask(&world, &forged).await, 200);
-        let seen = seen.borrow();
+        let seen = seen.borrow().clone();
         let made = seen[0]["traceparent"].to_str().unwrap();
         assert!(made.ends_with("-02") && made.len() == 55, "{made}");
         assert_eq!(seen[0]["x-request-id"].len(), 36);

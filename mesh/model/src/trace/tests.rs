@@ -41,7 +41,8 @@ fn a_trace_goes_on_in_the_way_it_came() {
     let new = format!("00-{:032x}-{two}-02", 7);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     // (what comes, sampled, has a parent, what goes)
-    let rows: Vec<(Vec<(&'static str, String)>, bool, bool, Vec<(String, String)>)> = vec![
+    type Row = (Vec<(&'static str, String)>, bool, bool, Vec<(String, String)>);
+    let rows: Vec<Row> = vec![
         (vec![], false, false, vec![pair("traceparent", &new)]),
         (vec![("traceparent", came("01"))], true, true, vec![pair("traceparent", &w3c("01"))]),
         (vec![("traceparent", came("00"))], false, true, vec![pair("traceparent", &w3c("00"))]),

@@ -51,7 +51,7 @@ pub(super) fn parent(headers: &HeaderMap) -> Option<Parent> {
 
 /// The `traceparent` of a parent.
 pub(super) fn written(parent: &Parent) -> Option<HeaderValue> {
-    let flags = u8::from(parent.sampled) * SAMPLED | u8::from(parent.random) * RANDOM;
+    let flags = (u8::from(parent.sampled) * SAMPLED) | (u8::from(parent.random) * RANDOM);
     HeaderValue::try_from(format!("00-{:032x}-{:016x}-{flags:02x}", parent.trace_id, parent.span)).ok()
 }
 
