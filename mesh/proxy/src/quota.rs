@@ -329,7 +329,7 @@ impl PodQuota {
         spare.add(permit, source.clone(), ended.clone())
     }
 
-    /// Closes a connection that was turned away three seconds later ([`crate::late_close`]).
+    /// Closes a connection that was turned away three seconds later (`late_close`).
     pub fn close_later(&self, tcp: TcpStream) {
         self.late_close.close(tcp);
     }
