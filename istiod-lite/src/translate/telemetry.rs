@@ -85,10 +85,10 @@ fn collector(config: &MeshConfig, provider: &str, world: &World<'_>) -> Result<(
 /// A host as tables have it. One that is no Service's is a ServiceEntry's, whose namespace has to be said.
 fn service(host: &Host, world: &World<'_>) -> Result<NamespacedName, String> {
     let Host { namespace, name, .. } = host;
-    match (name.split('.').collect::<Vec<_>>().as_slice(), namespace) {
-        ([name, of, "svc", ..], _) => Ok(names::hostname(&NamespacedName::new(*of, *name), world.mesh)),
-        (_, Some(namespace)) => Ok(NamespacedName::new(namespace.as_str(), name.as_str())),
-        (_, None) => Err(format!(
+    match (host.service(&world.mesh.domain), namespace) {
+        (Some(key), _) => Ok(names::hostname(&key, world.mesh)),
+        (None, Some(namespace)) => Ok(NamespacedName::new(namespace.as_str(), name.as_str())),
+        (None, None) => Err(format!(
             "{name} is not known: write NAME.NAMESPACE.svc.{}, or NAMESPACE/HOST of a ServiceEntry",
             world.mesh.domain
         )),
