@@ -597,6 +597,7 @@ async fn neighbours_take_places_of_the_pod_that_serves_them() {
 
 mod joined;
 mod listed;
+mod named;
 mod own;
 mod patience;
 mod pod_gone;
