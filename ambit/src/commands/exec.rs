@@ -25,8 +25,7 @@ pub(super) fn run(args: &Exec) -> Result<ExitCode> {
     }
     namespace::enter(processes.as_fd(), LinkNameSpaceType::ProcessID).context("cannot enter the pod's processes")?;
     namespace::enter(net.as_fd(), LinkNameSpaceType::Network).context("cannot enter the pod's network")?;
-    namespace::enter(host_name.as_fd(), LinkNameSpaceType::HostNameAndNISDomainName)
-        .context("cannot enter the pod's host name")?;
+    namespace::enter_host_name(host_name.as_fd()).context("cannot enter the pod's host name")?;
     namespace::enter_mounts(mounts.as_fd()).context("cannot enter the pod's files")?;
 
     let (program, rest) = args.command.split_first().context("no command given")?;

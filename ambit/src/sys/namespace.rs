@@ -19,6 +19,16 @@ pub(crate) fn enter(namespace: BorrowedFd<'_>, kind: LinkNameSpaceType) -> io::R
     rustix::thread::move_into_link_name_space(namespace, Some(kind)).map_err(io::Error::from)
 }
 
+/// Moves the calling thread into the namespace of a host name, if that is another one: a program of the mesh's own keeps the
+/// machine's, over which an ordinary user has no rights.
+pub(crate) fn enter_host_name(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let (own, other) = (rustix::fs::stat("/proc/thread-self/ns/uts")?, rustix::fs::fstat(namespace)?);
+    if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino) {
+        return Ok(());
+    }
+    enter(namespace, LinkNameSpaceType::HostNameAndNISDomainName)
+}
+
 /// Moves the calling thread into a mount namespace; its working directory becomes the root.
 pub(crate) fn enter_mounts(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // The kernel refuses while the working directory is shared with other threads.
