@@ -8,7 +8,7 @@ async fn a_caller_is_named_by_its_address_and_its_identity() {
         let mut ztunnel = Ztunnel::new();
         let (server, app) = (ztunnel.serve("server").hbone, application().await);
         let at = |name: &str, address: &str| {
-            let addresses = vec![address.parse().unwrap()].into();
+            let addresses = vec![address.parse().unwrap()];
             Resource::Workload(Arc::new(Workload { addresses, ..pod(name) }))
         };
         let server_itself = Resource::Workload(Arc::new(pod("server")));
