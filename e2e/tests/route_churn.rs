@@ -174,11 +174,9 @@ fn churn_of(mesh: &Mesh) -> Result<()> {
             let asked = ["h2load", "-D", "12", "-c", "4", "-m", "2", "http://web/two"];
             mesh.exec_within(LIMIT, "shop/client", &asked)
         });
-        let mut edits = 0;
         let mut weight = 90;
         let mut edit = |mesh: &Mesh| -> Result<()> {
             weight = if weight == 90 { 10 } else { 90 };
-            edits += 1;
             mesh.apply("route.yaml", &route(weight))
         };
         for _ in 0..EDITS / 2 {
