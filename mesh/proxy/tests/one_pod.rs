@@ -203,6 +203,16 @@ async fn wire(at: SocketAddr) -> (SocketAddr, Arc<Notify>) {
     (address, cut)
 }
 
+/// The pod that the proxy is.
+fn itself() -> Resource {
+    Resource::Workload(Arc::new(Workload {
+        name: "waypoint".into(),
+        namespace: "shop".into(),
+        service_account: "waypoint".into(),
+        ..Workload::empty("waypoint")
+    }))
+}
+
 /// Only `who` may call.
 fn only(who: &str) -> Resource {
     let principals = vec![StringMatch::Exact(format!("cluster.local/ns/shop/sa/{who}").into())];
@@ -222,13 +232,7 @@ fn only(who: &str) -> Resource {
 async fn a_proxy_of_one_pod_judges_reports_and_drains() {
     on_one_thread(async {
         let mut proxy = Proxy::start();
-        let workload = Workload {
-            name: "waypoint".into(),
-            namespace: "shop".into(),
-            service_account: "waypoint".into(),
-            ..Workload::empty("waypoint")
-        };
-        proxy.tables.apply_local(vec![only("caller"), Resource::Workload(Arc::new(workload))]);
+        proxy.tables.apply_local(vec![only("caller"), itself()]);
         let application = tcp::echo().await.to_string();
         let ask = async |client: &mut Client| {
             client.open(&connect::request(&application, &Context::default()).unwrap()).await
@@ -280,13 +284,7 @@ async fn a_proxy_of_one_pod_judges_reports_and_drains() {
 async fn a_caller_that_proves_nothing_is_not_closed_at_once() {
     on_one_thread(async {
         let mut proxy = Proxy::start();
-        let workload = Workload {
-            name: "waypoint".into(),
-            namespace: "shop".into(),
-            service_account: "waypoint".into(),
-            ..Workload::empty("waypoint")
-        };
-        proxy.tables.apply_local(vec![Resource::Workload(Arc::new(workload))]);
+        proxy.tables.apply_local(vec![itself()]);
         let mut stranger = TcpStream::connect(proxy.at).await.unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         proxy.logged("TLS_FAILED").await;
