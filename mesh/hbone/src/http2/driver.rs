@@ -32,12 +32,14 @@ use crate::unfinished::Unfinished;
 
 /// Most bytes of one read.
 const READ: usize = 256 << 10;
-/// Bytes of the first read, and of one after many small pieces. A read that comes back full doubles it.
-const FIRST_READ: usize = 32 << 10;
+/// Bytes of the first read. A read that comes back full doubles it.
+const FIRST_READ: usize = 16 << 10;
+/// Bytes of a read after one that brought many small pieces.
+const SMALL_READ: usize = 4 << 10;
 /// Bytes read before others of the thread have their turn.
 pub(super) const TURN: usize = 256 << 10;
 /// Records and frames taken apart before others of the thread have their turn; looked at after each read.
-pub(super) const PIECES: usize = 2_048;
+pub(super) const PIECES: usize = 512;
 /// Why a connection of TLS 1.2 ends that has carried too much, and was not done when it was half of that.
 const KEY_USED_UP: &str = "TLS 1.2 cannot change keys, and this one has sealed all that it may";
 /// Why a connection ends that leaves its peer waiting for the rest of a frame.
@@ -231,9 +233,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 /// Bytes to read next, after a read of `portion` brought `bytes` in so many `pieces`.
 fn next_portion(portion: usize, bytes: usize, pieces: usize) -> usize {
     // Frames of tunnels that are used are larger than that, all in all.
-    if pieces > FIRST_READ / 64 && bytes / pieces < 64 {
-        FIRST_READ
-    } else if bytes == portion {
+    if pieces > SMALL_READ / 64 && bytes / pieces < 64 {
+        SMALL_READ
+    } else if bytes == portion && pieces > 0 {
+        // Of a record that is not whole nobody knows yet what is in it.
         (portion * 2).min(READ)
     } else {
         portion

@@ -79,6 +79,12 @@ impl Outgoing {
         self.end - self.sent
     }
 
+    /// Bytes of memory that are taken up by what waits to be sent.
+    #[cfg(test)]
+    pub(crate) fn takes_up(&self) -> usize {
+        self.storage.len()
+    }
+
     /// True when streams may be read.
     pub(crate) fn is_ready(&self) -> bool {
         self.waiting() <= READY

@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep};
 
 /// Handshakes that go on by one message before the thread looks for events again. A message takes longer than a look.
 const AT_ONCE: usize = 2;
-/// Each source has one turn in this time, of some quarter of it.
-const PACE: Duration = Duration::from_millis(1);
+/// Each source has one turn in this time, of some tenth of it. With a turn a millisecond, a caller that comes thousands of
+/// times makes others wait some 20 ms, and with one in four it is 4 (`docs/under-attack.md`). Proxies come once and stay.
+const PACE: Duration = Duration::from_millis(4);
 /// Turns that a source may take faster, after it has asked for none for so many times [`PACE`].
 const FASTER: u32 = 32;
 

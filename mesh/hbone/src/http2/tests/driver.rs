@@ -225,6 +225,32 @@ async fn a_connection_that_is_done_says_so_and_ends() {
         .await;
 }
 
+/// A peer that reads nothing keeps a buffer of its own for the little that waits, and none of the thread's.
+#[tokio::test]
+async fn a_little_that_waits_for_the_peer_takes_up_little() {
+    LocalSet::new()
+        .run_until(async {
+            let mut ends = Ends::with_tunnels(Settings::default()).await;
+            let window = (4_u32 << 20).to_be_bytes();
+            ends.say(&[0, 1].map(|id| frame(kind::WINDOW_UPDATE, 0, id, &window)).concat()).await;
+            // Small steps: what the transport does not take is less than one of them.
+            const STEP: usize = 4 << 10;
+            let waiting = loop {
+                for _ in 0..4 {
+                    yield_now().await;
+                }
+                let mut state = ends.state.borrow_mut();
+                match state.outgoing.waiting() {
+                    0 => assert_eq!(state.send_data(1, &[0; STEP], STEP), STEP),
+                    waiting => break waiting,
+                }
+            };
+            assert!(!ends.driving.is_finished());
+            assert_eq!(ends.state.borrow().outgoing.takes_up(), waiting);
+        })
+        .await;
+}
+
 /// RFC 8446 4.6.3: whoever asks for it gets new keys, under the old one; and each end changes its own.
 #[tokio::test]
 async fn keys_are_changed_when_the_peer_asks_and_when_they_are_used_up() {
