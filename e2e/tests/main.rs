@@ -24,6 +24,7 @@ mod reach;
 mod reasons;
 mod revocation;
 mod route_churn;
+mod routing;
 mod services;
 mod settings;
 mod soak;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         walls::trials(suite);
         waypoint::trials(suite);
         route_churn::trials(suite);
+        routing::trials(suite);
         tokens::trials(suite);
         external_authorization::trials(suite);
         traces::trials(suite);
