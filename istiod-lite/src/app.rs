@@ -231,7 +231,7 @@ async fn begin<S: Source>(
     let debug_routes = debug::routes(cluster.clone(), published.clone(), status.subscribe());
     let told = published.clone();
 
-    let listener = listen(config.listen).await.context("LISTEN_ADDRESS")?;
+    let listener = listen(config.listen).context("LISTEN_ADDRESS")?;
     let address = listener.local_addr()?;
     let certificate =
         ServerCertificate::new(material.subscribe(), config.server_names()).context("ISTIOD_CUSTOM_HOST")?;

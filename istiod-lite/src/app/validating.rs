@@ -22,7 +22,7 @@ pub(super) async fn webhook(
     metrics: AdmissionMetrics,
     drain: drain::Watch,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, settings.port))).await.context("WEBHOOK_PORT")?;
+    let listener = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, settings.port))).context("WEBHOOK_PORT")?;
     let address = listener.local_addr()?;
     let (tls, reviews) = (certificate.tls(b"http/1.1")?, Reviews::new(mesh.clone(), cluster, metrics));
     tokio::spawn(serve::serve(listener, tls, reviews.routes(), drain));

@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::ca::material::{Current, Material};
 
@@ -126,17 +126,29 @@ fn make(material: &Material, names: &[String]) -> Result<Arc<CertifiedKey>, Serv
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+pub fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let failed = |source| ServeError::Listen { address, source };
-    match TcpListener::bind(address).await {
+    match bound(address) {
         // The default is every address of both families; a machine without IPv6 has only the other one.
         Err(e) if e.raw_os_error() == Some(AFNOSUPPORT) && address.ip().is_unspecified() => {
             let v4 = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, address.port()));
-            TcpListener::bind(v4).await.map_err(failed)
+            bound(v4).map_err(failed)
         }
         bound => bound.map_err(failed),
     }
 }
+
+fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // So that a restart need not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Connections that wait to be accepted. Who finds no room tries again after a second: strangers come by the thousand, and
+/// the handshakes of those that came first keep accepting waiting for tenths of one. The kernel holds it to `somaxconn`.
+const BACKLOG: u32 = 4096;
 
 /// `EAFNOSUPPORT` on Linux: no IPv6 in this kernel.
 const AFNOSUPPORT: i32 = 97;
