@@ -59,11 +59,12 @@ layers:
 licences:
     scripts/licences
 
-# Links and settings in the documentation; then the documentation of the code.
+# Links, settings and what is supported in the documentation; then the documentation of the code.
 docs:
     scripts/links
     scripts/documented
     scripts/contract
+    scripts/support
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 
 # The whole mesh on this machine, checked step by step.
