@@ -75,6 +75,10 @@ demo *args:
 up folder *args:
     cargo run --release -- up -f {{folder}} {{args}}
 
+# The images that users get, with bills of materials, without Docker: `just images`, `just images linux/amd64 linux/arm64` (scripts/images).
+images *args:
+    scripts/images target/images {{args}}
+
 # Generated code needs no recipe: proto/build.rs compiles proto/*.proto whenever they change.
 
 # What CI runs, all of it.
