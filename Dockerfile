@@ -5,7 +5,7 @@ WORKDIR /src
 COPY . .
 # Static: the program is also the CNI plugin, which runs on nodes with whatever libraries. The target is named so that the flags are not
 # those of macros and build scripts, which cannot be static.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
     target="$(uname -m)-unknown-linux-gnu" \
     && RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile dist --package ambit --bin ambit --target "$target" \
     && install -D -m 755 "target/$target/dist/ambit" /image/usr/local/bin/ambit \
