@@ -96,3 +96,37 @@ fn material(namespace: &str, secret: Secret) -> Result<Material, MaterialError> 
     let roots = part(ROOT_CERT).or_else(|_| part(CA_CERT))?;
     Material::read(&certificate, &key, None, &roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize};
+
+    use super::*;
+
+    /// Bytes of a PKCS#8 before the PKCS#1 in it, of an RSA key of 2048 bits (RFC 5958, RFC 8017).
+    const BEFORE_PKCS1: usize = 26;
+
+    /// Istio's own root is of RSA, its key in PKCS#1, and some keys of its Secret hold nothing.
+    #[test]
+    fn a_root_that_istio_has_made_goes_on() {
+        let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, "cluster.local");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let pkcs1 = pem::encode(&pem::Pem::new("RSA PRIVATE KEY", &key.serialize_der()[BEFORE_PKCS1..]));
+        let data = [
+            (CA_CERT, certificate.as_str()),
+            (CA_KEY, pkcs1.as_str()),
+            (ROOT_CERT, ""),
+            ("cert-chain.pem", ""),
+            ("key.pem", ""),
+        ];
+        let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.as_bytes().to_vec())));
+        let read = material("istio-system", Secret { data: Some(data.into()), ..Secret::default() });
+        let roots = read.map(|material| material.roots).unwrap();
+        assert_eq!(pem::parse(roots).unwrap().contents(), pem::parse(certificate).unwrap().contents());
+    }
+}
