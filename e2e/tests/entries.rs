@@ -8,6 +8,7 @@ use e2e::folder::Folder;
 use e2e::harness::{SharedMesh, Suite, need_program};
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace};
+use std::path::Path;
 
 /// Outside of the mesh.
 const OLD: &str = "10.244.2.40";
@@ -55,6 +56,7 @@ pub(crate) fn trials(suite: &mut Suite, start: fn(&str, &[&str]) -> Result<Mesh>
     let mesh = SharedMesh::new(move || up(start));
     suite.on(&mesh, "entries::hosts_of_service_entries_are_reached_by_name_and_by_address", hosts);
     suite.on(&mesh, "entries::a_workload_entry_is_an_endpoint_of_what_selects_it", workload_entry);
+    suite.trial("entries::what_leaves_the_mesh_goes_through_a_waypoint", egress);
     suite.on(&mesh, "entries::one_that_is_edited_takes_effect_and_one_that_is_wrong_keeps_serving", edited);
 }
 
@@ -117,6 +119,44 @@ fn hosts(mesh: &Mesh) -> Result<()> {
 fn workload_entry(mesh: &Mesh) -> Result<()> {
     answers(mesh, "http://machine.shop/")?;
     answers(mesh, "http://chosen.example.com/")
+}
+
+/// As the example says: by name, judged by who calls and what is asked, whether endpoints are addresses or names.
+fn egress() -> Result<()> {
+    for program in ["python3", "curl"] {
+        need_program(program)?;
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/egress/egress.yaml");
+    let mesh = Mesh::up(&std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?)?;
+    let rejected = mesh.status()?.rejected;
+    ensure!(rejected.is_empty(), "{rejected:?}");
+    let ask = |pod: &str, method: &str, path: &str| {
+        let url = format!("http://api.partner.example{path}");
+        let command = ["curl", "-sS", "-m", "10", "-w", "%{http_code}", "-X", method, &url];
+        Ok(mesh.exec(&format!("shop/{pod}"), &command)?.stdout)
+    };
+    let prices = "GET /prices for api.partner.example\n200";
+    let reached = || {
+        let answer = ask("buyer", "GET", "/prices")?;
+        ensure!(answer == prices, "{answer}");
+        Ok(())
+    };
+    until("the partner is reached", reached)?;
+    for (pod, method, path) in
+        [("buyer", "DELETE", "/prices"), ("buyer", "GET", "/orders"), ("other", "GET", "/prices")]
+    {
+        let answer = ask(pod, method, path)?;
+        ensure!(answer.ends_with("403"), "{pod} {method} {path}: {answer}");
+    }
+    mesh.log_line("shop/egress-1", &["api.partner.example", "response_code=200", "10.244.2.40:8080"])?;
+    // A name is resolved; and one that leads to the waypoint's own admin port leads nowhere.
+    mesh.edit("base.yaml", "resolution: STATIC", "resolution: DNS")?;
+    mesh.edit("base.yaml", "{address: 10.244.2.40}", "{address: localhost, ports: {http: 15000}}")?;
+    until("the name is resolved, and refused", || {
+        let answer = ask("buyer", "GET", "/prices")?;
+        ensure!(answer.ends_with("503"), "{answer}");
+        mesh.log_line("shop/egress-1", &[":15000", "RECURSIVE_CALL"]).map(drop)
+    })
 }
 
 fn edited(mesh: &Mesh) -> Result<()> {

@@ -227,8 +227,9 @@ fn authorization_policy(choices: &mut Choices<'_>, namespace: &str, name: &str) 
 /// An item of `targetRefs`.
 fn policy_target(choices: &mut Choices<'_>) -> Value {
     let gateways = "gateway.networking.k8s.io";
-    match choices.below(4) {
+    match choices.below(5) {
         0 => json!({"kind": "Gateway", "name": "way", "group": gateways}),
+        2 => json!({"kind": "ServiceEntry", "name": choices.one_of(&["e", "f"]), "group": "networking.istio.io"}),
         1 => json!({"kind": "GatewayClass", "name": "istio-waypoint", "group": gateways}),
         _ => json!({"kind": "Service", "name": choices.one_of(&SERVICES), "group": ""}),
     }

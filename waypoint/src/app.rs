@@ -12,6 +12,7 @@ use mesh_model::resource::{Kind, Resource};
 use mesh_model::tables::Tables;
 use mesh_proxy::connections::OpenConnections;
 use mesh_proxy::context::ProxyContext;
+use mesh_proxy::hostnames::Hostnames;
 use mesh_proxy::metrics::{DrainMetrics, HboneMetrics, QuotaMetrics, ReasonMetrics, RevocationMetrics};
 use mesh_proxy::quota::Quota;
 use mesh_proxy::report::{self, Telemetry};
@@ -170,7 +171,15 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         cluster: config.cluster.clone(),
         network: config.network.clone(),
     };
-    let context = Arc::new(WaypointContext { proxy, requests: requests.clone(), ports, spans, config });
+    let context = Arc::new(WaypointContext {
+        proxy,
+        requests: requests.clone(),
+        ports,
+        hostnames: Hostnames::default(),
+        endpoints_on_loopback: false,
+        spans,
+        config,
+    });
     let exporter = exporter::start(context.clone(), queue);
     let config = &context.config;
     let (pod, own) = (Arc::new(config.pod.clone()), config.pod.clone());

@@ -1,6 +1,7 @@
 //! What data threads read.
 
 use mesh_proxy::context::ProxyContext;
+use mesh_proxy::hostnames::Hostnames;
 use mesh_runtime::metrics::RequestMetrics;
 
 use crate::config::Config;
@@ -15,6 +16,10 @@ pub(crate) struct WaypointContext {
     pub(crate) requests: RequestMetrics,
     /// What all threads share of services' ports.
     pub(crate) ports: ServicePorts,
+    /// Addresses of endpoints that have only a name.
+    pub(crate) hostnames: Hostnames,
+    /// Endpoints may be on this pod's own loopback, where its admin port is: never, but in tests, which have theirs there.
+    pub(crate) endpoints_on_loopback: bool,
     /// Where spans are handed over.
     pub(crate) spans: Spans,
     /// What was set.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use mesh_proxy::context::ProxyContext;
+use mesh_proxy::hostnames::Hostnames;
 
 use crate::config::Config;
 use crate::dns::Dns;
-use crate::hostnames::Hostnames;
 use crate::metrics::HostnameMetrics;
 
 /// What every worker reads.

@@ -14,7 +14,6 @@
 //! | `listeners` | which listeners a pod has |
 //! | `own` | pods that live where ztunnel does |
 //! | `outbound` | connections that pods open: `plan` (pure), then carry |
-//! | `hostnames` | addresses of workloads that have only a hostname |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
@@ -29,7 +28,6 @@ pub mod config;
 mod context;
 mod dialler;
 pub mod dns;
-mod hostnames;
 mod inbound;
 mod listeners;
 pub mod local_xds;

@@ -201,6 +201,7 @@ impl Affected {
     pub(crate) fn by_target(&mut self, cluster: &Cluster, index: &Index, target: Target) {
         match target {
             Target::Service(service) => drop(self.services.insert(service)),
+            Target::Entry(entry) => drop(self.entries.insert(entry)),
             Target::Gateway(gateway) => self.by_waypoint(cluster, index, &gateway),
             // It may be the class of one that is not there.
             Target::Class(_) => {
@@ -264,8 +265,11 @@ impl Affected {
         self.told.extend(self.workload_entries.iter().map(|name| of(Kind::WorkloadEntry, name)));
     }
 
-    /// Adds what is attached to services that are translated anew, and what is told of them.
+    /// Adds what is attached to services and entries that are translated anew, and what is told of services.
     pub(crate) fn by_services(&mut self, index: &Index) {
+        for entry in self.entries.clone() {
+            self.by_attached(index, &Target::Entry(entry));
+        }
         for service in &self.services {
             let target = Target::Service(service.clone());
             self.policies.extend(index.attachments().policies_of(&target).cloned());

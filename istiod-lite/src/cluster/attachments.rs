@@ -20,6 +20,8 @@ use crate::resources::{Key, Kind, RequestAuthentication, Telemetry};
 pub(crate) enum Target {
     /// A Service.
     Service(NamespacedName),
+    /// A ServiceEntry: all its hosts.
+    Entry(NamespacedName),
     /// A Gateway.
     Gateway(NamespacedName),
     /// All Gateways of a class.
@@ -195,6 +197,7 @@ pub(crate) fn target(reference: &TargetRef, namespace: &str) -> Target {
     match (&*reference.group, &*reference.kind) {
         _ if elsewhere => Target::Other(reference.kind.as_str().into()),
         ("" | "core", "Service") => Target::Service(own()),
+        ("networking.istio.io", "ServiceEntry") => Target::Entry(own()),
         (gateway_api::GROUP, "Gateway") => Target::Gateway(own()),
         (gateway_api::GROUP, "GatewayClass") => Target::Class(reference.name.as_str().into()),
         (_, kind) => Target::Other(kind.into()),

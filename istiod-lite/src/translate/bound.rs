@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mesh_model::address::NamespacedName;
 
-use super::waypoint;
+use super::waypoint::{self, Verdict};
 use super::world::World;
 use crate::cluster::attachments::{Target, target};
 use crate::resources::authorization_policy::TargetRef;
@@ -47,26 +47,34 @@ impl Bound {
     }
 }
 
+/// The waypoint of a target that asks for one.
+fn serving(target: &str, verdict: Option<Verdict>) -> Result<Vec<NamespacedName>, Unbound> {
+    let Some(verdict) = verdict else {
+        let message = format!(
+            "{target} has no waypoint, so the policy is NOT enforced: label it, or its namespace, with istio.io/use-waypoint"
+        );
+        return Err(("AncestorNotBound", message));
+    };
+    if verdict.is_served {
+        return Ok(vec![verdict.asked]);
+    }
+    let effect = if verdict.address.is_some() { "is refused" } else { "goes around it" };
+    let message = format!("{target} is not bound to {}, and what is sent to it {effect}", verdict.asked);
+    Err(("AncestorNotBound", message))
+}
+
 /// The waypoints of one target.
 fn waypoints(to: &TargetRef, namespace: &str, world: &World<'_>) -> Result<Vec<NamespacedName>, Unbound> {
     match target(to, namespace) {
         Target::Service(name) => {
             let service = world.cluster.service(&name);
             let service = service.ok_or_else(|| ("TargetNotFound", format!("there is no Service {name}")))?;
-            let Some(verdict) = waypoint::of_service(service, world) else {
-                let message = format!(
-                    "the Service {name} has no waypoint, so the policy is NOT enforced: label it, or its namespace, with \
-                     istio.io/use-waypoint"
-                );
-                return Err(("AncestorNotBound", message));
-            };
-            if verdict.is_served {
-                return Ok(vec![verdict.asked]);
-            }
-            let effect = if verdict.address.is_some() { "is refused" } else { "goes around it" };
-            let message =
-                format!("the Service {name} is not bound to {}, and what is sent to it {effect}", verdict.asked);
-            Err(("AncestorNotBound", message))
+            serving(&format!("the Service {name}"), waypoint::of_service(service, world))
+        }
+        Target::Entry(name) => {
+            let entry = world.cluster.service_entry(&name);
+            let entry = entry.ok_or_else(|| ("TargetNotFound", format!("there is no ServiceEntry {name}")))?;
+            serving(&format!("the ServiceEntry {name}"), waypoint::of_entry(&entry.metadata, world))
         }
         Target::Gateway(name) => match world.cluster.gateway(&name) {
             Some(_) => Ok(vec![name]),
@@ -82,7 +90,7 @@ fn waypoints(to: &TargetRef, namespace: &str, world: &World<'_>) -> Result<Vec<N
         Target::Class(class) => Ok(world.attachments.gateways_of(&class)),
         Target::Other(kind) => {
             let message = format!(
-                "no waypoint here stands for a {kind} {}: target a Service or Gateway of the policy's own namespace, or a \
+                "no waypoint here stands for a {kind} {}: target a Service, ServiceEntry or Gateway of the policy's own namespace, or a \
                  GatewayClass",
                 to.name
             );

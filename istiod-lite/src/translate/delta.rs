@@ -177,6 +177,7 @@ impl Translator {
             let now = self.entries.get(key);
             delta.removed.extend(now.into_iter().flat_map(|entry| names(entry)));
             delta.resources.extend(now.into_iter().flat_map(|entry| entries::resources(entry, &context)));
+            delta.for_waypoints.extend(now.into_iter().flat_map(|entry| entries::for_waypoint(entry, &context)));
             of_entries.push((key.clone(), now.map(|entry| entries::status(entry, &context))));
         }
         for key in &workload_entries {
@@ -200,9 +201,8 @@ impl Translator {
                     delta.for_waypoints.push((Resource::Routes(Arc::new(routes)), Audience::Waypoint(waypoint)));
                 }
                 None => {
-                    delta
-                        .removed
-                        .extend(names::of_service(key, &self.mesh).map(|name| (Kind::Routes, name.to_string())));
+                    let gone = names::of_service(key, &self.mesh).into_iter().filter(|name| !self.entries.define(name));
+                    delta.removed.extend(gone.map(|name| (Kind::Routes, name.to_string())));
                 }
             }
         }

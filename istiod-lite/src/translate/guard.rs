@@ -15,6 +15,7 @@ use super::context::Context;
 use super::dry_run::is_dry_run;
 use super::service_spec::{is_external_name, tcp_ports};
 use super::{ports, routes, waypoint};
+use crate::cluster::attachments::Target;
 use crate::cluster::relations;
 use crate::resources::authorization_policy::Action as Written;
 
@@ -70,7 +71,7 @@ fn is_enforced(service: &NamespacedName, waypoint: &NamespacedName, context: &Co
         let policy = context.cluster.authorization_policy(key);
         policy.is_some_and(|policy| policy.spec.action != Written::Audit && !is_dry_run(policy))
     };
-    let targets = routes::targets(service, waypoint, context);
+    let targets = routes::targets(Target::Service(service.clone()), waypoint, context);
     let tokens = || targets.iter().any(|target| context.attachments.authentications_of(target).next().is_some());
     targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens()
 }

@@ -166,6 +166,7 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
         for_waypoints.extend(found.map(|(routes, to)| (Resource::Routes(Arc::new(routes)), Audience::Waypoint(to))));
     }
     resources.extend(defined.iter().flat_map(|entry| entries::resources(entry, &context)));
+    for_waypoints.extend(defined.iter().flat_map(|entry| entries::for_waypoint(entry, &context)));
     let mut workloads = Vec::new();
     for (key, object) in cluster.workload_entries() {
         let (found, status) = entries::workload_entry(key, object, &revisions, &context);

@@ -34,15 +34,28 @@ pub(super) fn of_service(
     let protocol =
         |port: &ServicePort| Some(PortProtocol { port: ports::number(port.port), protocol: ports::at_waypoint(port)? });
     let routes = ServiceRoutes {
-        service: names::service(service, context.mesh),
         ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
         rules: rules(&key, service, context),
-        policies: policies(&key, &verdict.asked, context),
         traffic: traffic::of_service(&key, context),
-        tokens: tokens(&key, &verdict.asked, context),
-        tracing: telemetry::of_service(&targets(&key, &verdict.asked, context), &verdict.asked, context),
+        ..attached(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
     };
     Some((routes, verdict.asked))
+}
+
+/// What is said of a service because of what is attached to `own`, to its waypoint, or to the class of that.
+pub(super) fn attached(
+    service: NamespacedName,
+    own: Target,
+    waypoint: &NamespacedName,
+    context: &Context<'_>,
+) -> ServiceRoutes {
+    let targets = targets(own, waypoint, context);
+    ServiceRoutes {
+        policies: policies(&targets, waypoint, context),
+        tokens: tokens(&targets, waypoint, context),
+        tracing: telemetry::of_service(&targets, waypoint, context),
+        ..ServiceRoutes::nothing(service)
+    }
 }
 
 /// A route, of either kind.
@@ -128,9 +141,8 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
     rules
 }
 
-/// Those that target the service, its waypoint, or the class of that.
-fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
-    let targets = targets(service, waypoint, context);
+/// Those that are for one of these targets.
+fn policies(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
     let named = targets.iter().flat_map(|target| context.attachments.policies_of(target));
     // What is not sent is not asked for: its author is told why.
     let sent = named.filter(|key| context.policies.targeted().get(key).is_some_and(|t| t.waypoints.contains(waypoint)));
@@ -140,19 +152,17 @@ fn policies(service: &NamespacedName, waypoint: &NamespacedName, context: &Conte
     names
 }
 
-/// The rules of those that target the service, its waypoint, or the class of that; in the order of their names.
-fn tokens(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Arc<[JwtRule]> {
-    let targets = targets(service, waypoint, context);
+/// The rules of those that are for one of these targets; in the order of their names.
+fn tokens(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Arc<[JwtRule]> {
     let named: BTreeSet<_> = targets.iter().flat_map(|target| context.attachments.authentications_of(target)).collect();
     named.into_iter().flat_map(|key| context.authentications.at(key, waypoint)).cloned().collect()
 }
 
-/// What a policy may target to be for a service behind a waypoint. Of one that is not there nobody knows the class.
-pub(super) fn targets(service: &NamespacedName, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
-    let own = [Target::Service(service.clone()), Target::Gateway(waypoint.clone())];
+/// What a policy may target to be for `own` behind a waypoint. Of one that is not there nobody knows the class.
+pub(super) fn targets(own: Target, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
     let class = match context.cluster.gateway(waypoint) {
         Some(gateway) => vec![Target::Class(gateway.spec.gateway_class_name.as_str().into())],
         None => WAYPOINT_CLASSES.map(|class| Target::Class(class.into())).into(),
     };
-    own.into_iter().chain(class).collect()
+    [own, Target::Gateway(waypoint.clone())].into_iter().chain(class).collect()
 }

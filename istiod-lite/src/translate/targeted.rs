@@ -67,7 +67,8 @@ pub(super) fn translate(
     let mut notes = Notes { at: At::Waypoint, ..Notes::default() };
     let rules = spec.rules.iter().enumerate();
     let rules = rules.flat_map(|(i, written)| rules::rule(i, written, &action, &key.namespace, &mut notes)).collect();
-    let everything = target_refs(object).any(|to| !matches!(target(to, &key.namespace), Target::Service(_)));
+    let one = |to: &_| matches!(target(to, &key.namespace), Target::Service(_) | Target::Entry(_));
+    let everything = !target_refs(object).all(one);
     let policy = Policy {
         name: key.name.clone(),
         namespace: key.namespace.clone(),

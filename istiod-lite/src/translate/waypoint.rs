@@ -65,9 +65,10 @@ pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &
     of_services(object, attached, world)
 }
 
-/// The verdict on a ServiceEntry, in the same way. Nothing can be attached to it alone.
+/// The verdict on a ServiceEntry, in the same way.
 pub(super) fn of_entry(object: &ObjectMeta, world: &World<'_>) -> Option<Verdict> {
-    of_services(object, || false, world)
+    let name = NamespacedName::new(relations::namespace(object), object.name.as_deref().unwrap_or(""));
+    of_services(object, || world.attachments.has_policies(&Target::Entry(name)), world)
 }
 
 fn of_services(object: &ObjectMeta, attached: impl FnOnce() -> bool, world: &World<'_>) -> Option<Verdict> {

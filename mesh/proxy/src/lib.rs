@@ -18,6 +18,7 @@
 //! | [`metrics`] | counters beside those |
 //! | [`inbound`] | HBONE connections that come: each caller proves itself, within its share; GOAWAY when its pod ends |
 //! | [`dial`] | opening a tunnel: what may be reused, what is asked, what a failure means; `across` to another network |
+//! | [`hostnames`] | addresses of workloads that have only a hostname |
 //! | [`control`] | the ends of the control plane: certificates, revocation lists, tables |
 //! | [`warm`] | certificates ahead of need |
 //! | [`dump`] | what is held, as `istioctl ztunnel-config` reads it |
@@ -33,6 +34,7 @@ mod described;
 pub mod dial;
 pub mod drain;
 pub mod dump;
+pub mod hostnames;
 pub mod inbound;
 pub mod judge;
 mod late_close;

@@ -110,7 +110,7 @@ pub(super) async fn forward(
         let Some(mut request) = replay.next() else { return Err(never_sent(unreachable)) };
         let by = |by: &HashBy| hashed.of(by, &request, caller.from.ip());
         let picked = upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled), by, not);
-        let picked = picked.map_err(|error| unreached(&error))?;
+        let picked = picked.await.map_err(|error| unreached(&error))?;
         report.sent_to(picked.endpoint.address(), picked.endpoint.workload());
         if let Some(trace) = &mut report.trace {
             let endpoint = (picked.endpoint.address(), picked.endpoint.workload());

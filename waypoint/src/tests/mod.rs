@@ -1,6 +1,7 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
 mod asked;
+mod named;
 mod requests;
 mod routed;
 mod streams;
@@ -32,6 +33,7 @@ use mesh_model::route::{Rule, ServiceRoutes};
 use mesh_model::service::{Service, Vip};
 use mesh_model::workload::{AppProtocol, Memberships, PortMapping, Tunnel, Workload};
 use mesh_proxy::context::ProxyContext;
+use mesh_proxy::hostnames::Hostnames;
 use mesh_proxy::metrics::{ReasonMetrics, RevocationMetrics};
 use mesh_proxy::quota::{Limits, Quota};
 use mesh_proxy::report::Telemetry;
@@ -104,6 +106,8 @@ impl World {
             proxy,
             requests: RequestMetrics::register(&mut metrics),
             ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics)),
+            hostnames: Hostnames::default(),
+            endpoints_on_loopback: true,
             spans,
             config: Config::from_env(&env).unwrap(),
         });

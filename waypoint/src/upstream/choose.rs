@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_model::balance::choices::{By, Choices, hashed_by};
 use mesh_model::balance::hash::hash;
-use mesh_model::destination::{self, Destination, PlainTo, Refusal};
+use mesh_model::destination::{self, ByName, Destination, PlainTo, Refusal};
 use mesh_model::reason::ReasonCode;
 use mesh_model::service::{BalanceMode, Service};
 use mesh_model::traffic::outlier::Outcome;
@@ -77,26 +77,58 @@ impl Picked {
     }
 }
 
+/// What was chosen, before its name is resolved.
+struct Chosen {
+    to: To,
+    port: Arc<ServicePort>,
+    ready: Arc<Ready>,
+    state: Option<Arc<EndpointState>>,
+}
+
+enum To {
+    At(Endpoint),
+    Named(ByName),
+}
+
 /// Chooses an endpoint of `service` for what comes to `dialled`: another one than `not`, if there is another. `hashed` gives the hash of
-/// what a consistent hash asks for.
-pub(crate) fn choose(
+/// what a consistent hash asks for. Waits only for the address of one that has a name instead of one.
+pub(crate) async fn choose(
+    worker: &Worker,
+    waypoint: &Workload,
+    of: (&Arc<Service>, SocketAddr),
+    hashed: impl FnOnce(&HashBy) -> Option<u64>,
+    not: Option<SocketAddr>,
+) -> Result<Picked, Unreachable> {
+    let Chosen { to, port, ready, state } = pick(worker, waypoint, of, hashed, not)?;
+    let endpoint = match to {
+        To::At(endpoint) => endpoint,
+        To::Named(name) => {
+            // Seldom, and so not a part of what each request holds.
+            let hostnames = &worker.context.hostnames;
+            let found = Box::pin(hostnames.address(name.hostname(), name.ipv4_first(), rand::random())).await;
+            Endpoint::of(name.at(found?))?
+        }
+    };
+    let ip = endpoint.address().ip().to_canonical();
+    if !worker.context.endpoints_on_loopback && (ip.is_loopback() || ip.is_unspecified()) {
+        let why = format!("endpoint {}: that is the waypoint's own pod, and no service's", endpoint.address());
+        return Err(Unreachable::NoWay(Refusal::Recursive.code(), why));
+    }
+    Ok(Picked { endpoint, port, ready, state, waits: Cell::new(false) })
+}
+
+fn pick(
     worker: &Worker,
     waypoint: &Workload,
     (service, dialled): (&Arc<Service>, SocketAddr),
     hashed: impl FnOnce(&HashBy) -> Option<u64>,
     not: Option<SocketAddr>,
-) -> Result<Picked, Unreachable> {
+) -> Result<Chosen, Unreachable> {
     worker.context.proxy.tables.read(|tables| {
         let (port, ready) = worker.ports.find(&worker.context.ports, tables, waypoint, (service, dialled.port()));
         if service.load_balancing.mode == BalanceMode::Passthrough {
             let to = PlainTo { address: dialled, workload: None, service: Some(service.clone()) };
-            return Ok(Picked {
-                endpoint: Endpoint::of(Destination::Plain(to))?,
-                port,
-                ready,
-                state: None,
-                waits: Cell::new(false),
-            });
+            return Ok(Chosen { to: To::At(Endpoint::of(Destination::Plain(to))?), port, ready, state: None });
         }
         let refuse = |refusal: Refusal| Unreachable::NoWay(refusal.code(), refusal.to_string());
         let choices = ready.choices.as_ref();
@@ -108,13 +140,16 @@ pub(crate) fn choose(
             let place = place(choices, &ready, &port, (hash_of, tried), random);
             let choice = &choices.all()[place];
             let to = (&choice.workload, choice.port);
-            let endpoint = Endpoint::of(destination::behind_waypoint(tables, waypoint, service, dialled, to, random))?;
+            let to = match destination::behind_waypoint(tables, waypoint, service, dialled, to, random) {
+                Destination::Resolve(name) => To::Named(name),
+                destination => To::At(Endpoint::of(destination)?),
+            };
             tried += 1;
-            if tried < TRIES && not.is_some_and(|not| not == endpoint.address()) {
+            if tried < TRIES && not.is_some_and(|not| matches!(&to, To::At(endpoint) if endpoint.address() == not)) {
                 continue;
             }
             let state = ready.states.get(place).cloned();
-            return Ok(Picked { endpoint, port, ready, state, waits: Cell::new(false) });
+            return Ok(Chosen { to, port, ready, state });
         }
     })
 }

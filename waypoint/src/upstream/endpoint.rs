@@ -11,6 +11,7 @@ use mesh_model::reason::ReasonCode;
 use mesh_model::traffic::outlier::Outcome;
 use mesh_model::workload::Workload;
 use mesh_proxy::dial::classify;
+use mesh_proxy::hostnames::Unresolved;
 
 /// Why an endpoint could not be reached. Nothing was sent to it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -18,6 +19,9 @@ pub(crate) enum Unreachable {
     /// There is no way to one.
     #[error("{1}")]
     NoWay(ReasonCode, String),
+    /// It has only a name, and that leads nowhere.
+    #[error("{0}")]
+    Unresolved(#[from] Unresolved),
     /// It did not take the connection.
     #[error("{0}")]
     Tunnel(#[from] OpenError),
@@ -37,6 +41,7 @@ impl Unreachable {
     pub(crate) fn code(&self) -> ReasonCode {
         match self {
             Self::NoWay(code, _) => *code,
+            Self::Unresolved(error) => error.code(),
             Self::Tunnel(error) => classify(error).1,
             Self::Plain(..) => ReasonCode::ConnectFailed,
             Self::Handshake(_) => ReasonCode::Http2Failed,
@@ -47,7 +52,7 @@ impl Unreachable {
     /// Another endpoint may take it: this one, not the way to all of them, is at fault.
     pub(crate) fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::NoWay(..) | Self::Tunnel(OpenError::Certificate(_)) => false,
+            Self::NoWay(..) | Self::Unresolved(_) | Self::Tunnel(OpenError::Certificate(_)) => false,
             // Policies are the same for all endpoints of a service, and asking the next one hides the denial.
             Self::Tunnel(OpenError::Refused { status, .. }) => *status != http::StatusCode::UNAUTHORIZED,
             Self::Tunnel(_) | Self::Plain(..) | Self::Handshake(_) | Self::Slow(_) => true,
@@ -81,9 +86,10 @@ impl Endpoint {
                 ReasonCode::UnknownNetworkGateway,
                 format!("endpoint behind {}: a waypoint reaches only endpoints of its own network", to.outer.peer),
             )),
+            // It was resolved, and is at no other name.
             Destination::Resolve(name) => Err(Unreachable::NoWay(
                 ReasonCode::HostnameUnresolved,
-                format!("endpoint {}: a waypoint reaches only endpoints that have an address", name.hostname()),
+                format!("endpoint {} is at an address that is a name again", name.hostname()),
             )),
         }
     }

@@ -102,7 +102,7 @@ fn parts(settings: &[(&str, &str)], options: StoreOptions, ca: &Arc<TestCa>, dem
     };
     let hostname_metrics = HostnameMetrics::register(&mut metrics);
     let context =
-        WorkerContext { proxy, config, hostnames: crate::hostnames::Hostnames::default(), hostname_metrics, dns };
+        WorkerContext { proxy, config, hostnames: mesh_proxy::hostnames::Hostnames::default(), hostname_metrics, dns };
     Parts { context, tables, metrics, log, drain }
 }
 

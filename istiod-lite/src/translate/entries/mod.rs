@@ -6,6 +6,7 @@
 //! | `addresses` | which addresses do hosts have that were given none? |
 //! | `ports` | at which numbers is a ServiceEntry served? |
 //! | `service` | a host → Service |
+//! | `routes` | a host → what its waypoint does with requests for it |
 //! | `workload` | an endpoint, or a WorkloadEntry → Workload |
 //! | `told` | what are the authors told? |
 //! | this one | all that becomes of an object |
@@ -16,6 +17,7 @@
 pub(super) mod addresses;
 pub(super) mod defined;
 mod ports;
+mod routes;
 mod service;
 mod told;
 mod workload;
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 use mesh_model::resource::{Kind as Published, Resource};
 use mesh_model::workload::Workload;
+use mesh_xds::audience::Audience;
 
 use super::condition::PolicyStatus;
 use super::context::Context;
@@ -45,10 +48,17 @@ pub(super) fn resources(entry: &Entry, context: &Context<'_>) -> Vec<Resource> {
     services.chain(workloads.map(|workload| Resource::Workload(Arc::new(workload)))).collect()
 }
 
+/// What the waypoint of a service entry is told, and which waypoint that is.
+pub(super) fn for_waypoint(entry: &Entry, context: &Context<'_>) -> Vec<(Resource, Audience)> {
+    let all = routes::of_entry(entry, context).into_iter();
+    all.map(|(routes, waypoint)| (Resource::Routes(Arc::new(routes)), Audience::Waypoint(waypoint))).collect()
+}
+
 /// Everything that proxies may have been told of a service entry.
 pub(super) fn names(entry: &Entry, cluster_id: &str) -> Vec<(Published, String)> {
     let services = entry.hosts.iter().map(|host| format!("{}/{}", entry.key.namespace, host.name));
-    services.chain(workload::uids(entry, cluster_id)).map(|name| (Published::Address, name)).collect()
+    let routes = services.clone().map(|name| (Published::Routes, name));
+    routes.chain(services.chain(workload::uids(entry, cluster_id)).map(|name| (Published::Address, name))).collect()
 }
 
 /// What the author of a service entry is told.

@@ -46,6 +46,21 @@ pub struct ServiceRoutes {
     pub tracing: Option<Arc<Tracing>>,
 }
 
+impl ServiceRoutes {
+    /// Of a service of which there is nothing to say but that it is behind the waypoint.
+    pub fn nothing(service: NamespacedName) -> Self {
+        Self {
+            service,
+            ports: Vec::new(),
+            rules: Vec::new(),
+            policies: Vec::new(),
+            traffic: Vec::new(),
+            tokens: Arc::default(),
+            tracing: None,
+        }
+    }
+}
+
 /// What is spoken at a port of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortProtocol {

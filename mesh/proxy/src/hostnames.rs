@@ -1,5 +1,5 @@
 //! Addresses of workloads that are known by hostname only: load balancers of other networks' gateways, outside
-//! endpoints. Asked of the system's resolver in ztunnel's own network (its `resolv.conf`), when a connection needs them,
+//! endpoints. Asked of the system's resolver in the proxy's own network (its `resolv.conf`), when a connection needs them,
 //! and remembered for a while for all pods.
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ const NO_ADDRESS: &str = "it has no address";
 
 /// Why a name has no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unresolved {
+pub enum Unresolved {
     /// It could not be asked for.
     #[error("workload hostname {0:?} is no name that could be resolved")]
     Invalid(Arc<str>),
@@ -41,13 +41,15 @@ pub(crate) enum Unresolved {
     #[error("cannot resolve workload hostname {0}: {1}")]
     Failed(Arc<str>, Arc<str>),
     /// The resolver said nothing.
-    #[error("cannot resolve workload hostname {0}: no answer within {PATIENCE:?}; can ztunnel reach its name servers?")]
+    #[error(
+        "cannot resolve workload hostname {0}: no answer within {PATIENCE:?}; can this proxy reach its name servers?"
+    )]
     Timeout(Arc<str>),
 }
 
 impl Unresolved {
     /// A stable code; documented in `docs/reasons.md`.
-    pub(crate) fn code(&self) -> ReasonCode {
+    pub fn code(&self) -> ReasonCode {
         ReasonCode::HostnameUnresolved
     }
 }
@@ -57,8 +59,8 @@ type Answer = Result<Addresses, Unresolved>;
 /// Asks the resolver.
 type Ask = dyn Fn(Arc<str>) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync;
 
-/// What is known about names; shared by all workers.
-pub(crate) struct Hostnames {
+/// What is known about names; shared by all data threads.
+pub struct Hostnames {
     known: Mutex<HashMap<Arc<str>, Known>>,
     questions: Arc<Semaphore>,
     ask: Box<Ask>,
@@ -104,12 +106,10 @@ impl Hostnames {
     }
 
     /// An address of `hostname`, of the family that the client dialled if it has one; `random` chooses between equals.
-    pub(crate) async fn address(
-        &self,
-        hostname: &Arc<str>,
-        ipv4_first: bool,
-        random: u64,
-    ) -> Result<IpAddr, Unresolved> {
+    ///
+    /// # Errors
+    /// When it has none, or none that is known in time.
+    pub async fn address(&self, hostname: &Arc<str>, ipv4_first: bool, random: u64) -> Result<IpAddr, Unresolved> {
         let addresses = self.resolve(hostname).await?;
         let chosen = balance::resolved(&addresses, ipv4_first, random);
         chosen.ok_or_else(|| Unresolved::Failed(hostname.clone(), NO_ADDRESS.into()))

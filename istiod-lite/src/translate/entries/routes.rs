@@ -1,0 +1,42 @@
+//! A ServiceEntry → what its waypoint does with the requests for its hosts.
+
+use mesh_model::address::NamespacedName;
+use mesh_model::route::{PortProtocol, Protocol, ServiceRoutes};
+
+use super::defined::Entry;
+use super::ports::{number, tcp_ports};
+use crate::cluster::attachments::Target;
+use crate::resources::host;
+use crate::translate::context::Context;
+use crate::translate::{routes, waypoint};
+
+/// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. Routes have no entry as their parent, so
+/// that there are only policies, tokens and traces. A wildcard is no service that a waypoint could ask for.
+pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRoutes, NamespacedName)> {
+    let verdict = waypoint::of_entry(&entry.object.metadata, context).filter(|verdict| verdict.is_served);
+    let Some(verdict) = verdict else { return Vec::new() };
+    let hosts = entry.hosts.iter().filter(|one| !host::is_wildcard(&one.name));
+    let own = || Target::Entry(entry.key.clone());
+    let of_host = |name: &NamespacedName| ServiceRoutes {
+        ports: protocols(entry),
+        ..routes::attached(name.clone(), own(), &verdict.asked, context)
+    };
+    let names = hosts.map(|one| NamespacedName::new(entry.key.namespace.clone(), one.name.clone()));
+    names.map(|name| (of_host(&name), verdict.asked.clone())).collect()
+}
+
+/// Of a port that is not here the waypoint has to find out what is spoken.
+fn protocols(entry: &Entry) -> Vec<PortProtocol> {
+    let of = |port: &crate::resources::service_entry::Port| {
+        let protocol = match port.protocol.to_ascii_uppercase().as_str() {
+            "HTTP" => Protocol::Http,
+            "HTTP2" => Protocol::Http2,
+            "GRPC" => Protocol::Grpc,
+            "TLS" | "HTTPS" => Protocol::Tls,
+            "TCP" | "MONGO" | "MYSQL" | "REDIS" => Protocol::Tcp,
+            _ => return None,
+        };
+        Some(PortProtocol { port: number(port.number), protocol })
+    };
+    tcp_ports(&entry.object).filter_map(of).collect()
+}
