@@ -401,7 +401,40 @@ fn destination_rule(choices: &mut Choices<'_>, namespace: &str, name: &str) -> V
         2 => json!({"portLevelSettings": port}),
         _ => Value::Null,
     };
-    json!({"metadata": metadata, "spec": {"host": host, "trafficPolicy": policy}})
+    let subset =
+        |name: &str, labels: Value, policy: &Value| json!({"name": name, "labels": labels, "trafficPolicy": policy});
+    let subsets = match choices.below(4) {
+        0 => json!([subset("x", json!({"tier": "x"}), &policy), subset("y", json!({"tier": "y"}), &Value::Null)]),
+        1 => json!([subset("x", json!({"app": choices.one_of(&APPS)}), &json!({"portLevelSettings": port}))]),
+        _ => Value::Null,
+    };
+    json!({"metadata": metadata, "spec": {"host": host, "trafficPolicy": policy, "subsets": subsets}})
+}
+
+/// To services that may be there, have other waypoints, and subsets or none.
+fn virtual_service(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    let name = choices.one_of(&["p", "q", "r"]);
+    let metadata = policy_metadata(choices, namespace, name);
+    let hosts = ["web", "db", "web.shop.svc.cluster.local", "db.bank.svc.cluster.local", "api.example.com"];
+    let host = |choices: &mut Choices<'_>| choices.one_of(&hosts);
+    let of = json!([host(choices), host(choices)]);
+    let gateways = choices.one_of(&[json!(["mesh", "a"]), Value::Null, json!(["a"])]);
+    let mut destination = json!({"host": host(choices)});
+    match choices.below(4) {
+        0 => destination["subset"] = "x".into(),
+        1 => destination["subset"] = "y".into(),
+        2 => destination["port"] = json!({"number": 90}),
+        _ => {}
+    }
+    let mut rule =
+        json!({"route": [{"destination": destination, "weight": 1}, {"destination": {"host": host(choices)}}]});
+    match choices.below(4) {
+        0 => rule["mirror"] = json!({"host": host(choices), "subset": "x"}),
+        1 => rule["match"] = json!([{"port": 80}, {"uri": {"prefix": "/a"}, "gateways": ["a"]}]),
+        2 => rule["fault"] = json!({"abort": {"httpStatus": 503, "percentage": {"value": 50}}}),
+        _ => {}
+    }
+    json!({"metadata": metadata, "spec": {"hosts": of, "gateways": gateways, "http": [rule]}})
 }
 
 /// What a step says of one object of a kind.
@@ -479,6 +512,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["d", "e"]);
             destination_rule(choices, namespace, name)
         }
+        Kind::VirtualService => virtual_service(choices, namespace),
         Kind::ConfigMap => mesh_config(choices),
         Kind::Telemetry => telemetry(choices, namespace),
     };
@@ -521,7 +555,7 @@ fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
     json!({"metadata": metadata, "spec": {"targetRefs": targets, "tracing": tracing}})
 }
 
-const KINDS: [Kind; 36] = [
+const KINDS: [Kind; 39] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -555,6 +589,9 @@ const KINDS: [Kind; 36] = [
     Kind::DestinationRule,
     Kind::DestinationRule,
     Kind::DestinationRule,
+    Kind::VirtualService,
+    Kind::VirtualService,
+    Kind::VirtualService,
     Kind::ConfigMap,
     Kind::Telemetry,
     Kind::Telemetry,

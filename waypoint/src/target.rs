@@ -130,6 +130,7 @@ mod tests {
             traffic: Vec::new(),
             tokens: Arc::default(),
             tracing: None,
+            subsets: Vec::new(),
         };
         for resource in [
             Resource::Service(Arc::new(cart.clone())),

@@ -21,11 +21,12 @@ const EVENTS: Resource = Resource::core("events");
 const CONFIG_MAPS: Resource = Resource::core("configmaps");
 const LEASES: Resource = of("coordination.k8s.io", &["v1"], "leases");
 /// Kinds of policies, and of what else gets conditions of the control plane, with the word in their `kind`.
-const POLICIES: [(&str, Resource); 9] = [
+const POLICIES: [(&str, Resource); 10] = [
     ("AuthorizationPolicy", of("security.istio.io", &["v1", "v1beta1"], "authorizationpolicies")),
     ("PeerAuthentication", of("security.istio.io", &["v1", "v1beta1"], "peerauthentications")),
     ("RequestAuthentication", of("security.istio.io", &["v1", "v1beta1"], "requestauthentications")),
     ("DestinationRule", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "destinationrules")),
+    ("VirtualService", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "virtualservices")),
     ("Telemetry", of("telemetry.istio.io", &["v1", "v1alpha1"], "telemetries")),
     ("ServiceEntry", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "serviceentries")),
     ("WorkloadEntry", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "workloadentries")),

@@ -70,6 +70,7 @@ impl Folder {
                 | Object::ServiceEntry(_)
                 | Object::WorkloadEntry(_)
                 | Object::DestinationRule(_)
+                | Object::VirtualService(_)
                 | Object::Telemetry(_)
                 | Object::ConfigMap(_) => {}
             }

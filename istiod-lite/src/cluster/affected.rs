@@ -96,7 +96,10 @@ impl Affected {
             // Only certificates depend on them.
             Kept::ServiceAccount(_) => {}
             Kept::Pod(pod) => {
-                self.endpoints.extend(index.services_of(cluster, &name, pod));
+                let services = index.services_of(cluster, &name, pod);
+                let has_subsets = |service: &&NamespacedName| index.attachments().may_have_subsets(cluster, service);
+                self.services.extend(services.iter().filter(has_subsets).cloned());
+                self.endpoints.extend(services);
                 self.pods.insert(name);
                 self.told.insert(key.clone());
             }
@@ -151,7 +154,7 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.by_waypoint(cluster, index, &name);
             }
-            Kept::HttpRoute(_) | Kept::GrpcRoute(_) => {
+            Kept::HttpRoute(_) | Kept::GrpcRoute(_) | Kept::VirtualService(_) => {
                 self.told.insert(key.clone());
                 self.services.extend(attachments::parents(object));
             }
@@ -161,7 +164,12 @@ impl Affected {
                 // It may have the host of a provider, and both are few.
                 self.by_provider(cluster);
             }
-            Kept::WorkloadEntry(_) => {
+            Kept::WorkloadEntry(entry) => {
+                let services = cluster.services_in(&key.namespace).filter(|(service, object)| {
+                    relations::selects(object, &entry.metadata)
+                        && index.attachments().may_have_subsets(cluster, service)
+                });
+                self.services.extend(services.map(|(service, _)| service.clone()));
                 self.told.insert(key.clone());
                 self.workload_entries.insert(name);
             }
@@ -266,9 +274,16 @@ impl Affected {
     }
 
     /// Adds what is attached to services and entries that are translated anew, and what is told of services.
-    pub(crate) fn by_services(&mut self, index: &Index) {
+    pub(crate) fn by_services(&mut self, cluster: &Cluster, index: &Index) {
         for entry in self.entries.clone() {
             self.by_attached(index, &Target::Entry(entry));
+        }
+        // Routes to a subset say whether it is there, which is their services' waypoint's to know.
+        let routes = self.services.iter().flat_map(|service| index.attachments().routes_to(service));
+        let routes: BTreeSet<Key> = routes.filter(|key| key.kind == Kind::VirtualService).cloned().collect();
+        for route in routes {
+            self.services.extend(cluster.get(&route).iter().flat_map(attachments::parents));
+            self.told.insert(route);
         }
         for service in &self.services {
             let target = Target::Service(service.clone());

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 
 use super::pairs::{Least, Pairs};
-use super::relations::{Named, named_by};
+use super::relations::{Named, named, named_by};
 use super::{Cluster, Kept};
 use crate::resources::authorization_policy::{AuthorizationPolicy, TargetRef};
 use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
-use crate::resources::{Key, Kind, RequestAuthentication, Telemetry};
+use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, VirtualService};
 
 /// What a policy targets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub(crate) struct Attachments {
     senders: Pairs<NamespacedName, Key>,
     /// Services, each with the DestinationRules that name it.
     rules: Pairs<NamespacedName, Key>,
+    /// DestinationRules with subsets for all of a domain.
+    wide: BTreeSet<Key>,
     /// What policies target.
     policies: Pairs<Target, NamespacedName>,
     /// What request authentications target.
@@ -68,6 +70,7 @@ impl Attachments {
             Kind::HttpRoute,
             Kind::GrpcRoute,
             Kind::DestinationRule,
+            Kind::VirtualService,
             Kind::Telemetry,
         ];
         if !attached.contains(&key.kind) {
@@ -100,11 +103,12 @@ impl Attachments {
                 Kept::Gateway(gateway) => {
                     self.gateways.set((gateway.spec.gateway_class_name.as_str().into(), key.object()), is_there);
                 }
-                Kept::DestinationRule(rule) => {
-                    if let Named::Service(service) = named_by(rule) {
-                        self.rules.set((service, key.clone()), is_there);
-                    }
-                }
+                Kept::DestinationRule(rule) => match named_by(rule) {
+                    Named::Service(service) => self.rules.set((service, key.clone()), is_there),
+                    Named::Below(_) if is_there && !rule.spec.subsets.is_empty() => drop(self.wide.insert(key.clone())),
+                    Named::Below(_) => drop(self.wide.remove(key)),
+                    Named::Other => {}
+                },
                 _ => {}
             }
         }
@@ -123,6 +127,13 @@ impl Attachments {
     /// The DestinationRules that name a service.
     pub(crate) fn rules_of(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
         self.rules.of(service)
+    }
+
+    /// Whether a service may have subsets: who is in them is said with its routes.
+    pub(crate) fn may_have_subsets(&self, cluster: &Cluster, service: &NamespacedName) -> bool {
+        let has_some =
+            |key: &Key| cluster.destination_rule(&key.object()).is_some_and(|rule| !rule.spec.subsets.is_empty());
+        !self.wide.is_empty() || self.rules_of(service).any(has_some)
     }
 
     /// The policies that target something.
@@ -221,6 +232,7 @@ pub(crate) fn parents(object: &Kept) -> BTreeSet<NamespacedName> {
     let (refs, namespace) = match object {
         Kept::HttpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
         Kept::GrpcRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::VirtualService(object) => return super::relations::hosts(object).collect(),
         _ => return BTreeSet::new(),
     };
     refs.iter().filter_map(|reference| parent(reference, namespace)).collect()
@@ -231,9 +243,22 @@ fn backends(object: &Kept) -> BTreeSet<NamespacedName> {
     let (refs, namespace) = match object {
         Kept::HttpRoute(route) => (of_http(route), super::relations::namespace(&route.metadata)),
         Kept::GrpcRoute(route) => (of_grpc(route), super::relations::namespace(&route.metadata)),
+        Kept::VirtualService(object) => return destinations_of(object),
         _ => return BTreeSet::new(),
     };
     refs.iter().filter_map(|reference| backend(reference, namespace)).collect()
+}
+
+/// The services that a VirtualService for the mesh sends requests to.
+fn destinations_of(object: &VirtualService) -> BTreeSet<NamespacedName> {
+    let namespace = super::relations::namespace(&object.metadata);
+    let destinations = object.spec.http.iter().flat_map(|rule| rule.destinations());
+    let services =
+        destinations.filter(|_| object.spec.is_for_mesh()).filter_map(|to| match named(&to.host, namespace) {
+            Named::Service(service) => Some(service),
+            Named::Below(_) | Named::Other => None,
+        });
+    services.collect()
 }
 
 /// Every backendRef of an HTTPRoute, in its order.

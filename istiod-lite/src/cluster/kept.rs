@@ -11,7 +11,7 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -54,6 +54,8 @@ pub enum Kept {
     WorkloadEntry(Arc<WorkloadEntry>),
     /// How the endpoints of a host are treated.
     DestinationRule(Arc<DestinationRule>),
+    /// Whole.
+    VirtualService(Arc<VirtualService>),
     /// What holds for the mesh as a whole.
     MeshConfig(Arc<MeshConfig>),
     /// What becomes of traces.
@@ -109,6 +111,11 @@ impl From<Object> for Kept {
                 let metadata = shortened(&o.metadata);
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::DestinationRule(o)
+            }
+            Object::VirtualService(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::VirtualService(o)
             }
             Object::Telemetry(mut o) => {
                 let metadata = shortened(&o.metadata);
@@ -187,6 +194,7 @@ impl Kept {
             Self::ServiceEntry(o) => (Kind::ServiceEntry, &o.metadata),
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
             Self::DestinationRule(o) => (Kind::DestinationRule, &o.metadata),
+            Self::VirtualService(o) => (Kind::VirtualService, &o.metadata),
             Self::MeshConfig(o) => (Kind::ConfigMap, &o.metadata),
             Self::Telemetry(o) => (Kind::Telemetry, &o.metadata),
         };
@@ -213,6 +221,7 @@ impl Kept {
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::VirtualService(o) => &o.metadata,
             Self::MeshConfig(o) => &o.metadata,
             Self::Telemetry(o) => &o.metadata,
         }
@@ -245,6 +254,10 @@ mod tests {
             (Kind::ServiceEntry, json!({"spec": {"hosts": ["a.com"]}})),
             (Kind::WorkloadEntry, json!({"spec": {"address": "192.0.2.1"}})),
             (Kind::DestinationRule, json!({"spec": {"host": "web"}})),
+            (
+                Kind::VirtualService,
+                json!({"spec": {"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}}]}]}}),
+            ),
             (Kind::Telemetry, json!({"spec": {}})),
         ] {
             let with = |metadata: &Value| {

@@ -30,7 +30,7 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -76,6 +76,7 @@ pub struct Cluster {
     service_entries: PersistentMap<NamespacedName, Arc<ServiceEntry>>,
     workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
     destination_rules: PersistentMap<NamespacedName, Arc<DestinationRule>>,
+    virtual_services: PersistentMap<NamespacedName, Arc<VirtualService>>,
     mesh_configs: PersistentMap<NamespacedName, Arc<MeshConfig>>,
     telemetries: PersistentMap<NamespacedName, Arc<Telemetry>>,
     /// Each node's name with each of its pods: asked at every certificate request.
@@ -106,6 +107,7 @@ impl Cluster {
             Kept::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
             Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
             Kept::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
+            Kept::VirtualService(o) => drop(self.virtual_services.insert(key, o)),
             Kept::MeshConfig(o) => drop(self.mesh_configs.insert(key, o)),
             Kept::Telemetry(o) => drop(self.telemetries.insert(key, o)),
         }
@@ -132,6 +134,7 @@ impl Cluster {
             Kind::ServiceEntry => drop(self.service_entries.remove(&name)),
             Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
             Kind::DestinationRule => drop(self.destination_rules.remove(&name)),
+            Kind::VirtualService => drop(self.virtual_services.remove(&name)),
             Kind::ConfigMap => drop(self.mesh_configs.remove(&name)),
             Kind::Telemetry => drop(self.telemetries.remove(&name)),
         }
@@ -213,6 +216,7 @@ impl Cluster {
             Kind::ServiceEntry => Kept::ServiceEntry(self.service_entries.get(&name)?.clone()),
             Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
             Kind::DestinationRule => Kept::DestinationRule(self.destination_rules.get(&name)?.clone()),
+            Kind::VirtualService => Kept::VirtualService(self.virtual_services.get(&name)?.clone()),
             Kind::ConfigMap => Kept::MeshConfig(self.mesh_configs.get(&name)?.clone()),
             Kind::Telemetry => Kept::Telemetry(self.telemetries.get(&name)?.clone()),
         })
@@ -246,6 +250,7 @@ impl Cluster {
             Kind::ServiceEntry => names(kind, &self.service_entries),
             Kind::WorkloadEntry => names(kind, &self.workload_entries),
             Kind::DestinationRule => names(kind, &self.destination_rules),
+            Kind::VirtualService => names(kind, &self.virtual_services),
             Kind::ConfigMap => names(kind, &self.mesh_configs),
             Kind::Telemetry => names(kind, &self.telemetries),
         }
@@ -424,6 +429,11 @@ impl Cluster {
         self.destination_rules.equal_range(|key| (*key.namespace).cmp(namespace))
     }
 
+    /// A virtual service.
+    pub fn virtual_service(&self, key: &NamespacedName) -> Option<&Arc<VirtualService>> {
+        self.virtual_services.get(key)
+    }
+
     /// A mesh configuration.
     pub fn mesh_config(&self, key: &NamespacedName) -> Option<&Arc<MeshConfig>> {
         self.mesh_configs.get(key)
@@ -450,7 +460,7 @@ impl Cluster {
     }
 
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 19] {
+    pub fn counts(&self) -> [(Kind, usize); 20] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -469,6 +479,7 @@ impl Cluster {
             (Kind::ServiceEntry, self.service_entries.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::DestinationRule, self.destination_rules.len()),
+            (Kind::VirtualService, self.virtual_services.len()),
             (Kind::ConfigMap, self.mesh_configs.len()),
             (Kind::Telemetry, self.telemetries.len()),
         ]

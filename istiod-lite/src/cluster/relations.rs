@@ -10,7 +10,7 @@ use mesh_model::address::{NamespacedName, canonical_ip};
 use mesh_model::labels;
 
 use crate::resources::labels::Labelled;
-use crate::resources::{DestinationRule, host};
+use crate::resources::{DestinationRule, VirtualService, host};
 
 /// The label that says whose endpoints a slice holds.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -95,7 +95,7 @@ fn mentions(
     address.into_iter().chain(pod)
 }
 
-/// Whom a DestinationRule's host names.
+/// Whom a host names, of a DestinationRule or VirtualService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     /// A Service, in whichever domain: a name without dots is one of the rule's namespace.
@@ -108,15 +108,30 @@ pub(crate) enum Named {
 
 /// Whom a DestinationRule's host names.
 pub(crate) fn named_by(rule: &DestinationRule) -> Named {
-    let host = host::normal(&rule.spec.host);
+    named(&rule.spec.host, namespace(&rule.metadata))
+}
+
+/// Whom a host names that is written in an object of a namespace.
+pub(crate) fn named(host: &str, namespace: &str) -> Named {
+    let host = host::normal(host);
     if let Some(below) = host.strip_prefix('*') {
         return Named::Below(below.to_owned());
     }
     match host.split('.').collect::<Vec<_>>()[..] {
-        [name] => Named::Service(NamespacedName::new(namespace(&rule.metadata), name)),
+        [name] => Named::Service(NamespacedName::new(namespace, name)),
         [name, namespace, "svc", ..] => Named::Service(NamespacedName::new(namespace, name)),
         _ => Named::Other,
     }
+}
+
+/// The services that a VirtualService is for: none where it is for gateways only.
+pub(crate) fn hosts(object: &VirtualService) -> impl Iterator<Item = NamespacedName> {
+    let own = namespace(&object.metadata);
+    let hosts = object.spec.hosts.iter().filter(|_| object.spec.is_for_mesh());
+    hosts.filter_map(move |host| match named(host, own) {
+        Named::Service(service) => Some(service),
+        Named::Below(_) | Named::Other => None,
+    })
 }
 
 /// Whether an object belongs to a gateway or waypoint: it is not behind one.

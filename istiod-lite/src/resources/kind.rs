@@ -45,6 +45,8 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
     DestinationRule,
+    /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
+    VirtualService,
     /// Core v1: those that hold a mesh configuration.
     ConfigMap,
     /// `telemetry.istio.io/v1` and `v1alpha1`.
@@ -72,6 +74,7 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::DestinationRule => "DestinationRule",
+            Self::VirtualService => "VirtualService",
             Self::ConfigMap => "ConfigMap",
             Self::Telemetry => "Telemetry",
         }

@@ -1,7 +1,7 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`request_authentication`],
-//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
+//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`virtual_service`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
 //! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
 //! is in its life.
 
@@ -25,6 +25,7 @@ mod strict;
 pub mod telemetry;
 pub mod unread;
 mod validate;
+pub mod virtual_service;
 pub mod workload_entry;
 
 pub use authorization_policy::AuthorizationPolicy;
@@ -40,4 +41,5 @@ pub use recognize::Recognized;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use telemetry::Telemetry;
+pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;

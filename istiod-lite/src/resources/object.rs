@@ -14,6 +14,7 @@ use super::peer_authentication::PeerAuthentication;
 use super::request_authentication::RequestAuthentication;
 use super::service_entry::ServiceEntry;
 use super::telemetry::Telemetry;
+use super::virtual_service::VirtualService;
 use super::workload_entry::WorkloadEntry;
 
 /// One object of a kind we read. Cheap to clone.
@@ -53,6 +54,8 @@ pub enum Object {
     WorkloadEntry(Arc<WorkloadEntry>),
     /// How the endpoints of a host are treated.
     DestinationRule(Arc<DestinationRule>),
+    /// See [`VirtualService`].
+    VirtualService(Arc<VirtualService>),
     /// What holds for the mesh as a whole.
     ConfigMap(Arc<ConfigMap>),
     /// What becomes of traces.
@@ -83,6 +86,7 @@ impl Object {
             Self::ServiceEntry(o) => serde_json::to_value(&**o),
             Self::WorkloadEntry(o) => serde_json::to_value(&**o),
             Self::DestinationRule(o) => serde_json::to_value(&**o),
+            Self::VirtualService(o) => serde_json::to_value(&**o),
             Self::ConfigMap(o) => serde_json::to_value(&**o),
             Self::Telemetry(o) => serde_json::to_value(&**o),
         }
@@ -108,6 +112,7 @@ impl Object {
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::DestinationRule(_) => Kind::DestinationRule,
+            Self::VirtualService(_) => Kind::VirtualService,
             Self::ConfigMap(_) => Kind::ConfigMap,
             Self::Telemetry(_) => Kind::Telemetry,
         }
@@ -133,6 +138,7 @@ impl Object {
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,
+            Self::VirtualService(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
             Self::Telemetry(o) => &o.metadata,
         }

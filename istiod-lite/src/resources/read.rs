@@ -54,6 +54,7 @@ impl Object {
             Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
             Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
             Kind::DestinationRule => Self::DestinationRule(typed(value)?),
+            Kind::VirtualService => Self::VirtualService(typed(value)?),
             Kind::Telemetry => Self::Telemetry(typed(value)?),
             Kind::ConfigMap => Self::ConfigMap(typed(value)?),
         };
@@ -90,6 +91,7 @@ impl Object {
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
             | Kind::DestinationRule
+            | Kind::VirtualService
             | Kind::Telemetry => {
                 let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
                 gateway_api::reduce_foreign(kind, &mut value);

@@ -78,6 +78,7 @@ impl Kind {
             ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
             ("networking.istio.io", "WorkloadEntry") => Self::WorkloadEntry,
             ("networking.istio.io", "DestinationRule") => Self::DestinationRule,
+            ("networking.istio.io", "VirtualService") => Self::VirtualService,
             ("telemetry.istio.io", "Telemetry") => Self::Telemetry,
             _ => return unread(group, kind),
         };
@@ -98,7 +99,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"],
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
-        "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule"],
+        "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule", "VirtualService"],
         "telemetry.istio.io" => &["Telemetry"],
         _ => &[],
     };
@@ -137,7 +138,8 @@ mod tests {
             ("telemetry.istio.io/v1", "Telemetry", Recognized::Read(Kind::Telemetry)),
             ("telemetry.istio.io/v1alpha1", "Telemetry", Recognized::Read(Kind::Telemetry)),
             ("telemetry.istio.io/v1beta1", "Telemetry", Recognized::WrongVersion),
-            ("networking.istio.io/v1", "VirtualService", Recognized::Unread(Unread::NotEnforced)),
+            ("networking.istio.io/v1", "VirtualService", Recognized::Read(Kind::VirtualService)),
+            ("networking.istio.io/v1", "EnvoyFilter", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1", "WorkloadGroup", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "ServiceEntry", Recognized::Read(Kind::ServiceEntry)),
             ("networking.istio.io/v1beta1", "WorkloadEntry", Recognized::Read(Kind::WorkloadEntry)),

@@ -13,7 +13,7 @@ use super::kind::Kind;
 use super::object::Object;
 use super::{
     authorization_policy, destination_rule, gateway_api, mesh_config, peer_authentication, request_authentication,
-    service_entry, telemetry, workload_entry,
+    service_entry, telemetry, virtual_service, workload_entry,
 };
 
 /// Checks an object.
@@ -34,6 +34,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::ServiceEntry(o) => service_entry::validate(o),
         Object::WorkloadEntry(o) => workload_entry::validate(o),
         Object::DestinationRule(o) => destination_rule::validate(o),
+        Object::VirtualService(o) => virtual_service::validate(o),
         Object::ConfigMap(o) => mesh_config::validate(o),
         Object::Telemetry(o) => telemetry::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),

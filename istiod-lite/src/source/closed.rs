@@ -15,7 +15,7 @@ const NAME: &str = "istiod-lite-closed";
 const CONSEQUENCE: &str = ". What was in force before is not known (no last good version was kept), so every \
      connection it may be about is refused until it is mended";
 /// Kinds that cannot have been policies.
-const HARMLESS: [&str; 17] = [
+const HARMLESS: [&str; 18] = [
     "Namespace",
     "Node",
     "ServiceAccount",
@@ -30,6 +30,7 @@ const HARMLESS: [&str; 17] = [
     "ServiceEntry",
     "WorkloadEntry",
     "DestinationRule",
+    "VirtualService",
     "Telemetry",
     // What it does not say nobody can be asked, and that denies.
     "ConfigMap",

@@ -28,13 +28,14 @@ pub(super) fn wanted(status: &Status) -> BTreeMap<Key, Vec<Condition>> {
             Kind::ServiceEntry,
             Kind::WorkloadEntry,
             Kind::DestinationRule,
+            Kind::VirtualService,
             Kind::Telemetry,
         ];
         let kind = told.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()));
         let (Some(kind), Some(name)) = (kind, &rejected.name) else { continue };
         let serves = if rejected.last_good_kept { ". The version before keeps serving" } else { "" };
         let mut condition = Condition::rejected(format!("{}{serves}", rejected.sentence()));
-        if matches!(kind, Kind::DestinationRule | Kind::Telemetry) {
+        if matches!(kind, Kind::DestinationRule | Kind::VirtualService | Kind::Telemetry) {
             // Only waypoints have anything to do with it.
             condition.kind = WAYPOINT_ACCEPTED.into();
         }
@@ -49,7 +50,7 @@ fn is_for(kind: Kind, condition: &str) -> bool {
         Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => {
             [ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED].contains(&condition)
         }
-        Kind::DestinationRule | Kind::Telemetry => condition == WAYPOINT_ACCEPTED,
+        Kind::DestinationRule | Kind::VirtualService | Kind::Telemetry => condition == WAYPOINT_ACCEPTED,
         // Kubernetes wants the owner's name before the type's.
         Kind::Service => condition.starts_with("istio.io/"),
         _ => false,

@@ -148,7 +148,7 @@ impl Translator {
         let mut delta = Delta::default();
         let mut outside = BTreeSet::new();
         self.look_at_the_whole(&mut affected, &mut outside);
-        affected.by_services(&self.index);
+        affected.by_services(&self.cluster, &self.index);
         self.policies(&mut affected, &mut delta);
         self.authentications(&affected, &mut delta);
         self.modes(&mut affected, &mut delta);

@@ -37,6 +37,7 @@ fn matches(written: &[HttpMatch]) -> Vec<RequestMatch> {
         method: written.method.map(|method| method.as_str().into()),
         headers: backends::header_matches(&written.headers),
         query: written.query_params.iter().map(|one| backends::value_match(&one.name, one)).collect(),
+        ..RequestMatch::default()
     };
     written.iter().map(one).collect()
 }
@@ -63,5 +64,6 @@ fn retry(written: &written::Retry) -> Retry {
         codes: written.codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect(),
         attempts: written.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(1),
         backoff: written.backoff.as_deref().and_then(parse_duration),
+        ..Retry::default()
     }
 }

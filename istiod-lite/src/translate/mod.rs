@@ -22,8 +22,9 @@
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
+//! | `virtual_service` | VirtualService | rules of ServiceRoutes |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
-//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told` | | what users are told |
+//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told`, `virtual_service_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
@@ -63,6 +64,8 @@ mod telemetry;
 mod told;
 mod traffic;
 mod traffic_told;
+mod virtual_service;
+mod virtual_service_told;
 mod waypoint;
 mod waypoint_told;
 mod workload;

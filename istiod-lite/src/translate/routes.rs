@@ -12,7 +12,7 @@ use mesh_model::token::JwtRule;
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
-use super::{grpc_route, http_route, names, ports, telemetry, traffic, waypoint};
+use super::{grpc_route, http_route, names, ports, telemetry, traffic, virtual_service, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
@@ -37,6 +37,7 @@ pub(super) fn of_service(
         ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
         rules: rules(&key, service, context),
         traffic: traffic::of_service(&key, context),
+        subsets: traffic::subsets(&key, service, context),
         ..attached(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
     };
     Some((routes, verdict.asked))
@@ -106,6 +107,20 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
     let mut routes: Vec<Route> = found.collect();
     routes.sort_by(Route::order);
     let mut rules = Vec::new();
+    let blank = Rule {
+        kind: RouteKind::VirtualService,
+        route: service.clone(),
+        name: "".into(),
+        port: None,
+        callers: None,
+        matches: Vec::new(),
+        filters: Vec::new(),
+        backends: Vec::new(),
+        request_timeout: None,
+        backend_timeout: None,
+        retry: None,
+        fault: None,
+    };
     for route in &routes {
         let name = route.name();
         let own =
@@ -121,16 +136,10 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
                     Route::Grpc(_) => RouteKind::Grpc,
                 },
                 route: name.clone(),
-                name: "".into(),
                 port,
                 // A route of another namespace is for the callers of its own (GEP-1294).
                 callers: (name.namespace != service.namespace).then(|| name.namespace.clone()),
-                matches: Vec::new(),
-                filters: Vec::new(),
-                backends: Vec::new(),
-                request_timeout: None,
-                backend_timeout: None,
-                retry: None,
+                ..blank.clone()
             };
             match route {
                 Route::Http(route) => rules.extend(http_route::rules(route, &blank, context)),
@@ -138,6 +147,7 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
             }
         }
     }
+    rules.extend(virtual_service::rules(service, object, &blank, context));
     rules
 }
 

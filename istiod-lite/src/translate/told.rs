@@ -4,7 +4,7 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
 use super::world::World;
-use super::{distribution, endpoints, route_told, telemetry, traffic_told, waypoint_told};
+use super::{distribution, endpoints, route_told, telemetry, traffic_told, virtual_service_told, waypoint_told};
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, MeshConfig};
 
@@ -37,6 +37,8 @@ pub(super) enum Part {
     GrpcRoute,
     /// What becomes of a destination rule.
     DestinationRule,
+    /// What becomes of a virtual service.
+    VirtualService,
     /// What is not read of a mesh configuration.
     MeshConfig,
     /// What becomes of what is said of traces.
@@ -62,6 +64,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::HttpRoute => &[Part::HttpRoute],
         Kind::GrpcRoute => &[Part::GrpcRoute],
         Kind::DestinationRule => &[Part::DestinationRule],
+        Kind::VirtualService => &[Part::VirtualService],
         Kind::ConfigMap => &[Part::MeshConfig],
         Kind::Telemetry => &[Part::Telemetry],
     }
@@ -104,6 +107,7 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
             return waypoint_told::of(key, object, world);
         }
         (Part::DestinationRule, Kept::DestinationRule(rule)) => Some(traffic_told::of(&key.object(), rule, world)),
+        (Part::VirtualService, Kept::VirtualService(object)) => Some(virtual_service_told::of(&key.object(), object, world)),
         (Part::Telemetry, Kept::Telemetry(object)) => Some(telemetry::told(&key.object(), object, world)),
         (Part::MeshConfig, Kept::MeshConfig(config)) => mesh_config_told(key, config, world),
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),

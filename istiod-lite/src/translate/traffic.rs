@@ -1,24 +1,29 @@
 //! DestinationRule → what ServiceRoutes say of a service's endpoints. Pure.
 //!
 //! Of the rules that name a service one counts: one of the Service's own namespace before one of the root namespace; there the one that
-//! names it before one for all of a domain, the longest domain first; then one that has a `trafficPolicy`, and of these the oldest, as
+//! names it before one for all of a domain, the longest domain first; then one that has a `trafficPolicy` or `subsets`, and of these the oldest, as
 //! in Istio. Rules of other namespaces, which Istio would follow for callers from there, count for nobody: one waypoint treats a
 //! service's endpoints one way.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service as KubernetesService;
 use mesh_model::address::NamespacedName;
-use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
+use mesh_model::traffic::{
+    Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, Subset, TrafficPolicy,
+};
 
-use super::names;
 use super::world::World;
-use crate::cluster::relations::{Named, named_by};
+use super::{entries, names};
+use crate::cluster::relations::{Named, named_by, selects};
 use crate::resources::DestinationRule;
 use crate::resources::destination_rule::{
-    ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection, PortSettings, Simple, parse_duration,
+    ConnectionPool, ConsistentHash, LoadBalancer, OutlierDetection, Simple, TrafficPolicy as Written, parse_duration,
 };
+use crate::resources::labels::Labelled;
 
 /// Maglev's table where nothing is said, as in Envoy.
 const MAGLEV: u32 = 65_537;
@@ -26,14 +31,69 @@ const MAGLEV: u32 = 65_537;
 /// What holds for the ports of a service.
 pub(super) fn of_service(service: &NamespacedName, world: &World<'_>) -> Vec<PortTraffic> {
     let Some((rule, object)) = rule_for(service, world) else { return Vec::new() };
-    let Some(written) = &object.spec.traffic_policy else { return Vec::new() };
+    of_policies(rule, object.spec.traffic_policy.as_ref(), None)
+}
+
+/// What holds for ports: what is said for all of a service, and instead of that, field by field, what is said for a subset. What either
+/// says of a port counts there alone, the subset's first.
+fn of_policies(rule: &NamespacedName, all: Option<&Written>, subset: Option<&Written>) -> Vec<PortTraffic> {
+    let both = || [subset, all].into_iter().flatten();
+    if both().next().is_none() {
+        return Vec::new();
+    }
     let one = |port, policy| PortTraffic { port, rule: rule.clone(), policy: Arc::new(policy) };
-    let own = |settings: &PortSettings| {
-        let port = u16::try_from(settings.port.number).ok()?;
-        Some(one(Some(port), policy(&settings.load_balancer, &settings.connection_pool, &settings.outlier_detection)))
+    let of_port = |port: u32, written: &Written| {
+        written.port_level_settings.iter().find(|settings| settings.port.number == port).map(|settings| Written {
+            load_balancer: settings.load_balancer.clone(),
+            connection_pool: settings.connection_pool.clone(),
+            outlier_detection: settings.outlier_detection.clone(),
+            ..Written::default()
+        })
     };
-    let all = policy(&written.load_balancer, &written.connection_pool, &written.outlier_detection);
-    written.port_level_settings.iter().filter_map(own).chain([one(None, all)]).collect()
+    let merged = |above: Option<&Written>| {
+        let (below, above) = (above.cloned().unwrap_or_default(), subset.cloned().unwrap_or_default());
+        policy(
+            &above.load_balancer.or(below.load_balancer),
+            &above.connection_pool.or(below.connection_pool),
+            &above.outlier_detection.or(below.outlier_detection),
+        )
+    };
+    let ports: BTreeSet<u32> = both().flat_map(|of| &of.port_level_settings).map(|of| of.port.number).collect();
+    let own = |number: u32| {
+        let port = u16::try_from(number).ok()?;
+        Some(one(
+            Some(port),
+            match subset.and_then(|subset| of_port(number, subset)) {
+                Some(own) => policy(&own.load_balancer, &own.connection_pool, &own.outlier_detection),
+                None => merged(all.and_then(|all| of_port(number, all)).as_ref().or(all)),
+            },
+        ))
+    };
+    ports.into_iter().filter_map(own).chain([one(None, merged(all))]).collect()
+}
+
+/// The subsets of a service: who is in each, and what holds for it.
+pub(super) fn subsets(service: &NamespacedName, object: &KubernetesService, world: &World<'_>) -> Vec<Arc<Subset>> {
+    let Some((rule, found)) = rule_for(service, world) else { return Vec::new() };
+    let one = |written: &crate::resources::destination_rule::Subset| {
+        let labels = &written.labels;
+        let holds = |one: &dyn Labelled| {
+            selects(object, one) && labels.iter().all(|(key, value)| one.label(key) == Some(value.as_str()))
+        };
+        let pods = world.cluster.pods_in(&service.namespace).filter(|(_, pod)| holds(&***pod));
+        let pods = pods.map(|(key, _)| names::uid(key, &world.mesh.cluster_id));
+        let entries = world.cluster.workload_entries_in(&service.namespace);
+        let entries = entries.filter(|(_, entry)| holds(&entry.metadata));
+        let entries = entries.map(|(key, _)| entries::uid_of_workload_entry(key, &world.mesh.cluster_id));
+        let mut workloads: Vec<Arc<str>> = pods.chain(entries).map(Arc::from).collect();
+        workloads.sort_unstable();
+        Arc::new(Subset {
+            name: written.name.as_str().into(),
+            workloads,
+            traffic: of_policies(rule, found.spec.traffic_policy.as_ref(), written.traffic_policy.as_ref()),
+        })
+    };
+    found.spec.subsets.iter().map(one).collect()
 }
 
 /// The rule that counts for a service.
@@ -71,7 +131,7 @@ fn order(
     (b_key, b): (&NamespacedName, &Arc<DestinationRule>),
 ) -> Ordering {
     let age = |rule: &DestinationRule| rule.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let says_nothing = |rule: &DestinationRule| rule.spec.traffic_policy.is_none();
+    let says_nothing = |rule: &DestinationRule| rule.spec.traffic_policy.is_none() && rule.spec.subsets.is_empty();
     says_nothing(a).cmp(&says_nothing(b)).then_with(|| age(a).cmp(&age(b))).then_with(|| a_key.cmp(b_key))
 }
 

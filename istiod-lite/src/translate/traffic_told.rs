@@ -7,7 +7,7 @@ use super::service_spec::{has_port, is_external_name};
 use super::traffic::{is_of_domain, rule_for};
 use super::world::World;
 use super::{names, waypoint};
-use crate::cluster::relations::{Named, named_by};
+use crate::cluster::relations::{Named, has_selector, named_by};
 use crate::resources::DestinationRule;
 
 /// What becomes of a rule.
@@ -40,7 +40,7 @@ pub(super) fn of(key: &NamespacedName, rule: &DestinationRule, world: &World<'_>
     };
     if let Some((other, _)) = rule_for(&service, world).filter(|(other, _)| *other != key) {
         let why = match other.namespace == key.namespace {
-            true => "the oldest that has a trafficPolicy counts",
+            true => "the oldest that has a trafficPolicy or subsets counts",
             false => "one of the Service's own namespace counts before one for the whole mesh",
         };
         return refuse("Conflicted", format!("DestinationRule {other} is for the Service {service}, too: {why}"));
@@ -66,6 +66,10 @@ pub(super) fn of(key: &NamespacedName, rule: &DestinationRule, world: &World<'_>
         let message = format!(
             "the Service {service} has no TCP port {port}: what portLevelSettings say of it counts for nothing"
         );
+        return Condition::waypoint(true, "PartiallyInvalid", message);
+    }
+    if !rule.spec.subsets.is_empty() && !has_selector(object) {
+        let message = format!("the Service {service} has no selector, and so nobody is in a subset of it");
         return Condition::waypoint(true, "PartiallyInvalid", message);
     }
     Condition::waypoint(true, "Accepted", format!("followed by waypoint {}", verdict.asked))

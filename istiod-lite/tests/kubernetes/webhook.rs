@@ -17,7 +17,7 @@ use super::api_server::ApiServer;
 use super::{AUTHORIZATION_POLICIES, OBJECTS, condition, control_plane_with, deny, policy, until_so};
 
 const DESTINATION_RULES: &str = "destinationrules.networking.istio.io";
-const VIRTUAL_SERVICES: &str = "virtualservices.networking.istio.io";
+const ENVOY_FILTERS: &str = "envoyfilters.networking.istio.io";
 const CONFIGURATION: &str = "istio-validator-istio-system";
 
 /// A policy that cannot be read.
@@ -30,10 +30,10 @@ fn of_revision(revision: &str, object: &str) -> String {
     object.replace("namespace: shop}", &format!("namespace: shop, labels: {{istio.io/rev: {revision}}}}}"))
 }
 
-const VIRTUAL_SERVICE: &str = "apiVersion: networking.istio.io/v1
-kind: VirtualService
+const ENVOY_FILTER: &str = "apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
 metadata: {name: a, namespace: shop}
-spec: {hosts: [a.example.com], http: [{route: [{destination: {host: web}}]}]}
+spec: {workloadSelector: {labels: {app: web}}}
 ";
 
 /// Plugs a root of its own in. Gives its certificate.
@@ -99,7 +99,7 @@ async fn what_is_wrong_is_refused_with_the_sentence_of_its_status() {
     let Some(api) = ApiServer::start() else { return };
     let (Some(rights), Some(chart)) = (api.chart_rights(), api.chart("validatingwebhook")) else { return };
     api.apply(OBJECTS);
-    for kind in [AUTHORIZATION_POLICIES, DESTINATION_RULES, VIRTUAL_SERVICES] {
+    for kind in [AUTHORIZATION_POLICIES, DESTINATION_RULES, ENVOY_FILTERS] {
         api.apply(&api.definition(kind));
         until_so("the kind is served", || api.try_kubectl(&["get", kind, "-A"], "").map(drop)).await;
     }
@@ -132,9 +132,9 @@ async fn what_is_wrong_is_refused_with_the_sentence_of_its_status() {
     assert!(error.contains(sentence), "{error}");
     // Another revision's is not ours to judge; and of what nobody enforces, its author hears.
     apply(&api, &of_revision("other", &wrong("theirs", "10.0.0.0/99"))).unwrap();
-    let warned = refused(&api, VIRTUAL_SERVICE);
-    assert!(warned.contains("Ambit does not enforce VirtualService"), "{warned}");
-    api.kubectl(&["get", VIRTUAL_SERVICES, "a", "-n", "shop"], "");
+    let warned = refused(&api, ENVOY_FILTER);
+    assert!(warned.contains("Ambit does not enforce EnvoyFilter"), "{warned}");
+    api.kubectl(&["get", ENVOY_FILTERS, "a", "-n", "shop"], "");
 
     // What it refuses of users is counted; what it is offered every minute, to be seen to answer, is not.
     let counted = scrape(&running).await;

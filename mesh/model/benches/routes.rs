@@ -44,6 +44,7 @@ fn rule(n: usize) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
     }
 }
 
@@ -77,6 +78,7 @@ fn main() {
             traffic: Vec::new(),
             tokens: Arc::default(),
             tracing: None,
+            subsets: Vec::new(),
         });
         let router = Router::new(routes.clone());
         let made = start.elapsed();

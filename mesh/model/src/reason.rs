@@ -133,6 +133,10 @@ reason_codes! {
     NoBackend = "NO_BACKEND",
     /// The rule that the request matches cannot be followed as it is written.
     RouteInvalid = "ROUTE_INVALID",
+    /// The rule that the request follows has it refused on purpose (`fault.abort`).
+    FaultAborted = "FAULT_ABORTED",
+    /// The rule that the request follows had it wait on purpose (`fault.delay`).
+    FaultDelayed = "FAULT_DELAYED",
     /// A limit of a DestinationRule is reached.
     UpstreamOverflow = "UPSTREAM_OVERFLOW",
     /// The answer had not come, or not ended, when the route's timeout passed.

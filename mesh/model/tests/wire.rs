@@ -219,6 +219,7 @@ fn every_field_survives_the_round_trip() {
                 traffic: Vec::new(),
                 tokens: [].into(),
                 tracing: None,
+                subsets: Vec::new(),
             }
             .into(),
         ),
@@ -650,7 +651,7 @@ fn refused_routes() {
     assert!(of(backend(to("h", 80))).is_ok());
     for (name, rule, error) in [
         ("no kind", pa::RouteRule { kind: 0, ..good() }, Kind(0)),
-        ("an unknown kind", pa::RouteRule { kind: 3, ..good() }, Kind(3)),
+        ("an unknown kind", pa::RouteRule { kind: 4, ..good() }, Kind(4)),
         ("no match", pa::RouteRule { matches: Vec::new(), ..good() }, NoMatch),
         ("a port too high", pa::RouteRule { port: 65_536, ..good() }, Range("port", 65_536)),
         (
@@ -753,7 +754,8 @@ fn routes_in_bytes() {
         backends: vec![backend],
         request_timeout: Some(std::time::Duration::from_secs(1)),
         backend_timeout: None,
-        retry: Some(Retry { codes: vec![503], attempts: 3, backoff: None }),
+        retry: Some(Retry { codes: vec![503], attempts: 3, ..Retry::default() }),
+        fault: None,
     };
     let routes = ServiceRoutes {
         service: NamespacedName::new("b", "h"),
@@ -763,6 +765,7 @@ fn routes_in_bytes() {
         traffic: Vec::new(),
         tokens: [].into(),
         tracing: None,
+        subsets: Vec::new(),
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

@@ -42,6 +42,12 @@ impl Refused {
         Self { own: Some(Box::new(Own { headers, body: body.into() })), ..self }
     }
 
+    /// Answered with these words.
+    pub(super) fn saying(self, words: &'static str) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        self.with(headers, words)
+    }
+
     /// The answer. A gRPC caller gets a status of its protocol.
     pub(crate) fn answer(&self, grpc: bool) -> Response<Body> {
         let text = match self.status {

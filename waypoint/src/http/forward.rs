@@ -45,6 +45,8 @@ pub(super) struct Hop<'a> {
     pub(super) service: Arc<Service>,
     /// Its address and port; of a service without address only the port counts.
     pub(super) dialled: SocketAddr,
+    /// Which of its endpoints; `None` is all.
+    pub(super) subset: Option<Arc<str>>,
     /// When the answer must have ended.
     pub(super) deadline: Option<Instant>,
     /// How long one try may take.
@@ -56,7 +58,7 @@ pub(super) struct Hop<'a> {
 impl Hop<'_> {
     /// To a port of a service, without limits.
     pub(super) fn to(service: Arc<Service>, dialled: SocketAddr) -> Self {
-        Self { service, dialled, deadline: None, per_try: None, retry: None }
+        Self { service, dialled, subset: None, deadline: None, per_try: None, retry: None }
     }
 }
 
@@ -109,7 +111,8 @@ pub(super) async fn forward(
         // Never missing: it was not sent, or it is kept.
         let Some(mut request) = replay.next() else { return Err(never_sent(unreachable)) };
         let by = |by: &HashBy| hashed.of(by, &request, caller.from.ip());
-        let picked = upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled), by, not);
+        let picked =
+            upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled, hop.subset.as_ref()), by, not);
         let picked = picked.await.map_err(|error| unreached(&error))?;
         report.sent_to(picked.endpoint.address(), picked.endpoint.workload());
         if let Some(trace) = &mut report.trace {
@@ -133,7 +136,8 @@ pub(super) async fn forward(
         let (ended, may_again) = match ended {
             Ok(Ok((pooled, answer))) => {
                 picked.ended(Outcome::Answered(counts_as(&answer)));
-                let wanted = hop.retry.is_some_and(|retry| retry.codes.contains(&answer.status().as_u16()));
+                let (status, grpc) = (answer.status().as_u16(), grpc_status(&answer));
+                let wanted = hop.retry.is_some_and(|retry| retry.wants(status, grpc));
                 (Ok((pooled, answer)), wanted && replay.is_kept())
             }
             Ok(Err(Failed::For(refused))) => return Err(refused),
@@ -236,8 +240,11 @@ async fn attempt(
 
 /// The status that outlier detection counts: of a gRPC call that has ended already, what it ended with.
 fn counts_as(answer: &Response<Incoming>) -> u16 {
-    let grpc = answer.headers().get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
-    grpc.map_or(answer.status().as_u16(), status_of_grpc)
+    grpc_status(answer).map_or(answer.status().as_u16(), status_of_grpc)
+}
+
+fn grpc_status(answer: &Response<Incoming>) -> Option<u8> {
+    answer.headers().get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok())
 }
 
 fn unreached(error: &Unreachable) -> Refused {

@@ -12,21 +12,24 @@ use super::answer::Refused;
 use super::caller::Caller;
 use crate::target::Target;
 
-/// The service that a rule's backend is, and how it is dialled.
+/// The service that a rule's backend is, how it is dialled, and which of its endpoints, if not all.
 ///
 /// # Errors
 /// When the tables have no such service: as Gateway API says, 500.
-pub(super) fn backend(caller: &Caller, planned: &Forward) -> Result<(Arc<Service>, SocketAddr), Refused> {
+pub(super) fn backend(
+    caller: &Caller,
+    planned: &Forward,
+) -> Result<(Arc<Service>, SocketAddr, Option<Arc<str>>), Refused> {
     let rule = planned.rule();
     let none = |what: &str| {
         let why = format!("{} of route {} has no backend for the request: {what}", rule.name, rule.route);
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, ReasonCode::NoBackend, why)
     };
-    let (key, port) = planned.backend().ok_or_else(|| none("none is named"))?;
-    let service = caller.worker.context.proxy.tables.read(|tables| tables.service(key).cloned());
-    let service = service.ok_or_else(|| none(&format!("there is no service {key}")))?;
-    let dialled = dialled(&service, port, caller.target.dialled.is_ipv4());
-    Ok((service, dialled))
+    let to = planned.backend().ok_or_else(|| none("none is named"))?;
+    let service = caller.worker.context.proxy.tables.read(|tables| tables.service(&to.service).cloned());
+    let service = service.ok_or_else(|| none(&format!("there is no service {}", to.service)))?;
+    let dialled = dialled(&service, to.port, caller.target.dialled.is_ipv4());
+    Ok((service, dialled, to.subset))
 }
 
 /// Its address, of this family if it has one; of a service without address only the port counts.

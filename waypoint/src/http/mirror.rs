@@ -48,20 +48,22 @@ pub(super) async fn copied(
             return Err(Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, why));
         }
     };
-    for (key, port) in &planned.mirrors {
+    for to in &planned.mirrors {
+        let key = &to.service;
         let found = caller.worker.context.proxy.tables.read(|tables| tables.service(key).cloned());
         let Some(service) = found else {
             tracing::warn!(route = %planned.rule().route, service = %key, "not mirrored: there is no such service");
             continue;
         };
-        let dialled = hop::dialled(&service, *port, caller.target.dialled.is_ipv4());
+        let dialled = hop::dialled(&service, to.port, caller.target.dialled.is_ipv4());
         let (caller, copy) = (caller.clone(), Request::from_parts(head.clone(), Body::whole(bytes.clone())));
         let trace = report.trace.as_ref().map(|trace| Box::new(trace.of_copy()));
         let mut report = Report::new(&caller, copy.method(), copy.uri(), copy.headers(), copy.version());
         report.trace = trace;
         report.route = Some(Followed::by_mirror(planned.rule()));
+        let subset = to.subset.clone();
         spawn_local(async move {
-            let hop = Hop::to(service, dialled);
+            let hop = Hop { subset, ..Hop::to(service, dialled) };
             match timeout(LIMIT, forward(&caller, &hop, copy, None, &mut report)).await {
                 Ok(Ok(answer)) => {
                     report.answered(answer.head.status(), answer.head.headers());

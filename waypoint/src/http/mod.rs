@@ -8,6 +8,7 @@
 //! | `form` | the canonical form of a request |
 //! | `authenticate` | its tokens |
 //! | `ask`, `coming` | somebody else who is asked about it, and what is shown of its body |
+//! | `fault` | what is done to it on purpose |
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `hashed` | what a consistent hash takes of a request |
@@ -27,6 +28,7 @@ mod authenticate;
 mod caller;
 mod coming;
 mod counted;
+mod fault;
 mod form;
 mod forward;
 mod grpc;

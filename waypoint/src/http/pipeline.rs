@@ -10,7 +10,8 @@
 //!    those are asked whom CUSTOM policies name ([`ask`]); what they change of it, the other policies see, and the route.
 //! 5. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
 //!    which judge what was sent, and before anything is sent on. A request that is traced gets its `x-request-id`.
-//! 6. **The route** and what it makes of the request: an answer of the waypoint's own, or a backend.
+//! 6. **The route** and what it makes of the request: first what it does on purpose, to see how callers bear it ([`fault`]); then an
+//!    answer of the waypoint's own, or a backend.
 //! 7. **Tokens and policies of the backend's own service**, where that is another one: a route grants nobody more than dialling
 //!    would. Its tokens are verified by its own rules.
 //! 8. **Copies** for mirrors, which nobody waits for.
@@ -38,7 +39,7 @@ use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
 use super::report::{Followed, Report};
 use super::trace::Trace;
-use super::{ask, authenticate, form, headers, hop, mirror};
+use super::{ask, authenticate, fault, form, headers, hop, mirror};
 use crate::body::Body;
 use crate::judge;
 use crate::target::Target;
@@ -98,6 +99,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         Selected::NoMatch => Plan::Answer(plan::Answer::no_route(&target.routes.service)),
         Selected::Rule(matched) => {
             report.route = Some(Followed::new(matched.rule()));
+            fault::inject(matched.inject(&form, &head.headers, rand::random), report).await?;
             matched.plan(&form, &head.headers, target.port, rand::random)
         }
     };
@@ -105,7 +107,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         Plan::Forward(planned) => planned,
         Plan::Answer(answer) => return answered(answer),
     };
-    let (service, dialled) = hop::backend(caller, &planned)?;
+    let (service, dialled, subset) = hop::backend(caller, &planned)?;
     // 7
     let mut to = planned.target.clone();
     let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
@@ -127,7 +129,8 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let request = mirror::copied(caller, &planned, request, report).await?;
     // 9
     let hop = Hop {
-        deadline: planned.request_timeout().map(|limit| report.started + limit),
+        subset,
+        deadline: planned.request_timeout().map(|limit| report.routed() + limit),
         per_try: planned.backend_timeout(),
         retry: planned.retry(),
         ..Hop::to(service, dialled)

@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
@@ -53,6 +54,8 @@ pub(crate) struct Report {
     endpoint: Option<(SocketAddr, Option<Arc<Workload>>)>,
     code: Option<ReasonCode>,
     why: Option<Box<str>>,
+    /// It had to wait so long on purpose, and what the log says of it.
+    delay: Option<Box<(Duration, String)>>,
     grpc: bool,
     /// What the endpoint said of a gRPC call.
     grpc_status: Option<u8>,
@@ -82,6 +85,7 @@ impl Report {
             endpoint: None,
             code: None,
             why: None,
+            delay: None,
             grpc: is_grpc(headers),
             grpc_status: None,
             trace: None,
@@ -148,6 +152,16 @@ impl Report {
         self.why = Some(why.to_string().into());
     }
 
+    /// It had to wait on purpose.
+    pub(crate) fn delayed(&mut self, length: Duration, why: String) {
+        self.delay = Some(Box::new((length, why)));
+    }
+
+    /// When it came, without what it had to wait on purpose: a route's limits count from then.
+    pub(crate) fn routed(&self) -> Instant {
+        self.started + self.delay.as_ref().map_or(Duration::ZERO, |delay| delay.0)
+    }
+
     /// It became something else, which has carried so much and ended.
     pub(crate) fn carried(mut self, forth: u64, back: u64) {
         self.received.set(self.received.get() + forth);
@@ -165,6 +179,10 @@ impl Report {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let delayed = self.delay.take();
+        if let Some(delay) = delayed.as_ref().filter(|_| self.code.is_none()) {
+            self.failed(ReasonCode::FaultDelayed, &delay.1);
+        }
         let caller = &self.caller;
         let host = || self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         let telemetry = &caller.worker.context.proxy.telemetry;
@@ -180,7 +198,7 @@ impl Report {
             grpc: self.grpc,
             code: self.status.as_u16(),
             grpc_status: self.grpc_status,
-            flags: flags(self.code),
+            flags: if delayed.is_some() { flags_of_delayed(self.code) } else { flags(self.code) },
         };
         let measured = Measured {
             duration: self.started.elapsed(),
@@ -306,12 +324,28 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
         Some(R::AuthorizerDenied | R::AuthorizerFailed) => "UAEX",
         Some(R::NoHealthyUpstream) => "UH",
         Some(R::NoRoute) => "NR",
+        Some(R::FaultAborted) => "FI",
+        Some(R::FaultDelayed) => "DI",
         Some(R::UpstreamOverflow) => "UO",
         Some(R::RequestTimeout) => "UT",
         Some(R::UpstreamReset) => "UC",
         Some(R::CallerGone) => "DC",
         Some(R::BadRequest) => "DPE",
         Some(_) => "UF",
+    }
+}
+
+/// The same of a request that had to wait on purpose.
+fn flags_of_delayed(code: Option<ReasonCode>) -> &'static str {
+    match flags(code) {
+        "FI" => "DI,FI",
+        "UH" => "UH,DI",
+        "UO" => "UO,DI",
+        "UT" => "UT,DI",
+        "UC" => "UC,DI",
+        "UF" => "UF,DI",
+        "DC" => "DC,DI",
+        _ => "DI",
     }
 }
 

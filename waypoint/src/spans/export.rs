@@ -45,7 +45,7 @@ pub(super) async fn export(
     let found = proxy.tables.read(|tables| tables.service(service).cloned());
     let found = found.ok_or_else(|| Failed::passing(format!("there is no service {service}")))?;
     let at = dialled(&found, *port, true);
-    let picked = upstream::choose(worker, &waypoint, (&found, at), |_| None, None);
+    let picked = upstream::choose(worker, &waypoint, (&found, at, None), |_| None, None);
     let picked = picked.await.map_err(Failed::passing)?;
     let _permit = picked.take(worker, Limit::Requests).map_err(Failed::passing)?;
     let _active = picked.active();

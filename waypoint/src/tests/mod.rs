@@ -8,6 +8,7 @@ mod streams;
 mod tokens;
 mod traces;
 mod traffic;
+mod virtual_services;
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -249,7 +250,16 @@ pub(super) fn service(name: &str, vip: IpAddr, app_protocol: AppProtocol) -> Ser
 pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> ServiceRoutes {
     let policies = policies.iter().map(|policy| NamespacedName::new("shop", *policy)).collect();
     let (traffic, tokens) = (Vec::new(), Arc::default());
-    ServiceRoutes { service: key(name), ports: Vec::new(), rules, policies, traffic, tokens, tracing: None }
+    ServiceRoutes {
+        service: key(name),
+        ports: Vec::new(),
+        rules,
+        policies,
+        traffic,
+        tokens,
+        tracing: None,
+        subsets: Vec::new(),
+    }
 }
 
 /// The address of endpoints in the mesh: this machine's own, by the one way to write it that is not loopback's. (On loopback

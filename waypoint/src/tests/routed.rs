@@ -24,6 +24,7 @@ fn rule(path: &str, to: &str) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
     }
 }
 
@@ -160,7 +161,12 @@ async fn what_a_route_says_is_tried_again() {
         })
         .await;
         let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
-        let retry = |attempts| Retry { codes: vec![503], attempts, backoff: Some(Duration::from_millis(1)) };
+        let retry = |attempts| Retry {
+            codes: vec![503],
+            attempts,
+            backoff: Some(Duration::from_millis(1)),
+            ..Retry::default()
+        };
         let tried = |attempts| {
             let rules = vec![Rule { retry: Some(retry(attempts)), ..rule("/", "cart") }];
             Resource::Routes(Arc::new(routes("cart", rules, &[])))
@@ -195,7 +201,7 @@ async fn a_route_bounds_how_long_a_request_and_a_try_may_take() {
         world.tables.apply_local(vec![limited(short, None, None)]);
         assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (504, "REQUEST_TIMEOUT\n".to_owned()));
         assert_eq!(asked.get(), 1);
-        let retry = Retry { codes: Vec::new(), attempts: 2, backoff: Some(Duration::from_millis(1)) };
+        let retry = Retry { attempts: 2, backoff: Some(Duration::from_millis(1)), ..Retry::default() };
         world.tables.apply_local(vec![limited(None, short, Some(retry))]);
         assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (504, "REQUEST_TIMEOUT\n".to_owned()));
         assert_eq!(asked.get(), 1 + 3, "each try has its own limit");

@@ -105,6 +105,7 @@ fn rule(retry: Option<Retry>) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry,
+        fault: None,
     }
 }
 
@@ -204,7 +205,8 @@ async fn a_request_is_a_span_and_each_try_is_one_below_it() {
 async fn tries_that_fail_are_spans_of_their_own() {
     on_one_thread(async {
         let ((application, seen), (at, mut comes)) = (remembers(&[503, 200]).await, collector().await);
-        let retry = Retry { codes: vec![503], attempts: 2, backoff: Some(Duration::from_millis(1)) };
+        let retry =
+            Retry { codes: vec![503], attempts: 2, backoff: Some(Duration::from_millis(1)), ..Retry::default() };
         let rule = rule(Some(retry));
         let world = world(application, Endpoint::plain("collector-1", at), 10_000, vec![rule]);
         assert_eq!(ask(&world, &[("b3", &format!("{TRACE}-{CALLER}-1"))]).await, 200);

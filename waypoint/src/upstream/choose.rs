@@ -18,6 +18,7 @@ use super::connection::HttpVersion;
 use super::endpoint::{Endpoint, Unreachable};
 use super::permit::Permit;
 use super::pool::Key;
+use super::ports::has_subset;
 use super::service_port::{Active, EndpointState, Ready, ServicePort};
 use crate::serving::Worker;
 
@@ -90,12 +91,12 @@ enum To {
     Named(ByName),
 }
 
-/// Chooses an endpoint of `service` for what comes to `dialled`: another one than `not`, if there is another. `hashed` gives the hash of
+/// Chooses an endpoint of `service`, or of a subset of it, for what comes to `dialled`: another one than `not`, if there is another. `hashed` gives the hash of
 /// what a consistent hash asks for. Waits only for the address of one that has a name instead of one.
 pub(crate) async fn choose(
     worker: &Worker,
     waypoint: &Workload,
-    of: (&Arc<Service>, SocketAddr),
+    of: (&Arc<Service>, SocketAddr, Option<&Arc<str>>),
     hashed: impl FnOnce(&HashBy) -> Option<u64>,
     not: Option<SocketAddr>,
 ) -> Result<Picked, Unreachable> {
@@ -120,13 +121,19 @@ pub(crate) async fn choose(
 fn pick(
     worker: &Worker,
     waypoint: &Workload,
-    (service, dialled): (&Arc<Service>, SocketAddr),
+    (service, dialled, subset): (&Arc<Service>, SocketAddr, Option<&Arc<str>>),
     hashed: impl FnOnce(&HashBy) -> Option<u64>,
     not: Option<SocketAddr>,
 ) -> Result<Chosen, Unreachable> {
     worker.context.proxy.tables.read(|tables| {
-        let (port, ready) = worker.ports.find(&worker.context.ports, tables, waypoint, (service, dialled.port()));
-        if service.load_balancing.mode == BalanceMode::Passthrough {
+        if let Some(subset) = subset.filter(|subset| !has_subset(tables, &service.key(), subset)) {
+            // What was never told has no endpoints to look through.
+            let why = format!("no DestinationRule of {} has a subset {subset}", service.key());
+            return Err(Unreachable::NoWay(ReasonCode::NoBackend, why));
+        }
+        let of = (service, dialled.port(), subset);
+        let (port, ready) = worker.ports.find(&worker.context.ports, tables, waypoint, of);
+        if service.load_balancing.mode == BalanceMode::Passthrough && subset.is_none() {
             let to = PlainTo { address: dialled, workload: None, service: Some(service.clone()) };
             return Ok(Chosen { to: To::At(Endpoint::of(Destination::Plain(to))?), port, ready, state: None });
         }

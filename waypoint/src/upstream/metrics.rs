@@ -64,12 +64,12 @@ impl UpstreamMetrics {
         self.ejections.get_or_create(&labels).inc();
     }
 
-    /// So many are ejected.
-    pub(super) fn ejected(&self, service: &NamespacedName, port: u16, count: usize) {
-        let labels = Port { destination_service: service.name.clone(), port };
+    /// So many more are ejected, or fewer.
+    pub(super) fn ejected(&self, service: &NamespacedName, port: u16, more: i64) {
         // Most services never have one.
-        if count > 0 || self.ejected.get(&labels).is_some() {
-            self.ejected.get_or_create(&labels).set(count as i64);
+        if more != 0 {
+            let labels = Port { destination_service: service.name.clone(), port };
+            self.ejected.get_or_create(&labels).inc_by(more);
         }
     }
 

@@ -15,9 +15,7 @@ use tokio::sync::Notify;
 
 use super::circuit::Limit;
 use super::metrics::UpstreamMetrics;
-use super::service_port::{Ready, ServicePort};
-
-type Key = (NamespacedName, u16);
+use super::service_port::{Key, Ready, ServicePort};
 
 /// A port of a service, and its endpoints.
 type Found = (Arc<ServicePort>, Arc<Ready>);
@@ -65,13 +63,16 @@ impl ServicePorts {
     /// Lets go of what the tables tell of no more.
     pub(crate) fn follow(&self, tables: &Tables) {
         let mut guard = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.0.retain(|key, _| {
-            let stays = is_there(tables, key);
-            if !stays {
-                self.metrics.forget(&key.0, key.1);
-            }
-            stays
-        });
+        // Subsets first: their ejections are counted with those of their service's port.
+        for of_subsets in [true, false] {
+            guard.0.retain(|key, port| {
+                let stays = key.2.is_some() != of_subsets || is_there(tables, key);
+                if !stays {
+                    port.leave();
+                }
+                stays
+            });
+        }
     }
 
     /// Those for a connection of which somebody waits.
@@ -83,13 +84,20 @@ impl ServicePorts {
     /// For the configuration dump.
     pub(crate) fn dump(&self) -> Value {
         let mut list = self.list();
-        list.sort_by(|a, b| (&a.service, a.port).cmp(&(&b.service, b.port)));
+        list.sort_by(|a, b| (&a.service, a.port, &a.subset).cmp(&(&b.service, b.port, &b.subset)));
         list.iter().map(|port| port.dump()).collect()
     }
 }
 
-fn is_there(tables: &Tables, (service, port): &Key) -> bool {
-    tables.service(service).is_some_and(|service| service.ports.iter().any(|own| own.service_port == *port))
+fn is_there(tables: &Tables, (service, port, subset): &Key) -> bool {
+    let has_port = |service: &Arc<Service>| service.ports.iter().any(|own| own.service_port == *port);
+    tables.service(service).is_some_and(has_port)
+        && subset.as_ref().is_none_or(|subset| has_subset(tables, service, subset))
+}
+
+/// Whether a service has a subset of a name, as far as is told here.
+pub(super) fn has_subset(tables: &Tables, service: &NamespacedName, subset: &Arc<str>) -> bool {
+    tables.routes(service).is_some_and(|routes| routes.subsets.iter().any(|one| one.name == *subset))
 }
 
 /// What a data thread has found already.
@@ -103,9 +111,9 @@ impl KnownPorts {
         all: &ServicePorts,
         tables: &Tables,
         waypoint: &Workload,
-        (service, port): (&Arc<Service>, u16),
+        (service, port, subset): (&Arc<Service>, u16, Option<&Arc<str>>),
     ) -> Found {
-        let key = (service.key(), port);
+        let key = (service.key(), port, subset.cloned());
         let mut known = self.0.borrow_mut();
         if let Some((port, ready)) = known.get_mut(&key) {
             port.check(ready);

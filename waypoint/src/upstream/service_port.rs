@@ -15,12 +15,15 @@ use mesh_model::balance::choices::Choices;
 use mesh_model::service::Service;
 use mesh_model::tables::{Edition, Tables};
 use mesh_model::traffic::outlier::{Outcome, Outliers, Verdict};
-use mesh_model::traffic::{PortTraffic, TrafficPolicy, of_port};
+use mesh_model::traffic::{PortTraffic, Subset, TrafficPolicy, of_port};
 use mesh_model::workload::Workload;
 use serde_json::{Value, json};
 
 use super::circuit::{Circuit, Limit};
 use super::metrics::UpstreamMetrics;
+
+/// A port of a service, and which of its endpoints: a subset, or all.
+pub(super) type Key = (NamespacedName, u16, Option<Arc<str>>);
 
 /// One port of a service.
 pub(crate) struct ServicePort {
@@ -28,6 +31,8 @@ pub(crate) struct ServicePort {
     pub(crate) service: NamespacedName,
     /// Its port.
     pub(crate) port: u16,
+    /// Which of its endpoints: a subset of its DestinationRule. `None` is all of them.
+    pub(crate) subset: Option<Arc<str>>,
     /// Told apart from all others that there were.
     pub(super) number: u64,
     pub(super) circuit: Circuit,
@@ -46,6 +51,15 @@ struct Shared {
     /// By uid: of those that the tables tell of, and no others.
     states: HashMap<Arc<str>, Arc<EndpointState>>,
     ready: Option<Arc<Ready>>,
+    /// Of how many ejected ones the metrics know.
+    counted: usize,
+}
+
+impl Shared {
+    fn count(&mut self, port: &ServicePort, ejected: usize) {
+        port.metrics.ejected(&port.service, port.port, ejected as i64 - self.counted as i64);
+        self.counted = ejected;
+    }
 }
 
 /// What is known of an endpoint of a service's port.
@@ -63,6 +77,7 @@ pub(crate) struct Ready {
     edition: Option<Edition>,
     ejections: u64,
     traffic: Option<PortTraffic>,
+    subset: Option<Arc<Subset>>,
     /// How they are treated.
     pub(crate) policy: Arc<TrafficPolicy>,
     /// Those that may be chosen.
@@ -83,11 +98,13 @@ impl Ready {
 }
 
 impl ServicePort {
-    pub(super) fn new((service, port): (NamespacedName, u16), number: u64, metrics: UpstreamMetrics) -> Self {
-        let shared = Shared { outliers: Outliers::new(Duration::ZERO), states: HashMap::new(), ready: None };
+    pub(super) fn new((service, port, subset): Key, number: u64, metrics: UpstreamMetrics) -> Self {
+        let shared =
+            Shared { outliers: Outliers::new(Duration::ZERO), states: HashMap::new(), ready: None, counted: 0 };
         Self {
             service,
             port,
+            subset,
             number,
             circuit: Circuit::default(),
             turn: AtomicU64::new(0),
@@ -107,15 +124,37 @@ impl ServicePort {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// What the tables say now of how its endpoints are treated, and which they are, if only some.
+    fn said<'a>(&self, tables: &'a Tables) -> (Option<&'a PortTraffic>, Option<&'a Arc<Subset>>) {
+        let Some(routes) = tables.routes(&self.service) else { return (None, None) };
+        let Some(name) = &self.subset else { return (of_port(&routes.traffic, self.port), None) };
+        let subset = routes.subsets.iter().find(|subset| subset.name == *name);
+        (subset.and_then(|subset| of_port(&subset.traffic, self.port)), subset)
+    }
+
+    /// Lets the metrics forget what they know of it.
+    pub(super) fn leave(&self) {
+        match self.subset {
+            Some(_) => self.shared().count(self, 0),
+            None => self.metrics.forget(&self.service, self.port),
+        }
+    }
+
     /// Whether what was made ready is what the tables say now.
     pub(super) fn is_current(&self, ready: &Ready, tables: &Tables, service: &Arc<Service>) -> bool {
-        let traffic = tables.routes(&self.service).and_then(|routes| of_port(&routes.traffic, self.port));
+        let (traffic, subset) = self.said(tables);
         let same_traffic = match (traffic, &ready.traffic) {
             (Some(now), Some(then)) => Arc::ptr_eq(&now.policy, &then.policy),
             (None, None) => true,
             _ => false,
         };
+        let same_subset = match (subset, &ready.subset) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            (None, None) => true,
+            _ => false,
+        };
         same_traffic
+            && same_subset
             && Arc::ptr_eq(&ready.service, service)
             && ready.edition.as_ref() == tables.endpoints_edition(&self.service)
             && ready.ejections == self.ejections.load(Ordering::Relaxed)
@@ -127,8 +166,9 @@ impl ServicePort {
         if let Some(ready) = shared.ready.as_ref().filter(|ready| self.is_current(ready, tables, service)) {
             return ready.clone();
         }
-        let endpoints = tables.endpoints(&self.service);
-        let traffic = tables.routes(&self.service).and_then(|routes| of_port(&routes.traffic, self.port)).cloned();
+        let all = tables.endpoints(&self.service);
+        let (traffic, subset) = self.said(tables);
+        let (traffic, subset) = (traffic.cloned(), subset.cloned());
         let policy = traffic.as_ref().map(|traffic| traffic.policy.clone()).unwrap_or_default();
         let edition = tables.endpoints_edition(&self.service).cloned();
         if shared.ready.as_ref().is_none_or(|ready| ready.edition != edition) {
@@ -138,7 +178,7 @@ impl ServicePort {
                 let state = known.remove(&workload.uid).unwrap_or_else(|| Arc::new(new()));
                 (workload.uid.clone(), state)
             };
-            let states: HashMap<_, _> = endpoints.iter().map(state).collect();
+            let states: HashMap<_, _> = all.iter().map(state).collect();
             shared.outliers.retain(|uid| states.contains_key(uid));
             shared.states = states;
         }
@@ -147,7 +187,16 @@ impl ServicePort {
         }
         let percent = policy.outliers.as_ref().map_or(0, |detection| detection.min_health_percent);
         let ejected: HashSet<Arc<str>> = shared.outliers.all_ejected().cloned().collect();
-        self.metrics.ejected(&self.service, self.port, ejected.len());
+        shared.count(self, ejected.len());
+        let some: Vec<Arc<Workload>>;
+        let endpoints = match (&self.subset, &subset) {
+            (None, _) => all,
+            (Some(_), subset) => {
+                let holds = |workload: &&Arc<Workload>| subset.as_ref().is_some_and(|s| s.holds(&workload.uid));
+                some = all.iter().filter(holds).cloned().collect();
+                &some
+            }
+        };
         let choices = Choices::of((service, self.port), endpoints, waypoint, &policy.balancing, (&ejected, percent));
         let all = choices.iter().flat_map(Choices::all);
         let states = all.filter_map(|choice| shared.states.get(&choice.workload.uid)).cloned().collect();
@@ -157,6 +206,7 @@ impl ServicePort {
             edition,
             ejections: self.ejections.load(Ordering::Relaxed),
             traffic,
+            subset,
             policy,
             choices,
             states,
@@ -186,7 +236,8 @@ impl ServicePort {
             Verdict::Ejected(cause, lasts) => {
                 self.ejections.fetch_add(1, Ordering::Relaxed);
                 self.metrics.ejection(&self.service, cause);
-                self.metrics.ejected(&self.service, self.port, shared.outliers.ejected());
+                let ejected = shared.outliers.ejected();
+                shared.count(self, ejected);
                 let reason = cause.as_str();
                 tracing::warn!(%service, port, endpoint, reason, ?lasts, rule, ?outcome, "endpoint ejected: it gets no requests");
             }
@@ -211,7 +262,8 @@ impl ServicePort {
         self.next_check.store(milliseconds(shared.outliers.next_check()), Ordering::Relaxed);
         if !back.is_empty() {
             self.ejections.fetch_add(1, Ordering::Relaxed);
-            self.metrics.ejected(&self.service, self.port, shared.outliers.ejected());
+            let ejected = shared.outliers.ejected();
+            shared.count(self, ejected);
         }
         for endpoint in back {
             tracing::info!(service = %self.service, port = self.port, endpoint = &*endpoint, "endpoint returns from its ejection");
@@ -248,6 +300,7 @@ impl ServicePort {
         json!({
             "service": self.service.to_string(),
             "port": self.port,
+            "subset": self.subset.as_deref(),
             "destinationRule": shared.ready.as_ref().and_then(|r| Some(r.traffic.as_ref()?.rule.to_string())),
             "limits": Limit::ALL.into_iter().map(count).collect::<serde_json::Map<_, _>>(),
             "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),

@@ -89,6 +89,7 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        subsets: Vec::new(),
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),

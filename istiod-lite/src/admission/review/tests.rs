@@ -82,7 +82,7 @@ fn what_is_asked_and_what_is_answered() {
         (review("CREATE", &of_revision(OURS, wrong("10.0.0.0/99")), &none), false, SENTENCE),
         (review("CREATE", &of_revision("other", wrong("10.0.0.0/99")), &none), true, ""),
         (review("UPDATE", &wrong("10.0.0.0/99"), &of_revision("other", wrong("10.0.0.0/99"))), false, SENTENCE),
-        (unread("VirtualService", "networking.istio.io"), true, "Ambit does not enforce VirtualService: "),
+        (unread("EnvoyFilter", "networking.istio.io"), true, "Ambit does not enforce EnvoyFilter: "),
         (unread("WasmPlugin", "extensions.istio.io"), true, "Ambit does not enforce WasmPlugin: "),
         (unread("Thing", "example.com"), true, ""),
     ] {

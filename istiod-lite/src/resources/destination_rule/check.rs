@@ -10,7 +10,7 @@ use super::super::field::{FieldError, FieldPath};
 use super::super::host;
 use super::{
     ConnectionPool, ConsistentHash, DestinationRule, HttpCookie, HttpSettings, LoadBalancer, OutlierDetection,
-    PortSettings, Simple, TcpSettings, Tls, TlsMode, TrafficPolicy, duration,
+    PortSettings, Simple, Subset, TcpSettings, Tls, TlsMode, TrafficPolicy, duration,
 };
 
 /// Checks what the types alone do not.
@@ -22,11 +22,6 @@ pub(in super::super) fn validate(object: &DestinationRule) -> Result<(), FieldEr
         // Every name there is: for a policy of the whole mesh.
         "*" => {}
         name => host::name_or_wildcard(name, &at)?,
-    }
-    if !spec.subsets.is_empty() {
-        return Err(path.field("subsets").error(
-            "subsets are not followed: make a Service for each version, and split between them by the weights of an HTTPRoute",
-        ));
     }
     refuse(
         &path,
@@ -41,7 +36,31 @@ pub(in super::super) fn validate(object: &DestinationRule) -> Result<(), FieldEr
             return Err(path.field("exportTo").index(i).error(why));
         }
     }
+    subsets(&spec.subsets, &path.field("subsets"))?;
     spec.traffic_policy.as_ref().map_or(Ok(()), |policy| traffic(policy, &path.field("trafficPolicy")))
+}
+
+/// Subsets of one rule: a service's waypoint is told who is in each.
+const MOST_SUBSETS: usize = 64;
+
+fn subsets(subsets: &[Subset], path: &FieldPath) -> Result<(), FieldError> {
+    if subsets.len() > MOST_SUBSETS {
+        return Err(
+            path.error(format!("{} are more than a waypoint keeps: write at most {MOST_SUBSETS}", subsets.len()))
+        );
+    }
+    for (i, subset) in subsets.iter().enumerate() {
+        let path = path.index(i);
+        let name = path.field("name");
+        host::port_name(&subset.name, &name).map_err(|_| {
+            name.error(format!("{:?} is not the name of a subset: letters, digits and '-', as in \"v1\"", subset.name))
+        })?;
+        if subsets[..i].iter().any(|other| other.name == subset.name) {
+            return Err(name.error(format!("{:?} is there twice", subset.name)));
+        }
+        subset.traffic_policy.as_ref().map_or(Ok(()), |policy| traffic(policy, &path.field("trafficPolicy")))?;
+    }
+    Ok(())
 }
 
 fn refuse(path: &FieldPath, field: &str, value: &Option<Value>, why: &str) -> Result<(), FieldError> {

@@ -4,6 +4,8 @@
 mod check;
 pub(crate) mod duration;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -42,15 +44,30 @@ pub struct DestinationRuleSpec {
     /// What holds for all ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic_policy: Option<TrafficPolicy>,
-    /// Refused.
+    /// Parts of the endpoints, by their labels.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
-    pub subsets: Vec<Value>,
+    pub subsets: Vec<Subset>,
     /// `*` and `.`.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub export_to: Vec<String>,
     /// Refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload_selector: Option<Value>,
+}
+
+/// Endpoints that have all of these labels.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subset {
+    /// What routes call it.
+    #[serde(default)]
+    pub name: String,
+    /// Labels of pods; none is all of them.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What holds for it instead, field by field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_policy: Option<TrafficPolicy>,
 }
 
 /// What holds for all ports.

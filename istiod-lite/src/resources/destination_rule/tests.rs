@@ -42,12 +42,38 @@ fn what_is_taken() {
     }
 }
 
+/// Istio's own samples (bookinfo).
+#[test]
+fn subsets() {
+    for subsets in [
+        json!([{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}]),
+        json!([{"name": "v2-mysql-vm", "labels": {"version": "v2-mysql-vm"}}]),
+        json!([{"name": "testversion", "labels": {"version": "v3"}, "trafficPolicy": {"loadBalancer": {"simple": "ROUND_ROBIN"}}}]),
+        json!([{"name": "all"}]),
+        json!(null),
+    ] {
+        assert_eq!(read(&json!({"host": "reviews", "subsets": subsets})), "good", "{subsets}");
+    }
+}
+
 #[test]
 fn what_is_refused_by_name() {
     for (spec, expected) in [
         (json!({}), "spec.host: missing"),
         (json!({"host": "a_b"}), "spec.host: \"a_b\" is not a host name"),
-        (json!({"host": "a", "subsets": [{"name": "v1"}]}), "spec.subsets: subsets are not followed"),
+        (
+            json!({"host": "a", "subsets": [{"labels": {"version": "v1"}}]}),
+            "spec.subsets[0].name: \"\" is not the name",
+        ),
+        (
+            json!({"host": "a", "subsets": [{"name": "v1"}, {"name": "v1"}]}),
+            "spec.subsets[1].name: \"v1\" is there twice",
+        ),
+        (
+            json!({"host": "a", "subsets": [{"name": "v1", "trafficPolicy": {"tunnel": {}}}]}),
+            "spec.subsets[0].trafficPolicy.tunnel: not followed",
+        ),
+        (json!({"host": "a", "subsets": vec![json!({"name": "v1"}); 65]}), "spec.subsets: 65 are more"),
         (json!({"host": "a", "workloadSelector": {"matchLabels": {}}}), "spec.workloadSelector: it is about sidecars"),
         (json!({"host": "a", "exportTo": ["~"]}), "spec.exportTo[0]: a rule counts"),
         (

@@ -103,7 +103,7 @@ fn lists_and_json_are_read_and_a_bad_item_is_left_out_alone() {
 fn kinds_that_are_not_read_are_told_apart() {
     let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\napiVersion: v1\nkind: Podd\nmetadata: {name: p}\n\
                 ---\napiVersion: x.io/v1\nkind: Thing\nmetadata: {name: t}\n---\napiVersion: networking.k8s.io/v1\n\
-                kind: NetworkPolicy\nmetadata: {name: n}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+                kind: NetworkPolicy\nmetadata: {name: n}\n---\napiVersion: networking.istio.io/v1\nkind: EnvoyFilter\n\
                 metadata: {name: s}\n";
     let parsed = parse_file(Path::new("f"), text);
     assert_eq!(
@@ -112,7 +112,7 @@ fn kinds_that_are_not_read_are_told_apart() {
             (1, "apps/v1 Deployment", Unread::SaysNothing),
             (9, "x.io/v1 Thing", Unread::Unknown),
             (13, "networking.k8s.io/v1 NetworkPolicy", Unread::NotEnforced),
-            (17, "networking.istio.io/v1 VirtualService", Unread::NotEnforced),
+            (17, "networking.istio.io/v1 EnvoyFilter", Unread::NotEnforced),
         ]
     );
     assert_eq!(

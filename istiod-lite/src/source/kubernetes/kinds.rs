@@ -11,7 +11,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 19] = [
+pub const ALL: [Kind; 20] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -29,6 +29,7 @@ pub const ALL: [Kind; 19] = [
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::DestinationRule,
+    Kind::VirtualService,
     Kind::ConfigMap,
     Kind::Telemetry,
 ];
@@ -62,6 +63,7 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::ServiceEntry => networking("serviceentries"),
         Kind::WorkloadEntry => networking("workloadentries"),
         Kind::DestinationRule => networking("destinationrules"),
+        Kind::VirtualService => networking("virtualservices"),
         Kind::ConfigMap => Resource::core("configmaps"),
         Kind::Telemetry => {
             Resource { group: "telemetry.istio.io", versions: &["v1", "v1alpha1"], plural: "telemetries" }

@@ -28,7 +28,7 @@ impl Verdict {
         }
     }
 
-    fn of(matches: bool) -> Self {
+    pub(super) fn of(matches: bool) -> Self {
         if matches { Self::Yes } else { Self::No }
     }
 }
@@ -134,32 +134,38 @@ fn all<T>(list: &[T], verdict: impl Fn(&T) -> Verdict) -> Verdict {
     list.iter().fold(Verdict::Yes, |so_far, one| so_far.and(|| verdict(one)))
 }
 
-/// Of several values of a header it is their list that counts (RFC 9110 5.3).
 fn header(name: &Name, wanted: &Value, request: &Request, headers: &HeaderMap) -> Verdict {
-    let name = match name {
-        Name::Host => return wanted.matches(request.authority().as_bytes()),
-        Name::Header(name) => name,
-    };
+    match name {
+        Name::Host => wanted.matches(request.authority().as_bytes()),
+        Name::Header(name) => header_values(name, headers).map_or(Verdict::No, |value| wanted.matches(&value)),
+    }
+}
+
+/// The value of a header, if it is there: of several it is their list that counts (RFC 9110 5.3).
+pub(super) fn header_values<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
     let mut values = headers.get_all(name).iter().map(|value| value.as_bytes());
-    match (values.next(), values.next()) {
-        (None, _) => Verdict::No,
-        (Some(only), None) => wanted.matches(only),
-        (Some(first), Some(second)) => {
+    match (values.next()?, values.next()) {
+        (only, None) => Some(Cow::Borrowed(only)),
+        (first, Some(second)) => {
             let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
-            wanted.matches(&all.join(&b','))
+            Some(Cow::Owned(all.join(&b',')))
         }
     }
 }
 
-/// The first of a name counts.
 fn parameter(name: &str, wanted: &Value, query: Option<&str>) -> Verdict {
+    parameter_value(name, query).map_or(Verdict::No, |value| wanted.matches(&value))
+}
+
+/// The value of a parameter of the query, if it is there: the first of a name counts.
+pub(super) fn parameter_value<'a>(name: &str, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
     for pair in query.unwrap_or_default().split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if *decoded(key) == *name.as_bytes() {
-            return wanted.matches(&decoded(value));
+            return Some(decoded(value));
         }
     }
-    Verdict::No
+    None
 }
 
 /// As forms are written: `+` is a space, and `%41` an `A`. What escapes nothing stays as it is.

@@ -17,6 +17,14 @@ pub(super) fn whole(text: &str) -> Result<Regex, String> {
     compile(&format!(r"\A(?:{text})\z"))
 }
 
+/// Whether waypoints can follow an expression.
+///
+/// # Errors
+/// What is wrong with it, or that it is too large.
+pub fn check(text: &str) -> Result<(), String> {
+    whole(text).map(drop)
+}
+
 fn compile(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text)
         .unicode(false)

@@ -6,22 +6,28 @@ use std::time::Duration;
 use crate::address::NamespacedName;
 use crate::token::JwtRule;
 use crate::trace::Tracing;
-use crate::traffic::PortTraffic;
+use crate::traffic::{PortTraffic, Subset};
 
 mod compiled;
 mod condition;
 mod cors;
 mod edit;
 mod expression;
+pub mod fault;
+mod ordered;
 mod path_edit;
 pub mod plan;
 mod redirect;
 pub mod select;
 mod table;
+mod text_match;
 mod wire;
 
+pub use expression::check as check_regex;
+pub use fault::{Abort, Delay, Fault};
 pub use plan::{Answer, Forward, Plan};
 pub use select::{Matched, Router, Selected};
+pub use text_match::{Condition, TextMatch};
 pub use wire::{InvalidRoutes, InvalidRule};
 
 /// Everything a waypoint knows of one service that is behind it (`ambit.v1.ServiceRoutes`). A waypoint serves only services
@@ -44,6 +50,8 @@ pub struct ServiceRoutes {
     pub tokens: Arc<[JwtRule]>,
     /// What becomes of the traces of its requests. `None`: they pass as they are.
     pub tracing: Option<Arc<Tracing>>,
+    /// Parts of its endpoints, each with a name of its own.
+    pub subsets: Vec<Arc<Subset>>,
 }
 
 impl ServiceRoutes {
@@ -57,6 +65,7 @@ impl ServiceRoutes {
             traffic: Vec::new(),
             tokens: Arc::default(),
             tracing: None,
+            subsets: Vec::new(),
         }
     }
 }
@@ -94,6 +103,8 @@ pub enum RouteKind {
     Http,
     /// `GRPCRoute`.
     Grpc,
+    /// Istio's `VirtualService`: the first rule that matches counts. Where it is, no other kind is for the same callers.
+    VirtualService,
 }
 
 /// One rule of one route.
@@ -121,6 +132,8 @@ pub struct Rule {
     pub backend_timeout: Option<Duration>,
     /// `retry`.
     pub retry: Option<Retry>,
+    /// What is done to some requests on purpose.
+    pub fault: Option<Fault>,
 }
 
 /// All that are set (HTTPRouteMatch, GRPCRouteMatch). With none set it matches everything.
@@ -134,6 +147,8 @@ pub struct RequestMatch {
     pub headers: Vec<ValueMatch>,
     /// All of them; the first value of a name counts. Names as written.
     pub query: Vec<ValueMatch>,
+    /// All of them; only of a [`RouteKind::VirtualService`].
+    pub conditions: Vec<Condition>,
 }
 
 /// How a path is matched.
@@ -143,10 +158,14 @@ pub enum PathMatch {
     Exact(Arc<str>),
     /// By whole elements: `/a` matches `/a` and `/a/b`, not `/ab`. Without a last slash, but for `/`.
     Prefix(Arc<str>),
-    /// Begins with, whatever follows: a GRPCRoute's service.
+    /// Begins with, whatever follows: a GRPCRoute's service, and a VirtualService's `prefix`.
     Beginning(Arc<str>),
     /// The whole path, by a regular expression.
     Regex(Arc<str>),
+    /// The whole path, in whichever case (`ignoreUriCase`).
+    ExactAnyCase(Arc<str>),
+    /// Begins with, in whichever case.
+    BeginningAnyCase(Arc<str>),
 }
 
 /// How a header or query parameter is matched.
@@ -219,6 +238,9 @@ pub enum PathEdit {
     Whole(Arc<str>),
     /// What the rule's match of [`PathMatch::Prefix`] matched.
     Prefix(Arc<str>),
+    /// What the rule's match matched, as text (`rewrite.uri` of a VirtualService): of [`PathMatch::Beginning`] the beginning, of any
+    /// other the whole path, without one the first slash.
+    Matched(Arc<str>),
 }
 
 /// HTTPRequestMirrorFilter: a copy whose answer nobody gets.
@@ -263,6 +285,8 @@ pub struct Backend {
 pub enum BackendTarget {
     /// A port of a service, by `namespace/hostname`.
     Service(NamespacedName, u16),
+    /// The same, of some of its endpoints: [`ServiceRoutes::subsets`] of that service says which.
+    Subset(NamespacedName, u16, Arc<str>),
     /// It cannot be followed, for this reason: its share of the requests is answered by 500 (Gateway API).
     Invalid(Arc<str>),
 }
@@ -272,8 +296,17 @@ pub enum BackendTarget {
 pub struct Retry {
     /// Statuses of answers that are asked for again.
     pub codes: Vec<u16>,
+    /// Statuses of gRPC calls that end with their headers: 1 to 16.
+    pub grpc_codes: Vec<u8>,
     /// Tries after the first; 0 is none.
     pub attempts: u32,
     /// At least this long between two tries. `None`: 25 ms, as Envoy.
     pub backoff: Option<Duration>,
+}
+
+impl Retry {
+    /// Whether an answer is asked for again: by its status, and what it says of a gRPC call.
+    pub fn wants(&self, status: u16, grpc_status: Option<u8>) -> bool {
+        self.codes.contains(&status) || grpc_status.is_some_and(|status| self.grpc_codes.contains(&status))
+    }
 }

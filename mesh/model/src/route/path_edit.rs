@@ -9,7 +9,7 @@ use super::{PathEdit, PathMatch};
 /// # Errors
 /// What is wrong with it.
 pub(super) fn check(edit: &PathEdit) -> Result<(), String> {
-    let (PathEdit::Whole(path) | PathEdit::Prefix(path)) = edit;
+    let (PathEdit::Whole(path) | PathEdit::Prefix(path) | PathEdit::Matched(path)) = edit;
     let plain = !path.contains(['?', '#']) && path.is_ascii();
     let good = plain && path.starts_with('/') && PathAndQuery::try_from(&**path).is_ok();
     match good || (path.is_empty() && matches!(edit, PathEdit::Prefix(_))) {
@@ -26,6 +26,14 @@ pub(super) fn edited(edit: &PathEdit, path: &str, matched: Option<&PathMatch>) -
         // Without a match of the path it is `/`, which is a prefix.
         (PathEdit::Prefix(replacement), None) => ("/", replacement),
         (PathEdit::Prefix(_), Some(_)) => return None,
+        (PathEdit::Matched(replacement), matched) => {
+            let length = match matched {
+                None => 1,
+                Some(PathMatch::Beginning(text) | PathMatch::BeginningAnyCase(text)) => text.len(),
+                Some(_) => path.len(),
+            };
+            return Some(format!("{replacement}{}", path.get(length..)?));
+        }
     };
     let prefix = crate::http::canonical_path(prefix)?;
     let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
@@ -74,6 +82,27 @@ mod tests {
         assert_eq!(edited(&edit, "/foo", Some(&PathMatch::Exact("/foo".into()))), None);
         let whole = PathEdit::Whole("/xyz".into());
         assert_eq!(edited(&whole, "/foo", Some(&PathMatch::Exact("/foo".into()))).as_deref(), Some("/xyz"));
+    }
+
+    /// `rewrite.uri` of a VirtualService, as Envoy does it: text for text.
+    #[test]
+    fn what_was_matched() {
+        let beginning = |text: &str| Some(PathMatch::Beginning(text.into()));
+        for (path, matched, replacement, expected) in [
+            ("/api/x", beginning("/api/"), "/", "/x"),
+            ("/api/x", beginning("/api"), "/", "//x"),
+            ("/api/x", beginning("/api"), "/v1", "/v1/x"),
+            ("/apiary", beginning("/api"), "/v1", "/v1ary"),
+            ("/x", beginning("/"), "/v1", "/v1x"),
+            ("/x", None, "/v1/", "/v1/x"),
+            ("/API/x", Some(PathMatch::BeginningAnyCase("/api".into())), "/v1", "/v1/x"),
+            ("/old", Some(PathMatch::Exact("/old".into())), "/new", "/new"),
+            ("/Old", Some(PathMatch::ExactAnyCase("/old".into())), "/new", "/new"),
+            ("/a/b/c", Some(PathMatch::Regex("/a/.*".into())), "/new", "/new"),
+        ] {
+            let found = edited(&PathEdit::Matched(replacement.into()), path, matched.as_ref());
+            assert_eq!(found.as_deref(), Some(expected), "{path}: {matched:?} by {replacement}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 
 use super::compiled::{CompiledRule, Filters};
 use super::select::Matched;
-use super::{BackendTarget, Mirror, PathMatch, Retry, Rewrite, Rule, cors, path_edit, redirect};
+use super::{BackendTarget, Mirror, PathMatch, Retry, Rewrite, RouteKind, Rule, cors, path_edit, redirect};
 use crate::address::NamespacedName;
 use crate::http::Request;
 use crate::reason::ReasonCode;
@@ -37,6 +37,29 @@ pub struct Answer {
     pub refused: Option<(ReasonCode, String)>,
 }
 
+/// A port of a service, and which of its endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct To {
+    /// The service.
+    pub service: NamespacedName,
+    /// Its port.
+    pub port: u16,
+    /// The name of a subset; `None` is all endpoints.
+    pub subset: Option<Arc<str>>,
+}
+
+impl To {
+    /// None of a target that cannot be followed.
+    fn of(target: &BackendTarget) -> Option<Self> {
+        let (service, port, subset) = match target {
+            BackendTarget::Service(service, port) => (service, port, None),
+            BackendTarget::Subset(service, port, subset) => (service, port, Some(subset.clone())),
+            BackendTarget::Invalid(_) => return None,
+        };
+        Some(Self { service: service.clone(), port: *port, subset })
+    }
+}
+
 /// Where a request goes, and how it is changed on the way.
 #[derive(Clone, Debug)]
 pub struct Forward {
@@ -47,7 +70,7 @@ pub struct Forward {
     /// What to send as `Host`, where that is not the request's own.
     pub authority: Option<Arc<str>>,
     /// Who gets a copy.
-    pub mirrors: Vec<(NamespacedName, u16)>,
+    pub mirrors: Vec<To>,
     /// What the answer says of origins; empty where nobody asked.
     cors: HeaderMap,
 }
@@ -147,12 +170,9 @@ impl Forward {
         &self.rule.rule
     }
 
-    /// The service and its port to send the request to. None is never planned.
-    pub fn backend(&self) -> Option<(&NamespacedName, u16)> {
-        match &self.rule.rule.backends.get(self.backend)?.target {
-            BackendTarget::Service(service, port) => Some((service, *port)),
-            BackendTarget::Invalid(_) => None,
-        }
+    /// Where to send the request. None is never planned.
+    pub fn backend(&self) -> Option<To> {
+        To::of(&self.rule.rule.backends.get(self.backend)?.target)
     }
 
     /// Edits the headers of the request, first as the rule says, then as its backend does.
@@ -188,13 +208,8 @@ impl Forward {
 }
 
 /// The backend of a mirror, for its share of requests. One that cannot be followed gets nothing: a copy is nobody's request.
-fn mirrored(mirror: &Mirror, roll: u64) -> Option<(NamespacedName, u16)> {
-    match &mirror.backend {
-        BackendTarget::Service(service, port) => {
-            (roll % MILLION < mirror.millionths.into()).then(|| (service.clone(), *port))
-        }
-        BackendTarget::Invalid(_) => None,
-    }
+fn mirrored(mirror: &Mirror, roll: u64) -> Option<To> {
+    To::of(&mirror.backend).filter(|_| roll % MILLION < mirror.millionths.into())
 }
 
 /// Replaces headers by those that are given; `Vary` is added to.
@@ -214,7 +229,12 @@ fn invalid(rule: &Rule, why: &str) -> Box<Answer> {
 
 fn no_backend(rule: &Rule, why: &str) -> Box<Answer> {
     let why = format!("{} of route {} has no backend for the request: {why}", rule.name, rule.route);
-    Answer::refused(StatusCode::INTERNAL_SERVER_ERROR, ReasonCode::NoBackend, why).into()
+    // As Gateway API says it, and as Istio's proxies do.
+    let status = match rule.kind {
+        RouteKind::Http | RouteKind::Grpc => StatusCode::INTERNAL_SERVER_ERROR,
+        RouteKind::VirtualService => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Answer::refused(status, ReasonCode::NoBackend, why).into()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Gateway API's order over all rules of all routes: whole path, longest prefix, method, headers, query parameters, then the
 //! older route, its name, the rule's place. Regular expressions stand between prefixes and rules for any path, as in Istio. What
 //! a gRPC call meets first are GRPCRoutes, which are more specific; other requests do not meet them.
+//!
+//! Rules of a VirtualService are asked in their own order; where there is one, none of Gateway API's is asked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use http::{HeaderMap, header};
 
 use super::compiled::CompiledRule;
 use super::condition::{Compiled, Condition, Verdict};
+use super::ordered::{Entry, Ordered};
 use super::table::{Candidate, Path, Table};
 use super::{RequestMatch, RouteKind, Rule, ServiceRoutes};
 use crate::http::Request;
@@ -68,6 +71,7 @@ struct Ports {
 struct Kinds {
     grpc: Table,
     http: Table,
+    ordered: Ordered,
 }
 
 impl Ports {
@@ -83,17 +87,28 @@ impl Ports {
         }
     }
 
-    fn add(&mut self, rule: &Rule, path: &Path, candidate: &Candidate) {
-        let of_port = |(port, kinds): (&u16, _)| rule.port.is_none_or(|wanted| wanted == *port).then_some(kinds);
+    /// Where a rule is asked.
+    fn of<'a>(&'a mut self, rule: &Rule) -> impl Iterator<Item = &'a mut Kinds> {
+        let wanted = rule.port;
+        let of_port =
+            move |(port, kinds): (&u16, &'a mut Kinds)| wanted.is_none_or(|wanted| wanted == *port).then_some(kinds);
         let named = self.named.iter_mut().filter_map(of_port);
-        let other = rule.port.is_none().then_some(self.other.as_mut()).flatten();
-        for kinds in named.chain(other) {
+        let other = wanted.is_none().then_some(self.other.as_mut()).flatten();
+        named.chain(other)
+    }
+
+    fn add(&mut self, rule: &Rule, path: &Path, candidate: &Candidate) {
+        for kinds in self.of(rule) {
             let table = match rule.kind {
                 RouteKind::Grpc => &mut kinds.grpc,
-                RouteKind::Http => &mut kinds.http,
+                RouteKind::Http | RouteKind::VirtualService => &mut kinds.http,
             };
             table.add(path, candidate.clone());
         }
+    }
+
+    fn add_ordered(&mut self, rule: &Rule, entry: &Arc<Entry>) {
+        self.of(rule).for_each(|kinds| kinds.ordered.add(entry.clone()));
     }
 
     fn finish(&mut self) {
@@ -123,6 +138,13 @@ impl Router {
             };
             if let Some(ports) = ports {
                 for (matched, of) in rule.matches.iter().enumerate() {
+                    if rule.kind == RouteKind::VirtualService {
+                        let Some(condition) = Condition::new(of, &mut compiled) else { continue };
+                        let candidate = Candidate { rule: number, matched, condition: condition.into() };
+                        let Some(entry) = Entry::new(of, candidate, &mut compiled) else { continue };
+                        ports.add_ordered(rule, &entry);
+                        continue;
+                    }
                     let path = Path::new(of.path.as_ref(), |text| compiled.get(text));
                     let Some(condition) = Condition::new(of, &mut compiled) else { continue };
                     ports.add(rule, &path, &Candidate { rule: number, matched, condition: condition.into() });
@@ -156,8 +178,13 @@ impl Router {
     ) -> Selected {
         let own = self.consumers.get(caller).and_then(|ports| ports.at(port));
         let Some(kinds) = own.or_else(|| self.producers.at(port)) else { return Selected::NoRoutes };
-        let grpc = is_grpc(headers).then(|| kinds.grpc.find(request, headers, tried)).flatten();
-        let found = grpc.or_else(|| kinds.http.find(request, headers, tried));
+        let found = match kinds.ordered.is_empty() {
+            false => kinds.ordered.find(request, headers, caller, tried),
+            true => {
+                let grpc = is_grpc(headers).then(|| kinds.grpc.find(request, headers, tried)).flatten();
+                grpc.or_else(|| kinds.http.find(request, headers, tried))
+            }
+        };
         let rule = |candidate: &Candidate| self.rules.get(candidate.rule).cloned();
         match found.and_then(|(candidate, verdict)| Some((rule(candidate)?, candidate.matched, verdict))) {
             Some((rule, matched, verdict)) => {

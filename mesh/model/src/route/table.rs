@@ -47,12 +47,13 @@ impl Path {
         let canonical = |path: &str| crate::http::canonical_path(path).unwrap_or_else(|| path.into());
         match path {
             None => Self::Any,
-            Some(PathMatch::Exact(path)) => Self::Exact(canonical(path)),
+            // Cases are told apart here: only rules of VirtualServices, which come to no table, ask otherwise.
+            Some(PathMatch::Exact(path) | PathMatch::ExactAnyCase(path)) => Self::Exact(canonical(path)),
             Some(PathMatch::Prefix(prefix)) => match canonical(prefix).trim_end_matches('/') {
                 "" => Self::Any,
                 prefix => Self::Prefix(prefix.into()),
             },
-            Some(PathMatch::Beginning(text)) => Self::Beginning((&**text).into()),
+            Some(PathMatch::Beginning(text) | PathMatch::BeginningAnyCase(text)) => Self::Beginning((&**text).into()),
             Some(PathMatch::Regex(text)) => Self::Regex(compile(text), text.len()),
         }
     }

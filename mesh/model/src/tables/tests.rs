@@ -488,6 +488,7 @@ fn routes_by_service() {
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        subsets: Vec::new(),
     };
     let mut tables = Tables::default();
     assert!(!tables.add(of(&[80], &["shop/a"])).policies, "no request was judged by others before");

@@ -33,6 +33,24 @@ pub struct PortTraffic {
     pub policy: Arc<TrafficPolicy>,
 }
 
+/// Some of the endpoints of a service, which have a name: a subset of a DestinationRule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subset {
+    /// Its name. Never empty.
+    pub name: Arc<str>,
+    /// Uids of workloads, in order. Of those that are no endpoints of the service nothing follows.
+    pub workloads: Vec<Arc<str>>,
+    /// What holds for its endpoints, instead of what holds for all of the service.
+    pub traffic: Vec<PortTraffic>,
+}
+
+impl Subset {
+    /// Whether a workload is one of them.
+    pub fn holds(&self, uid: &str) -> bool {
+        self.workloads.binary_search_by(|known| (**known).cmp(uid)).is_ok()
+    }
+}
+
 /// What is done with requests and connections to endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TrafficPolicy {

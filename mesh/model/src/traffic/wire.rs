@@ -8,8 +8,8 @@ use pb::consistent_hash::By;
 use pb::traffic_policy::Balancing as WireBalancing;
 
 use super::{
-    Balancing, Cookie, Detection, HashBy, HashTable, Limits, MOST_MAGLEV, MOST_RING, PortTraffic, TrafficPolicy,
-    is_prime,
+    Balancing, Cookie, Detection, HashBy, HashTable, Limits, MOST_MAGLEV, MOST_RING, PortTraffic, Subset,
+    TrafficPolicy, is_prime,
 };
 use crate::address::NamespacedName;
 use crate::shared::text;
@@ -32,9 +32,36 @@ pub enum InvalidTraffic {
     /// A way to choose that this version does not know.
     #[error("balancing {0} is not supported")]
     Balancing(i32),
+    /// A subset without a name.
+    #[error("a subset has no name")]
+    Subset,
     /// It is not said what to hash.
     #[error("a consistent hash of nothing")]
     HashOfNothing,
+}
+
+impl TryFrom<pb::Subset> for Subset {
+    type Error = InvalidTraffic;
+
+    fn try_from(wire: pb::Subset) -> Result<Self, InvalidTraffic> {
+        if wire.name.is_empty() {
+            return Err(InvalidTraffic::Subset);
+        }
+        let mut workloads: Vec<Arc<str>> = wire.workloads.iter().map(|uid| text(uid)).collect();
+        workloads.sort_unstable();
+        let traffic = wire.traffic.into_iter().map(PortTraffic::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { name: text(&wire.name), workloads, traffic })
+    }
+}
+
+impl From<&Subset> for pb::Subset {
+    fn from(subset: &Subset) -> Self {
+        Self {
+            name: subset.name.to_string(),
+            workloads: subset.workloads.iter().map(ToString::to_string).collect(),
+            traffic: subset.traffic.iter().map(Into::into).collect(),
+        }
+    }
 }
 
 impl TryFrom<pb::TrafficPolicy> for PortTraffic {

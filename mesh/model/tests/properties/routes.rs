@@ -43,6 +43,7 @@ impl Choices<'_> {
             method: self.maybe().then(|| "GET".into()),
             headers: self.value("x"),
             query: self.value("q"),
+            conditions: Vec::new(),
         }
     }
 
@@ -59,6 +60,7 @@ impl Choices<'_> {
             request_timeout: None,
             backend_timeout: None,
             retry: None,
+            fault: None,
         }
     }
 
@@ -80,7 +82,11 @@ impl Choices<'_> {
 /// Rules and a request out of bytes.
 pub fn select(bytes: &[u8]) {
     let mut choices = Choices(bytes.iter());
-    let rules: Vec<Rule> = (0..=choices.below(6)).map(|number| choices.rule(number)).collect();
+    let mut rules: Vec<Rule> = (0..=choices.below(6)).map(|number| choices.rule(number)).collect();
+    // For the same callers there are either those of a VirtualService or others.
+    if choices.maybe() {
+        rules.iter_mut().for_each(|rule| rule.kind = RouteKind::VirtualService);
+    }
     let (request, headers) = choices.request();
     let (caller, port) = (["web", "other"][choices.below(2)], 80 + choices.below(3) as u16);
     let routes = ServiceRoutes {
@@ -91,6 +97,7 @@ pub fn select(bytes: &[u8]) {
         traffic: Vec::new(),
         tokens: [].into(),
         tracing: None,
+        subsets: Vec::new(),
     };
     let found = match Router::new(routes.into()).select(&request, &headers, caller, port) {
         Selected::NoRoutes => None,
@@ -119,13 +126,17 @@ fn slow(rules: &[Rule], request: &Request, headers: &HeaderMap, caller: &str, po
     let grpc = headers.contains_key(CONTENT_TYPE);
     let matched = attached
         .iter()
-        .filter(|rule| grpc || rule.kind == RouteKind::Http)
+        .filter(|rule| grpc || rule.kind != RouteKind::Grpc)
         .flat_map(|rule| rule.matches.iter().enumerate().map(move |(place, one)| (*rule, place, one)))
         .filter(|(_, _, one)| holds(one, request, headers));
     let first = matched.max_by_key(|(rule, place, one)| {
         let number: usize = rule.name.parse().expect("a number");
         let more = (one.method.is_some(), one.headers.len(), one.query.len());
-        (rule.kind == RouteKind::Grpc, specific(one.path.as_ref()), more, Reverse((number, *place)))
+        let place = Reverse((number, *place));
+        match rule.kind {
+            RouteKind::VirtualService => (false, (false, 0), (false, 0, 0), place),
+            kind => (kind == RouteKind::Grpc, specific(one.path.as_ref()), more, place),
+        }
     });
     Some(first.map(|(rule, _, one)| (rule.clone(), one.clone())))
 }
@@ -133,9 +144,11 @@ fn slow(rules: &[Rule], request: &Request, headers: &HeaderMap, caller: &str, po
 fn specific(path: Option<&PathMatch>) -> (bool, usize) {
     match path {
         None => (false, 0),
-        Some(PathMatch::Exact(path)) => (true, path.len()),
+        Some(PathMatch::Exact(path) | PathMatch::ExactAnyCase(path)) => (true, path.len()),
         Some(PathMatch::Prefix(path)) => (false, path.trim_end_matches('/').len()),
-        Some(PathMatch::Beginning(path) | PathMatch::Regex(path)) => (false, path.len()),
+        Some(PathMatch::Beginning(path) | PathMatch::BeginningAnyCase(path) | PathMatch::Regex(path)) => {
+            (false, path.len())
+        }
     }
 }
 
@@ -149,7 +162,8 @@ fn holds(one: &RequestMatch, request: &Request, headers: &HeaderMap) -> bool {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
         Some(PathMatch::Beginning(wanted)) => path.starts_with(&**wanted),
-        Some(PathMatch::Regex(_)) => false,
+        // None is made here.
+        Some(PathMatch::Regex(_) | PathMatch::ExactAnyCase(_) | PathMatch::BeginningAnyCase(_)) => false,
     };
     by_path
         && one.method.as_deref().is_none_or(|method| method == request.method.as_str())

@@ -2,18 +2,26 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use mesh_model::address::NamespacedName;
 use mesh_model::route::{
-    Backend, BackendTarget, Cors, Filter, HeaderEdit, Mirror, PathEdit, PathMatch, PortProtocol, Protocol, Redirect,
-    RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, ValueMatch,
+    Abort, Backend, BackendTarget, Condition, Cors, Delay, Fault, Filter, HeaderEdit, Mirror, PathEdit, PathMatch,
+    PortProtocol, Protocol, Redirect, RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, TextMatch,
+    ValueMatch,
 };
 use mesh_model::token::JwtRule;
 use mesh_model::token::rule::{ClaimHeader, TokenHeader};
 use mesh_model::trace::{Tag, TagValue, Tracing};
-use mesh_model::traffic::{Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, TrafficPolicy};
+use mesh_model::traffic::{
+    Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, Subset, TrafficPolicy,
+};
 
 fn service(name: &str) -> BackendTarget {
     BackendTarget::Service(NamespacedName::new("shop", format!("{name}.shop.svc")), 80)
+}
+
+fn subset() -> BackendTarget {
+    BackendTarget::Subset(NamespacedName::new("shop", "cart.shop.svc"), 80, "v2".into())
 }
 
 fn token() -> JwtRule {
@@ -77,8 +85,22 @@ fn filters() -> Vec<Filter> {
         Filter::Redirect(redirect(Some(PathEdit::Whole("/b".into())), 308)),
         Filter::Redirect(redirect(None, 302)),
         Filter::Rewrite(Rewrite { hostname: Some("a.example".into()), path: Some(PathEdit::Prefix("".into())) }),
+        Filter::Rewrite(Rewrite { hostname: None, path: Some(PathEdit::Matched("/c".into())) }),
         Filter::Mirror(Mirror { backend: service("mirror"), millionths: 12_500 }),
         Filter::Cors(cors),
+    ]
+}
+
+fn conditions() -> Vec<Condition> {
+    let [exact, prefix, regex] = ["x", "y", "z"];
+    vec![
+        Condition::Header("x-a".into(), TextMatch::Present),
+        Condition::WithoutHeader("x-b".into(), TextMatch::Exact(exact.into())),
+        Condition::Query("Q".into(), TextMatch::Prefix(prefix.into())),
+        Condition::Method(TextMatch::Regex(regex.into())),
+        Condition::Authority(TextMatch::Exact(exact.into())),
+        Condition::Scheme(TextMatch::Exact("http".into())),
+        Condition::SourceNamespace("shop".into()),
     ]
 }
 
@@ -91,10 +113,13 @@ fn matches() -> Vec<RequestMatch> {
             method: Some("GET".into()),
             headers: vec![value("x-a", false), value("x-b", true)],
             query: vec![value("Q", false), value("r", true)],
+            conditions: conditions(),
         },
         of(PathMatch::Prefix("/a".into())),
         of(PathMatch::Beginning("/pkg.Service/".into())),
         of(PathMatch::Regex("/a/[0-9]+".into())),
+        of(PathMatch::ExactAnyCase("/A".into())),
+        of(PathMatch::BeginningAnyCase("/A".into())),
         RequestMatch::default(),
     ]
 }
@@ -157,11 +182,21 @@ pub fn routes() -> ServiceRoutes {
         filters: filters(),
         backends: vec![
             Backend { target: service("v1"), weight: 80, filters: filters() },
+            Backend { target: subset(), weight: 1, filters: Vec::new() },
             Backend { target: BackendTarget::Invalid("no such service".into()), weight: 0, filters: Vec::new() },
         ],
         request_timeout: Some(Duration::from_millis(1_500)),
         backend_timeout: Some(Duration::from_nanos(1)),
-        retry: Some(Retry { codes: vec![500, 503], attempts: 3, backoff: Some(Duration::from_millis(25)) }),
+        retry: Some(Retry {
+            codes: vec![500, 503],
+            grpc_codes: vec![14],
+            attempts: 3,
+            backoff: Some(Duration::from_millis(25)),
+        }),
+        fault: Some(Fault {
+            delay: Some(Delay { length: Duration::from_secs(5), millionths: 1 }),
+            abort: Some(Abort { status: StatusCode::IM_A_TEAPOT, millionths: 1_000_000 }),
+        }),
     };
     let bare = Rule {
         kind: RouteKind::Grpc,
@@ -174,15 +209,19 @@ pub fn routes() -> ServiceRoutes {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
         ..full.clone()
     };
+    let ordered = Rule { kind: RouteKind::VirtualService, ..bare.clone() };
+    let subset = Subset { name: "v2".into(), workloads: vec!["u1".into(), "u2".into()], traffic: traffic() };
     ServiceRoutes {
         service: NamespacedName::new("shop", "cart.shop.svc"),
         ports: [Http, Http2, Grpc, WebSocket, Tcp, Tls].into_iter().enumerate().map(port).collect(),
-        rules: vec![full, bare],
+        rules: vec![full, bare, ordered],
         policies: vec![NamespacedName::new("shop", "guard")],
         traffic: traffic(),
         tokens: [token()].into(),
         tracing: Some(tracing().into()),
+        subsets: vec![subset.into()],
     }
 }

@@ -26,6 +26,7 @@ fn rule(filters: Vec<Filter>) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
     }
 }
 
@@ -56,6 +57,7 @@ fn plan_at(rule: Rule, line: &str, lines: &[(&str, &str)], port: u16, rolls: &[u
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        subsets: Vec::new(),
     };
     let (method, target) = line.split_once(' ').unwrap();
     let mut headers = map(lines);
@@ -96,7 +98,7 @@ fn backends_by_weight() {
     let none = Backend { weight: 0, ..invalid.clone() };
     let of = |backends: Vec<Backend>, roll| match plan_at(Rule { backends, ..rule(vec![]) }, "GET /", &[], 80, &[roll])
     {
-        Plan::Forward(forward) => forward.backend().unwrap().0.name.to_string(),
+        Plan::Forward(forward) => forward.backend().unwrap().service.name.to_string(),
         Plan::Answer(answer) => {
             let (code, why) = answer.refused.unwrap();
             assert_eq!((answer.status.as_u16(), code), (500, ReasonCode::NoBackend));
@@ -239,7 +241,7 @@ fn mirrors_by_their_share() {
         let backends = vec![Backend { filters: own.clone(), ..backend("v1", 1) }];
         let rule = Rule { backends, ..rule(filters.clone()) };
         let Plan::Forward(forward) = plan_at(rule, "GET /", &[], 80, rolls) else { panic!() };
-        forward.mirrors.iter().map(|(service, _)| service.name.to_string()).collect::<Vec<_>>()
+        forward.mirrors.iter().map(|to| to.service.name.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(names(&[0, 999_999, 499_999, 0, 0]), ["all", "some"]);
     assert_eq!(names(&[0, 999_999, 500_000, 0, 0]), ["all"]);
@@ -248,7 +250,7 @@ fn mirrors_by_their_share() {
 
 #[test]
 fn time_limits_and_retries() {
-    let retry = |attempts| Some(Retry { codes: vec![503], attempts, backoff: None });
+    let retry = |attempts| Some(Retry { codes: vec![503], attempts, ..Retry::default() });
     let second = Duration::from_secs(1);
     let with = |request_timeout, backend_timeout, retry| {
         forward(Rule { request_timeout, backend_timeout, retry, ..rule(vec![]) }, "GET /")
@@ -347,4 +349,20 @@ fn what_does_not_compile_is_answered() {
     let service = NamespacedName::new("shop", "cart");
     let none = Answer::no_route(&service);
     assert_eq!((none.status.as_u16(), none.refused.unwrap().0), (404, ReasonCode::NoRoute));
+}
+
+/// A subset is named with its service; what is nowhere answers as Istio's proxies do.
+#[test]
+fn destinations_of_a_virtual_service() {
+    let of = |target| {
+        let backends = vec![Backend { target, weight: 1, filters: Vec::new() }];
+        Rule { kind: RouteKind::VirtualService, backends, ..rule(vec![]) }
+    };
+    let subset = BackendTarget::Subset(NamespacedName::new("shop", "cart"), 80, "v2".into());
+    let wanted = To { service: NamespacedName::new("shop", "cart"), port: 80, subset: Some("v2".into()) };
+    assert_eq!(forward(of(subset.clone()), "GET /").backend(), Some(wanted.clone()));
+    let (status, code, why) = refused(of(BackendTarget::Invalid("no such subset".into())), "GET /");
+    assert_eq!((status, code), (503, ReasonCode::NoBackend), "{why}");
+    let mirror = Filter::Mirror(Mirror { backend: subset, millionths: 1_000_000 });
+    assert_eq!(forward(Rule { filters: vec![mirror], ..of(to("v1")) }, "GET /").mirrors, [wanted]);
 }

@@ -18,6 +18,7 @@ fn rule(name: &str, matches: Vec<RequestMatch>) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
     }
 }
 
@@ -30,6 +31,7 @@ fn router(rules: Vec<Rule>) -> Router {
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        subsets: Vec::new(),
     }))
 }
 

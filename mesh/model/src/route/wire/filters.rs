@@ -71,6 +71,7 @@ fn path_edit(wire: pb::PathEdit) -> Result<PathEdit, InvalidRule> {
     Ok(match wire.kind.ok_or(InvalidRule::Unsupported("a path modifier"))? {
         Kind::Whole(path) => PathEdit::Whole(path.into()),
         Kind::Prefix(path) => PathEdit::Prefix(path.into()),
+        Kind::Matched(path) => PathEdit::Matched(path.into()),
     })
 }
 
@@ -120,6 +121,7 @@ fn path_edit_to_wire(edit: &PathEdit) -> pb::PathEdit {
     let kind = match edit {
         PathEdit::Whole(path) => Kind::Whole(path.to_string()),
         PathEdit::Prefix(path) => Kind::Prefix(path.to_string()),
+        PathEdit::Matched(path) => Kind::Matched(path.to_string()),
     };
     pb::PathEdit { kind: Some(kind) }
 }

@@ -1,24 +1,25 @@
 //! Routes ↔ `ambit.v1.ServiceRoutes`: the service and its rules here; `matches` and `filters` of a rule; `parts` are what they
 //! have in common.
 
+mod fault;
 mod filters;
 mod matches;
 mod parts;
 mod tokens;
 mod tracing;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use mesh_proto::ambit as pb;
 use pb::port_protocol::Protocol as WireProtocol;
 
-use parts::{or_empty, port, service, set, target, target_to_wire};
+use parts::{duration, duration_to_wire, or_empty, port, service, set, target, target_to_wire};
 
 use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes};
 use crate::address::{NamespacedName, is_key_part};
 use crate::shared::text;
 use crate::token::JwtRule;
-use crate::traffic::{InvalidTraffic, PortTraffic};
+use crate::traffic::{InvalidTraffic, PortTraffic, Subset};
 
 pub use parts::InvalidRule;
 
@@ -77,8 +78,13 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
                 Some(tracing) => Some(tracing::read(tracing).ok_or(InvalidRoutes::Tracing)?.into()),
                 None => None,
             },
+            subsets: routes.subsets.into_iter().map(subset).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn subset(wire: pb::Subset) -> Result<Arc<Subset>, InvalidRoutes> {
+    Subset::try_from(wire).map(Arc::new).map_err(InvalidRoutes::Traffic)
 }
 
 fn token(wire: &pb::JwtRule) -> Result<JwtRule, InvalidRoutes> {
@@ -112,6 +118,7 @@ fn valid_rule(wire: pb::RouteRule) -> Result<Rule, InvalidRule> {
         kind: match Kind::try_from(wire.kind) {
             Ok(Kind::Http) => RouteKind::Http,
             Ok(Kind::Grpc) => RouteKind::Grpc,
+            Ok(Kind::VirtualService) => RouteKind::VirtualService,
             Ok(Kind::Unspecified) | Err(_) => return Err(InvalidRule::Kind(wire.kind)),
         },
         route: NamespacedName::parse_shared(&wire.route).ok_or(InvalidRule::Route)?,
@@ -127,14 +134,8 @@ fn valid_rule(wire: pb::RouteRule) -> Result<Rule, InvalidRule> {
         request_timeout: duration("the request's time-out", wire.request_timeout)?,
         backend_timeout: duration("the backend's time-out", wire.backend_timeout)?,
         retry: wire.retry.map(retry).transpose()?,
+        fault: wire.fault.map(fault::read).transpose()?,
     })
-}
-
-/// Zero is no limit, as in Gateway API.
-fn duration(what: &'static str, wire: Option<mesh_proto::Duration>) -> Result<Option<Duration>, InvalidRule> {
-    let Some(wire) = wire else { return Ok(None) };
-    let length = Duration::try_from(wire).map_err(|_| InvalidRule::Duration(what))?;
-    Ok((!length.is_zero()).then_some(length))
 }
 
 fn backend(wire: pb::Backend) -> Result<Backend, InvalidRule> {
@@ -150,8 +151,13 @@ fn retry(wire: pb::Retry) -> Result<Retry, InvalidRule> {
         Ok(code @ 400..=599) => Ok(code),
         _ => Err(InvalidRule::Range("a retry's code", code)),
     };
+    let grpc_code = |code: u32| match u8::try_from(code) {
+        Ok(code @ 1..=16) => Ok(code),
+        _ => Err(InvalidRule::Range("a retry's code of gRPC", code)),
+    };
     Ok(Retry {
         codes: wire.codes.into_iter().map(code).collect::<Result<_, _>>()?,
+        grpc_codes: wire.grpc_codes.into_iter().map(grpc_code).collect::<Result<_, _>>()?,
         attempts: wire.attempts,
         backoff: duration("a retry's backoff", wire.backoff)?,
     })
@@ -168,6 +174,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             traffic: routes.traffic.iter().map(Into::into).collect(),
             jwt_rules: routes.tokens.iter().map(tokens::write).collect(),
             tracing: routes.tracing.as_deref().map(tracing::write),
+            subsets: routes.subsets.iter().map(|subset| (&**subset).into()).collect(),
         }
     }
 }
@@ -190,6 +197,7 @@ fn rule_to_wire(rule: &Rule) -> pb::RouteRule {
         kind: match rule.kind {
             RouteKind::Http => Kind::Http,
             RouteKind::Grpc => Kind::Grpc,
+            RouteKind::VirtualService => Kind::VirtualService,
         }
         .into(),
         route: rule.route.to_string(),
@@ -202,12 +210,8 @@ fn rule_to_wire(rule: &Rule) -> pb::RouteRule {
         request_timeout: rule.request_timeout.map(duration_to_wire),
         backend_timeout: rule.backend_timeout.map(duration_to_wire),
         retry: rule.retry.as_ref().map(retry_to_wire),
+        fault: rule.fault.as_ref().map(fault::write),
     }
-}
-
-/// One that is too long to be said is as good as for ever.
-fn duration_to_wire(length: Duration) -> mesh_proto::Duration {
-    length.try_into().unwrap_or(mesh_proto::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
 fn backend_to_wire(backend: &Backend) -> pb::Backend {
@@ -221,6 +225,7 @@ fn backend_to_wire(backend: &Backend) -> pb::Backend {
 fn retry_to_wire(retry: &Retry) -> pb::Retry {
     pb::Retry {
         codes: retry.codes.iter().map(|code| (*code).into()).collect(),
+        grpc_codes: retry.grpc_codes.iter().map(|code| (*code).into()).collect(),
         attempts: retry.attempts,
         backoff: retry.backoff.map(duration_to_wire),
     }

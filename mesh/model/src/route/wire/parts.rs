@@ -1,6 +1,7 @@
 //! What the parts of routes have in common on the wire.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_proto::ambit as pb;
 
@@ -51,25 +52,56 @@ pub(super) fn or_empty(text: Option<&Arc<str>>) -> String {
 
 pub(super) fn target(wire: Option<pb::BackendTarget>) -> Result<BackendTarget, InvalidRule> {
     use pb::backend_target::Kind;
-    match wire.and_then(|target| target.kind) {
-        Some(Kind::Service(to)) if is_key_part(&to.namespace) && is_key_part(&to.hostname) => {
-            let port = port(to.port).ok_or(InvalidRule::Range("a backend's port", to.port))?;
-            Ok(BackendTarget::Service(service(&to.namespace, &to.hostname), port))
+    let none = || InvalidRule::Unsupported("a backend");
+    Ok(match wire.and_then(|target| target.kind).ok_or_else(none)? {
+        Kind::Service(to) => {
+            let (service, port) = service_port(&to)?;
+            BackendTarget::Service(service, port)
         }
-        Some(Kind::Invalid(why)) => Ok(BackendTarget::Invalid(text(&why))),
-        Some(Kind::Service(_)) | None => Err(InvalidRule::Unsupported("a backend")),
+        Kind::Subset(to) => {
+            let (service, port) = service_port(&to.service.ok_or_else(none)?)?;
+            BackendTarget::Subset(service, port, set(&to.subset).ok_or_else(none)?)
+        }
+        Kind::Invalid(why) => BackendTarget::Invalid(text(&why)),
+    })
+}
+
+fn service_port(to: &pb::ServicePort) -> Result<(NamespacedName, u16), InvalidRule> {
+    if !is_key_part(&to.namespace) || !is_key_part(&to.hostname) {
+        return Err(InvalidRule::Unsupported("a backend"));
     }
+    let port = port(to.port).ok_or(InvalidRule::Range("a backend's port", to.port))?;
+    Ok((service(&to.namespace, &to.hostname), port))
 }
 
 pub(super) fn target_to_wire(target: &BackendTarget) -> pb::BackendTarget {
     use pb::backend_target::Kind;
+    let of = |service: &NamespacedName, port: u16| pb::ServicePort {
+        namespace: service.namespace.to_string(),
+        hostname: service.name.to_string(),
+        port: port.into(),
+    };
     let kind = match target {
-        BackendTarget::Service(service, port) => Kind::Service(pb::ServicePort {
-            namespace: service.namespace.to_string(),
-            hostname: service.name.to_string(),
-            port: (*port).into(),
-        }),
+        BackendTarget::Service(service, port) => Kind::Service(of(service, *port)),
+        BackendTarget::Subset(service, port, subset) => {
+            Kind::Subset(pb::SubsetPort { service: Some(of(service, *port)), subset: subset.to_string() })
+        }
         BackendTarget::Invalid(why) => Kind::Invalid(why.to_string()),
     };
     pb::BackendTarget { kind: Some(kind) }
+}
+
+/// Zero is no limit, as in Gateway API.
+pub(super) fn duration(
+    what: &'static str,
+    wire: Option<mesh_proto::Duration>,
+) -> Result<Option<Duration>, InvalidRule> {
+    let Some(wire) = wire else { return Ok(None) };
+    let length = Duration::try_from(wire).map_err(|_| InvalidRule::Duration(what))?;
+    Ok((!length.is_zero()).then_some(length))
+}
+
+/// One that is too long to be said is as good as for ever.
+pub(super) fn duration_to_wire(length: Duration) -> mesh_proto::Duration {
+    length.try_into().unwrap_or(mesh_proto::Duration { seconds: i64::MAX, nanos: 0 })
 }
