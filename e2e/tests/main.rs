@@ -33,6 +33,7 @@ mod tokens;
 mod town;
 mod traces;
 mod upstream;
+mod virtual_services;
 mod walls;
 mod waypoint;
 mod wire;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         waypoint::trials(suite);
+        virtual_services::trials(suite);
         route_churn::trials(suite);
         routing::trials(suite);
         tokens::trials(suite);
