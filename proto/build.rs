@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ambit.proto",
         "waypoint.proto",
         "ext_authz.proto",
+        "rate_limit.proto",
         "otlp.proto",
     ];
     for file in files {

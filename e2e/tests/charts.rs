@@ -157,7 +157,7 @@ fn settings() -> Result<()> {
     Ok(())
 }
 
-/// The webhook begins as one that lets everything in, is about Istio's kinds of its own revision alone, and istiod may change that one
+/// The webhook begins as one that lets everything in, is about Istio's kinds and ours, of its own revision alone, and istiod may change that one
 /// configuration and no other.
 fn webhook() -> Result<()> {
     const NAME: &str = "ValidatingWebhookConfiguration";
@@ -184,7 +184,7 @@ fn webhook() -> Result<()> {
             ensure!(own.contains("NotIn") && own.contains("kube-system"), "{what}");
             for rule in webhook["rules"].as_array().context("rules")? {
                 let groups = rule["apiGroups"].as_array().context("groups")?;
-                ensure!(groups.iter().all(|g| g.as_str().is_some_and(|g| g.ends_with(".istio.io"))), "{what}");
+                ensure!(groups.iter().all(|g| g.as_str().is_some_and(|g| g.ends_with(".istio.io") || g == "ambit.dev")), "{what}");
                 ensure!(rule["operations"] == serde_json::json!(["CREATE", "UPDATE"]), "{what}");
             }
         }

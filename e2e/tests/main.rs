@@ -20,6 +20,7 @@ mod names;
 mod networks;
 mod on_demand;
 mod programs;
+mod rate_limits;
 mod reach;
 mod reasons;
 mod revocation;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         tokens::trials(suite);
         external_authorization::trials(suite);
         traces::trials(suite);
+        rate_limits::trials(suite);
         programs::trials(suite);
         settings::trials(suite);
         networks::trials(suite);

@@ -291,6 +291,9 @@ fn route(choices: &mut Choices<'_>, namespace: &str, name: &str, rule: &Value) -
     }
     let mut rule = rule.clone();
     rule["backendRefs"] = json!([backend]);
+    if choices.below(2) == 0 {
+        rule["name"] = "named".into();
+    }
     json!({"metadata": metadata, "spec": {"parentRefs": [parent], "rules": [rule]}})
 }
 
@@ -515,6 +518,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
         Kind::VirtualService => virtual_service(choices, namespace),
         Kind::ConfigMap => mesh_config(choices),
         Kind::Telemetry => telemetry(choices, namespace),
+        Kind::TrafficPolicy => traffic_policy(choices, namespace),
     };
     Object::from_value(kind, &value).unwrap_or_else(|error| panic!("{error:?} in {value}"))
 }
@@ -553,6 +557,30 @@ fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
         _ => Value::Null,
     };
     json!({"metadata": metadata, "spec": {"targetRefs": targets, "tracing": tracing}})
+}
+
+/// How many requests pass: of something, by somebody's count.
+fn traffic_policy(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    let name = choices.one_of(&["l", "m", "n"]);
+    let metadata = policy_metadata(choices, namespace, name);
+    let of_gateway_api = |kind, name: &str| json!({"group": "gateway.networking.k8s.io", "kind": kind, "name": name});
+    let first = match choices.below(5) {
+        0 | 1 => json!({"kind": "Service", "name": choices.one_of(&SERVICES)}),
+        2 => of_gateway_api("Gateway", "waypoint"),
+        3 => of_gateway_api("GRPCRoute", choices.one_of(&["p", "q"])),
+        _ => of_gateway_api("HTTPRoute", choices.one_of(&["p", "q"])),
+    };
+    let mut second = of_gateway_api("HTTPRoute", choices.one_of(&["p", "q"]));
+    second["sectionName"] = choices.one_of(&["named", "other"]).into();
+    let limits = match choices.below(3) {
+        0 => json!({"local": [{"requests": 5, "per": "1m", "key": {"type": "CallerIdentity"}}]}),
+        1 => json!({"local": [{"requests": 5, "per": "1m"}]}),
+        _ => json!({"global": [{
+            "service": {"name": choices.one_of(&SERVICES), "port": 80}, "domain": "d",
+            "descriptors": [{"entries": [{"key": "k", "type": "Route"}]}],
+        }]}),
+    };
+    json!({"metadata": metadata, "spec": {"targetRefs": [first, second], "rateLimits": limits}})
 }
 
 const KINDS: [Kind; 39] = [
@@ -595,6 +623,9 @@ const KINDS: [Kind; 39] = [
     Kind::ConfigMap,
     Kind::Telemetry,
     Kind::Telemetry,
+    Kind::TrafficPolicy,
+    Kind::TrafficPolicy,
+    Kind::TrafficPolicy,
 ];
 
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.

@@ -9,6 +9,7 @@
 //! | [`discovery`] | `envoy.service.discovery.v3` | control plane ↔ proxies |
 //! | [`certificate`] | `istio.v1.auth` | proxies → CA |
 //! | [`ext_authz`] | `envoy.service.auth.v3` | waypoints → authorizers of users |
+//! | [`rate_limit`] | `envoy.service.ratelimit.v3` | waypoints → rate limit services of users |
 //! | [`handoff`] | `istio.workload.zds` | node agent ↔ ztunnel |
 //! | [`ambit`] | `ambit.v1` | control plane → proxies, within [`workload`] and [`policy`], where others skip it; routes → waypoints |
 //! | [`otlp`] | of OpenTelemetry's packages | waypoints → collectors of spans |
@@ -43,6 +44,9 @@ mod generated {
     pub mod ext_authz {
         include!(concat!(env!("OUT_DIR"), "/envoy.service.auth.v3.rs"));
     }
+    pub mod rate_limit {
+        include!(concat!(env!("OUT_DIR"), "/envoy.service.ratelimit.v3.rs"));
+    }
     pub mod otlp {
         include!(concat!(env!("OUT_DIR"), "/opentelemetry.rs"));
     }
@@ -59,5 +63,6 @@ pub use generated::istio::security as policy;
 pub use generated::istio::workload;
 pub use generated::istio::workload::zds as handoff;
 pub use generated::otlp;
+pub use generated::rate_limit;
 /// What an extension holds, a length of time, and a moment.
 pub use prost_types::{Any, Duration, Timestamp};

@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Config};
 use crate::context::WaypointContext;
+use crate::rate_limit::{RateLimitMetrics, RateLimits};
 use crate::spans::{SpanMetrics, Spans, exporter};
 use crate::upstream::{ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
@@ -123,6 +124,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     let traffic = TrafficMetrics::register(&mut metrics);
     let requests = RequestMetrics::register(&mut metrics);
     let ports = ServicePorts::new(UpstreamMetrics::register(&mut metrics));
+    let rate_limits = RateLimits::new(RateLimitMetrics::register(&mut metrics));
     let (spans, queue) = Spans::new(SpanMetrics::register(&mut metrics));
     let reasons = ReasonMetrics::register(&mut metrics);
     let held = QuotaMetrics::register(&mut metrics);
@@ -175,6 +177,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         proxy,
         requests: requests.clone(),
         ports,
+        rate_limits,
         hostnames: Hostnames::default(),
         endpoints_on_loopback: false,
         spans,
@@ -268,6 +271,11 @@ async fn config_dump(context: Arc<WaypointContext>, workers: Vec<mpsc::Unbounded
         "drainSeconds": config.drain.as_secs(),
     });
     let version = json!({ "version": env!("CARGO_PKG_VERSION"), "buildStatus": "Ambit" });
-    dump.extend([("upstreams", context.ports.dump()), ("config", shown), ("version", version)]);
+    dump.extend([
+        ("upstreams", context.ports.dump()),
+        ("rateLimits", context.rate_limits.dump()),
+        ("config", shown),
+        ("version", version),
+    ]);
     serde_json::Value::Object(dump.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }

@@ -1,4 +1,4 @@
-//! How much may be asked of authorizers at once. A thread asks and counts alone.
+//! How much may be asked of authorizers and rate limit services at once. A thread asks and counts alone.
 
 use std::cell::Cell;
 use std::rc::Rc;

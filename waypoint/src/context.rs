@@ -5,6 +5,7 @@ use mesh_proxy::hostnames::Hostnames;
 use mesh_runtime::metrics::RequestMetrics;
 
 use crate::config::Config;
+use crate::rate_limit::RateLimits;
 use crate::spans::Spans;
 use crate::upstream::ServicePorts;
 
@@ -20,6 +21,8 @@ pub(crate) struct WaypointContext {
     pub(crate) hostnames: Hostnames,
     /// Endpoints may be on this pod's own loopback, where its admin port is: never, but in tests, which have theirs there.
     pub(crate) endpoints_on_loopback: bool,
+    /// What all threads share of rate limits.
+    pub(crate) rate_limits: RateLimits,
     /// Where spans are handed over.
     pub(crate) spans: Spans,
     /// What was set.

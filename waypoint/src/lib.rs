@@ -13,6 +13,7 @@
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
 //! | `judge`, `asking` | what the policies of a service say; how much may be asked of others at once |
 //! | `tokens` | the keys of issuers, and tokens that they have signed |
+//! | `rate_limit` | how many requests pass, counted by all threads together |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
@@ -29,6 +30,7 @@ mod context;
 mod http;
 mod judge;
 mod limits;
+mod rate_limit;
 mod serving;
 mod sniff;
 mod spans;

@@ -20,11 +20,16 @@ pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to answer.
 pub(crate) const PING_TIME: Duration = Duration::from_secs(20);
-/// Requests of one data thread about which authorizers are being asked: about as many as a thread can have open.
+/// Requests of one data thread about which authorizers or rate limit services are being asked: about as many as a thread can have open.
 pub(crate) const ASKS: usize = 4096;
 /// Bytes of their bodies that are held meanwhile.
 pub(crate) const SHOWN: usize = 64 << 20;
 /// How long what is to be shown of a body may take to come, at most: who sends it slowly holds room that others want.
 pub(crate) const SHOWN_TIME: Duration = Duration::from_secs(30);
-/// Bytes of an authorizer's answer: a page for a refused caller.
-pub(crate) const AUTHORIZER_ANSWER: usize = 64 << 10;
+/// Bytes of the answer of an authorizer or rate limit service: a page for a refused caller.
+pub(crate) const ASKED_ANSWER: usize = 64 << 10;
+/// Keys of one rate limit that are counted apart at once, in each of its [`RATE_SHARDS`] parts: together 16,384. A key is needed
+/// until its bucket is full again. Who comes when there is no place shares one bucket with all others who do.
+pub(crate) const RATE_KEYS: usize = 1024;
+/// Parts of a rate limit that are locked apart.
+pub(crate) const RATE_SHARDS: usize = 16;

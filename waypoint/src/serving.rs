@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::context::WaypointContext;
+use crate::rate_limit::KnownLimits;
 use crate::tokens::Keys;
 use crate::upstream;
 
@@ -42,7 +43,9 @@ pub(crate) struct Worker {
     covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
     pub(crate) keys: Keys,
-    /// What is being asked of authorizers.
+    /// What this thread knows of rate limits.
+    pub(crate) rate_limits: KnownLimits,
+    /// What is being asked of authorizers and rate limit services.
     pub(crate) asking: Asking,
 }
 
@@ -65,6 +68,7 @@ impl Worker {
             routers: RefCell::default(),
             covered: RefCell::default(),
             keys: Keys::default(),
+            rate_limits: KnownLimits::default(),
             asking: Asking::default(),
         }
     }
@@ -112,5 +116,7 @@ impl Worker {
             left.is_none_or(|left| left.elapsed() < LEAVES)
         });
         self.keys.follow(tables);
+        self.rate_limits.follow(&self.context.rate_limits, tables);
+        self.context.rate_limits.follow();
     }
 }

@@ -131,6 +131,7 @@ mod tests {
             tokens: Arc::default(),
             tracing: None,
             subsets: Vec::new(),
+            rate_limits: Arc::default(),
         };
         for resource in [
             Resource::Service(Arc::new(cart.clone())),

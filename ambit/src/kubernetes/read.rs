@@ -28,6 +28,7 @@ const POLICIES: [(&str, Resource); 10] = [
     ("DestinationRule", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "destinationrules")),
     ("VirtualService", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "virtualservices")),
     ("Telemetry", of("telemetry.istio.io", &["v1", "v1alpha1"], "telemetries")),
+    ("TrafficPolicy", of("ambit.dev", &["v1alpha1"], "trafficpolicies")),
     ("ServiceEntry", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "serviceentries")),
     ("WorkloadEntry", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "workloadentries")),
     ("HTTPRoute", of(GATEWAY_API, &["v1", "v1beta1"], "httproutes")),

@@ -72,6 +72,7 @@ impl Folder {
                 | Object::DestinationRule(_)
                 | Object::VirtualService(_)
                 | Object::Telemetry(_)
+                | Object::TrafficPolicy(_)
                 | Object::ConfigMap(_) => {}
             }
         }

@@ -3,6 +3,7 @@
 use mesh_runtime::metrics::{BareCounter, Metrics};
 use prometheus_client::metrics::family::Family;
 
+use super::is_validated;
 use crate::resources::Kind;
 use crate::source::kubernetes::kinds;
 
@@ -19,7 +20,7 @@ impl AdmissionMetrics {
     /// Registers them.
     pub fn register(&self, metrics: &mut Metrics) {
         // Each is there from the start, at 0.
-        for kind in kinds::ALL.into_iter().filter(|kind| kinds::resource(*kind).group.ends_with(".istio.io")) {
+        for kind in kinds::ALL.into_iter().filter(|kind| is_validated(kinds::resource(*kind).group)) {
             drop(self.passed.get_or_create(&labels(kind)));
             drop(self.failed.get_or_create(&labels(kind)));
         }

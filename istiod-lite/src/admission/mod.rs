@@ -18,6 +18,13 @@ pub mod serve;
 
 pub use configuration::FailurePolicy;
 
+use crate::resources::traffic_policy;
+
+/// Whether objects of a group are looked at: Istio's, and ours.
+fn is_validated(group: &str) -> bool {
+    group.ends_with(".istio.io") || group == traffic_policy::GROUP
+}
+
 /// How the webhook is served and configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

@@ -5,6 +5,7 @@ use mesh_model::labels;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::is_validated;
 use crate::resources::unread::Unread;
 use crate::resources::{Kind, Recognized};
 use crate::source::Rejected;
@@ -99,7 +100,7 @@ fn verdict(request: &Request, is_ours: impl Fn(&str) -> bool) -> Verdict {
         revision.is_none_or(&is_ours)
     };
     let writes = matches!(request.operation.as_str(), "CREATE" | "UPDATE") && request.sub_resource.is_empty();
-    if !writes || !request.kind.group.ends_with(".istio.io") || !is_ours(&request.object) {
+    if !writes || !is_validated(&request.kind.group) || !is_ours(&request.object) {
         return Verdict::NotOurs;
     }
     let GroupVersionKind { group, version, kind } = &request.kind;

@@ -116,6 +116,7 @@ impl Affected {
                     self.told.insert(route.clone());
                     self.services.extend(cluster.get(route).iter().flat_map(attachments::parents));
                 }
+                self.by_limits(index.attachments().limiters_of(&name));
                 if cluster.mesh_configs().any(|config| config.names(&name)) {
                     self.by_provider(cluster);
                 }
@@ -156,6 +157,7 @@ impl Affected {
             }
             Kept::HttpRoute(_) | Kept::GrpcRoute(_) | Kept::VirtualService(_) => {
                 self.told.insert(key.clone());
+                self.by_limits_of(index, key);
                 self.services.extend(attachments::parents(object));
             }
             Kept::ServiceEntry(_) => {
@@ -187,6 +189,17 @@ impl Affected {
                 for target in targets {
                     self.by_attached(index, &target);
                     self.by_target(cluster, index, target);
+                }
+            }
+            Kept::TrafficPolicy(policy) => {
+                self.told.insert(key.clone());
+                for target in attachments::limited_by(policy) {
+                    self.by_limits_of(index, &target);
+                    match target.kind {
+                        Kind::Service => drop(self.services.insert(target.object())),
+                        Kind::Gateway => self.by_waypoint(cluster, index, &target.object()),
+                        _ => self.services.extend(cluster.get(&target).iter().flat_map(attachments::parents)),
+                    }
                 }
             }
             Kept::DestinationRule(rule) => {
@@ -227,6 +240,16 @@ impl Affected {
         index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
     }
 
+    /// Adds what is told of traffic policies.
+    fn by_limits<'a>(&mut self, policies: impl Iterator<Item = &'a NamespacedName>) {
+        self.told.extend(policies.map(|name| Key::new(Kind::TrafficPolicy, Some(&name.namespace), &name.name)));
+    }
+
+    /// Adds what is told of the traffic policies that target something.
+    fn by_limits_of(&mut self, index: &Index, target: &Key) {
+        self.by_limits(index.attachments().limits_of(target));
+    }
+
     /// Adds policies of all kinds that target something.
     fn by_attached(&mut self, index: &Index, target: &Target) {
         self.policies.extend(index.attachments().policies_of(target).cloned());
@@ -244,6 +267,7 @@ impl Affected {
     /// Adds who asks for a waypoint, and what is attached to it.
     fn by_waypoint(&mut self, cluster: &Cluster, index: &Index, waypoint: &NamespacedName) {
         self.by_attached(index, &Target::Gateway(waypoint.clone()));
+        self.by_limits_of(index, &Key::new(Kind::Gateway, Some(&waypoint.namespace), &waypoint.name));
         for key in index.asking_for(waypoint) {
             self.told.insert(key.clone());
             match key.kind {
@@ -291,7 +315,12 @@ impl Affected {
             self.authentications.extend(index.attachments().authentications_of(&target).cloned());
             let telemetries = index.attachments().telemetries_of(&target);
             self.told.extend(telemetries.map(|name| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)));
-            self.told.insert(Key::new(Kind::Service, Some(&service.namespace), &service.name));
+            let key = Key::new(Kind::Service, Some(&service.namespace), &service.name);
+            for limited in std::iter::once(&key).chain(index.attachments().routes_of(service)) {
+                let policies = index.attachments().limits_of(limited);
+                self.told.extend(policies.map(|name| Key::new(Kind::TrafficPolicy, Some(&name.namespace), &name.name)));
+            }
+            self.told.insert(key);
             self.told.extend(index.attachments().routes_of(service).cloned());
             self.told.extend(index.attachments().rules_of(service).cloned());
         }

@@ -13,7 +13,8 @@ use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
-use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, VirtualService};
+use crate::resources::traffic_policy::PolicyTargetRef;
+use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, TrafficPolicy, VirtualService};
 
 /// What a policy targets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,10 @@ pub(crate) struct Attachments {
     authentications: Pairs<Target, NamespacedName>,
     /// What telemetries target.
     telemetries: Pairs<Target, NamespacedName>,
+    /// What traffic policies target.
+    limits: Pairs<Key, NamespacedName>,
+    /// Services, each with the traffic policies that ask it to count.
+    limiters: Pairs<NamespacedName, NamespacedName>,
     /// Classes, each with its Gateways.
     gateways: Pairs<Arc<str>, NamespacedName>,
 }
@@ -72,6 +77,7 @@ impl Attachments {
             Kind::DestinationRule,
             Kind::VirtualService,
             Kind::Telemetry,
+            Kind::TrafficPolicy,
         ];
         if !attached.contains(&key.kind) {
             return;
@@ -98,6 +104,14 @@ impl Attachments {
                 Kept::Telemetry(object) => {
                     for target in targets_of_telemetry(object) {
                         self.telemetries.set((target, key.object()), is_there);
+                    }
+                }
+                Kept::TrafficPolicy(policy) => {
+                    for target in limited_by(policy) {
+                        self.limits.set((target, key.object()), is_there);
+                    }
+                    for service in limiters_of(policy) {
+                        self.limiters.set((service, key.object()), is_there);
                     }
                 }
                 Kept::Gateway(gateway) => {
@@ -151,9 +165,31 @@ impl Attachments {
         self.telemetries.of(target)
     }
 
-    /// Whether a policy of either kind targets something.
+    /// The traffic policies that target something.
+    pub(crate) fn limits_of(&self, target: &Key) -> impl Iterator<Item = &NamespacedName> {
+        self.limits.of(target)
+    }
+
+    /// The traffic policies that ask a service to count.
+    pub(crate) fn limiters_of(&self, service: &NamespacedName) -> impl Iterator<Item = &NamespacedName> {
+        self.limiters.of(service)
+    }
+
+    /// Whether a traffic policy targets a Service or Gateway.
+    pub(crate) fn is_limited(&self, target: &Target) -> bool {
+        let (kind, name) = match target {
+            Target::Service(name) => (Kind::Service, name),
+            Target::Gateway(name) => (Kind::Gateway, name),
+            Target::Entry(_) | Target::Class(_) | Target::Other(_) => return false,
+        };
+        self.limits_of(&Key::new(kind, Some(&name.namespace), &name.name)).next().is_some()
+    }
+
+    /// Whether a policy of any kind that is enforced targets something.
     pub(crate) fn has_policies(&self, target: &Target) -> bool {
-        self.policies_of(target).next().is_some() || self.authentications_of(target).next().is_some()
+        self.policies_of(target).next().is_some()
+            || self.authentications_of(target).next().is_some()
+            || self.is_limited(target)
     }
 
     /// The Gateways of a class.
@@ -178,6 +214,30 @@ pub(crate) fn targets(policy: &AuthorizationPolicy) -> impl Iterator<Item = Targ
 pub(crate) fn targets_of_authentication(object: &RequestAuthentication) -> impl Iterator<Item = Target> {
     let namespace = super::relations::namespace(&object.metadata);
     refs_of_authentication(object).map(move |reference| target(reference, namespace))
+}
+
+/// What a traffic policy targets, in its order.
+pub(crate) fn limited_by(policy: &TrafficPolicy) -> impl Iterator<Item = Key> {
+    let namespace = super::relations::namespace(&policy.metadata);
+    policy.spec.target_refs.iter().filter_map(move |reference| limited(reference, namespace))
+}
+
+/// What a target of a traffic policy in `namespace` is.
+pub(crate) fn limited(reference: &PolicyTargetRef, namespace: &str) -> Option<Key> {
+    let kind = match (&*reference.group, &*reference.kind) {
+        ("" | "core", "Service") => Kind::Service,
+        (gateway_api::GROUP, "Gateway") => Kind::Gateway,
+        (gateway_api::GROUP, "HTTPRoute") => Kind::HttpRoute,
+        (gateway_api::GROUP, "GRPCRoute") => Kind::GrpcRoute,
+        _ => return None,
+    };
+    Some(Key::new(kind, Some(namespace), &reference.name))
+}
+
+/// The Services that a traffic policy asks to count.
+fn limiters_of(policy: &TrafficPolicy) -> BTreeSet<NamespacedName> {
+    let namespace = super::relations::namespace(&policy.metadata);
+    policy.global().map(|(_, limit)| limit.service.object(namespace)).collect()
 }
 
 /// What a telemetry targets, in its order.

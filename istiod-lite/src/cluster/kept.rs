@@ -11,7 +11,7 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -60,6 +60,8 @@ pub enum Kept {
     MeshConfig(Arc<MeshConfig>),
     /// What becomes of traces.
     Telemetry(Arc<Telemetry>),
+    /// How many requests pass.
+    TrafficPolicy(Arc<TrafficPolicy>),
 }
 
 impl From<Object> for Kept {
@@ -121,6 +123,11 @@ impl From<Object> for Kept {
                 let metadata = shortened(&o.metadata);
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::Telemetry(o)
+            }
+            Object::TrafficPolicy(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::TrafficPolicy(o)
             }
             Object::ConfigMap(o) => Self::MeshConfig(Arc::new(MeshConfig::of(&o))),
         }
@@ -197,6 +204,7 @@ impl Kept {
             Self::VirtualService(o) => (Kind::VirtualService, &o.metadata),
             Self::MeshConfig(o) => (Kind::ConfigMap, &o.metadata),
             Self::Telemetry(o) => (Kind::Telemetry, &o.metadata),
+            Self::TrafficPolicy(o) => (Kind::TrafficPolicy, &o.metadata),
         };
         Key::new(kind, metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or(""))
     }
@@ -224,6 +232,7 @@ impl Kept {
             Self::VirtualService(o) => &o.metadata,
             Self::MeshConfig(o) => &o.metadata,
             Self::Telemetry(o) => &o.metadata,
+            Self::TrafficPolicy(o) => &o.metadata,
         }
     }
 }
@@ -259,6 +268,13 @@ mod tests {
                 json!({"spec": {"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}}]}]}}),
             ),
             (Kind::Telemetry, json!({"spec": {}})),
+            (
+                Kind::TrafficPolicy,
+                json!({"spec": {
+                    "targetRefs": [{"kind": "Service", "name": "web"}],
+                    "rateLimits": {"local": [{"requests": 1, "per": "1s"}]},
+                }}),
+            ),
         ] {
             let with = |metadata: &Value| {
                 let mut value = rest.clone();

@@ -30,7 +30,7 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, VirtualService, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService, WorkloadEntry,
 };
 
 pub use kept::Kept;
@@ -79,6 +79,7 @@ pub struct Cluster {
     virtual_services: PersistentMap<NamespacedName, Arc<VirtualService>>,
     mesh_configs: PersistentMap<NamespacedName, Arc<MeshConfig>>,
     telemetries: PersistentMap<NamespacedName, Arc<Telemetry>>,
+    traffic_policies: PersistentMap<NamespacedName, Arc<TrafficPolicy>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -110,6 +111,7 @@ impl Cluster {
             Kept::VirtualService(o) => drop(self.virtual_services.insert(key, o)),
             Kept::MeshConfig(o) => drop(self.mesh_configs.insert(key, o)),
             Kept::Telemetry(o) => drop(self.telemetries.insert(key, o)),
+            Kept::TrafficPolicy(o) => drop(self.traffic_policies.insert(key, o)),
         }
     }
 
@@ -137,6 +139,7 @@ impl Cluster {
             Kind::VirtualService => drop(self.virtual_services.remove(&name)),
             Kind::ConfigMap => drop(self.mesh_configs.remove(&name)),
             Kind::Telemetry => drop(self.telemetries.remove(&name)),
+            Kind::TrafficPolicy => drop(self.traffic_policies.remove(&name)),
         }
     }
 
@@ -219,6 +222,7 @@ impl Cluster {
             Kind::VirtualService => Kept::VirtualService(self.virtual_services.get(&name)?.clone()),
             Kind::ConfigMap => Kept::MeshConfig(self.mesh_configs.get(&name)?.clone()),
             Kind::Telemetry => Kept::Telemetry(self.telemetries.get(&name)?.clone()),
+            Kind::TrafficPolicy => Kept::TrafficPolicy(self.traffic_policies.get(&name)?.clone()),
         })
     }
 
@@ -253,6 +257,7 @@ impl Cluster {
             Kind::VirtualService => names(kind, &self.virtual_services),
             Kind::ConfigMap => names(kind, &self.mesh_configs),
             Kind::Telemetry => names(kind, &self.telemetries),
+            Kind::TrafficPolicy => names(kind, &self.traffic_policies),
         }
     }
 
@@ -459,6 +464,16 @@ impl Cluster {
         self.telemetries.iter()
     }
 
+    /// A traffic policy.
+    pub fn traffic_policy(&self, key: &NamespacedName) -> Option<&Arc<TrafficPolicy>> {
+        self.traffic_policies.get(key)
+    }
+
+    /// A traffic policy, with the key that is kept.
+    pub fn traffic_policy_with_key(&self, key: &NamespacedName) -> Option<(&NamespacedName, &Arc<TrafficPolicy>)> {
+        self.traffic_policies.equal_range(|other| other.cmp(key)).next()
+    }
+
     /// How many objects of each kind, for the debug page.
     pub fn counts(&self) -> [(Kind, usize); 20] {
         [
@@ -482,6 +497,7 @@ impl Cluster {
             (Kind::VirtualService, self.virtual_services.len()),
             (Kind::ConfigMap, self.mesh_configs.len()),
             (Kind::Telemetry, self.telemetries.len()),
+            (Kind::TrafficPolicy, self.traffic_policies.len()),
         ]
     }
 }

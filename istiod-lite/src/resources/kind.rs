@@ -51,6 +51,8 @@ pub enum Kind {
     ConfigMap,
     /// `telemetry.istio.io/v1` and `v1alpha1`.
     Telemetry,
+    /// `ambit.dev/v1alpha1`: ours.
+    TrafficPolicy,
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::ConfigMap => "ConfigMap",
             Self::Telemetry => "Telemetry",
+            Self::TrafficPolicy => "TrafficPolicy",
         }
     }
 

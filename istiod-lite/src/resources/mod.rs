@@ -1,7 +1,7 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`request_authentication`],
-//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`virtual_service`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]). All are read by `strict`, which refuses a
+//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`virtual_service`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]) and the one that is ours ([`traffic_policy`]). All are read by `strict`, which refuses a
 //! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
 //! is in its life.
 
@@ -23,6 +23,7 @@ pub mod request_authentication;
 pub mod service_entry;
 mod strict;
 pub mod telemetry;
+pub mod traffic_policy;
 pub mod unread;
 mod validate;
 pub mod virtual_service;
@@ -41,5 +42,6 @@ pub use recognize::Recognized;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use telemetry::Telemetry;
+pub use traffic_policy::TrafficPolicy;
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;

@@ -14,6 +14,7 @@ use super::peer_authentication::PeerAuthentication;
 use super::request_authentication::RequestAuthentication;
 use super::service_entry::ServiceEntry;
 use super::telemetry::Telemetry;
+use super::traffic_policy::TrafficPolicy;
 use super::virtual_service::VirtualService;
 use super::workload_entry::WorkloadEntry;
 
@@ -60,6 +61,8 @@ pub enum Object {
     ConfigMap(Arc<ConfigMap>),
     /// What becomes of traces.
     Telemetry(Arc<Telemetry>),
+    /// How many requests pass.
+    TrafficPolicy(Arc<TrafficPolicy>),
 }
 
 impl Object {
@@ -89,6 +92,7 @@ impl Object {
             Self::VirtualService(o) => serde_json::to_value(&**o),
             Self::ConfigMap(o) => serde_json::to_value(&**o),
             Self::Telemetry(o) => serde_json::to_value(&**o),
+            Self::TrafficPolicy(o) => serde_json::to_value(&**o),
         }
     }
 
@@ -115,6 +119,7 @@ impl Object {
             Self::VirtualService(_) => Kind::VirtualService,
             Self::ConfigMap(_) => Kind::ConfigMap,
             Self::Telemetry(_) => Kind::Telemetry,
+            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
         }
     }
 
@@ -141,6 +146,7 @@ impl Object {
             Self::VirtualService(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
             Self::Telemetry(o) => &o.metadata,
+            Self::TrafficPolicy(o) => &o.metadata,
         }
     }
 

@@ -56,6 +56,7 @@ impl Object {
             Kind::DestinationRule => Self::DestinationRule(typed(value)?),
             Kind::VirtualService => Self::VirtualService(typed(value)?),
             Kind::Telemetry => Self::Telemetry(typed(value)?),
+            Kind::TrafficPolicy => Self::TrafficPolicy(typed(value)?),
             Kind::ConfigMap => Self::ConfigMap(typed(value)?),
         };
         validate::object(&object)?;
@@ -92,7 +93,8 @@ impl Object {
             | Kind::WorkloadEntry
             | Kind::DestinationRule
             | Kind::VirtualService
-            | Kind::Telemetry => {
+            | Kind::Telemetry
+            | Kind::TrafficPolicy => {
                 let mut value = serde_json::from_str(text).map_err(|e| FieldPath::default().error(e.to_string()))?;
                 gateway_api::reduce_foreign(kind, &mut value);
                 return Self::from_value(kind, &value);

@@ -44,7 +44,7 @@ const GROUPS: [&str; 12] = [
     "node.k8s.io",
 ];
 /// Groups whose kinds say something about traffic that Ambit does not do.
-const TRAFFIC: [&str; 7] = [
+const TRAFFIC: [&str; 8] = [
     "networking.k8s.io",
     "policy.networking.k8s.io",
     "networking.istio.io",
@@ -52,6 +52,7 @@ const TRAFFIC: [&str; 7] = [
     "telemetry.istio.io",
     "extensions.istio.io",
     "gateway.networking.k8s.io",
+    "ambit.dev",
 ];
 
 impl Kind {
@@ -80,12 +81,14 @@ impl Kind {
             ("networking.istio.io", "DestinationRule") => Self::DestinationRule,
             ("networking.istio.io", "VirtualService") => Self::VirtualService,
             ("telemetry.istio.io", "Telemetry") => Self::Telemetry,
+            ("ambit.dev", "TrafficPolicy") => Self::TrafficPolicy,
             _ => return unread(group, kind),
         };
         let versions: &[&str] = match group {
             "security.istio.io" | "gateway.networking.k8s.io" if read != Self::GrpcRoute => &["v1", "v1beta1"],
             "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
             "telemetry.istio.io" => &["v1", "v1alpha1"],
+            "ambit.dev" => &["v1alpha1"],
             _ => &["v1"],
         };
         if versions.contains(&version) { Recognized::Read(read) } else { Recognized::WrongVersion }
@@ -101,6 +104,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
         "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule", "VirtualService"],
         "telemetry.istio.io" => &["Telemetry"],
+        "ambit.dev" => &["TrafficPolicy"],
         _ => &[],
     };
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
@@ -140,6 +144,9 @@ mod tests {
             ("telemetry.istio.io/v1beta1", "Telemetry", Recognized::WrongVersion),
             ("networking.istio.io/v1", "VirtualService", Recognized::Read(Kind::VirtualService)),
             ("networking.istio.io/v1", "EnvoyFilter", Recognized::Unread(Unread::NotEnforced)),
+            ("ambit.dev/v1alpha1", "TrafficPolicy", Recognized::Read(Kind::TrafficPolicy)),
+            ("ambit.dev/v1", "TrafficPolicy", Recognized::WrongVersion),
+            ("ambit.dev/v1alpha1", "TraficPolicy", Recognized::Misspelt("TrafficPolicy")),
             ("networking.istio.io/v1", "WorkloadGroup", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "ServiceEntry", Recognized::Read(Kind::ServiceEntry)),
             ("networking.istio.io/v1beta1", "WorkloadEntry", Recognized::Read(Kind::WorkloadEntry)),

@@ -13,7 +13,7 @@ use super::kind::Kind;
 use super::object::Object;
 use super::{
     authorization_policy, destination_rule, gateway_api, mesh_config, peer_authentication, request_authentication,
-    service_entry, telemetry, virtual_service, workload_entry,
+    service_entry, telemetry, traffic_policy, virtual_service, workload_entry,
 };
 
 /// Checks an object.
@@ -37,6 +37,7 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::VirtualService(o) => virtual_service::validate(o),
         Object::ConfigMap(o) => mesh_config::validate(o),
         Object::Telemetry(o) => telemetry::validate(o),
+        Object::TrafficPolicy(o) => traffic_policy::validate(o),
         Object::Namespace(_) | Object::Node(_) | Object::ServiceAccount(_) => Ok(()),
     }
 }

@@ -32,6 +32,8 @@ const HARMLESS: [&str; 18] = [
     "DestinationRule",
     "VirtualService",
     "Telemetry",
+    // It keeps nobody out, and slows some down.
+    "TrafficPolicy",
     // What it does not say nobody can be asked, and that denies.
     "ConfigMap",
     "List",

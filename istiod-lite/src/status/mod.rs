@@ -6,7 +6,7 @@
 //! | this one | what is there to say? |
 //! | `conditions` | what is to be on which object of a cluster? (pure) |
 //! | `attached` | what is to be said on which route or Gateway? (pure) |
-//! | `parents` | and in `status.parents` of a route? (pure) |
+//! | `parents` | and in `status.parents` of a route, `status.ancestors` of a policy? (pure) |
 //! | `gateway` | and in the status of a Gateway of ours? (pure) |
 //! | `rejected` | and on a route or Gateway that was rejected? (pure) |
 //! | `deployed` | and on a Gateway whose waypoint could not be made? (pure) |

@@ -29,6 +29,8 @@ pub(super) struct Metadata {
 pub(super) struct ObjectSpec {
     /// Of a route.
     pub(super) parent_refs: Option<Vec<Value>>,
+    /// Of a traffic policy.
+    pub(super) target_refs: Option<Vec<Value>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,6 +40,9 @@ pub(super) struct ObjectStatus {
     /// Of a route.
     #[serde(default)]
     pub(super) parents: Vec<Value>,
+    /// Of a traffic policy.
+    #[serde(default)]
+    pub(super) ancestors: Vec<Value>,
 }
 
 /// As objects name their group and version.

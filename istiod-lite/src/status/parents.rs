@@ -1,4 +1,4 @@
-//! What is to be in `status.parents` of a route: our entries, and everybody else's as they are. Pure.
+//! What is to be in `status.parents` of a route, or in `status.ancestors` of a policy: our entries, and everybody else's as they are. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -7,17 +7,27 @@ use crate::translate::condition::{Condition, ParentStatus};
 /// By which our entries are known among those of other controllers.
 pub(super) const CONTROLLER: &str = "ambit.dev/mesh-controller";
 
-/// `status.parents` as it is to be; None if it is so already. The list is one value to an API server, so other controllers'
+/// How an entry names what it is about: in `status.parents` of a route.
+pub(super) const PARENT: &str = "parentRef";
+/// In `status.ancestors` of a policy.
+pub(super) const ANCESTOR: &str = "ancestorRef";
+
+/// `status.parents`, or `status.ancestors`, as it is to be; None if it is so already. The list is one value to an API server, so other controllers'
 /// entries are in it. `now` is written where a status changes.
-pub(super) fn patch(wanted: &[ParentStatus], there: &[Value], generation: Option<i64>, now: &str) -> Option<Value> {
+pub(super) fn patch(
+    wanted: &[ParentStatus],
+    (named, there): (&str, &[Value]),
+    generation: Option<i64>,
+    now: &str,
+) -> Option<Value> {
     let is_ours = |entry: &Value| entry["controllerName"] == CONTROLLER;
     let ours: Vec<&Value> = there.iter().filter(|entry| is_ours(entry)).collect();
     let entry = |of: &ParentStatus| {
         let parent = reference(of);
-        let before = ours.iter().find(|entry| entry["parentRef"] == parent);
+        let before = ours.iter().find(|entry| entry[named] == parent);
         let conditions: Vec<Value> =
             of.conditions.iter().map(|c| condition(c, before.copied(), generation, now)).collect();
-        json!({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
+        json!({named: parent, "controllerName": CONTROLLER, "conditions": conditions})
     };
     let new: Vec<Value> = wanted.iter().map(entry).collect();
     if new.iter().eq(ours.iter().copied()) {
@@ -77,7 +87,7 @@ mod tests {
         };
         let foreign =
             json!({"controllerName": "example.com/other", "parentRef": {"name": "ingress"}, "conditions": []});
-        let first = patch(&[of(true, "m")], std::slice::from_ref(&foreign), Some(1), "t1").unwrap();
+        let first = patch(&[of(true, "m")], (PARENT, std::slice::from_ref(&foreign)), Some(1), "t1").unwrap();
         let entries = first.as_array().unwrap().clone();
         assert_eq!(entries[0], foreign);
         let ours = json!({
@@ -89,12 +99,14 @@ mod tests {
             }],
         });
         assert_eq!(entries[1], ours);
-        assert_eq!(patch(&[of(true, "m")], &entries, Some(1), "t2"), None, "nothing new");
+        assert_eq!(patch(&[of(true, "m")], (PARENT, &entries), Some(1), "t2"), None, "nothing new");
         let time = |patch: &Value| patch[1]["conditions"][0]["lastTransitionTime"].clone();
-        let newer = patch(&[of(true, "m")], &entries, Some(2), "t2").unwrap();
+        let newer = patch(&[of(true, "m")], (PARENT, &entries), Some(2), "t2").unwrap();
         assert_eq!((time(&newer), &newer[1]["conditions"][0]["observedGeneration"]), (json!("t1"), &json!(2)));
-        assert_eq!(time(&patch(&[of(false, "m")], &entries, Some(2), "t2").unwrap()), json!("t2"));
+        assert_eq!(time(&patch(&[of(false, "m")], (PARENT, &entries), Some(2), "t2").unwrap()), json!("t2"));
+        let of_policy = patch(&[of(true, "m")], (ANCESTOR, &[]), Some(1), "t1").unwrap();
+        assert_eq!(of_policy[0]["ancestorRef"], ours["parentRef"]);
         // The route is another Service's now: ours goes, the other stays.
-        assert_eq!(patch(&[], &entries, Some(3), "t3"), Some(json!([foreign])));
+        assert_eq!(patch(&[], (PARENT, &entries), Some(3), "t3"), Some(json!([foreign])));
     }
 }

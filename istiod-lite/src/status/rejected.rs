@@ -1,4 +1,4 @@
-//! What is to be on routes and Gateways that were rejected. Pure.
+//! What is to be on routes, TrafficPolicies and Gateways that were rejected. Pure.
 
 use serde_json::Value;
 
@@ -20,6 +20,13 @@ pub(super) fn parents(rejected: &Rejected, refs: &[Value]) -> Vec<ParentStatus> 
     let read = refs.iter().filter_map(|written| serde_json::from_value::<ParentRef>(written.clone()).ok());
     let conditions = vec![condition("Accepted", "UnsupportedValue", rejected)];
     read.filter(ParentRef::is_service).map(|parent| ParentStatus { parent, conditions: conditions.clone() }).collect()
+}
+
+/// On a traffic policy: of each of its targets, as its `spec.targetRefs` are now.
+pub(super) fn ancestors(rejected: &Rejected, refs: &[Value]) -> Vec<ParentStatus> {
+    let read = refs.iter().filter_map(|written| serde_json::from_value::<ParentRef>(written.clone()).ok());
+    let conditions = vec![condition("Accepted", "Invalid", rejected)];
+    read.map(|parent| ParentStatus { parent, conditions: conditions.clone() }).collect()
 }
 
 /// On a Gateway.

@@ -135,7 +135,8 @@ impl Writer {
                 },
                 Attached::Rejected(why) if key.kind == Kind::Gateway => self.rejected_gateway(&key, why).await,
                 Attached::Rejected(why) => {
-                    self.parents(&key, rejected::generation(why), |refs| rejected::parents(why, refs)).await
+                    let of = if key.kind == Kind::TrafficPolicy { rejected::ancestors } else { rejected::parents };
+                    self.parents(&key, rejected::generation(why), |refs| of(why, refs)).await
                 }
             };
             match written {
@@ -179,7 +180,7 @@ impl Writer {
         write::apply(&self.client, (resource, resource.versions[0]), place, "/status", &object, (MANAGER, true)).await
     }
 
-    /// `wanted` is given the route's `spec.parentRefs`.
+    /// `wanted` is given the route's `spec.parentRefs`, or the policy's `spec.targetRefs`.
     async fn parents(
         &self,
         key: &Key,
@@ -188,15 +189,21 @@ impl Writer {
     ) -> Result<(), WriteError> {
         let resource = kinds::resource(key.kind);
         let there: Object = write::get(&self.client, resource, &key.namespace, &key.name).await?;
-        let wanted = wanted(there.spec.parent_refs.as_deref().unwrap_or_default());
-        let Some(list) = parents::patch(&wanted, &there.status.parents, generation, &format!("{:.0}", now())) else {
+        let (refs, list, entries) = match key.kind {
+            Kind::TrafficPolicy => {
+                (&there.spec.target_refs, "ancestors", (parents::ANCESTOR, &*there.status.ancestors))
+            }
+            _ => (&there.spec.parent_refs, "parents", (parents::PARENT, &*there.status.parents)),
+        };
+        let wanted = wanted(refs.as_deref().unwrap_or_default());
+        let Some(new) = parents::patch(&wanted, entries, generation, &format!("{:.0}", now())) else {
             return Ok(());
         };
         // Whoever wrote an entry since we looked is not overwritten: that is a conflict, and tried again.
         let Metadata { uid, resource_version } = there.metadata;
         let part = json!({
             "metadata": {"uid": uid, "resourceVersion": resource_version},
-            "status": {"parents": list},
+            "status": {list: new},
         });
         write::merge(&self.client, resource, (&key.namespace, &key.name), "/status", &part).await
     }

@@ -18,7 +18,7 @@ pub struct PolicyStatus {
     pub key: Key,
     /// What is true of it.
     pub conditions: Vec<Condition>,
-    /// Of a route, what is true of it at each parent that is a Service.
+    /// Of a route, what is true of it at each parent that is a Service; of a traffic policy, at each target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
     /// Of a Gateway that is a waypoint.

@@ -2,7 +2,7 @@
 //!
 //! A caller that dials a pod's address, or is outside of the mesh, does not pass the waypoint, and so no policy of it. What
 //! every ztunnel can enforce keeps such callers out of the ports of the service: all but the waypoint's own identity.
-//! A RequestAuthentication is one, too: what its waypoint tells the application of a token, such a caller could say itself.
+//! A TrafficPolicy is one, since such a caller would not be counted. A RequestAuthentication is one, too: what its waypoint tells the application of a token, such a caller could say itself.
 //! `ambit.dev/waypoint-fail-open` leaves it out.
 
 use std::collections::BTreeSet;
@@ -73,7 +73,8 @@ fn is_enforced(service: &NamespacedName, waypoint: &NamespacedName, context: &Co
     };
     let targets = routes::targets(Target::Service(service.clone()), waypoint, context);
     let tokens = || targets.iter().any(|target| context.attachments.authentications_of(target).next().is_some());
-    targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens()
+    let limits = || targets.iter().any(|target| context.attachments.is_limited(target));
+    targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens() || limits()
 }
 
 /// Annotation on a Gateway: its pods run as another account than the one of its name.

@@ -21,10 +21,11 @@
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
+//! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
 //! | `virtual_service` | VirtualService | rules of ServiceRoutes |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
-//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told`, `virtual_service_told` | | what users are told |
+//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told`, `traffic_policy_told`, `virtual_service_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
@@ -52,6 +53,7 @@ mod outsider;
 pub mod peer_authentication;
 pub mod policy;
 mod ports;
+mod rate_limits;
 mod request_authentication;
 pub mod revision;
 mod route_told;
@@ -63,6 +65,7 @@ mod targeted;
 mod telemetry;
 mod told;
 mod traffic;
+mod traffic_policy_told;
 mod traffic_told;
 mod virtual_service;
 mod virtual_service_told;

@@ -12,7 +12,7 @@ use mesh_model::token::JwtRule;
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
-use super::{grpc_route, http_route, names, ports, telemetry, traffic, virtual_service, waypoint};
+use super::{grpc_route, http_route, names, ports, rate_limits, telemetry, traffic, virtual_service, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
@@ -37,6 +37,7 @@ pub(super) fn of_service(
         ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
         rules: rules(&key, service, context),
         traffic: traffic::of_service(&key, context),
+        rate_limits: rate_limits::of_service(&key, &verdict.asked, context),
         subsets: traffic::subsets(&key, service, context),
         ..attached(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
     };

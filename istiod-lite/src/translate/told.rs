@@ -4,7 +4,9 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
 use super::world::World;
-use super::{distribution, endpoints, route_told, telemetry, traffic_told, virtual_service_told, waypoint_told};
+use super::{
+    distribution, endpoints, route_told, telemetry, traffic_policy_told, traffic_told, virtual_service_told, waypoint_told,
+};
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, MeshConfig};
 
@@ -43,6 +45,8 @@ pub(super) enum Part {
     MeshConfig,
     /// What becomes of what is said of traces.
     Telemetry,
+    /// What becomes of a traffic policy.
+    TrafficPolicy,
 }
 
 /// Its position among all that is told.
@@ -67,6 +71,7 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::VirtualService => &[Part::VirtualService],
         Kind::ConfigMap => &[Part::MeshConfig],
         Kind::Telemetry => &[Part::Telemetry],
+        Kind::TrafficPolicy => &[Part::TrafficPolicy],
     }
 }
 
@@ -83,6 +88,11 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
             }
             Kept::HttpRoute(route) => status.generation = route.metadata.generation,
             Kept::GrpcRoute(route) => status.generation = route.metadata.generation,
+            Kept::TrafficPolicy(policy) => {
+                status.generation = policy.metadata.generation;
+                status.parents = traffic_policy_told::of(&key.object(), policy, world);
+                status.conditions = traffic_policy_told::summary(&status.parents);
+            }
             _ => {}
         }
         if matches!(part, Part::HttpRoute | Part::GrpcRoute) {

@@ -15,7 +15,7 @@
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`token`] | JSON Web Tokens of requests |
 //! | [`trace`] | traces of requests, and spans |
-//! | [`workload`], [`service`], [`authorizer`], [`policy`], [`route`] | the types, each with its wire form; `policy::decide` |
+//! | [`workload`], [`service`], [`authorizer`], [`policy`], [`rate_limit`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
 //! | [`balance`] | which endpoint |
@@ -33,6 +33,7 @@ pub mod labels;
 pub mod persistent;
 pub mod pod;
 pub mod policy;
+pub mod rate_limit;
 pub mod reason;
 pub mod resource;
 pub mod route;

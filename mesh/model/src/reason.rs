@@ -127,6 +127,10 @@ reason_codes! {
     AuthorizerDenied = "AUTHORIZER_DENIED",
     /// Whoever a CUSTOM policy asks could not be asked, or gave no answer.
     AuthorizerFailed = "AUTHORIZER_FAILED",
+    /// More requests came than a rate limit of a TrafficPolicy lets pass.
+    RateLimited = "RATE_LIMITED",
+    /// The rate limit service that a TrafficPolicy names could not be asked, or gave no answer.
+    RateLimiterFailed = "RATE_LIMITER_FAILED",
     /// Routes name the service as their parent, and none of their rules matches the request.
     NoRoute = "NO_ROUTE",
     /// The rule that the request follows has no backend that could take it.

@@ -6,6 +6,7 @@ mod samples;
 use mesh_model::address::{GatewayAddress, GatewayDestination, NamespacedName, NetworkAddress};
 use mesh_model::policy::http::HttpMatch;
 use mesh_model::policy::{Action, Clause, InvalidPolicy, Match, Policy, Rule, Scope, StringMatch};
+use mesh_model::rate_limit::InvalidRateLimit;
 use mesh_model::resource::{InvalidResource, Kind, Resource};
 use mesh_model::route::{
     Backend, BackendTarget, Filter, InvalidRoutes, InvalidRule, PathMatch, PortProtocol, Protocol, Redirect,
@@ -220,6 +221,7 @@ fn every_field_survives_the_round_trip() {
                 tokens: [].into(),
                 tracing: None,
                 subsets: Vec::new(),
+                rate_limits: [].into(),
             }
             .into(),
         ),
@@ -630,6 +632,52 @@ fn refused_routes() {
         assert_eq!(ServiceRoutes::try_from(routes), Err(InvalidRoutes::Tracing), "{name}");
     }
 
+    let limit = |kind| pa::RateLimit {
+        policy: "b/p".into(),
+        target: Some(pa::rate_limit::Target::Service("b/h".into())),
+        kind: Some(kind),
+        ..Default::default()
+    };
+    let per = |seconds| Some(mesh_proto::Duration { seconds, nanos: 0 });
+    let local = || pa::LocalRateLimit { requests: 1, per: per(1), burst: 1, key: None };
+    let of_local = |local| limit(pa::rate_limit::Kind::Local(local));
+    let global = || pa::GlobalRateLimit {
+        service: collector(80),
+        domain: "d".into(),
+        timeout: per(1),
+        descriptors: Vec::new(),
+        ..Default::default()
+    };
+    let of_global = |global| limit(pa::rate_limit::Kind::Global(global));
+    let header = pa::local_rate_limit::Key::Header("x y".into());
+    let nothing = vec![pa::LimitDescriptor { entries: vec![Default::default()] }];
+    use InvalidRateLimit as L;
+    let of = |limit| ServiceRoutes::try_from(pa::ServiceRoutes { rate_limits: vec![limit], ..base() });
+    assert!(of(of_local(local())).is_ok() && of(of_global(global())).is_ok());
+    for (name, limit, why) in [
+        ("a policy without namespace", pa::RateLimit { policy: "p".into(), ..of_local(local()) }, L::Name),
+        ("no target", pa::RateLimit { target: None, ..of_local(local()) }, L::Unsupported("what it targets")),
+        ("no limit", pa::RateLimit { kind: None, ..of_local(local()) }, L::Unsupported("the limit")),
+        ("no request", of_local(pa::LocalRateLimit { requests: 0, ..local() }), L::Range("requests", 0)),
+        ("no burst", of_local(pa::LocalRateLimit { burst: 0, ..local() }), L::Range("burst", 0)),
+        (
+            "too long",
+            of_local(pa::LocalRateLimit { per: per(3_601), ..local() }),
+            L::Duration("the time that requests are counted in"),
+        ),
+        ("a header", of_local(pa::LocalRateLimit { key: Some(header), ..local() }), L::Header("x y".into())),
+        ("no port", of_global(pa::GlobalRateLimit { service: collector(0), ..global() }), L::Service),
+        ("no domain", of_global(pa::GlobalRateLimit { domain: "".into(), ..global() }), L::Service),
+        ("no timeout", of_global(pa::GlobalRateLimit { timeout: per(0), ..global() }), L::Duration("the timeout")),
+        (
+            "an entry of nothing",
+            of_global(pa::GlobalRateLimit { descriptors: nothing, ..global() }),
+            L::Unsupported("an entry of a descriptor"),
+        ),
+    ] {
+        assert_eq!(of(limit), Err(why.into()), "{name}");
+    }
+
     let good = || pa::RouteRule {
         kind: 1,
         route: "b/r".into(),
@@ -766,6 +814,7 @@ fn routes_in_bytes() {
         tokens: [].into(),
         tracing: None,
         subsets: Vec::new(),
+        rate_limits: [].into(),
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
 }

@@ -56,8 +56,9 @@ impl Refused {
             _ => format!("{}\n", self.code),
         };
         if grpc {
-            let Some(own) = &self.own else { return grpc_answer(self.status, &text) };
-            let mut answer = grpc_answer(self.status, &String::from_utf8_lossy(&own.body));
+            let code = self.grpc_code();
+            let Some(own) = &self.own else { return grpc_answer(code, &text) };
+            let mut answer = grpc_answer(code, &String::from_utf8_lossy(&own.body));
             let others = own.headers.iter().filter(|(name, _)| !answer.headers().contains_key(*name));
             let others: Vec<_> = others.map(|(name, value)| (name.clone(), value.clone())).collect();
             answer.headers_mut().extend(others);
@@ -74,20 +75,25 @@ impl Refused {
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         answer
     }
+
+    /// The status of gRPC.
+    fn grpc_code(&self) -> &'static str {
+        // gRPC's own table of HTTP statuses, which has no word for what is over a limit.
+        match self.status {
+            _ if self.code == ReasonCode::RateLimited => "8",
+            StatusCode::BAD_REQUEST => "13",
+            StatusCode::UNAUTHORIZED => "16",
+            StatusCode::FORBIDDEN => "7",
+            StatusCode::NOT_FOUND => "12",
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+            StatusCode::GATEWAY_TIMEOUT => "4",
+            _ => "2",
+        }
+    }
 }
 
 /// Trailers only, in the place of headers (gRPC over HTTP/2).
-fn grpc_answer(status: StatusCode, text: &str) -> Response<Body> {
-    // gRPC's own table of HTTP statuses.
-    let code = match status {
-        StatusCode::BAD_REQUEST => "13",
-        StatusCode::UNAUTHORIZED => "16",
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::NOT_FOUND => "12",
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
-        StatusCode::GATEWAY_TIMEOUT => "4",
-        _ => "2",
-    };
+fn grpc_answer(code: &'static str, text: &str) -> Response<Body> {
     let mut answer = Response::new(Body::empty());
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -7,27 +7,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use bytes::Bytes;
 use http::request::Parts;
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, Limited};
+use http::{Request, StatusCode, Version};
 use mesh_model::authorizer::verdict::Edit;
 use mesh_model::authorizer::{Authorizer, Protocol, Verdict, grpc, over_http};
 use mesh_model::http::Request as Form;
 use mesh_model::policy::Facts;
 use mesh_model::reason::ReasonCode;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::answer::Refused;
+use super::call::{self, To};
 use super::caller::Caller;
 use super::coming::Coming;
-use super::forward::{Hop, forward};
-use super::report::Report;
-use super::{headers, hop};
+use super::headers;
 use crate::body::Body;
-use crate::limits::{AUTHORIZER_ANSWER, SHOWN_TIME};
+use crate::limits::SHOWN_TIME;
 
 /// What is asked about.
 pub(super) struct About<'a> {
@@ -102,35 +98,16 @@ async fn one(
     about: &About<'_>,
     (head, body): (&Parts, &Coming),
 ) -> Result<Verdict, Failed> {
-    let deadline = Instant::now() + authorizer.timeout;
-    let tables = &caller.worker.context.proxy.tables;
-    let no_answer = |why: &dyn Display| Failed::NoAnswer(why.to_string());
-    let service = tables.read(|tables| tables.service(&authorizer.service).cloned());
-    let service = service.ok_or_else(|| no_answer(&"there is no such service"))?;
-    let request = check(caller, authorizer, about, (head, body))?;
-    let dialled = hop::dialled(&service, authorizer.port, caller.target.dialled.is_ipv4());
-    let hop = Hop { deadline: Some(deadline), ..Hop::to(service, dialled) };
-    let mut report =
-        Report::new(caller, request.method(), request.uri(), request.headers(), request.version()).silent();
-    let answer = forward(caller, &hop, request, None, &mut report).await.map_err(|refused| no_answer(&refused.why))?;
-    let (head, body) = answer.head.into_parts();
-    let read = timeout_at(deadline, Limited::new(body, AUTHORIZER_ANSWER).collect()).await;
-    let collected = match read {
-        Ok(Ok(collected)) => collected,
-        Ok(Err(error)) => {
-            return Err(no_answer(&format!(
-                "its answer broke off, or is longer than {AUTHORIZER_ANSWER} bytes: {error}"
-            )));
-        }
-        Err(_) => return Err(no_answer(&"it took longer than its timeout")),
-    };
-    let trailers = collected.trailers().cloned();
-    let body = collected.to_bytes();
+    let Authorizer { service, port, .. } = authorizer;
+    let to = To { service, port: *port, deadline: Instant::now() + authorizer.timeout };
+    let request = check(caller, (authorizer, &to), about, (head, body))?;
+    let answer = call::send(caller, &to, request).await.map_err(Failed::NoAnswer)?;
     match &authorizer.protocol {
-        Protocol::Http(check) => over_http::answer(check, head.status, &head.headers, body)
-            .ok_or_else(|| no_answer(&format!("it answered {}", head.status))),
+        Protocol::Http(check) => over_http::answer(check, answer.head.status, &answer.head.headers, answer.body)
+            .ok_or_else(|| Failed::NoAnswer(format!("it answered {}", answer.head.status))),
         Protocol::Grpc => {
-            called(&Response::from_parts(head, ()), trailers.as_ref(), body).map_err(|why| no_answer(&why))
+            let message = answer.message().map_err(Failed::NoAnswer)?;
+            grpc::answer(message).ok_or_else(|| Failed::NoAnswer("its answer is no CheckResponse".to_owned()))
         }
     }
 }
@@ -138,7 +115,7 @@ async fn one(
 /// The request by which it is asked.
 fn check(
     caller: &Caller,
-    authorizer: &Authorizer,
+    (authorizer, to): (&Authorizer, &To<'_>),
     about: &About<'_>,
     (head, body): (&Parts, &Coming),
 ) -> Result<Request<Body>, Failed> {
@@ -155,7 +132,7 @@ fn check(
         Some(_) => return Err(Failed::TooLong),
     };
     let no_request = |error: &dyn Display| Failed::NoAnswer(format!("it cannot be asked: {error}"));
-    let (mut request, target, authority) = match &authorizer.protocol {
+    match &authorizer.protocol {
         Protocol::Grpc => {
             let about = grpc::About {
                 facts: about.facts,
@@ -168,13 +145,7 @@ fn check(
                 length: body.length,
                 at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             };
-            let mut request = Request::new(Body::whole(framed(&grpc::request(authorizer, &about))));
-            *request.method_mut() = Method::POST;
-            *request.version_mut() = Version::HTTP_2;
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-            let authority = format!("{}:{}", authorizer.service.name, authorizer.port);
-            (request, PathAndQuery::from_static(grpc::PATH), authority)
+            call::grpc(to, grpc::PATH, &grpc::request(authorizer, &about)).map_err(|error| no_request(&error))
         }
         Protocol::Http(check) => {
             let mut request = Request::new(Body::whole(shown));
@@ -183,46 +154,8 @@ fn check(
             *request.headers_mut() = over_http::headers(check, &truth);
             let target = over_http::target(check, &about.form.target)
                 .ok_or_else(|| no_request(&"its pathPrefix makes no path"))?;
-            (request, target, about.form.authority())
+            call::address(&mut request, &about.form.authority(), target).map_err(|error| no_request(&error))?;
+            Ok(request)
         }
-    };
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(target);
-    if !authority.is_empty() {
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(authority.as_str().try_into().map_err(|error| no_request(&error))?);
     }
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|error| no_request(&error))?;
-    Ok(request)
-}
-
-/// A message as gRPC sends it: not compressed, and how long it is.
-fn framed(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(5 + message.len());
-    framed.put_u8(0);
-    // What a waypoint writes is bounded by the head of a request and by what is shown of its body.
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.put_slice(message);
-    framed.freeze()
-}
-
-/// What a gRPC call came to. The status may stand in the head, where there is nothing else.
-fn called(head: &Response<()>, trailers: Option<&HeaderMap>, body: Bytes) -> Result<Verdict, String> {
-    if head.status() != StatusCode::OK {
-        return Err(format!("it answered {}", head.status()));
-    }
-    let said = |name: &str| trailers.and_then(|trailers| trailers.get(name)).or_else(|| head.headers().get(name));
-    let text = |name| said(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    if text("grpc-status").is_none_or(|status| status != "0") {
-        let (status, message) = (text("grpc-status").unwrap_or_default(), text("grpc-message").unwrap_or_default());
-        return Err(format!("gRPC status {status:?}: {message}"));
-    }
-    let [0, a, b, c, d, ..] = body[..] else {
-        return Err("its answer is no gRPC message that is not compressed".to_owned());
-    };
-    let message = body.slice(5..);
-    if u32::from_be_bytes([a, b, c, d]) as usize != message.len() {
-        return Err("its answer is not one gRPC message".to_owned());
-    }
-    grpc::answer(message).ok_or_else(|| "its answer is no CheckResponse".to_owned())
 }

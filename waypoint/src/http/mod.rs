@@ -9,6 +9,8 @@
 //! | `authenticate` | its tokens |
 //! | `ask`, `coming` | somebody else who is asked about it, and what is shown of its body |
 //! | `fault` | what is done to it on purpose |
+//! | `limit` | how many of its kind pass |
+//! | `call` | a question to another service, for `ask` and `limit` |
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `hashed` | what a consistent hash takes of a request |
@@ -25,6 +27,7 @@
 mod answer;
 mod ask;
 mod authenticate;
+mod call;
 mod caller;
 mod coming;
 mod counted;
@@ -36,6 +39,7 @@ mod hashed;
 mod headers;
 mod held;
 mod hop;
+mod limit;
 mod mirror;
 mod pipeline;
 mod replay;

@@ -10,10 +10,11 @@
 //!    those are asked whom CUSTOM policies name ([`ask`]); what they change of it, the other policies see, and the route.
 //! 5. **Headers of this hop end here**, and what the caller says of itself is replaced by what it has proven: after the policies,
 //!    which judge what was sent, and before anything is sent on. A request that is traced gets its `x-request-id`.
-//! 6. **The route** and what it makes of the request: first what it does on purpose, to see how callers bear it ([`fault`]); then an
-//!    answer of the waypoint's own, or a backend.
-//! 7. **Tokens and policies of the backend's own service**, where that is another one: a route grants nobody more than dialling
-//!    would. Its tokens are verified by its own rules.
+//! 6. **The route**, by which the request is counted ([`limit`]): after the policies, so that who may not ask uses up nothing of what
+//!    others may, by an identity that is proven and headers that tokens and authorizers have set. Then what the route makes of
+//!    it: first what it does on purpose, to see how callers bear it ([`fault`]); then an answer of the waypoint's own, or a backend.
+//! 7. **Tokens, policies and limits of the backend's own service**, where that is another one: a route grants nobody more than
+//!    dialling would. Its tokens are verified by its own rules.
 //! 8. **Copies** for mirrors, which nobody waits for.
 //! 9. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Each try says in its headers which step of the trace it is. Its
 //!    answer is edited as the route says.
@@ -39,7 +40,7 @@ use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
 use super::report::{Followed, Report};
 use super::trace::Trace;
-use super::{ask, authenticate, fault, form, headers, hop, mirror};
+use super::{ask, authenticate, fault, form, headers, hop, limit, mirror};
 use crate::body::Body;
 use crate::judge;
 use crate::target::Target;
@@ -89,7 +90,12 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         trace.name(&mut head.headers);
     }
     // 6
-    let plan = match router.select(&form, &head.headers, caller.identity.namespace(), target.port) {
+    let selected = router.select(&form, &head.headers, caller.identity.namespace(), target.port);
+    if let Selected::Rule(matched) = &selected {
+        report.route = Some(Followed::new(matched.rule()));
+    }
+    limit::check(caller, &target.routes, limit::Of::Asked(selected.rule()), &mut head, report).await?;
+    let plan = match selected {
         Selected::NoRoutes => {
             form::write(&form, form.target.clone(), &form.authority(), &mut head)?;
             let hop = Hop::to(target.service.clone(), target.dialled);
@@ -98,7 +104,6 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         }
         Selected::NoMatch => Plan::Answer(plan::Answer::no_route(&target.routes.service)),
         Selected::Rule(matched) => {
-            report.route = Some(Followed::new(matched.rule()));
             fault::inject(matched.inject(&form, &head.headers, rand::random), report).await?;
             matched.plan(&form, &head.headers, target.port, rand::random)
         }
@@ -120,6 +125,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         let valid = authenticate::verify(&caller.worker.keys, rules, came.0, came.1)?;
         authenticate::hand_on(rules, &valid, &mut to, &mut head.headers);
         judged(caller, &own, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
+        limit::check(caller, &own.routes, limit::Of::Backend, &mut head, report).await?;
     }
     let authority = planned.authority.as_deref().map_or_else(|| form.authority(), str::to_owned);
     planned.edit_request(&mut head.headers);

@@ -104,6 +104,11 @@ impl Report {
         }
     }
 
+    /// A TrafficPolicy decided.
+    pub(crate) fn limited(&mut self, policy: &NamespacedName) {
+        self.policy = Some(policy.clone());
+    }
+
     /// Takes tokens that these rules read from the query out of what is logged.
     pub(crate) fn conceal(&mut self, rules: &[JwtRule]) {
         let Some(mut target) = self.uri.path_and_query().cloned() else { return };
@@ -322,6 +327,8 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
     match code {
         None | Some(R::PolicyDenied | R::PolicyUnknown | R::TokenInvalid) => "-",
         Some(R::AuthorizerDenied | R::AuthorizerFailed) => "UAEX",
+        Some(R::RateLimited) => "RL",
+        Some(R::RateLimiterFailed) => "RLSE",
         Some(R::NoHealthyUpstream) => "UH",
         Some(R::NoRoute) => "NR",
         Some(R::FaultAborted) => "FI",

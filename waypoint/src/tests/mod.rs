@@ -1,6 +1,7 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
 mod asked;
+mod limited;
 mod named;
 mod requests;
 mod routed;
@@ -52,6 +53,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::config::Config;
 use crate::context::WaypointContext;
+use crate::rate_limit::{RateLimitMetrics, RateLimits};
 use crate::spans::exporter::{self, Exporter};
 use crate::spans::{Finished, SpanMetrics, Spans};
 use crate::upstream::{LocalExecutor, ServicePorts, UpstreamMetrics};
@@ -109,6 +111,7 @@ impl World {
             ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics)),
             hostnames: Hostnames::default(),
             endpoints_on_loopback: true,
+            rate_limits: RateLimits::new(RateLimitMetrics::register(&mut metrics)),
             spans,
             config: Config::from_env(&env).unwrap(),
         });
@@ -259,6 +262,7 @@ pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> Service
         tokens,
         tracing: None,
         subsets: Vec::new(),
+        rate_limits: Arc::default(),
     }
 }
 

@@ -90,6 +90,7 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
         tokens: Arc::default(),
         tracing: None,
         subsets: Vec::new(),
+        rate_limits: Arc::default(),
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),

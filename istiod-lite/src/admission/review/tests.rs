@@ -59,6 +59,17 @@ fn what_is_asked_and_what_is_answered() {
         review["request"]["kind"]["group"] = group.into();
         review
     };
+    // Of the group that is ours.
+    let limits = |per: &str| {
+        let spec = json!({
+            "targetRefs": [{"kind": "Service", "name": "web"}],
+            "rateLimits": {"local": [{"requests": 1, "per": per}]},
+        });
+        let object = json!({"kind": "TrafficPolicy", "metadata": {"name": "a"}, "spec": spec});
+        let mut review = review("CREATE", &object, &Value::Null);
+        review["request"]["kind"] = json!({"group": "ambit.dev", "version": "v1alpha1", "kind": "TrafficPolicy"});
+        review
+    };
     let none = Value::Null;
     let typo = policy(&json!({}), &json!({"acton": "DENY"}));
     // What is asked, whether it is let in, the beginning of the refusal or of the warning.
@@ -85,6 +96,8 @@ fn what_is_asked_and_what_is_answered() {
         (unread("EnvoyFilter", "networking.istio.io"), true, "Ambit does not enforce EnvoyFilter: "),
         (unread("WasmPlugin", "extensions.istio.io"), true, "Ambit does not enforce WasmPlugin: "),
         (unread("Thing", "example.com"), true, ""),
+        (limits("10s"), true, ""),
+        (limits("10"), false, "spec.rateLimits.local[0].per: \"10\" is no duration"),
     ] {
         let response = answer(&asked);
         assert_eq!(response["allowed"], allowed, "{asked}");

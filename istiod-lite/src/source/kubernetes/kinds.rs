@@ -4,7 +4,7 @@ use mesh_kube::{Query, Raw, Resource};
 use mesh_model::address::NamespacedName;
 
 use crate::cluster::Kept;
-use crate::resources::{Key, Kind, Object, gateway_api};
+use crate::resources::{Key, Kind, Object, gateway_api, traffic_policy};
 use crate::source::{Origin, Rejected};
 
 /// An object, or what is wrong with it.
@@ -32,6 +32,7 @@ pub const ALL: [Kind; 20] = [
     Kind::VirtualService,
     Kind::ConfigMap,
     Kind::Telemetry,
+    Kind::TrafficPolicy,
 ];
 
 /// Where a kind is.
@@ -67,6 +68,9 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::ConfigMap => Resource::core("configmaps"),
         Kind::Telemetry => {
             Resource { group: "telemetry.istio.io", versions: &["v1", "v1alpha1"], plural: "telemetries" }
+        }
+        Kind::TrafficPolicy => {
+            Resource { group: traffic_policy::GROUP, versions: &["v1alpha1"], plural: "trafficpolicies" }
         }
     }
 }

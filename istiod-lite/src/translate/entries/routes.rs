@@ -8,10 +8,10 @@ use super::ports::{number, tcp_ports};
 use crate::cluster::attachments::Target;
 use crate::resources::host;
 use crate::translate::context::Context;
-use crate::translate::{routes, waypoint};
+use crate::translate::{rate_limits, routes, waypoint};
 
 /// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. Routes have no entry as their parent, so
-/// that there are only policies, tokens and traces. A wildcard is no service that a waypoint could ask for.
+/// that there are only policies, tokens, traces, and the Gateway's rate limits. A wildcard is no service that a waypoint could ask for.
 pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRoutes, NamespacedName)> {
     let verdict = waypoint::of_entry(&entry.object.metadata, context).filter(|verdict| verdict.is_served);
     let Some(verdict) = verdict else { return Vec::new() };
@@ -19,6 +19,7 @@ pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRout
     let own = || Target::Entry(entry.key.clone());
     let of_host = |name: &NamespacedName| ServiceRoutes {
         ports: protocols(entry),
+        rate_limits: rate_limits::of_service(name, &verdict.asked, context),
         ..routes::attached(name.clone(), own(), &verdict.asked, context)
     };
     let names = hosts.map(|one| NamespacedName::new(entry.key.namespace.clone(), one.name.clone()));

@@ -77,7 +77,7 @@ pub(super) fn may_change(name: &HeaderName) -> bool {
 }
 
 /// A header that it may change.
-pub(super) fn header_of(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+pub(crate) fn header_of(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(may_change)?;
     Some((name, HeaderValue::from_bytes(value).ok()?))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::NamespacedName;
+use crate::rate_limit::RateLimit;
 use crate::token::JwtRule;
 use crate::trace::Tracing;
 use crate::traffic::{PortTraffic, Subset};
@@ -14,6 +15,7 @@ mod cors;
 mod edit;
 mod expression;
 pub mod fault;
+mod limited;
 mod ordered;
 mod path_edit;
 pub mod plan;
@@ -52,6 +54,8 @@ pub struct ServiceRoutes {
     pub tracing: Option<Arc<Tracing>>,
     /// Parts of its endpoints, each with a name of its own.
     pub subsets: Vec<Arc<Subset>>,
+    /// How many of its requests pass: those of its waypoint, its own, and those of its routes. Each counts.
+    pub rate_limits: Arc<[RateLimit]>,
 }
 
 impl ServiceRoutes {
@@ -66,6 +70,7 @@ impl ServiceRoutes {
             tokens: Arc::default(),
             tracing: None,
             subsets: Vec::new(),
+            rate_limits: Arc::default(),
         }
     }
 }

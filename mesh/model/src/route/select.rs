@@ -47,6 +47,16 @@ pub struct Matched {
     pub(super) broken: bool,
 }
 
+impl Selected {
+    /// The rule, if it is one.
+    pub fn rule(&self) -> Option<&Rule> {
+        match self {
+            Self::Rule(matched) => Some(matched.rule()),
+            Self::NoRoutes | Self::NoMatch => None,
+        }
+    }
+}
+
 impl Matched {
     /// The rule.
     pub fn rule(&self) -> &Rule {

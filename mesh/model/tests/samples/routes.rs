@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mesh_model::address::NamespacedName;
+use mesh_model::rate_limit::{
+    Entry, EntryValue, GlobalRateLimit, Kind, LimitKey, LimitedRoute, LocalRateLimit, RateLimit, Target,
+};
 use mesh_model::route::{
     Abort, Backend, BackendTarget, Condition, Cors, Delay, Fault, Filter, HeaderEdit, Mirror, PathEdit, PathMatch,
     PortProtocol, Protocol, Redirect, RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, TextMatch,
@@ -168,6 +171,38 @@ fn traffic() -> Vec<PortTraffic> {
     (0..).zip(std::iter::once(full).chain(others)).map(of).collect()
 }
 
+/// Limits of all targets, by all keys, of both kinds.
+fn rate_limits() -> Vec<RateLimit> {
+    let name = |name: &str| NamespacedName::new("shop", name);
+    let route = |rule: Option<&str>| LimitedRoute { route: name("web"), rule: rule.map(Into::into) };
+    let local = |key| Kind::Local(LocalRateLimit { requests: 5, per: Duration::from_secs(60), burst: 7, key });
+    let values = [
+        EntryValue::CallerIdentity,
+        EntryValue::CallerNamespace,
+        EntryValue::Header("x-user".into()),
+        EntryValue::Route,
+        EntryValue::Constant("gold".into()),
+    ];
+    let entry = |value| Entry { key: "k".into(), value };
+    let global = GlobalRateLimit {
+        service: NamespacedName::new("limits", "ratelimit.limits.svc"),
+        port: 8081,
+        domain: "shop".into(),
+        timeout: Duration::from_millis(100),
+        deny_on_failure: true,
+        descriptors: vec![values.map(entry).into(), vec![entry(EntryValue::Route)]],
+    };
+    let targets = [
+        (Target::Gateway(name("waypoint")), local(None)),
+        (Target::Service(name("cart.shop.svc")), local(Some(LimitKey::CallerIdentity))),
+        (Target::HttpRoute(route(None)), local(Some(LimitKey::CallerNamespace))),
+        (Target::GrpcRoute(route(Some("named"))), local(Some(LimitKey::Header("x-user".into())))),
+        (Target::Service(name("cart.shop.svc")), Kind::Global(global.into())),
+    ];
+    let limit = |(target, kind)| RateLimit { policy: name("limits"), name: "local[0]".into(), target, kind };
+    targets.map(limit).into()
+}
+
 /// The routes of a service.
 pub fn routes() -> ServiceRoutes {
     use Protocol::*;
@@ -223,5 +258,6 @@ pub fn routes() -> ServiceRoutes {
         tokens: [token()].into(),
         tracing: Some(tracing().into()),
         subsets: vec![subset.into()],
+        rate_limits: rate_limits().into(),
     }
 }

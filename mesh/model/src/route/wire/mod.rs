@@ -17,6 +17,7 @@ use parts::{duration, duration_to_wire, or_empty, port, service, set, target, ta
 
 use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes};
 use crate::address::{NamespacedName, is_key_part};
+use crate::rate_limit::{InvalidRateLimit, wire as rate_limit};
 use crate::shared::text;
 use crate::token::JwtRule;
 use crate::traffic::{InvalidTraffic, PortTraffic, Subset};
@@ -47,6 +48,9 @@ pub enum InvalidRoutes {
     /// Settings of tracing that break a rule.
     #[error("tracing names a collector or header that is none, or samples more than everything")]
     Tracing,
+    /// A rate limit that breaks a rule.
+    #[error("a rate limit: {0}")]
+    RateLimit(#[from] InvalidRateLimit),
     /// A rule that breaks one.
     #[error("{rule} of route {route:?}: {error}")]
     Rule {
@@ -79,6 +83,7 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
                 None => None,
             },
             subsets: routes.subsets.into_iter().map(subset).collect::<Result<_, _>>()?,
+            rate_limits: routes.rate_limits.into_iter().map(rate_limit::read).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -175,6 +180,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             jwt_rules: routes.tokens.iter().map(tokens::write).collect(),
             tracing: routes.tracing.as_deref().map(tracing::write),
             subsets: routes.subsets.iter().map(|subset| (&**subset).into()).collect(),
+            rate_limits: routes.rate_limits.iter().map(rate_limit::write).collect(),
         }
     }
 }
