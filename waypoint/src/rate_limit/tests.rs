@@ -40,9 +40,9 @@ fn take(limiter: &Limiter, user: &str) -> Result<Taken, Duration> {
 async fn what_does_not_change_a_limit_leaves_its_buckets() {
     let (all, known, other) = (RateLimits::new(Default::default()), KnownLimits::default(), KnownLimits::default());
     let first = routes(vec![limit("a", 1, None), limit("b", 1, None)]);
-    let found = known.of(&all, &first).unwrap();
-    assert!(take(&found[0], "-").is_ok() && take(&found[1], "-").is_ok());
-    assert_eq!(take(&found[0], "-"), Err(Duration::from_secs(60)));
+    let before = known.of(&all, &first).unwrap();
+    assert!(take(&before[0], "-").is_ok() && take(&before[1], "-").is_ok());
+    assert_eq!(take(&before[0], "-"), Err(Duration::from_secs(60)));
     // Said again, with one that is different, and asked by another thread.
     let second = routes(vec![limit("a", 1, None), limit("b", 2, None)]);
     for known in [&known, &other] {
@@ -55,7 +55,7 @@ async fn what_does_not_change_a_limit_leaves_its_buckets() {
     assert!(take(&found[0], "-").is_ok());
     // Of what nobody knows any more nothing stays.
     assert_eq!(all.dump().as_array().unwrap().len(), 2);
-    drop((found, known, other));
+    drop((before, found, known, other));
     all.follow();
     assert_eq!(all.dump().as_array().unwrap().len(), 0);
 }
