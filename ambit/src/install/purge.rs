@@ -1,10 +1,11 @@
-//! What is left after Helm has removed all that it made: Istio's kinds, which the charts keep because their objects would go with
+//! What is left after Helm has removed all that it made: Istio's kinds and ours, which the charts keep because their objects would go with
 //! them, and what the control plane has written. Gateway API's kinds are nobody's of ours, and stay.
 
 use std::fmt;
 use std::io::{self, Write as _};
 
 use anyhow::{Context, Result, ensure};
+use istiod_lite::resources::traffic_policy;
 use istiod_lite::source::kubernetes::kinds;
 use mesh_kube::list::list;
 use mesh_kube::write::{self, WriteError};
@@ -63,7 +64,8 @@ pub(super) fn look(args: &UninstallArgs) -> Result<Left> {
         let mut kinds = Vec::new();
         for resource in kinds::ALL.map(kinds::resource) {
             let name = resource.to_string();
-            if resource.group.ends_with(".istio.io") && ours.iter().any(|definition| definition.metadata.name == name) {
+            let goes = resource.group.ends_with(".istio.io") || resource.group == traffic_policy::GROUP;
+            if goes && ours.iter().any(|definition| definition.metadata.name == name) {
                 let objects: Vec<Object> = labelled(&client, resource, "").await?;
                 kinds.push((name, objects.len()));
             }

@@ -61,11 +61,14 @@ fn has_service_parent(route: &Object) -> bool {
     parents.into_iter().flatten().any(|parent| parent["kind"] == "Service")
 }
 
-/// What is said of it as it is now: its own conditions, and those at the Services that are parents of a route.
+/// What is said of it as it is now: its own conditions, and those at the Services that are parents of a route, or at the targets of a
+/// traffic policy.
 fn told(object: &Object) -> Vec<Condition> {
     let parents = object.status["parents"].as_array().into_iter().flatten();
     let parents = parents.filter(|parent| parent["parentRef"]["kind"] == "Service");
-    let all = object.conditions().into_iter().chain(parents.flat_map(|parent| conditions(&parent["conditions"])));
+    let ancestors = object.status["ancestors"].as_array().into_iter().flatten();
+    let each = parents.chain(ancestors).flat_map(|entry| conditions(&entry["conditions"]));
+    let all = object.conditions().into_iter().chain(each);
     all.filter(|condition| object.is_current(condition)).collect()
 }
 
