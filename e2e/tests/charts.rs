@@ -184,7 +184,10 @@ fn webhook() -> Result<()> {
             ensure!(own.contains("NotIn") && own.contains("kube-system"), "{what}");
             for rule in webhook["rules"].as_array().context("rules")? {
                 let groups = rule["apiGroups"].as_array().context("groups")?;
-                ensure!(groups.iter().all(|g| g.as_str().is_some_and(|g| g.ends_with(".istio.io") || g == "ambit.dev")), "{what}");
+                ensure!(
+                    groups.iter().all(|g| g.as_str().is_some_and(|g| g.ends_with(".istio.io") || g == "ambit.dev")),
+                    "{what}"
+                );
                 ensure!(rule["operations"] == serde_json::json!(["CREATE", "UPDATE"]), "{what}");
             }
         }
