@@ -545,7 +545,7 @@ fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
     let metadata = policy_metadata(choices, namespace, name);
     let targets = match choices.below(5) {
         0 => json!([{"kind": "Service", "name": choices.one_of(&SERVICES)}]),
-        1 => json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}]),
+        1 => json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "way"}]),
         2 => json!([{"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}]),
         _ => Value::Null,
     };
@@ -566,7 +566,7 @@ fn traffic_policy(choices: &mut Choices<'_>, namespace: &str) -> Value {
     let of_gateway_api = |kind, name: &str| json!({"group": "gateway.networking.k8s.io", "kind": kind, "name": name});
     let first = match choices.below(5) {
         0 | 1 => json!({"kind": "Service", "name": choices.one_of(&SERVICES)}),
-        2 => of_gateway_api("Gateway", "waypoint"),
+        2 => of_gateway_api("Gateway", "way"),
         3 => of_gateway_api("GRPCRoute", choices.one_of(&["p", "q"])),
         _ => of_gateway_api("HTTPRoute", choices.one_of(&["p", "q"])),
     };
