@@ -34,6 +34,7 @@ use crate::ca::serve::CertificateAuthority;
 use crate::config::{self, Config};
 use crate::debug;
 use crate::held;
+use crate::jwks::WithKeys;
 use crate::metrics::{ControlMetrics, Seen};
 use crate::publish::Publication;
 use crate::serve::connections::{ConnectionLimits, accept};
@@ -279,6 +280,7 @@ async fn begin<S: Source>(
     let health = serving::health(&config, &readiness, drain.clone())?;
     let metrics = serving::metrics(&config, metrics, drain.clone())?;
     let debug = serving::debug(&config, debug_routes, log, shutdown, drain.clone())?;
+    let source = WithKeys::new(source, &config.jwks, measured.jwks);
     tokio::spawn(until_drained(drain, publishing::follow(source, publication, status, config.status_file, part)));
     tracing::info!(%address, "serving discovery and certificates");
     Ok(Running { address, health, metrics, webhook, debug, readiness, published: told, drain: trigger, server })

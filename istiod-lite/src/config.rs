@@ -14,10 +14,14 @@ use mesh_xds::server::Limits;
 use crate::admission::{self, FailurePolicy};
 use crate::ca::sign::Lifetimes;
 use crate::deploy;
+use crate::jwks::{self, allowed::Allowed};
 use crate::translate::{Mesh, Pools};
 
 /// Most bytes that a bound may be set to: what the length of a gRPC message can say.
 const MAX_BYTES: usize = u32::MAX as usize;
+
+/// Shortest time after which keys are fetched again: issuers are not ours to wear out.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// What the process is to do.
 #[derive(Clone, Debug)]
@@ -56,6 +60,9 @@ pub struct Config {
     pub status_file: Option<PathBuf>,
     /// `ACKNOWLEDGED_FILE`: where to write which pods and services the tables of all proxies hold.
     pub acknowledged_file: Option<PathBuf>,
+    /// `PILOT_JWT_PUB_KEY_REFRESH_INTERVAL`, `BLOCKED_CIDRS_IN_JWKS_URIS`, `ALLOWED_CIDRS_IN_JWKS_URIS`, `JWKS_EXTRA_ROOT_CA`: how the keys
+    /// are fetched that RequestAuthentications name by address.
+    pub jwks: jwks::Settings,
     /// `TOKEN_PUBLIC_KEY`: file with the keys that tokens are checked with, PEM or JWKS. None: a cluster reviews them.
     pub token_keys: Option<PathBuf>,
     /// `TOKEN_AUDIENCES`, default `istio-ca`.
@@ -155,6 +162,20 @@ impl Config {
             namespace: own_namespace.clone(),
             revision: revision.clone(),
         });
+        let networks = |name| {
+            let form = "prefixes such as 10.0.0.0/8, separated by commas";
+            let parse = |list: &str| commas(list).map(|net| net.parse().ok()).collect::<Option<Vec<_>>>();
+            Ok(env.read(name, form, parse)?.unwrap_or_default())
+        };
+        let refresh = env.duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL")?.unwrap_or(jwks::Settings::default().refresh);
+        let jwks = jwks::Settings {
+            refresh: refresh.max(SHORTEST_REFRESH),
+            allowed: Allowed {
+                blocked: networks("BLOCKED_CIDRS_IN_JWKS_URIS")?,
+                excepted: networks("ALLOWED_CIDRS_IN_JWKS_URIS")?,
+            },
+            extra_root: path("JWKS_EXTRA_ROOT_CA"),
+        };
         Ok(Self {
             folders,
             cluster,
@@ -174,6 +195,7 @@ impl Config {
             debug_port: env.number("DEBUG_PORT", 0..=u16::MAX)?.unwrap_or(15000),
             status_file: path("STATUS_FILE"),
             acknowledged_file: path("ACKNOWLEDGED_FILE"),
+            jwks,
             token_keys,
             token_audiences: commas(&text("TOKEN_AUDIENCES", "istio-ca")).collect(),
             token_issuer: env.non_empty("TOKEN_ISSUER").map(str::to_owned),

@@ -12,6 +12,7 @@
 //! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
 //! | [`cluster`] | what Kubernetes says now, by kind; who names whom, and what depends on what (pure) |
 //! | [`source`] | where objects come from: changes, and what is rejected. A folder of YAML, or an API server |
+//! | [`jwks`] | the keys that tokens are checked with, fetched from where RequestAuthentications say: a source around the source |
 //! | [`translate`] | cluster → model, one file per kind, and what differs of it after a change (pure) |
 //! | [`publish`] | what changed since last time, as resources |
 //! | [`held`] | what of it the tables of every proxy hold |
@@ -36,6 +37,7 @@ pub mod config;
 mod debug;
 pub mod deploy;
 pub mod held;
+pub mod jwks;
 pub mod leader;
 pub mod metrics;
 pub mod publish;

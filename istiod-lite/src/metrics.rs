@@ -21,6 +21,7 @@ use crate::admission::metrics::AdmissionMetrics;
 use crate::ca::material::Current;
 use crate::ca::metrics::CaMetrics;
 use crate::cluster::Cluster;
+use crate::jwks::metrics::JwksMetrics;
 use crate::leader::LeaderMetrics;
 use crate::status::Status;
 
@@ -33,6 +34,8 @@ pub struct ControlMetrics {
     pub watches: WatchMetrics,
     /// Of the CA.
     pub ca: CaMetrics,
+    /// Of fetches of keys.
+    pub jwks: JwksMetrics,
     /// Of the validating webhook, where there is one: registered apart.
     pub admission: AdmissionMetrics,
     /// Of the election, where there is a cluster: registered apart.
@@ -59,6 +62,7 @@ impl ControlMetrics {
         mesh_xds::observe::register(&self.xds, &mut metrics);
         self.watches.register(&mut metrics);
         self.ca.register(&mut metrics);
+        self.jwks.register(&mut metrics);
         metrics.registry_mut().register_collector(Box::new(Objects { cluster: seen.cluster, status: seen.status }));
         metrics.registry_mut().register_collector(Box::new(Expiry(seen.material)));
         metrics

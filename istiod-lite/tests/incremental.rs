@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use istiod_lite::cluster::{Change, Cluster, Kept};
-use istiod_lite::resources::{Key, Kind, Object};
+use istiod_lite::cluster::{Change, Cluster, Fetched, Kept};
+use istiod_lite::resources::{Key, KeySource, Kind, Object};
 use istiod_lite::translate::delta::{Delta, Translator};
 use istiod_lite::translate::{Mesh, translate};
 use mesh_model::resource::Resource;
@@ -237,7 +237,12 @@ fn policy_target(choices: &mut Choices<'_>) -> Value {
 
 fn request_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
     let metadata = policy_metadata(choices, namespace, name);
-    let rule = json!({"issuer": choices.one_of(&["a", "b"]), "jwks": "{\"keys\":[]}"});
+    let mut rule = json!({"issuer": choices.one_of(&["a", "https://b.example"])});
+    match choices.below(4) {
+        0 => rule["jwks"] = "{\"keys\":[]}".into(),
+        1 => {}
+        _ => rule["jwksUri"] = choices.one_of(&["https://a.example/keys", "http://b.example/keys"]).into(),
+    }
     let mut spec = json!({"jwtRules": [rule]});
     if !choices.seldom() {
         spec["targetRefs"] = json!([policy_target(choices), policy_target(choices)]);
@@ -628,6 +633,19 @@ const KINDS: [Kind; 39] = [
     Kind::TrafficPolicy,
 ];
 
+/// What fetching keys has come to.
+fn keys(choices: &mut Choices<'_>) -> Change {
+    let source = match choices.below(4) {
+        0 => KeySource::Issuer("https://b.example".into()),
+        1 => KeySource::Uri("http://b.example/keys".into()),
+        _ => KeySource::Uri("https://a.example/keys".into()),
+    };
+    let trouble = choices.one_of(&[None, Some("503"), Some("not there within 5s")]).map(Into::into);
+    let keys = choices.one_of(&[None, Some("{\"keys\":[]}"), Some("{\"keys\":[{\"kty\":\"oct\"}]}")]).map(Into::into);
+    let fetched = Fetched { keys, trouble };
+    Change::Keys(source, (!choices.seldom()).then(|| fetched.into()))
+}
+
 /// The change of a step, and whether what follows from it is asked for at once, or with the next one's.
 fn change(step: &Step, kinds: &[Kind]) -> (Change, bool) {
     let [what, kind, rest @ ..] = step;
@@ -635,7 +653,8 @@ fn change(step: &Step, kinds: &[Kind]) -> (Change, bool) {
     let kind = kinds[usize::from(*kind) % kinds.len()];
     let first = object(kind, &mut choices);
     let change = match what % 16 {
-        0..10 => Change::apply(first),
+        0..9 => Change::apply(first),
+        9 => keys(&mut choices),
         10..15 => Change::Delete(first.key()),
         _ => Change::Replace(kind, vec![object(kind, &mut choices).into(), first.into()]),
     };
@@ -673,6 +692,9 @@ fn run(steps: &[Step], scene: &Scene) -> Result<(), String> {
     }
     for (number, step) in steps.iter().enumerate() {
         let (change, ask) = change(step, scene.kinds);
+        if let Change::Keys(source, fetched) = &change {
+            cluster.take_keys(source, fetched.clone());
+        }
         for (key, object) in cluster.steps(change.clone()) {
             match object {
                 Some(object) => cluster.apply(object),
@@ -815,6 +837,7 @@ fn show((change, ask): &(Change, bool)) -> String {
     let what = match change {
         Change::Apply(object) => format!("apply {}", text(object)),
         Change::Delete(key) => format!("delete {key}"),
+        Change::Keys(source, fetched) => format!("keys of {source}: {fetched:?}"),
         Change::Replace(kind, all) => {
             format!("replace all {kind}: {}", all.iter().map(text).collect::<Vec<_>>().join(", "))
         }

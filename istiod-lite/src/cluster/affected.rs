@@ -15,7 +15,7 @@ use super::relations::{self, Asked, Named};
 use super::{Cluster, Kept};
 use crate::resources::authorization_policy::Action;
 use crate::resources::labels::{Labelled, Labels};
-use crate::resources::{Key, Kind};
+use crate::resources::{Key, KeySource, Kind};
 
 /// What has to be said anew.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -256,6 +256,17 @@ impl Affected {
         self.authentications.extend(index.attachments().authentications_of(target).cloned());
         let telemetries = index.attachments().telemetries_of(target);
         self.told.extend(telemetries.map(|name| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)));
+    }
+
+    /// Adds the request authentications that ask for keys, and what they target. Both are few, and keys seldom change.
+    pub(crate) fn by_keys(&mut self, cluster: &Cluster, index: &Index, source: &KeySource) {
+        for (name, object) in cluster.request_authentications() {
+            if object.spec.jwt_rules.iter().any(|rule| rule.key_source().as_ref() == Some(source)) {
+                let targets = attachments::targets_of_authentication(object);
+                targets.for_each(|target| self.by_target(cluster, index, target));
+                self.authentications.insert(name.clone());
+            }
+        }
     }
 
     /// Adds the policies that ask a provider of the mesh configuration.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | which objects are there? |
 //! | [`kept`], [`pod`] | how much of an object is kept? |
+//! | `fetched` | and what is known that no object says: keys of issuers |
 //! | `relations` | whom does an object name, choose or point at? |
 //! | [`index`], `pairs` | and who names, chooses or points at it? |
 //! | `attachments` | which routes and policies are attached to it? |
@@ -13,6 +14,7 @@
 
 pub mod affected;
 pub(crate) mod attachments;
+mod fetched;
 pub mod index;
 pub mod kept;
 pub(crate) mod pairs;
@@ -29,10 +31,12 @@ use mesh_model::persistent::PersistentMap;
 use mesh_model::shared;
 
 use crate::resources::{
-    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, KeySource, Kind,
+    MeshConfig, Object, PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService,
+    WorkloadEntry,
 };
 
+pub use fetched::Fetched;
 pub use kept::Kept;
 pub use pod::Pod;
 
@@ -47,6 +51,8 @@ pub enum Change {
     /// These are all that there are of this kind: others are gone. What a watch begins with, and begins again with when
     /// it has missed something.
     Replace(Kind, Vec<Kept>),
+    /// Fetching the keys of an issuer has come to this. None: nobody asks for them any more.
+    Keys(KeySource, Option<Arc<Fetched>>),
 }
 
 impl Change {
@@ -80,6 +86,7 @@ pub struct Cluster {
     mesh_configs: PersistentMap<NamespacedName, Arc<MeshConfig>>,
     telemetries: PersistentMap<NamespacedName, Arc<Telemetry>>,
     traffic_policies: PersistentMap<NamespacedName, Arc<TrafficPolicy>>,
+    keys: PersistentMap<KeySource, Arc<Fetched>>,
     /// Each node's name with each of its pods: asked at every certificate request.
     pods_by_node: PersistentMap<(Arc<str>, NamespacedName), ()>,
 }
@@ -143,6 +150,20 @@ impl Cluster {
         }
     }
 
+    /// Takes what fetching the keys of an issuer has come to. Whether that is something else than before.
+    pub fn take_keys(&mut self, source: &KeySource, fetched: Option<Arc<Fetched>>) -> bool {
+        let before = match fetched.clone() {
+            Some(fetched) => self.keys.insert(source.clone(), fetched),
+            None => self.keys.remove(source),
+        };
+        before != fetched
+    }
+
+    /// What fetching the keys of an issuer has come to; None: nothing yet.
+    pub fn fetched(&self, source: &KeySource) -> Option<&Arc<Fetched>> {
+        self.keys.get(source)
+    }
+
     /// Takes the whole of what there is: everything else is forgotten.
     pub fn reset(&mut self, objects: impl IntoIterator<Item = Object>) {
         *self = Self::default();
@@ -188,6 +209,8 @@ impl Cluster {
         match change {
             Change::Apply(object) => vec![some(object)],
             Change::Delete(key) => vec![(key, None)],
+            // No object: [`Self::take_keys`].
+            Change::Keys(..) => Vec::new(),
             Change::Replace(kind, objects) => {
                 let stays: BTreeSet<Key> = objects.iter().map(Kept::key).collect();
                 let gone = self.keys(kind).into_iter().filter(|key| !stays.contains(key)).map(|key| (key, None));

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::authorization_policy::{TargetRef, WorkloadSelector, null_as_default};
 use super::field::{FieldError, FieldPath};
 use super::gateway_api::parse_duration;
+use super::key_source::{self, KeySource};
 
 /// Most bytes of a JWKS: some hundred keys.
 pub const MAX_JWKS: usize = 64 << 10;
+/// Longest that fetching a JWKS may take.
+const MAX_FETCH: Duration = Duration::from_secs(30);
 /// Most rules of one object. Istio's definition allows 4096; each may cost a look at every request.
 const MAX_RULES: usize = 64;
 
@@ -84,6 +87,22 @@ pub struct JwtRule {
     /// Claims that are lists, whose items spaces part.
     #[serde(default, deserialize_with = "null_as_default")]
     pub space_delimited_claims: Vec<String>,
+}
+
+impl JwtRule {
+    /// Where its keys are; None: it has them itself.
+    pub fn key_source(&self) -> Option<KeySource> {
+        match (&self.jwks, &self.jwks_uri) {
+            (Some(_), _) => None,
+            (None, Some(uri)) => Some(KeySource::Uri(uri.as_str().into())),
+            (None, None) => Some(KeySource::Issuer(self.issuer.as_str().into())),
+        }
+    }
+
+    /// How long fetching them may take: what it says, else 5 s as Istio has it, and no longer than [`MAX_FETCH`].
+    pub fn fetch_timeout(&self) -> Duration {
+        self.timeout.as_deref().and_then(parse_duration).unwrap_or(Duration::from_secs(5)).min(MAX_FETCH)
+    }
 }
 
 /// A header that holds a token.
@@ -188,10 +207,7 @@ pub fn key_set(text: &str) -> Result<(), String> {
 }
 
 fn validate_uri(text: &str, path: &FieldPath) -> Result<(), FieldError> {
-    let uri = text.parse::<http::Uri>().ok();
-    let host = uri.as_ref().and_then(http::Uri::host);
-    let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
-    if host.is_some_and(|host| !host.is_empty()) && matches!(scheme, Some("http" | "https")) {
+    if key_source::address(text).is_some() {
         return Ok(());
     }
     Err(path.error(format!("{text:?} is no address of a key set: write https://HOST/PATH")))

@@ -75,6 +75,8 @@ pub struct Condition {
 
 /// The reason of what is enforced as written.
 const ACCEPTED: &str = "Accepted";
+/// The reason of what refuses tokens, because the keys of their issuer are not known.
+pub(super) const JWKS_NOT_FETCHED: &str = "JwksNotFetched";
 /// Type of the condition about ztunnel.
 pub const ZTUNNEL_ACCEPTED: &str = "ZtunnelAccepted";
 /// Type of the condition about a policy for a waypoint.
@@ -122,6 +124,6 @@ impl Condition {
 
     /// Nothing is to be done about it.
     pub fn is_accepted(&self) -> bool {
-        self.status && !matches!(&*self.reason, "UnsupportedValue" | "PartiallyInvalid")
+        self.status && !matches!(&*self.reason, "UnsupportedValue" | "PartiallyInvalid" | JWKS_NOT_FETCHED)
     }
 }

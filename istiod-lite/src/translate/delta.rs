@@ -120,6 +120,12 @@ impl Translator {
     /// Takes changes in. What follows from them is said by the next [`Self::translate`].
     pub fn take(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
+            if let Change::Keys(source, fetched) = change {
+                if self.cluster.take_keys(&source, fetched) {
+                    self.affected.by_keys(&self.cluster, &self.index, &source);
+                }
+                continue;
+            }
             for (key, new) in self.cluster.steps(change) {
                 let old = self.cluster.get(&key);
                 if old == new {

@@ -1,6 +1,7 @@
 //! RequestAuthentication → the rules on tokens of the services that it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use mesh_model::address::NamespacedName;
@@ -8,11 +9,11 @@ use mesh_model::token::JwtRule;
 use mesh_model::token::rule::{ClaimHeader, TokenHeader};
 
 use super::bound::Bound;
-use super::condition::Condition;
-use super::notes::names;
+use super::condition::{Condition, JWKS_NOT_FETCHED};
 use super::revision::Revisions;
 use super::world::World;
 use crate::cluster::attachments::refs_of_authentication;
+use crate::cluster::{Cluster, Fetched};
 use crate::resources::RequestAuthentication;
 use crate::resources::request_authentication as written;
 
@@ -46,17 +47,25 @@ impl Authentications {
             return Some(Condition::waypoint(false, "AncestorNotBound", message));
         }
         let bound = Bound::of(refs_of_authentication(object), &key.namespace, world);
-        let rules: Vec<JwtRule> = object.spec.jwt_rules.iter().map(|written| rule(written, key)).collect();
+        let rules: Vec<JwtRule> =
+            object.spec.jwt_rules.iter().map(|written| rule(written, key, world.cluster)).collect();
         let (status, mut reason, mut message) = bound.told();
-        let without: Vec<usize> = (0..rules.len()).filter(|i| rules[*i].keys.is_none()).collect();
-        if status && !without.is_empty() {
-            let them = names("jwtRules", &without);
-            reason = "UnsupportedValue";
-            message = format!(
-                "{message}. {them}: keys are not fetched from jwksUri yet, so EVERY token of that issuer is refused. Write \
-                 the key set itself as jwks"
-            );
+        for (number, rule) in rules.iter().enumerate().filter(|_| status) {
+            if let Err(why) = &rule.keys {
+                reason = JWKS_NOT_FETCHED;
+                let _ = write!(
+                    message,
+                    ". jwtRules[{number}]: {why}. Until they are, EVERY token of that issuer is refused"
+                );
+            }
         }
+        let old = object.spec.jwt_rules.iter().filter_map(|rule| {
+            let source = rule.key_source()?;
+            let Fetched { keys: Some(_), trouble: Some(why) } = &**world.cluster.fetched(&source)? else { return None };
+            Some(format!(". Of {source} the keys of the last fetch that succeeded are used, since {why}"))
+        });
+        // Each address once, however many rules name it.
+        message.extend(old.collect::<BTreeSet<_>>());
         self.0.insert(key.clone(), Authentication { rules, waypoints: bound.waypoints() });
         Some(Condition::waypoint(status, reason, message))
     }
@@ -67,7 +76,17 @@ impl Authentications {
     }
 }
 
-fn rule(written: &written::JwtRule, key: &NamespacedName) -> JwtRule {
+/// The keys of a rule, else why they are not known.
+fn keys(written: &written::JwtRule, cluster: &Cluster) -> Result<Arc<str>, Arc<str>> {
+    let Some(source) = written.key_source() else { return Ok(written.jwks.as_deref().unwrap_or_default().into()) };
+    match cluster.fetched(&source).map(|fetched| (&fetched.keys, &fetched.trouble)) {
+        Some((Some(keys), _)) => Ok(keys.clone()),
+        Some((None, Some(why))) => Err(format!("its keys could not be fetched from {source}: {why}").into()),
+        _ => Err(format!("its keys are not fetched from {source} yet").into()),
+    }
+}
+
+fn rule(written: &written::JwtRule, key: &NamespacedName, cluster: &Cluster) -> JwtRule {
     let texts = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect::<Vec<Arc<str>>>();
     let lower = |name: &str| Arc::<str>::from(name.to_ascii_lowercase());
     let header =
@@ -87,7 +106,7 @@ fn rule(written: &written::JwtRule, key: &NamespacedName) -> JwtRule {
         authentication: key.clone(),
         issuer: written.issuer.as_str().into(),
         audiences: texts(&written.audiences),
-        keys: written.jwks.as_deref().map(Arc::from),
+        keys: keys(written, cluster),
         headers,
         params,
         cookies: texts(&written.from_cookies),

@@ -22,7 +22,7 @@ pub(super) fn verify(
     form: &Request,
     headers: &HeaderMap,
 ) -> Result<Vec<Valid>, Refused> {
-    keys.verify(rules, headers, form.query()).map_err(|fault| refused(fault, form))
+    keys.verify(rules, headers, form.query()).map_err(|fault| refused(fault, rules, form))
 }
 
 /// What policies compare of them.
@@ -46,7 +46,7 @@ pub(super) fn hand_on(rules: &[JwtRule], valid: &[Valid], target: &mut PathAndQu
 }
 
 /// As Envoy answers: which fault, and where a token is wanted (RFC 6750 3).
-fn refused(fault: TokenFault, form: &Request) -> Refused {
+fn refused(fault: TokenFault, rules: &[JwtRule], form: &Request) -> Refused {
     let place = format!("{}://{}{}", form.scheme.as_str(), form.authority(), form.path()).replace(['"', '\\'], "");
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_str(&format!("Bearer realm=\"{place}\", error=\"invalid_token\"")) {
@@ -54,5 +54,9 @@ fn refused(fault: TokenFault, form: &Request) -> Refused {
     }
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     let status: StatusCode = fault.status();
-    Refused::new(status, ReasonCode::TokenInvalid, fault).with(headers, fault.to_string())
+    // Why is for the log: callers are told no more than Envoy tells them.
+    let missing = rules.iter().filter(|_| fault == TokenFault::NoKeys);
+    let missing = missing.filter_map(|rule| Some((&rule.authentication, rule.keys.as_ref().err()?)));
+    let why: Vec<_> = missing.map(|(object, why)| format!(" (RequestAuthentication {object}: {why})")).collect();
+    Refused::new(status, ReasonCode::TokenInvalid, format!("{fault}{}", why.concat())).with(headers, fault.to_string())
 }

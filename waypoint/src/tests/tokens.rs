@@ -24,7 +24,7 @@ fn rule(issuer: &Issuer) -> JwtRule {
         authentication: NamespacedName::new("shop", "tokens"),
         issuer: "me".into(),
         audiences: Vec::new(),
-        keys: Some(issuer.jwks().into()),
+        keys: Ok(issuer.jwks().into()),
         headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
         params: vec!["access_token".into()],
         cookies: Vec::new(),

@@ -92,7 +92,7 @@ impl Keys {
 
     /// The keys of a rule, ready to be used.
     fn of(&self, rule: &JwtRule) -> Option<Rc<KeySet>> {
-        let keys = rule.keys.as_ref()?;
+        let keys = rule.keys.as_ref().ok()?;
         let mut all = self.0.borrow_mut();
         let of_text = all.entry(keys.as_ptr().addr()).or_default();
         if let Some((_, set)) = of_text.iter().find(|((_, lists), _)| *lists == rule.space_delimited) {
@@ -112,7 +112,7 @@ impl Keys {
         }
         let rules = tables.all_routes().flat_map(|routes| routes.tokens.iter());
         let told: std::collections::HashSet<_> =
-            rules.filter_map(|rule| Some(rule.keys.as_ref()?.as_ptr().addr())).collect();
+            rules.filter_map(|rule| Some(rule.keys.as_ref().ok()?.as_ptr().addr())).collect();
         all.retain(|text, _| told.contains(text));
     }
 }

@@ -17,7 +17,7 @@ fn rule(keys: impl Into<Option<String>>) -> JwtRule {
         authentication: NamespacedName::new("shop", "tokens"),
         issuer: "me".into(),
         audiences: vec!["shop".into()],
-        keys: keys.into().map(Arc::from),
+        keys: keys.into().map(Arc::from).ok_or_else(|| "not fetched".into()),
         headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
         params: vec!["access_token".into()],
         cookies: Vec::new(),
@@ -209,7 +209,7 @@ fn several_tokens_are_all_valid_or_none_is() {
 fn what_is_remembered_is_still_checked() {
     let issuer = Issuer::new();
     let (keys, jwks) = (Keys::default(), Arc::<str>::from(issuer.jwks()));
-    let shop = JwtRule { keys: Some(jwks.clone()), ..rule(None) };
+    let shop = JwtRule { keys: Ok(jwks.clone()), ..rule(None) };
     let bank = JwtRule { audiences: vec!["bank".into()], ..shop.clone() };
     let token = issuer.good(&claims());
     for _ in 0..2 {
@@ -226,7 +226,7 @@ fn what_is_remembered_is_still_checked() {
     let theirs = JwtRule { issuer: "they".into(), ..shop.clone() };
     assert_eq!(one(&keys, &[theirs], &token), Err(TokenFault::Issuer));
     // With new keys nothing of the old ones is left.
-    let rotated = JwtRule { keys: Some(Issuer::new().jwks().into()), ..shop };
+    let rotated = JwtRule { keys: Ok(Issuer::new().jwks().into()), ..shop };
     assert_eq!(one(&keys, &[rotated], &token), Err(TokenFault::Signature));
     keys.follow(&Tables::default());
     assert!(keys.0.borrow().is_empty(), "keys that nobody tells of are let go");

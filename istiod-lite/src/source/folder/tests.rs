@@ -156,7 +156,7 @@ fn changes(folder: &mut Folder) -> Vec<String> {
     let describe = |change| match change {
         Change::Apply(object) => format!("+{}", object.key()),
         Change::Delete(key) => format!("-{key}"),
-        Change::Replace(kind, _) => panic!("a folder does not say all {kind}s at once"),
+        Change::Replace(..) | Change::Keys(..) => panic!("a folder says changes of single objects"),
     };
     folder.rescan().changes.into_iter().map(describe).collect()
 }

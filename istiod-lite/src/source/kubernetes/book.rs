@@ -154,7 +154,7 @@ mod tests {
         let word = |change: &Change| match change {
             Change::Apply(object) => format!("+{}", object.key().name),
             Change::Delete(key) => format!("-{}", key.name),
-            Change::Replace(..) => panic!("not said here"),
+            Change::Replace(..) | Change::Keys(..) => panic!("not said here"),
         };
         let wrong = |r: &Rejected| {
             format!("{}{}", if r.last_good_kept { "!" } else { "" }, r.name.as_deref().unwrap_or_default())

@@ -13,8 +13,8 @@ pub struct JwtRule {
     pub issuer: Arc<str>,
     /// One of them must be in `aud`; none: any audience.
     pub audiences: Vec<Arc<str>>,
-    /// The issuer's public keys: a JWKS (RFC 7517). `None`: they are not known, and no token of the issuer is valid.
-    pub keys: Option<Arc<str>>,
+    /// The issuer's public keys: a JWKS (RFC 7517). Else why they are not known: no token of the issuer is valid then.
+    pub keys: Result<Arc<str>, Arc<str>>,
     /// Headers that hold a token.
     pub headers: Vec<TokenHeader>,
     /// Parameters of the query that hold one.

@@ -26,7 +26,7 @@ fn rule() -> JwtRule {
         authentication: crate::address::NamespacedName::new("shop", "tokens"),
         issuer: "me".into(),
         audiences: Vec::new(),
-        keys: None,
+        keys: Err("".into()),
         headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
         params: vec!["access_token".into()],
         cookies: vec!["session".into()],

@@ -182,7 +182,7 @@ pub fn token(bytes: &[u8]) {
         authentication: NamespacedName::new("shop", "tokens"),
         issuer: "a".into(),
         audiences: vec!["a".into()],
-        keys: None,
+        keys: Err("not fetched".into()),
         headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
         params: vec!["a".into()],
         cookies: vec!["a".into()],

@@ -32,7 +32,7 @@ fn token() -> JwtRule {
         authentication: NamespacedName::new("shop", "tokens"),
         issuer: "https://issuer.example".into(),
         audiences: vec!["shop".into()],
-        keys: Some(r#"{"keys":[]}"#.into()),
+        keys: Ok(r#"{"keys":[]}"#.into()),
         headers: vec![TokenHeader { name: "authorization".into(), prefix: "Bearer ".into() }],
         params: vec!["access_token".into()],
         cookies: vec!["session".into()],
