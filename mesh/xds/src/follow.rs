@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use mesh_model::resource::{Kind, Resource};
+use mesh_model::route::Router;
 use mesh_model::tables::{Change, Tables};
 use tokio::sync::watch;
 
@@ -32,6 +33,21 @@ pub struct Reader {
 /// Who writes the tables: there is one, and it is not cloned.
 pub struct Writer {
     state: Arc<State>,
+}
+
+/// A resource of which nothing is left to do that takes long: readers wait for as long as it is taken in.
+enum Ready {
+    Resource(Resource),
+    Router(Arc<Router>),
+}
+
+impl Ready {
+    fn apply(self, tables: &mut Tables) -> Change {
+        match self {
+            Self::Resource(resource) => tables.apply(resource),
+            Self::Router(router) => tables.apply_router(router),
+        }
+    }
 }
 
 /// Empty tables.
@@ -88,6 +104,8 @@ impl Writer {
         // Policies and routes first: no workload is seen without the policies that cover it.
         let (first, rest): (Vec<_>, Vec<_>) =
             resources.into_iter().partition(|resource| resource.kind() != Kind::Address);
+        let ready = |all: Vec<Resource>| all.into_iter().filter_map(|resource| self.ready(resource)).collect();
+        let (first, rest) = (ready(first), ready(rest));
         let mut change = self.take(first);
         change |= self.take(rest);
         self.tell(change);
@@ -99,13 +117,14 @@ impl Writer {
         if upserts.is_empty() && removals.is_empty() {
             return;
         }
+        let upserts: Vec<_> = upserts.into_iter().filter_map(|resource| self.ready(resource)).collect();
         let mut change = Change::default();
         // Policies change all at once: between two batches a connection could be allowed that neither the old nor
         // the new policies allow. There are few of them.
         if kind == Kind::Authorization || upserts.len() + removals.len() <= BATCH {
             let mut tables = self.state.tables.write().unwrap_or_else(PoisonError::into_inner);
-            for resource in upserts {
-                change |= tables.apply(resource);
+            for ready in upserts {
+                change |= ready.apply(&mut tables);
             }
             for name in &removals {
                 change |= tables.remove(kind, name);
@@ -133,11 +152,18 @@ impl Writer {
         self.state.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
-    fn take(&mut self, resources: Vec<Resource>) -> Change {
+    /// A resource that can be taken in at once; None: it is there as it is.
+    fn ready(&self, resource: Resource) -> Option<Ready> {
+        let Resource::Routes(routes) = resource else { return Some(Ready::Resource(resource)) };
+        let known = self.reader().read(|tables| tables.routes(&routes.service).cloned());
+        (known.as_ref() != Some(&routes)).then(|| Ready::Router(Arc::new(Router::new(routes))))
+    }
+
+    fn take(&mut self, all: Vec<Ready>) -> Change {
         let mut change = Change::default();
         let mut tables = self.state.tables.write().unwrap_or_else(PoisonError::into_inner);
-        for resource in resources {
-            change |= tables.apply(resource);
+        for ready in all {
+            change |= ready.apply(&mut tables);
         }
         change
     }
@@ -163,6 +189,7 @@ impl Writer {
 mod tests {
     use mesh_model::address::NamespacedName;
     use mesh_model::policy::Policy;
+    use mesh_model::route::ServiceRoutes;
     use mesh_model::workload::Workload;
 
     use super::*;
@@ -218,6 +245,34 @@ mod tests {
         writer.apply(Kind::Address, Vec::new(), names).await;
         assert_eq!(reader.read(|t| t.workloads().count()), 0);
         assert_eq!(*changed.borrow_and_update(), 2);
+    }
+
+    #[tokio::test]
+    async fn routes_are_made_ready_once_and_before_readers_wait() {
+        let (mut writer, reader) = tables();
+        let routes = |policies: &[&str]| {
+            Resource::Routes(Arc::new(ServiceRoutes {
+                service: NamespacedName::new("shop", "cart.shop.svc.cluster.local"),
+                ports: Vec::new(),
+                rules: Vec::new(),
+                policies: policies.iter().map(|name| NamespacedName::new("shop", *name)).collect(),
+                traffic: Vec::new(),
+                tokens: Arc::default(),
+                tracing: None,
+            }))
+        };
+        let key = NamespacedName::new("shop", "cart.shop.svc.cluster.local");
+        let router = || reader.read(|tables| tables.router(&key).cloned()).unwrap();
+        writer.apply(Kind::Routes, vec![routes(&[])], Vec::new()).await;
+        let first = router();
+        assert!(Arc::ptr_eq(&first, &router()), "all readers follow the same");
+        writer.apply(Kind::Routes, vec![routes(&[])], Vec::new()).await;
+        assert!(Arc::ptr_eq(&first, &router()), "what is told again is not made again");
+        writer.apply(Kind::Routes, vec![routes(&["deny"])], Vec::new()).await;
+        assert!(!Arc::ptr_eq(&first, &router()));
+        assert_eq!(router().routes().policies, [NamespacedName::new("shop", "deny")]);
+        writer.apply(Kind::Routes, Vec::new(), vec![format!("shop/{}", key.name)]).await;
+        assert!(reader.read(|tables| tables.router(&key).is_none()));
     }
 
     #[tokio::test]

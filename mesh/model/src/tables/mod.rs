@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::address::NamespacedName;
 use crate::policy::Policy;
 use crate::resource::{Kind, Resource};
-use crate::route::ServiceRoutes;
+use crate::route::{Router, ServiceRoutes};
 use crate::service::Service;
 use crate::shared;
 use crate::workload::Workload;
@@ -30,7 +30,7 @@ pub struct Tables {
     workloads: workloads::Workloads,
     services: services::Services,
     policies: policies::Policies,
-    routes: HashMap<NamespacedName, Arc<ServiceRoutes>>,
+    routes: HashMap<NamespacedName, Arc<Router>>,
 }
 
 /// What a change touched, for those who must look again.
@@ -79,15 +79,20 @@ impl Tables {
                 Change { policies }
             }
             Resource::Routes(routes) => {
-                let old = self.routes.get(&routes.service);
-                if old.is_some_and(|old| *old == routes) {
+                if self.routes(&routes.service).is_some_and(|old| *old == routes) {
                     return Change::default();
                 }
-                let policies = old.is_some_and(|old| old.policies != routes.policies);
-                self.routes.insert(routes.service.clone(), routes);
-                Change { policies }
+                self.apply_router(Arc::new(Router::new(routes)))
             }
         }
+    }
+
+    /// [`Self::apply`] of routes that are ready: to make them so may take long, and nobody has to wait for it.
+    pub fn apply_router(&mut self, router: Arc<Router>) -> Change {
+        let routes = router.routes();
+        let policies = self.routes(&routes.service).is_some_and(|old| old.policies != routes.policies);
+        self.routes.insert(routes.service.clone(), router);
+        Change { policies }
     }
 
     /// Forgets the resource of this kind and name; a name that is not known is no failure. Addresses hold workloads
@@ -188,12 +193,17 @@ impl Tables {
 
     /// What a waypoint does with the requests for a service. The same `Arc` for as long as it says the same.
     pub fn routes(&self, service: &NamespacedName) -> Option<&Arc<ServiceRoutes>> {
+        self.router(service).map(|router| router.routes())
+    }
+
+    /// [`Self::routes`], ready to be followed: made once, where they came in.
+    pub fn router(&self, service: &NamespacedName) -> Option<&Arc<Router>> {
         self.routes.get(service)
     }
 
     /// The routes of all services, in no order.
     pub fn all_routes(&self) -> impl Iterator<Item = &Arc<ServiceRoutes>> {
-        self.routes.values()
+        self.routes.values().map(|router| router.routes())
     }
 
     /// The policies that a waypoint judges the requests for a service by: those that are attached to it by name, and no others
