@@ -14,8 +14,17 @@ use mesh_runtime::config::{ConfigError, Env};
 use mesh_runtime::log::LogConfig;
 use mesh_xds::node::{NodeInfo, ProxyType};
 
+use crate::ends;
+
 /// Bytes of handshake messages and header blocks that are not whole, of one data thread.
 const UNFINISHED: usize = 16 << 20;
+
+/// How long an HTTP connection of a caller goes on, unless `WAYPOINT_MAX_CONNECTION_AGE` says otherwise.
+const AGE: Duration = Duration::from_secs(600);
+/// Within how long of more pods of the waypoint their part of the connections moves.
+const SPREAD: Duration = Duration::from_secs(20);
+/// How long a connection goes on without a request after its service has left the waypoint: less than requests are still taken.
+const LEFT: Duration = Duration::from_secs(5);
 
 /// Everything a waypoint is told.
 #[derive(Clone, Debug)]
@@ -50,6 +59,8 @@ pub struct Config {
     pub hbone: Settings,
     /// `WAYPOINT_MAX_CONNECTIONS`: connections and tunnels open at once.
     pub limits: Limits,
+    /// `WAYPOINT_MAX_CONNECTION_AGE`: for how long HTTP connections of callers go on.
+    pub(crate) connections: ends::Limits,
     /// `AUTHZ_POLICY_INFO_LOGGING`: what policies decide is logged at INFO, not DEBUG.
     pub policy_info_logging: bool,
     /// `CONNECTION_TERMINATION_DEADLINE`: how long open connections may go on after SIGTERM.
@@ -111,6 +122,11 @@ impl Config {
             limits: Limits {
                 connections: env.number("WAYPOINT_MAX_CONNECTIONS", 1..=100_000_000)?,
                 ..Limits::default()
+            },
+            connections: ends::Limits {
+                age: env.duration("WAYPOINT_MAX_CONNECTION_AGE")?.or(Some(AGE)).filter(|age| !age.is_zero()),
+                spread: SPREAD,
+                left: LEFT,
             },
             policy_info_logging: env.bool("AUTHZ_POLICY_INFO_LOGGING")?.unwrap_or(false),
             drain: env.duration("CONNECTION_TERMINATION_DEADLINE")?.unwrap_or(Duration::from_secs(25)),

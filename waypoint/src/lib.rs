@@ -14,6 +14,7 @@
 //! | `judge`, `asking` | what the policies of a service say; how much may be asked of others at once |
 //! | `tokens` | the keys of issuers, and tokens that they have signed |
 //! | `rate_limit` | how many requests pass, counted by all threads together |
+//! | `ends` | when a caller's connection is ended in order |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
@@ -27,6 +28,7 @@ mod asking;
 mod body;
 pub mod config;
 mod context;
+mod ends;
 mod http;
 mod judge;
 mod limits;

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_model::address::NamespacedName;
+use mesh_model::pod::PodInfo;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::route::select::Router;
 use mesh_model::tables::Tables;
 use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::context::WaypointContext;
+use crate::ends::Pods;
 use crate::rate_limit::KnownLimits;
 use crate::tokens::Keys;
 use crate::upstream;
@@ -24,6 +28,9 @@ use crate::upstream;
 /// How long what a service was told last holds for it after it has left the waypoint: so long callers' ztunnels may go on to come here
 /// until they have heard of it, and connections that there are until they end in order.
 const LEAVES: Duration = Duration::from_secs(10);
+
+/// Rules that are let go of by the way: less than a tenth of a millisecond.
+const MANY_RULES: usize = 100;
 
 /// What the tasks of a data thread share.
 pub(crate) struct Worker {
@@ -37,8 +44,10 @@ pub(crate) struct Worker {
     pub(crate) ports: upstream::KnownPorts,
     /// What is open and was let in.
     pub(crate) connections: Connections,
-    /// Routes that are ready to be followed; each is made again when what it was made of changes.
-    routers: RefCell<HashMap<NamespacedName, Ready>>,
+    /// Of services that were asked for.
+    routers: RefCell<HashMap<NamespacedName, Followed>>,
+    /// How many pods the waypoint has.
+    pods: watch::Sender<Pods>,
     /// Policies of services, ready to be asked.
     covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
@@ -50,10 +59,22 @@ pub(crate) struct Worker {
 }
 
 /// The routes of a service that is behind this waypoint, or was until lately.
-struct Ready {
-    router: Rc<Router>,
+struct Followed {
+    router: Arc<Router>,
     /// Since when it is not any more.
     left: Option<Instant>,
+    /// Whether it is not any more, for its callers' connections.
+    leaves: watch::Sender<bool>,
+}
+
+impl Followed {
+    /// To take many rules apart takes as long as some hundred requests: another thread does it.
+    fn replace(&mut self, router: &Arc<Router>) {
+        let old = std::mem::replace(&mut self.router, router.clone());
+        if old.routes().rules.len() > MANY_RULES {
+            drop(spawn_blocking(move || drop(old)));
+        }
+    }
 }
 
 impl Worker {
@@ -66,6 +87,7 @@ impl Worker {
             ports: upstream::KnownPorts::default(),
             connections: Connections::default(),
             routers: RefCell::default(),
+            pods: watch::Sender::default(),
             covered: RefCell::default(),
             keys: Keys::default(),
             rate_limits: KnownLimits::default(),
@@ -73,24 +95,35 @@ impl Worker {
         }
     }
 
-    /// The routes, ready to be followed.
-    pub(crate) fn router(&self, routes: &Arc<ServiceRoutes>) -> Rc<Router> {
+    /// These routes are followed here: they hold for a while after their service has left the waypoint.
+    pub(crate) fn follows(&self, router: &Arc<Router>) {
         let mut routers = self.routers.borrow_mut();
-        if let Some(Ready { router, .. }) = routers.get(&routes.service)
-            && Arc::ptr_eq(router.routes(), routes)
-        {
-            return router.clone();
+        let service = &router.routes().service;
+        match routers.get_mut(service) {
+            Some(known) if Arc::ptr_eq(&known.router, router) => {}
+            Some(known) => known.replace(router),
+            None => {
+                let new = Followed { router: router.clone(), left: None, leaves: watch::Sender::default() };
+                routers.insert(service.clone(), new);
+            }
         }
-        let router = Rc::new(Router::new(routes.clone()));
-        routers.insert(routes.service.clone(), Ready { router: router.clone(), left: None });
-        router
     }
 
     /// What was told last of a service that is not behind this waypoint any more, for a while.
-    pub(crate) fn lately(&self, service: &NamespacedName) -> Option<Arc<ServiceRoutes>> {
+    pub(crate) fn lately(&self, service: &NamespacedName) -> Option<Arc<Router>> {
         let routers = self.routers.borrow();
-        let ready = routers.get(service).filter(|ready| ready.left.is_none_or(|left| left.elapsed() < LEAVES));
-        ready.map(|ready| ready.router.routes().clone())
+        let known = routers.get(service).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
+        known.map(|known| known.router.clone())
+    }
+
+    /// Whether a service is not behind this waypoint any more, now and later; None of one that nobody has asked for.
+    pub(crate) fn leaves(&self, service: &NamespacedName) -> Option<watch::Receiver<bool>> {
+        self.routers.borrow().get(service).map(|known| known.leaves.subscribe())
+    }
+
+    /// How many pods the waypoint has, now and later. What is so when this is called counts as seen.
+    pub(crate) fn pods(&self) -> watch::Receiver<Pods> {
+        self.pods.subscribe()
     }
 
     /// The policies that cover the service of these routes.
@@ -110,13 +143,33 @@ impl Worker {
         self.pod.follow(tables);
         self.ports.follow(tables);
         self.context.ports.follow(tables);
-        self.routers.borrow_mut().retain(|service, ready| {
-            let left = tables.routes(service).is_none().then(|| ready.left.unwrap_or_else(Instant::now));
-            ready.left = left;
-            left.is_none_or(|left| left.elapsed() < LEAVES)
+        self.routers.borrow_mut().retain(|service, known| {
+            let now = tables.router(service);
+            if let Some(router) = now.filter(|router| !Arc::ptr_eq(router, &known.router)) {
+                known.replace(router);
+            }
+            known.left = now.is_none().then(|| known.left.unwrap_or_else(Instant::now));
+            let left = known.left.is_some();
+            known.leaves.send_if_modified(|told| std::mem::replace(told, left) != left);
+            known.left.is_none_or(|left| left.elapsed() < LEAVES)
+        });
+        let now = pods(tables, &self.pod.info);
+        self.pods.send_if_modified(|pods| {
+            let news = pods.now != now;
+            if news {
+                *pods = Pods { before: pods.now, now };
+            }
+            news
         });
         self.keys.follow(tables);
         self.rate_limits.follow(&self.context.rate_limits, tables);
         self.context.rate_limits.follow();
     }
+}
+
+/// How many pods serve what this one does: healthy endpoints of its largest service.
+fn pods(tables: &Tables, own: &PodInfo) -> usize {
+    let own = tables.workload_of_pod(&own.namespace, &own.name, &own.service_account);
+    let of = |service| tables.endpoints(service).iter().filter(|pod| pod.healthy).count();
+    own.into_iter().flat_map(|own| own.services.keys()).map(of).max().unwrap_or_default()
 }

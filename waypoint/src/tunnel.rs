@@ -74,13 +74,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
         let (spoken, stream) = match protocol {
             // What is declared is not looked into, and whoever speaks first may.
             AppProtocol::Tcp | AppProtocol::Tls => (Protocol::Tcp, Peeked::new(stream)),
-            // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for, until the waypoint ends.
+            // HTTP of either version: which one, the caller decides. Who says nothing yet is waited for, until the waypoint ends
+            // or the service leaves it.
             AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
                 let (mut stream, mut first) = (stream, Vec::with_capacity(4096));
                 let spoken = tokio::select! {
                     spoken = http_version(&mut stream, &mut first) => spoken,
                     // An error means that it is broken, and so has ended.
-                    () = proxy.drain.started() => return drop(stream.shutdown().await),
+                    () = caller.sends_away(false) => return drop(stream.shutdown().await),
                 };
                 match spoken {
                     Ok(spoken) => (spoken, Peeked::after(first, stream)),
@@ -128,9 +129,18 @@ async fn awaited(
     let tables = &worker.context.proxy.tables;
     let mut changed = None;
     loop {
-        let error = match tables.read(|tables| target(tables, waypoint, asked, |service| worker.lately(service))) {
+        let lately = |service: &_| worker.lately(service).map(|router| router.routes().clone());
+        let error = match tables.read(|tables| target(tables, waypoint, asked, lately)) {
             Err(error) if error.may_change() => error,
-            told => return told,
+            told => {
+                // From now on it is known when it leaves.
+                let router = told
+                    .as_ref()
+                    .ok()
+                    .and_then(|told| tables.read(|tables| tables.router(&told.routes.service).cloned()));
+                router.iter().for_each(|router| worker.follows(router));
+                return told;
+            }
         };
         // Subscribed before the last look, so that a change between look and wait is not missed.
         let Some(changed) = changed.as_mut() else {

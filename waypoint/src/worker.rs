@@ -121,11 +121,15 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// Lets go of what the tables tell of no more.
+/// Lets go of what the tables tell of no more, and has connections sent away for which they tell something else.
 async fn follow_tables(worker: Rc<Worker>) {
     let mut changed = worker.context.proxy.tables.changed();
-    while changed.changed().await.is_ok() {
+    loop {
+        // Once at the start: what was told before this thread began is no change.
         worker.context.proxy.tables.read(|tables| worker.follow(tables));
         tokio::time::sleep(SETTLE).await;
+        if changed.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -17,9 +17,9 @@ use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
 use mesh_runtime::metrics::Reporter;
-use tokio::sync::Notify;
 
 use super::counted::Last;
+use crate::ends::Ends;
 use crate::serving::Worker;
 use crate::sniff::Peeked;
 use crate::target::Target;
@@ -42,8 +42,8 @@ pub(crate) struct Caller {
     pub(crate) workload: Option<Arc<Workload>>,
     /// What its last request was counted under.
     pub(super) counted: Last,
-    /// Notified when its connection is to end after what is under way: its service has left the waypoint.
-    pub(super) leaves: Notify,
+    /// When its connection is to end in order.
+    pub(super) ends: Ends,
     /// Both ends of an HTTP/1 connection have agreed on another protocol.
     pub(super) agreed: Cell<Option<Carry>>,
 }
@@ -55,15 +55,25 @@ impl Caller {
         from: SocketAddr,
         (identity, workload): (Rc<SpiffeId>, Option<Arc<Workload>>),
     ) -> Self {
-        let (counted, leaves, agreed) = (Last::default(), Notify::new(), Cell::new(None));
-        Self { worker, waypoint, target, from, identity, workload, counted, leaves, agreed }
+        let ends = Ends::new(worker.context.config.connections, rand::random());
+        let (counted, agreed) = (Last::default(), Cell::new(None));
+        Self { worker, waypoint, target, from, identity, workload, counted, ends, agreed }
     }
 
-    /// Resolves when its connection is to end in order: the waypoint does, or its service has left it.
-    pub(super) async fn sends_away(&self) {
+    /// Resolves when its connection is to end in order: the waypoint does, its service has left it, or it is old. `at_any_time`: it can
+    /// be told so between two answers, and not only with the next one.
+    pub(crate) async fn sends_away(&self, at_any_time: bool) {
+        let worker = &self.worker;
+        let old = async {
+            self.ends.old(worker.pods()).await;
+            if !at_any_time {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
-            () = self.worker.context.proxy.drain.started() => {}
-            () = self.leaves.notified() => {}
+            () = worker.context.proxy.drain.started() => {}
+            () = self.ends.left(worker.leaves(&self.target.routes.service)) => {}
+            () = old => {}
         }
     }
 

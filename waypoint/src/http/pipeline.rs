@@ -22,8 +22,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mesh_model::http::Request as Form;
 use mesh_model::policy::{Facts, HttpFacts};
@@ -50,16 +51,21 @@ pub(super) async fn serve(caller: &Rc<Caller>, request: Request<Incoming>) -> Re
     let (method, uri, version) = (request.method(), request.uri(), request.version());
     let mut report = Report::new(caller, method, uri, request.headers(), version);
     let grpc = is_grpc(request.headers());
-    match handle(caller, request, &mut report).await {
+    let mut answer = match handle(caller, request, &mut report).await {
         Ok(mut answer) => {
             std::mem::take(&mut report.told).iter().for_each(|edit| edit.apply(answer.head.headers_mut()));
-            answer.finish(report)
+            answer
         }
         Err(refused) => {
             report.failed(refused.code, &refused.why);
-            Answer::of_ours(refused.answer(grpc)).finish(report)
+            Answer::of_ours(refused.answer(grpc))
         }
+    };
+    // HTTP/2 is told apart from answers; and what becomes something else has no next request.
+    if version < Version::HTTP_2 && caller.ends.is_old() && answer.head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    answer.finish(report)
 }
 
 async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Report) -> Result<Answer, Refused> {
@@ -147,21 +153,21 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
 }
 
 /// The target of the tunnel, with the service and the routes of now.
-fn current(caller: &Caller) -> Result<(Target, Rc<Router>), Refused> {
+fn current(caller: &Caller) -> Result<(Target, Arc<Router>), Refused> {
     let tables = &caller.worker.context.proxy.tables;
     let key = &caller.target.routes.service;
-    let (service, routes) = tables.read(|tables| (tables.service(key).cloned(), tables.routes(key).cloned()));
-    if routes.is_none() {
+    let (service, router) = tables.read(|tables| (tables.service(key).cloned(), tables.router(key).cloned()));
+    if router.is_none() {
         // The next request is to take the new way.
-        caller.leaves.notify_one();
+        caller.ends.after_this();
     }
     let service = service.unwrap_or_else(|| caller.target.service.clone());
-    let Some(routes) = routes.or_else(|| caller.worker.lately(key)) else {
+    let Some(router) = router.or_else(|| caller.worker.lately(key)) else {
         let why = format!("service {key} is behind this waypoint no more");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::WrongDestination, why));
     };
-    let router = caller.worker.router(&routes);
-    Ok((Target { service, routes, ..caller.target.clone() }, router))
+    caller.worker.follows(&router);
+    Ok((Target { service, routes: router.routes().clone(), ..caller.target.clone() }, router))
 }
 
 /// Asks the policies of a service, and whom they name, about a request in its canonical form, with these tokens.

@@ -32,7 +32,7 @@ pub(crate) async fn http1(caller: Rc<Caller>, stream: Peeked<Duplex>) {
         .max_headers(limits::HEADERS)
         .max_header_size(limits::HEADER_BYTES);
     let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut draining = pin!(caller.sends_away());
+    let mut draining = pin!(caller.sends_away(false));
     let mut drains = false;
     let ended = loop {
         tokio::select! {
@@ -74,7 +74,7 @@ pub(crate) async fn http2(caller: Rc<Caller>, stream: Peeked<Duplex>) {
         .initial_stream_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut draining = pin!(caller.sends_away());
+    let mut draining = pin!(caller.sends_away(true));
     let mut drains = false;
     let ended = loop {
         tokio::select! {

@@ -1,6 +1,7 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
 mod asked;
+mod ends;
 mod limited;
 mod named;
 mod requests;
@@ -78,6 +79,11 @@ pub(super) struct World {
 impl World {
     /// A waypoint that serves `cart`, whose port 80 speaks `protocol`, with these endpoints.
     pub(super) fn start(protocol: AppProtocol, endpoints: &[Endpoint]) -> Self {
+        Self::start_with(protocol, endpoints, |_| {})
+    }
+
+    /// [`Self::start`], with other settings.
+    pub(super) fn start_with(protocol: AppProtocol, endpoints: &[Endpoint], set: impl FnOnce(&mut Config)) -> Self {
         let ca = Arc::new(TestCa::new());
         let (tables, reader) = follow::tables();
         let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
@@ -105,6 +111,8 @@ impl World {
             network: String::new(),
         };
         let (spans, queue) = Spans::new(SpanMetrics::register(&mut metrics));
+        let mut config = Config::from_env(&env).unwrap();
+        set(&mut config);
         let context = Arc::new(WaypointContext {
             proxy,
             requests: RequestMetrics::register(&mut metrics),
@@ -113,7 +121,7 @@ impl World {
             endpoints_on_loopback: true,
             rate_limits: RateLimits::new(RateLimitMetrics::register(&mut metrics)),
             spans,
-            config: Config::from_env(&env).unwrap(),
+            config,
         });
         let exporter = exporter::start(context.clone(), queue);
         let pod = PodInfo { name: "waypoint".into(), namespace: "shop".into(), service_account: "waypoint".into() };
@@ -127,6 +135,7 @@ impl World {
             name: "waypoint".into(),
             namespace: "shop".into(),
             service_account: "waypoint".into(),
+            services: Memberships::from_iter([(key("waypoint"), Vec::new())]),
             ..Workload::empty("waypoint")
         };
         let mut all = vec![Resource::Workload(Arc::new(waypoint))];

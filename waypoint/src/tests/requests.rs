@@ -120,7 +120,7 @@ async fn a_service_that_leaves_is_served_until_its_callers_know() {
         assert_eq!((answer.status().as_u16(), &answer.headers()[CONNECTION]), (200, &"close".parse().unwrap()));
         text(answer).await;
         assert_eq!(text(two.send_request(absolute()).await.unwrap()).await.0, 200);
-        // GOAWAY: its connection ends.
+        // GOAWAY: its connection ends. Nobody waits for more requests on it.
         while !two.is_closed() {
             tokio::task::yield_now().await;
         }

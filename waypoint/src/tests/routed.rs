@@ -92,6 +92,31 @@ async fn the_rule_that_matches_best_says_where_to() {
     .await;
 }
 
+/// Nothing is compiled on a data thread: what was made ready where it came in is followed there, the very same, and let go of when
+/// there is another.
+#[tokio::test]
+async fn routes_are_made_ready_where_they_come_in_and_shared() {
+    on_one_thread(async {
+        let mut world = split(vec![rule("/", "v1")]).await;
+        let router = |world: &World| {
+            let router = world.tables.reader().read(|tables| tables.router(&key("cart")).cloned());
+            Arc::downgrade(&router.unwrap())
+        };
+        let first = router(&world);
+        assert_eq!(first.strong_count(), 1, "nobody has asked yet");
+        let answer = ask(&world, "web", vec![get("/a")]).await.remove(0).1;
+        assert!(answer.starts_with("v1 "), "{answer}");
+        assert_eq!(first.strong_count(), 2, "the tables and the data thread have it, and that is one");
+        let edited = routes("cart", vec![rule("/", "v2")], &[]);
+        world.tables.apply_local(vec![Resource::Routes(Arc::new(edited))]);
+        let answer = ask(&world, "web", vec![get("/a")]).await.remove(0).1;
+        assert!(answer.starts_with("v2 "), "{answer}");
+        assert_eq!((first.strong_count(), router(&world).strong_count()), (0, 2));
+        world.end().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_request_is_changed_on_its_way_as_the_route_says() {
     on_one_thread(async {

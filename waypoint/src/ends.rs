@@ -1,0 +1,223 @@
+//! When a caller's connection is ended in order, so that its next requests may take another way: to another pod of the waypoint, or
+//! around it.
+//!
+//! ztunnel chooses a pod of the waypoint for each connection of a client, not for each request. A connection that lives long stays
+//! where it is, however many pods there are meanwhile.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How many pods the waypoint has, and had before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pods {
+    pub(crate) before: usize,
+    pub(crate) now: usize,
+}
+
+impl Pods {
+    /// Which part of the connections of each pod that was there before the new ones are to have.
+    fn moves(self) -> f64 {
+        if self.before == 0 || self.now <= self.before {
+            return 0.0;
+        }
+        1.0 - self.before as f64 / self.now as f64
+    }
+}
+
+/// How long connections go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// At most, but for what is under way. None: for ever.
+    pub(crate) age: Option<Duration>,
+    /// After the waypoint has more pods, those that move.
+    pub(crate) spread: Duration,
+    /// After its service has left the waypoint, one on which nothing is asked.
+    pub(crate) left: Duration,
+}
+
+/// When a caller's connection is ended in order.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    limits: Limits,
+    old: Cell<Option<Instant>>,
+    now: Notify,
+}
+
+impl Ends {
+    /// Of a connection that begins now. `chance` is between 0 and 1: what begins together does not end together.
+    pub(crate) fn new(limits: Limits, chance: f64) -> Self {
+        let old = limits.age.map(|age| Instant::now() + age.mul_f64(1.0 - chance / 2.0));
+        Self { limits, old: Cell::new(old), now: Notify::new() }
+    }
+
+    /// Its next answer is the last.
+    pub(crate) fn is_old(&self) -> bool {
+        self.old.get().is_some_and(|old| old <= Instant::now())
+    }
+
+    /// It ends after what is under way.
+    pub(crate) fn after_this(&self) {
+        self.now.notify_one();
+    }
+
+    /// The waypoint has other pods. `chance` decides whether this connection moves, and when.
+    fn take(&self, pods: Pods, chance: [f64; 2]) {
+        if chance[0] < pods.moves() {
+            let then = Instant::now() + self.limits.spread.mul_f64(chance[1]);
+            self.old.set(Some(self.old.get().map_or(then, |old| old.min(then))));
+        }
+    }
+
+    /// Resolves when it is old.
+    pub(crate) async fn old(&self, mut pods: watch::Receiver<Pods>) {
+        loop {
+            let due = async {
+                match self.old.get() {
+                    Some(old) => sleep_until(old).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => return,
+                changed = pods.changed() => {
+                    let now = *pods.borrow_and_update();
+                    match changed {
+                        Ok(()) => self.take(now, rand::random()),
+                        // Nobody says it any more: the thread ends.
+                        Err(_) => return std::future::pending().await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Resolves when a request said so, or its service has left the waypoint and nothing was asked for a while: what is asked
+    /// meanwhile is answered, and says so.
+    pub(crate) async fn left(&self, left: Option<watch::Receiver<bool>>) {
+        let nothing_asked = async {
+            let Some(mut left) = left else { return std::future::pending().await };
+            loop {
+                // An error means that nothing is known of it any more, and so it has left.
+                if left.wait_for(|left| *left).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = sleep(self.limits.left) => return,
+                    // It is back.
+                    back = left.wait_for(|left| !*left) => if back.is_err() { return },
+                }
+            }
+        };
+        tokio::select! {
+            () = self.now.notified() => {}
+            () = nothing_asked => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { age: Some(Duration::from_secs(600)), spread: Duration::from_secs(20), left: Duration::from_secs(5) };
+
+    async fn seconds_until(future: impl Future<Output = ()>) -> u64 {
+        let start = Instant::now();
+        future.await;
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_grows_old_and_not_with_all_others_at_once() {
+        let none = watch::Sender::new(Pods::default());
+        for (chance, expected) in [(0.0, 600), (0.5, 450), (1.0, 300)] {
+            let ends = Ends::new(LIMITS, chance);
+            assert!(!ends.is_old());
+            assert_eq!(seconds_until(ends.old(none.subscribe())).await, expected, "{chance}");
+            assert!(ends.is_old());
+        }
+        let ends = Ends::new(Limits { age: None, ..LIMITS }, 0.0);
+        let day = Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, ends.old(none.subscribe())).await.is_err() && !ends.is_old());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_pods_take_their_part() {
+        let pods = |before, now| Pods { before, now };
+        for (pods, chance, moves) in [
+            (pods(1, 3), 0.6, true),
+            (pods(1, 3), 0.7, false),
+            (pods(3, 4), 0.2, true),
+            (pods(3, 4), 0.3, false),
+            (pods(3, 1), 0.0, false),
+            (pods(0, 1), 0.0, false),
+        ] {
+            let ends = Ends::new(LIMITS, 0.0);
+            ends.take(pods, [chance, 0.5]);
+            let expected = if moves { 10 } else { 600 };
+            let none = watch::Sender::new(Pods::default());
+            assert_eq!(seconds_until(ends.old(none.subscribe())).await, expected, "{pods:?} {chance}");
+        }
+        // While it waits, and of a hundred as many as it should be.
+        let told = watch::Sender::new(Pods::default());
+        let all: Vec<Ends> = (0..300).map(|_| Ends::new(Limits { age: None, ..LIMITS }, 0.0)).collect();
+        let waiting = futures_of(&all, &told);
+        let tell = async {
+            sleep(Duration::from_secs(1)).await;
+            told.send_replace(pods(1, 3));
+            sleep(LIMITS.spread).await;
+        };
+        tokio::select! {
+            () = waiting => {}
+            () = tell => {}
+        }
+        let moved = all.iter().filter(|ends| ends.is_old()).count();
+        assert!((140..260).contains(&moved), "{moved} of 300 move");
+    }
+
+    /// Waits with all of them, for ever.
+    async fn futures_of(all: &[Ends], told: &watch::Sender<Pods>) {
+        let mut waiting: Vec<_> = all.iter().map(|ends| Some(Box::pin(ends.old(told.subscribe())))).collect();
+        std::future::poll_fn(|cx| {
+            for one in &mut waiting {
+                if one.as_mut().is_some_and(|one| one.as_mut().poll(cx).is_ready()) {
+                    *one = None;
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_service_has_left_ends_when_nothing_is_asked() {
+        let ends = Ends::new(LIMITS, 0.0);
+        let left = watch::Sender::new(true);
+        assert_eq!(seconds_until(ends.left(Some(left.subscribe()))).await, 5);
+        // It comes back in between, and leaves again.
+        let moves = async {
+            for (seconds, away) in [(4, false), (60, true)] {
+                sleep(Duration::from_secs(seconds)).await;
+                left.send_replace(away);
+            }
+            std::future::pending::<()>().await;
+        };
+        let waits = async {
+            tokio::select! {
+                () = ends.left(Some(left.subscribe())) => {}
+                () = moves => {}
+            }
+        };
+        assert_eq!(seconds_until(waits).await, 64 + 5);
+        // Something is asked: at once.
+        ends.after_this();
+        assert_eq!(seconds_until(ends.left(Some(left.subscribe()))).await, 0);
+        let receiver = left.subscribe();
+        drop(left);
+        assert_eq!(seconds_until(ends.left(Some(receiver))).await, 0, "what is forgotten has left");
+    }
+}
