@@ -160,7 +160,14 @@ fn fetched() -> Result<()> {
     };
     let unavailable = format!("{KEYS} answers 503");
     answered("a token is refused without keys", ("401", "Jwks remote fetch is failed"))?;
-    mesh.log_line("shop/waypoint-1", &["TOKEN_INVALID", "RequestAuthentication shop/tokens", &unavailable])?;
+    // The issuer may not have been there when the first was refused.
+    until("the waypoint's log says why", || {
+        ask(&mesh, Some(&reader), "/a")?;
+        let (log, words) = (mesh.log("shop/waypoint-1")?, ["RequestAuthentication shop/tokens", &unavailable]);
+        let last = log.lines().rev().find(|line| line.contains("TOKEN_INVALID")).context("no line")?;
+        ensure!(words.iter().all(|word| last.contains(word)), "{last}");
+        Ok(())
+    })?;
     told("JwksNotFetched", &unavailable)?;
     says(keys)?;
     answered("the keys were fetched", ("200", "/a for rosa"))?;
