@@ -30,7 +30,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
 }
 
-/// Seen red without the watch in `Ends::left`: neither ended, and after ten seconds the next request of each had 503.
+/// Seen red without the watch in `Ends::left`: none ended.
 #[tokio::test]
 async fn who_asks_nothing_is_sent_away_before_its_service_is_forgotten() {
     on_one_thread(async {
