@@ -99,7 +99,7 @@ impl JwtRule {
         }
     }
 
-    /// How long fetching them may take: what it says, else 5 s as Istio has it, and no longer than [`MAX_FETCH`].
+    /// How long fetching them may take: what it says, else 5 s as Istio has it, and no longer than 30 s.
     pub fn fetch_timeout(&self) -> Duration {
         self.timeout.as_deref().and_then(parse_duration).unwrap_or(Duration::from_secs(5)).min(MAX_FETCH)
     }
