@@ -588,7 +588,7 @@ fn traffic_policy(choices: &mut Choices<'_>, namespace: &str) -> Value {
     json!({"metadata": metadata, "spec": {"targetRefs": [first, second], "rateLimits": limits}})
 }
 
-const KINDS: [Kind; 39] = [
+const KINDS: [Kind; 42] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,

@@ -18,7 +18,8 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
     let proxy = &worker.context.proxy;
     let facts = caller.facts();
     let hashed = |by: &HashBy| matches!(by, HashBy::SourceIp).then(|| hash_of_address(caller.from.ip()));
-    let picked = upstream::choose(worker, &caller.waypoint, (&target.service, target.dialled, None), hashed, None).await;
+    let picked =
+        upstream::choose(worker, &caller.waypoint, (&target.service, target.dialled, None), hashed, None).await;
     let (to, workload) = match &picked {
         Ok(picked) => (picked.endpoint.address(), picked.endpoint.workload()),
         Err(_) => (target.dialled, None),

@@ -32,8 +32,8 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, KeySource, Kind,
-    MeshConfig, Object, PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService,
-    WorkloadEntry,
+    MeshConfig, Object, PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy,
+    VirtualService, WorkloadEntry,
 };
 
 pub use fetched::Fetched;
@@ -498,7 +498,7 @@ impl Cluster {
     }
 
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 20] {
+    pub fn counts(&self) -> [(Kind, usize); 21] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),

@@ -14,7 +14,7 @@ use mesh_model::policy::{Action, Clause, Match, Policy, Rule, Scope, StringMatch
 use super::context::Context;
 use super::dry_run::is_dry_run;
 use super::service_spec::{is_external_name, tcp_ports};
-use super::{ports, routes, waypoint};
+use super::{attached, ports, waypoint};
 use crate::cluster::attachments::Target;
 use crate::cluster::relations;
 use crate::resources::authorization_policy::Action as Written;
@@ -71,7 +71,7 @@ fn is_enforced(service: &NamespacedName, waypoint: &NamespacedName, context: &Co
         let policy = context.cluster.authorization_policy(key);
         policy.is_some_and(|policy| policy.spec.action != Written::Audit && !is_dry_run(policy))
     };
-    let targets = routes::targets(Target::Service(service.clone()), waypoint, context);
+    let targets = attached::targets(Target::Service(service.clone()), waypoint, context);
     let tokens = || targets.iter().any(|target| context.attachments.authentications_of(target).next().is_some());
     let limits = || targets.iter().any(|target| context.attachments.is_limited(target));
     targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens() || limits()

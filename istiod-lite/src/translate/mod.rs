@@ -19,6 +19,7 @@
 //! | `mesh`, `world`, `context` | what is set, and what is known of everything else | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
+//! | `attached` | what a policy may target to be for a service | policies, tokens and traces of ServiceRoutes |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
@@ -30,6 +31,7 @@
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
 
+mod attached;
 mod authorizer;
 mod backend_ref;
 mod backends;

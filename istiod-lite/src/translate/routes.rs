@@ -1,22 +1,19 @@
 //! Service → ServiceRoutes: what the waypoint of a service does with the requests for it.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::NamespacedName;
 use mesh_model::route::{PortProtocol, RouteKind, Rule, ServiceRoutes};
-use mesh_model::token::JwtRule;
 
 use super::context::Context;
 use super::service_spec::{has_port, is_external_name, tcp_ports};
-use super::{grpc_route, http_route, names, ports, rate_limits, telemetry, traffic, virtual_service, waypoint};
+use super::{attached, grpc_route, http_route, names, ports, rate_limits, traffic, virtual_service, waypoint};
 use crate::cluster::attachments::{Target, parent};
 use crate::cluster::relations;
 use crate::resources::gateway_api::common::ParentRef;
-use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;
 use crate::resources::gateway_api::{GrpcRoute, HttpRoute};
 use crate::resources::{Key, Kind};
 
@@ -39,25 +36,9 @@ pub(super) fn of_service(
         traffic: traffic::of_service(&key, context),
         rate_limits: rate_limits::of_service(&key, &verdict.asked, context),
         subsets: traffic::subsets(&key, service, context),
-        ..attached(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
+        ..attached::service(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
     };
     Some((routes, verdict.asked))
-}
-
-/// What is said of a service because of what is attached to `own`, to its waypoint, or to the class of that.
-pub(super) fn attached(
-    service: NamespacedName,
-    own: Target,
-    waypoint: &NamespacedName,
-    context: &Context<'_>,
-) -> ServiceRoutes {
-    let targets = targets(own, waypoint, context);
-    ServiceRoutes {
-        policies: policies(&targets, waypoint, context),
-        tokens: tokens(&targets, waypoint, context),
-        tracing: telemetry::of_service(&targets, waypoint, context),
-        ..ServiceRoutes::nothing(service)
-    }
 }
 
 /// A route, of either kind.
@@ -150,30 +131,4 @@ fn rules(service: &NamespacedName, object: &KubernetesService, context: &Context
     }
     rules.extend(virtual_service::rules(service, object, &blank, context));
     rules
-}
-
-/// Those that are for one of these targets.
-fn policies(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
-    let named = targets.iter().flat_map(|target| context.attachments.policies_of(target));
-    // What is not sent is not asked for: its author is told why.
-    let sent = named.filter(|key| context.policies.targeted().get(key).is_some_and(|t| t.waypoints.contains(waypoint)));
-    let mut names: Vec<_> = sent.cloned().collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// The rules of those that are for one of these targets; in the order of their names.
-fn tokens(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Arc<[JwtRule]> {
-    let named: BTreeSet<_> = targets.iter().flat_map(|target| context.attachments.authentications_of(target)).collect();
-    named.into_iter().flat_map(|key| context.authentications.at(key, waypoint)).cloned().collect()
-}
-
-/// What a policy may target to be for `own` behind a waypoint. Of one that is not there nobody knows the class.
-pub(super) fn targets(own: Target, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
-    let class = match context.cluster.gateway(waypoint) {
-        Some(gateway) => vec![Target::Class(gateway.spec.gateway_class_name.as_str().into())],
-        None => WAYPOINT_CLASSES.map(|class| Target::Class(class.into())).into(),
-    };
-    [own, Target::Gateway(waypoint.clone())].into_iter().chain(class).collect()
 }

@@ -5,7 +5,8 @@ use mesh_model::address::NamespacedName;
 use super::condition::{Condition, PolicyStatus};
 use super::world::World;
 use super::{
-    distribution, endpoints, route_told, telemetry, traffic_policy_told, traffic_told, virtual_service_told, waypoint_told,
+    distribution, endpoints, route_told, telemetry, traffic_policy_told, traffic_told, virtual_service_told,
+    waypoint_told,
 };
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, MeshConfig};

@@ -17,16 +17,8 @@ fn limit(name: &str, requests: u32, key: Option<LimitKey>) -> RateLimit {
 }
 
 fn routes(limits: Vec<RateLimit>) -> ServiceRoutes {
-    ServiceRoutes {
-        service: NamespacedName::new("shop", "cart.shop.svc"),
-        ports: Vec::new(),
-        rules: Vec::new(),
-        policies: Vec::new(),
-        traffic: Vec::new(),
-        tokens: Arc::default(),
-        tracing: None,
-        rate_limits: limits.into(),
-    }
+    let service = NamespacedName::new("shop", "cart.shop.svc");
+    ServiceRoutes { rate_limits: limits.into(), ..ServiceRoutes::nothing(service) }
 }
 
 /// Takes one for a request with this `x-user`.

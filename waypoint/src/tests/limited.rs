@@ -47,6 +47,7 @@ fn rule(route: &str, path: &str, to: &str) -> Rule {
         request_timeout: None,
         backend_timeout: None,
         retry: None,
+        fault: None,
     }
 }
 

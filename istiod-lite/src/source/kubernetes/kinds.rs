@@ -11,7 +11,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 20] = [
+pub const ALL: [Kind; 21] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,

@@ -8,7 +8,7 @@ use super::ports::{number, tcp_ports};
 use crate::cluster::attachments::Target;
 use crate::resources::host;
 use crate::translate::context::Context;
-use crate::translate::{rate_limits, routes, waypoint};
+use crate::translate::{attached, rate_limits, waypoint};
 
 /// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. Routes have no entry as their parent, so
 /// that there are only policies, tokens, traces, and the Gateway's rate limits. A wildcard is no service that a waypoint could ask for.
@@ -20,7 +20,7 @@ pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRout
     let of_host = |name: &NamespacedName| ServiceRoutes {
         ports: protocols(entry),
         rate_limits: rate_limits::of_service(name, &verdict.asked, context),
-        ..routes::attached(name.clone(), own(), &verdict.asked, context)
+        ..attached::service(name.clone(), own(), &verdict.asked, context)
     };
     let names = hosts.map(|one| NamespacedName::new(entry.key.namespace.clone(), one.name.clone()));
     names.map(|name| (of_host(&name), verdict.asked.clone())).collect()

@@ -1,0 +1,55 @@
+//! What is attached to something behind a waypoint: policies, tokens and traces, by what they target. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mesh_model::address::NamespacedName;
+use mesh_model::route::ServiceRoutes;
+use mesh_model::token::JwtRule;
+
+use super::context::Context;
+use super::telemetry;
+use crate::cluster::attachments::Target;
+use crate::resources::gateway_api::gateway::WAYPOINT_CLASSES;
+
+/// What is said of a service because of what is attached to `own`, to its waypoint, or to the class of that.
+pub(super) fn service(
+    service: NamespacedName,
+    own: Target,
+    waypoint: &NamespacedName,
+    context: &Context<'_>,
+) -> ServiceRoutes {
+    let targets = targets(own, waypoint, context);
+    ServiceRoutes {
+        policies: policies(&targets, waypoint, context),
+        tokens: tokens(&targets, waypoint, context),
+        tracing: telemetry::of_service(&targets, waypoint, context),
+        ..ServiceRoutes::nothing(service)
+    }
+}
+
+/// Those that are for one of these targets.
+fn policies(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Vec<NamespacedName> {
+    let named = targets.iter().flat_map(|target| context.attachments.policies_of(target));
+    // What is not sent is not asked for: its author is told why.
+    let sent = named.filter(|key| context.policies.targeted().get(key).is_some_and(|t| t.waypoints.contains(waypoint)));
+    let mut names: Vec<_> = sent.cloned().collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The rules of those that are for one of these targets; in the order of their names.
+fn tokens(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) -> Arc<[JwtRule]> {
+    let named: BTreeSet<_> = targets.iter().flat_map(|target| context.attachments.authentications_of(target)).collect();
+    named.into_iter().flat_map(|key| context.authentications.at(key, waypoint)).cloned().collect()
+}
+
+/// What a policy may target to be for `own` behind a waypoint. Of one that is not there nobody knows the class.
+pub(super) fn targets(own: Target, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
+    let class = match context.cluster.gateway(waypoint) {
+        Some(gateway) => vec![Target::Class(gateway.spec.gateway_class_name.as_str().into())],
+        None => WAYPOINT_CLASSES.map(|class| Target::Class(class.into())).into(),
+    };
+    [own, Target::Gateway(waypoint.clone())].into_iter().chain(class).collect()
+}
