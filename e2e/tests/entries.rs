@@ -130,7 +130,7 @@ fn egress() -> Result<()> {
     let mesh = Mesh::up(&std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?)?;
     let rejected = mesh.status()?.rejected;
     ensure!(rejected.is_empty(), "{rejected:?}");
-    let ask = |pod: &str, method: &str, path: &str| {
+    let ask = |pod: &str, method: &str, path: &str| -> Result<String> {
         let url = format!("http://api.partner.example{path}");
         let command = ["curl", "-sS", "-m", "10", "-w", "%{http_code}", "-X", method, &url];
         Ok(mesh.exec(&format!("shop/{pod}"), &command)?.stdout)

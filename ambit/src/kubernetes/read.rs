@@ -21,7 +21,7 @@ const EVENTS: Resource = Resource::core("events");
 const CONFIG_MAPS: Resource = Resource::core("configmaps");
 const LEASES: Resource = of("coordination.k8s.io", &["v1"], "leases");
 /// Kinds of policies, and of what else gets conditions of the control plane, with the word in their `kind`.
-const POLICIES: [(&str, Resource); 10] = [
+const POLICIES: [(&str, Resource); 11] = [
     ("AuthorizationPolicy", of("security.istio.io", &["v1", "v1beta1"], "authorizationpolicies")),
     ("PeerAuthentication", of("security.istio.io", &["v1", "v1beta1"], "peerauthentications")),
     ("RequestAuthentication", of("security.istio.io", &["v1", "v1beta1"], "requestauthentications")),

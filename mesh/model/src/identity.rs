@@ -171,4 +171,17 @@ mod tests {
             assert_eq!(text.parse::<SpiffeId>(), Err(why), "{text}");
         }
     }
+
+    /// SPIFFE-ID section 2.3.
+    #[test]
+    fn it_has_2048_bytes_at_most() {
+        for (length, fits) in [(2048, true), (2049, false)] {
+            let account = "a".repeat(length - "spiffe://td/ns/shop/sa/".len());
+            let made = SpiffeId::new("td", "shop", &account);
+            assert_eq!(made.is_ok(), fits, "{length}");
+            let text = format!("spiffe://td/ns/shop/sa/{account}");
+            assert_eq!((text.len(), text.parse::<SpiffeId>().is_ok()), (length, fits));
+            assert_eq!(text.parse().ok(), made.ok());
+        }
+    }
 }

@@ -240,6 +240,7 @@ mod tests {
         };
         let same = |map: &PersistentMap<(u64, u64), u64>, model: &BTreeMap<(u64, u64), u64>| {
             assert!(map.iter().eq(model.iter()));
+            assert!(map.keys().eq(model.keys()) && map.values().eq(model.values()));
             assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
             assert!(map.chunks.iter().all(|chunk| (1..=CHUNK).contains(&chunk.len())));
         };

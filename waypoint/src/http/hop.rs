@@ -12,14 +12,11 @@ use super::answer::Refused;
 use super::caller::Caller;
 use crate::target::Target;
 
-/// The service that a rule's backend is, how it is dialled, and which of its endpoints, if not all.
+/// The service that a rule's backend is, and how it is dialled.
 ///
 /// # Errors
 /// When the tables have no such service: as Gateway API says, 500.
-pub(super) fn backend(
-    caller: &Caller,
-    planned: &Forward,
-) -> Result<(Arc<Service>, SocketAddr, Option<Arc<str>>), Refused> {
+pub(super) fn backend(caller: &Caller, planned: &Forward) -> Result<(Arc<Service>, SocketAddr), Refused> {
     let rule = planned.rule();
     let none = |what: &str| {
         let why = format!("{} of route {} has no backend for the request: {what}", rule.name, rule.route);
@@ -29,7 +26,7 @@ pub(super) fn backend(
     let service = caller.worker.context.proxy.tables.read(|tables| tables.service(&to.service).cloned());
     let service = service.ok_or_else(|| none(&format!("there is no service {}", to.service)))?;
     let dialled = dialled(&service, to.port, caller.target.dialled.is_ipv4());
-    Ok((service, dialled, to.subset))
+    Ok((service, dialled))
 }
 
 /// Its address, of this family if it has one; of a service without address only the port counts.

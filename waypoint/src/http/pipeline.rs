@@ -118,7 +118,8 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         Plan::Forward(planned) => planned,
         Plan::Answer(answer) => return answered(answer),
     };
-    let (service, dialled, subset) = hop::backend(caller, &planned)?;
+    let (service, dialled) = hop::backend(caller, &planned)?;
+    let subset = planned.backend().and_then(|to| to.subset);
     // 7
     let mut to = planned.target.clone();
     let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
