@@ -251,15 +251,9 @@ mod tests {
     async fn routes_are_made_ready_once_and_before_readers_wait() {
         let (mut writer, reader) = tables();
         let routes = |policies: &[&str]| {
-            Resource::Routes(Arc::new(ServiceRoutes {
-                service: NamespacedName::new("shop", "cart.shop.svc.cluster.local"),
-                ports: Vec::new(),
-                rules: Vec::new(),
-                policies: policies.iter().map(|name| NamespacedName::new("shop", *name)).collect(),
-                traffic: Vec::new(),
-                tokens: Arc::default(),
-                tracing: None,
-            }))
+            let service = NamespacedName::new("shop", "cart.shop.svc.cluster.local");
+            let policies = policies.iter().map(|name| NamespacedName::new("shop", *name)).collect();
+            Resource::Routes(Arc::new(ServiceRoutes { policies, ..ServiceRoutes::nothing(service) }))
         };
         let key = NamespacedName::new("shop", "cart.shop.svc.cluster.local");
         let router = || reader.read(|tables| tables.router(&key).cloned()).unwrap();
