@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolV
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::queue;
-use super::record::{Content, Opener, RecordError, Sealer};
+use super::record::{Content, Opener, RecordError, Sealer, record_length};
 use crate::unfinished::Unfinished;
 use crate::{MAX_HANDSHAKE_BYTES, MAX_HELLO_BYTES};
 
@@ -289,13 +289,18 @@ where
             if read == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer hung up during the TLS handshake"));
             }
-            taken += read;
-            // Callers come as they like. How many servers we call is our own choice.
-            if let Some(caller) = caller {
+            // Callers come as they like. How many servers we call is our own choice. What is no whole record costs next to nothing.
+            if let Some(caller) = caller.filter(|_| taken == 0 || is_whole(&received)) {
                 queue::turn(caller).await;
             }
+            taken += read;
         }
     }
+}
+
+/// Whether a record is there that something follows from: its end, or that it is none.
+fn is_whole(received: &[u8]) -> bool {
+    record_length(received).map_or(true, |length| length.is_some_and(|length| received.len() >= length))
 }
 
 fn encode(mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, outgoing: &mut Vec<u8>) -> io::Result<()> {
