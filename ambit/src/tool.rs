@@ -1,4 +1,5 @@
 //! Small clients and servers to put into pods, so that demos and tests need nothing but this executable.
+mod http;
 mod load;
 mod pace;
 mod pattern;
@@ -6,7 +7,6 @@ mod peer;
 mod tcp;
 
 use anyhow::{Context, Result, bail};
-use std::borrow::Cow;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -91,11 +91,11 @@ fn answer(mut stream: TcpStream, text: &str, fails: impl FnOnce() -> bool) -> st
         }
     }
     let (status, text) = if fails() { ("503 Service Unavailable", "not now") } else { ("200 OK", text) };
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}\n",
-        text.len() + 1
-    )
+    let length = text.len() + 1;
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}\n"
+    );
+    stream.write_all(answer.as_bytes())
 }
 
 fn greet(mut stream: TcpStream, text: &str) -> std::io::Result<()> {
@@ -126,49 +126,13 @@ fn get(url: &str, timeout: Duration, headers: &[String]) -> Result<ExitCode> {
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\n{extra}Connection: close\r\n\r\n")?;
     let mut text = Vec::new();
     stream.take(16 << 20).read_to_end(&mut text).context("the connection broke")?;
-    let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else {
-        bail!("the connection was closed without an answer");
-    };
-    let (head, body) = (String::from_utf8_lossy(&text[..end]), &text[end + 4..]);
-    let chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
-    let body = if chunked { Cow::Owned(unchunked(body)) } else { Cow::Borrowed(body) };
-    print!("{}", String::from_utf8_lossy(&body));
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("{host} answered with {status}");
+    let answer = http::read(&text)?;
+    print!("{}", String::from_utf8_lossy(&answer.body));
+    if answer.status != "200" {
+        bail!("{host} answered with {}", answer.status);
+    }
+    if !answer.whole {
+        bail!("the connection was closed in the middle of the answer");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A body without the frames of its chunks (RFC 9112, 7.1), as far as it came.
-fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Some(end) = chunks.windows(2).position(|window| window == b"\r\n") {
-        let size = std::str::from_utf8(&chunks[..end]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
-        let Some(size) = size.filter(|size| *size > 0) else { break };
-        let chunk = &chunks[end + 2..];
-        body.extend_from_slice(&chunk[..size.min(chunk.len())]);
-        chunks = chunk.get(size.saturating_add(2)..).unwrap_or_default();
-    }
-    body
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unchunked;
-
-    #[test]
-    fn chunks_are_put_together() {
-        for (chunks, body) in [
-            ("0\r\n\r\n", ""),
-            ("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n", "abc0123456789"),
-            ("ff\r\ncut off", "cut off"),
-            ("3\r\nabc", "abc"),
-            ("ffffffffffffffff\r\nabc", "abc"),
-            ("no size\r\nabc\r\n", ""),
-            ("", ""),
-        ] {
-            assert_eq!(unchunked(chunks.as_bytes()), body.as_bytes(), "{chunks:?}");
-        }
-    }
 }

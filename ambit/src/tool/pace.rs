@@ -1,4 +1,5 @@
 //! Requests at a steady pace, each of which counts: for tests that change something under traffic.
+use super::http;
 use super::tcp::connect;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -108,13 +109,16 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
 fn ask(to: &str, limit: Duration) -> Result<String> {
     let mut stream = connect(to, limit)?;
     write!(stream, "GET / HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.take(64 << 10).read_to_string(&mut text).context("the connection broke")?;
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { bail!("closed without an answer") };
-    if head.split(' ').nth(1) != Some("200") {
-        bail!("answered {}", head.lines().next().unwrap_or_default());
+    let mut came = Vec::new();
+    stream.take(64 << 10).read_to_end(&mut came).context("the connection broke")?;
+    let answer = http::read(&came)?;
+    if answer.status != "200" {
+        bail!("answered {}", answer.status);
     }
-    Ok(body.trim_end().to_owned())
+    if !answer.whole {
+        bail!("closed in the middle of the answer");
+    }
+    Ok(String::from_utf8_lossy(&answer.body).trim_end().to_owned())
 }
 
 /// One line there and back on a connection that stays.
