@@ -219,9 +219,7 @@ async fn their_client_resets_is_refused_and_is_sent_away() {
         let ca = TestCa::new();
         let server = our_server(ca.credentials(&id("server"))).await;
         let who = ca.credentials(&id("client"));
-        // Room for all of it: what they say of their windows while we end would meet a closed socket, and h2 reads no more then.
-        let roomy = Theirs { name: "all of it", tls: TLS13, window: 64 << 20, rekey: usize::MAX };
-        let client = their_connection(server, &who, &roomy).await;
+        let client = their_connection(server, &who, &THEIRS[0]).await;
         let open = async |port| {
             let mut client = client.clone().ready().await.unwrap();
             let (response, send) = client.send_request(request(port, 1), false).unwrap();

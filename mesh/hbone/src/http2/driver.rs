@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::closing::Over;
+use super::farewell::Farewell;
 use super::frame::kind;
 use super::input::{Input, hung_up};
 use super::keep_alive::{KeepAlive, Look, PING_ALIVE};
@@ -64,6 +65,7 @@ pub(crate) struct Driver<T> {
     /// Bytes of the next read.
     portion: usize,
     closing: bool,
+    farewell: Farewell,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
@@ -105,6 +107,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             greeting_due,
             portion: FIRST_READ,
             closing: false,
+            farewell: Farewell::default(),
         })
     }
 
@@ -115,10 +118,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 
     /// Reads what has come. Ready when there is nothing more to come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.is_empty() {
-                buffer.resize(READ + MAX_RECORD, 0);
-            }
+        with_buffer(|buffer| {
             let (mut bytes, mut pieces) = (0, 0);
             while bytes < TURN && pieces < PIECES {
                 let kept = self.input.kept();
@@ -230,6 +230,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     }
 }
 
+/// The thread's buffer, lent.
+fn with_buffer<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.is_empty() {
+            buffer.resize(READ + MAX_RECORD, 0);
+        }
+        read(buffer)
+    })
+}
+
 /// Bytes to read next, after a read of `portion` brought `bytes` in so many `pieces`.
 fn next_portion(portion: usize, bytes: usize, pieces: usize) -> usize {
     // Frames of tunnels that are used are larger than that, all in all.
@@ -290,26 +300,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
                     // close_notify; what fails here has no consequence any more.
                     let _ = state.outgoing.record(Content::Alert, &[1, 0]);
                 }
-                // One more round trip of the peer's silence is all it gets to take the rest.
+                // One more round trip of the peer's silence is all it gets to take the rest, and to close its own direction.
                 let limit = state.settings.ping_timeout.min(std::time::Duration::from_secs(5));
                 this.clock.as_mut().reset(tokio::time::Instant::now() + limit);
             }
         }
         let written = this.poll_write(cx).map(|written| written.map_err(|error| fail(&this.shared, error.into())));
-        let mut state = this.shared.borrow_mut();
-        state.driver_waits(cx);
-        match state.over() {
-            None => Poll::Pending,
-            Some(over)
-                if written.is_ready() || matches!(over, Over::Transport(_) | Over::Unanswered | Over::Revoked) =>
-            {
-                Poll::Ready(over.clone())
+        let over = {
+            let mut state = this.shared.borrow_mut();
+            state.driver_waits(cx);
+            state.over().cloned()
+        };
+        let Some(over) = over else { return Poll::Pending };
+        let ended = match over {
+            Over::Transport(_) | Over::Unanswered | Over::Revoked => true,
+            Over::Done if written.is_ready() => {
+                with_buffer(|buffer| this.farewell.poll(&mut this.transport, buffer, cx)).is_ready()
             }
-            Some(over) => match this.clock.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(over.clone()),
-                Poll::Pending => Poll::Pending,
-            },
-        }
+            _ => written.is_ready(),
+        };
+        if ended || this.clock.as_mut().poll(cx).is_ready() { Poll::Ready(over) } else { Poll::Pending }
     }
 }
 

@@ -19,12 +19,14 @@
 //! | [`receive`], [`send`], [`flow_control`] | what the peer says to it, what we say, and what we let the peer send |
 //! | [`input`] | records and frames that come in |
 //! | [`keep_alive`] | whether the peer is still there (pure) |
+//! | [`farewell`] | the end of a transport whose connection is done |
 //! | [`driver`] | the task that moves the bytes |
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod bare;
 pub(crate) mod closing;
 pub(crate) mod driver;
+mod farewell;
 pub(crate) mod flood;
 mod flow_control;
 pub(crate) mod frame;

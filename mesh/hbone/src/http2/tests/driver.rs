@@ -189,8 +189,8 @@ async fn who_takes_too_much_is_not_told_that_it_is_over() {
 }
 
 /// Its last stream is done, and nothing more is asked of it.
-#[tokio::test]
-async fn a_connection_that_is_done_says_so_and_ends() {
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_done_says_so_and_lets_its_peer_end() {
     LocalSet::new()
         .run_until(async {
             for peer_leaves in [false, true] {
@@ -219,7 +219,20 @@ async fn a_connection_that_is_done_says_so_and_ends() {
                 let goaway = frame(kind::GOAWAY, 0, 0, &last(3));
                 let told = heard.iter().any(|(_, bytes)| bytes.windows(goaway.len()).any(|window| window == goaway));
                 assert_eq!(told, !peer_leaves, "one that leaves by itself is not told");
-                assert!(matches!(ends.over().await, Over::Done));
+                // What the peer still says resets nothing, and its own end is waited for, a while.
+                let window = 1_u32.to_be_bytes();
+                ends.say(&frame(kind::WINDOW_UPDATE, 0, 0, &window)).await;
+                yield_now().await;
+                assert!(!ends.driving.is_finished());
+                let since = Instant::now();
+                if peer_leaves {
+                    ends.far.shutdown().await.unwrap();
+                    assert!(matches!(ends.over().await, Over::Done));
+                    assert_eq!(since.elapsed(), Duration::ZERO);
+                } else {
+                    assert!(matches!(ends.over().await, Over::Done));
+                    assert_eq!(since.elapsed().as_secs(), 5);
+                }
             }
         })
         .await;
