@@ -31,6 +31,11 @@ cluster *filter:
     nice e2e/cluster/build target/cluster
     AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo test -p e2e -- cluster::{{filter}}
 
+# Waypoints with programs of other people's making: authorizer, rate limit service, collector; needs Go (e2e/partners/README.md).
+partners *filter:
+    nice e2e/partners/build target/partners
+    AMBIT_TEST_PARTNERS={{justfile_directory()}}/target/partners cargo test -p e2e -- partners::{{filter}}
+
 # The Gateway API's conformance suite for meshes, on that cluster; needs what it needs (e2e/conformance/README.md).
 conformance:
     nice e2e/cluster/build target/cluster

@@ -1,14 +1,12 @@
-//! A waypoint asks somebody else about what a CUSTOM policy matches: the example's authorizer, and Istio's own sample, over gRPC and
-//! HTTP. `AMBIT_TEST_EXTAUTHZ` names that program (istio.io/istio, `go build ./samples/extauthz/cmd/extauthz`).
+//! A waypoint asks somebody else about what a CUSTOM policy matches: the example's authorizer. `partners` has Istio's own.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{Suite, need_program, skip};
+use e2e::harness::{Suite, need_program};
 use e2e::until::until;
 use std::path::Path;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("external_authorization::an_authorizer_of_ones_own_decides", example);
-    suite.trial("external_authorization::istio_s_sample_decides_over_grpc_and_http", sample);
 }
 
 fn yaml() -> Result<String> {
@@ -75,39 +73,4 @@ fn example() -> Result<()> {
     expect(&mesh, "/", &[], ("200", "", "/ for mallory"))?;
     mesh.edit("base.yaml", "- name: renamed", "- name: sample-ext-authz")?;
     until("it is known again", || expect(&mesh, "/admin", &ALLOWED, ("200", "", "/admin for rosa")))
-}
-
-/// Istio's own authorizer in the place of the example's.
-fn sample() -> Result<()> {
-    need_program("curl")?;
-    let program = std::env::var("AMBIT_TEST_EXTAUTHZ").ok().filter(|program| Path::new(program).is_file());
-    let program = program.ok_or_else(|| {
-        skip("AMBIT_TEST_EXTAUTHZ names no program: in istio.io/istio, go build ./samples/extauthz/cmd/extauthz")
-    })?;
-    let example = yaml()?;
-    let documents = example
-        .split("\n---\n")
-        .filter(|document| !document.contains("metadata: {name: ext-authz, namespace: shop, labels"));
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: ext-authz, namespace: shop, labels: {{app: ext-authz}}}}\nspec:\n  \
-         nodeName: node1\n  containers:\n    - name: ext-authz\n      command: [{program:?}]\n      \
-         readinessProbe: {{tcpSocket: {{port: 9000}}}}\n"
-    );
-    let mesh = Mesh::up(&documents.chain([&*pod]).collect::<Vec<_>>().join("\n---\n"))?;
-    until("it is asked over HTTP", || expect(&mesh, "/admin", &ALLOWED, ("200", "", "/admin for mallory")))?;
-    let denied = "denied by ext_authz for not found header `x-ext-authz: allow` in the request";
-    expect(&mesh, "/admin", &[], ("403", "denied", denied))?;
-    expect(&mesh, "/", &[], ("200", "", "/ for mallory"))?;
-    // And over gRPC: Envoy's Check, of which it allows whatever service account `a` asks, too.
-    let http = &example[example.find("      envoyExtAuthzHttp:").context("a provider in the example")?..];
-    let http = &http[..http.find("---").context("its end")?];
-    let grpc = "      envoyExtAuthzGrpc: {service: ext-authz.shop.svc.cluster.local, port: 9000}\n";
-    mesh.edit("base.yaml", http, grpc)?;
-    until("it is asked over gRPC", || {
-        expect(&mesh, "/admin", &ALLOWED, ("200", "", ""))?;
-        let asked = mesh.log_line("shop/ext-authz", &["[gRPCv3][allowed]", "/sa/default"]);
-        asked.map(drop)
-    })?;
-    expect(&mesh, "/admin", &[], ("403", "denied", denied))?;
-    expect(&mesh, "/", &[], ("200", "", "/ for mallory"))
 }

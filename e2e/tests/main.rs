@@ -19,6 +19,7 @@ mod life;
 mod names;
 mod networks;
 mod on_demand;
+mod partners;
 mod programs;
 mod rate_limits;
 mod reach;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         route_churn::trials(suite);
         routing::trials(suite);
         tokens::trials(suite);
+        partners::trials(suite);
         external_authorization::trials(suite);
         traces::trials(suite);
         rate_limits::trials(suite);
