@@ -182,6 +182,20 @@ impl Mesh {
         })
     }
 
+    /// Waits until a URL cannot be fetched from inside a pod for a reason that a log gives: a line of it has all these words. It is
+    /// asked for again until then, because on the way to the last state others may refuse it.
+    ///
+    /// # Errors
+    /// It still can be fetched, or is refused for other reasons, after a time.
+    pub fn refused_because(&self, pod: &str, url: &str, log: &str, words: &[&str]) -> Result<()> {
+        until(&format!("{pod} is kept from {url}, and the log of {log} has a line with {words:?}"), || {
+            if let Ok(text) = self.get(pod, url) {
+                bail!("{pod} asks {url} and is told {text:?}");
+            }
+            self.logged(log, words).map(drop)
+        })
+    }
+
     /// Fetches a URL from inside a pod again and again, until [`Traffic::finish`]. Each time is a new connection. Returns when
     /// the first answer, or failure, is there.
     ///
@@ -214,11 +228,17 @@ impl Mesh {
     /// # Errors
     /// It does not come.
     pub fn log_line(&self, what: &str, words: &[&str]) -> Result<String> {
-        until(&format!("the log of {what} has a line with {words:?}"), || {
-            let log = self.log(what)?;
-            let line = log.lines().rev().find(|line| words.iter().all(|word| line.contains(word)));
-            line.map(str::to_owned).context("no such line")
-        })
+        until(&format!("the log of {what} has a line with {words:?}"), || self.logged(what, words))
+    }
+
+    /// The last line of a log that has all these words, for a look that is repeated.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn logged(&self, what: &str, words: &[&str]) -> Result<String> {
+        let log = self.log(what)?;
+        let line = log.lines().rev().find(|line| words.iter().all(|word| line.contains(word)));
+        line.map(str::to_owned).context("no such line")
     }
 
     /// The metrics of a node's ztunnel.

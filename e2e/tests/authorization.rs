@@ -158,7 +158,7 @@ fn strict(mesh: &Mesh) -> Result<()> {
 pub(crate) fn cut(mesh: &Mesh) -> Result<()> {
     let web = format!("{}:9100", mesh.ip("shop/web", false)?);
     let denied = mesh.traffic("shop/thief", &web, &["--kept"])?;
-    let allowed = mesh.traffic("shop/client", &web, &["--kept"])?;
+    let allowed = mesh.traffic("shop/client", &web, &["--kept", "--at-least", "10"])?;
     mesh.apply(FILE, &policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/thief]}}]}"))?;
     mesh.log_line("ztunnel-node2", &["ns/shop/sa/thief", "closed due to policy change", "shop/door"])?;
     mesh.refused_at_last("shop/thief", WEB)?;

@@ -34,8 +34,8 @@ pub(crate) fn yaml() -> String {
 pub(crate) fn renewed(mesh: &Mesh) -> Result<()> {
     let ip = mesh.ip("shop/server", false)?;
     mesh.get_at_last("shop/client", &format!("http://{ip}:8080/"))?;
-    let new = mesh.traffic("shop/client", &format!("{ip}:8080"), &[])?;
-    let kept = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept"])?;
+    let new = mesh.traffic("shop/client", &format!("{ip}:8080"), &["--at-least", "200"])?;
+    let kept = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept", "--at-least", "200"])?;
     let mut seen = [BTreeSet::new(), BTreeSet::new()];
     let mut newcomers = 0;
     let limit = Duration::from_secs(60);

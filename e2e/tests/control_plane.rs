@@ -25,8 +25,12 @@ fn killed() -> Result<()> {
 
 fn unnoticed(mesh: &Mesh) -> Result<()> {
     mesh.get_at_last("shop/client", "http://server/")?;
-    let new = mesh.traffic("shop/client", "server:80", &[])?;
-    let kept = mesh.traffic("shop/client", &format!("{}:9100", mesh.ip("shop/server", false)?), &["--kept"])?;
+    let new = mesh.traffic("shop/client", "server:80", &["--at-least", "200"])?;
+    let kept = mesh.traffic(
+        "shop/client",
+        &format!("{}:9100", mesh.ip("shop/server", false)?),
+        &["--kept", "--at-least", "200"],
+    )?;
     for round in 1..=3 {
         mesh.restart("istiod-lite", Signal::KILL)?;
         // What is new reaches both ztunnels, from the new process.

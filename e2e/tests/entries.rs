@@ -106,8 +106,8 @@ fn hosts(mesh: &Mesh) -> Result<()> {
             &["direction=\"outbound\"", &format!("dst.service=\"{host}\""), &format!("dst.addr={OLD}:8080")],
         )?;
     }
-    mesh.refused_at_last("shop/client", "http://lost.example.com/")?;
-    mesh.log_line("ztunnel-node1", &["lost.example.com", "HOSTNAME_UNRESOLVED"])?;
+    let words = ["lost.example.com", "HOSTNAME_UNRESOLVED"];
+    mesh.refused_because("shop/client", "http://lost.example.com/", "ztunnel-node1", &words)?;
     // What was allocated is said.
     let status = mesh.status()?;
     let listed =

@@ -61,7 +61,7 @@ fn through_the_gateway(mesh: &Mesh, ca: &Path) -> Result<()> {
     let wire = mesh.capture(&[QUESTION])?;
     let far = format!("http://{FAR}/{QUESTION}");
     ensure!(mesh.get_at_last("shop/client", &far)? == "here");
-    let traffic = mesh.traffic("shop/client", FAR, &[])?;
+    let traffic = mesh.traffic("shop/client", FAR, &["--at-least", "5"])?;
     for _ in 0..10 {
         ensure!(mesh.get("shop/client", &far)? == "here");
     }

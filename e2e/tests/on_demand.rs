@@ -33,7 +33,11 @@ fn come_and_go() -> Result<()> {
 fn used(mesh: &Mesh) -> Result<()> {
     let once = format!("http://{}:8080/{QUESTION}", mesh.ip("shop/once", false)?);
     let capture = mesh.capture(&[QUESTION])?;
-    let kept = mesh.traffic("shop/client", &format!("{}:9100", mesh.ip("shop/kept", false)?), &["--kept"])?;
+    let kept = mesh.traffic(
+        "shop/client",
+        &format!("{}:9100", mesh.ip("shop/kept", false)?),
+        &["--kept", "--at-least", "50"],
+    )?;
     for round in ["the first time", "when it was let go of"] {
         // Whoever is asked for is awaited: the very first connection is in the mesh.
         mesh.get("shop/client", &once).context(round)?;

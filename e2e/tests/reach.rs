@@ -97,7 +97,7 @@ fn ipv6(mesh: &Mesh) -> Result<()> {
 
 fn spread(mesh: &Mesh) -> Result<()> {
     mesh.get_at_last("shop/client", "http://spread/")?;
-    let traffic = mesh.traffic("shop/client", "spread:80", &["--every", "2"])?;
+    let traffic = mesh.traffic("shop/client", "spread:80", &["--every", "2", "--at-least", "150"])?;
     until("enough requests for a judgement", || {
         let opened = mesh.metrics("node1")?.sum(
             "istio_tcp_connections_opened_total",

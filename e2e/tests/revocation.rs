@@ -78,7 +78,7 @@ fn cut(mesh: &Mesh, list: &Path) -> Result<()> {
     for (pod, ip) in [("shop/alice", bob), ("shop/carol", bob), ("shop/carol", dave)] {
         mesh.get_at_last(pod, &format!("http://{ip}:8080/"))?;
     }
-    let bystander = mesh.traffic("shop/carol", &format!("{bob}:9100"), &["--kept"])?;
+    let bystander = mesh.traffic("shop/carol", &format!("{bob}:9100"), &["--kept", "--at-least", "20"])?;
     let mut taken_back = Vec::new();
     // Alice's is the caller's certificate, and her callee's node cuts; dave's is the server's, and his caller's node cuts.
     for (account, held_on, caller, callee, cut_on, direction, reporter) in [

@@ -134,11 +134,10 @@ fn comes_and_goes() -> Result<()> {
         Ok(())
     };
     until("what a route is attached to is refused", refused)?;
+    mesh.refused_because("shop/client", "http://web/", "ztunnel-node1", &["UNKNOWN_WAYPOINT"])?;
     // Nor at its pod's address, where a policy would be gone around.
     let direct = format!("http://{}:8080/", mesh.ip("shop/web-v1", false)?);
-    mesh.refused_at_last("shop/client", &direct)?;
-    mesh.log_line("ztunnel-node1", &["ambit_waypoint_only_web"])?;
-    mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT"])?;
+    mesh.refused_because("shop/client", &direct, "ztunnel-node1", &["ambit_waypoint_only_web"])?;
     mesh.apply("gateway.yaml", &gateway)?;
     mesh.pod_ready("shop/waypoint-1", false)?;
     until("the waypoint answers", || curl(&mesh, &["http://web-v1/"]).map(drop))?;

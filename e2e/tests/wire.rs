@@ -87,7 +87,7 @@ fn joins_and_leaves(mesh: &Mesh) -> Result<()> {
 fn survives(mesh: &Mesh) -> Result<()> {
     move_namespace(mesh, false)?;
     let server = format!("{}:9100", mesh.ip("plain/server", false)?);
-    let kept = mesh.traffic("plain/client", &server, &["--kept"])?;
+    let kept = mesh.traffic("plain/client", &server, &["--kept", "--at-least", "10"])?;
     move_namespace(mesh, true)?;
     // New connections are in the mesh by now, the old one goes its old way.
     let inside = look(mesh)?;

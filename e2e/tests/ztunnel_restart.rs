@@ -153,7 +153,7 @@ fn graceful(mesh: &Mesh) -> Result<()> {
         let program = format!("ztunnel-{node}");
         mesh.get_at_last("shop/client", &url)?;
         let before = mesh.program(&program)?.restarts;
-        let open = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept"])?;
+        let open = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept", "--at-least", "5"])?;
         let carried = || Ok::<_, anyhow::Error>(mesh.metrics(other)?.sum("istio_tcp_received_bytes_total", &[]));
 
         mesh.signal(&program, Signal::TERM)?;

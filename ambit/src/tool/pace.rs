@@ -28,6 +28,9 @@ pub(crate) struct Pace {
     /// Ask on one connection all the time. Its end is a failure.
     #[arg(long)]
     kept: bool,
+    /// Go on after the end of standard input until so many requests were answered, or one was not.
+    #[arg(long, default_value_t = 0)]
+    at_least: u64,
     /// Stop at the first failure.
     #[arg(long)]
     to_failure: bool,
@@ -60,7 +63,7 @@ pub(super) fn run(pace: &Pace) -> Result<ExitCode> {
     let started = Instant::now();
     let mut next = started;
     let mut asked_once = false;
-    while !ended.load(Ordering::SeqCst) {
+    while !ended.load(Ordering::SeqCst) || (tally.failed == 0 && tally.good < pace.at_least) {
         let asked = Instant::now();
         let answer = if pace.kept { ask_kept(&mut kept, &pace.to, limit, tally.good) } else { ask(&pace.to, limit) };
         let took = asked.elapsed();
