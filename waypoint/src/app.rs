@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use mesh_control::ca_client::CaClient;
 use mesh_identity::store::{Authority, Store, StoreOptions};
 use mesh_identity::tls::TlsOptions;
+use mesh_model::address::NamespacedName;
 use mesh_model::resource::{Kind, Resource};
 use mesh_model::tables::Tables;
 use mesh_proxy::connections::OpenConnections;
@@ -181,6 +182,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         hostnames: Hostnames::default(),
         endpoints_on_loopback: false,
         spans,
+        gateway: NamespacedName::new(config.pod.namespace.as_str(), config.gateway.as_str()),
         config,
     });
     let exporter = exporter::start(context.clone(), queue);

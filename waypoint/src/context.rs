@@ -1,5 +1,6 @@
 //! What data threads read.
 
+use mesh_model::address::NamespacedName;
 use mesh_proxy::context::ProxyContext;
 use mesh_proxy::hostnames::Hostnames;
 use mesh_runtime::metrics::RequestMetrics;
@@ -25,6 +26,8 @@ pub(crate) struct WaypointContext {
     pub(crate) rate_limits: RateLimits,
     /// Where spans are handed over.
     pub(crate) spans: Spans,
+    /// The Gateway's namespace and name.
+    pub(crate) gateway: NamespacedName,
     /// What was set.
     pub(crate) config: Config,
 }

@@ -11,6 +11,7 @@ use mesh_model::pod::PodInfo;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::route::select::Router;
 use mesh_model::tables::Tables;
+use mesh_model::workload::Workload;
 use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
@@ -22,6 +23,7 @@ use crate::asking::Asking;
 use crate::context::WaypointContext;
 use crate::ends::Pods;
 use crate::rate_limit::KnownLimits;
+use crate::target::{self, Own};
 use crate::tokens::Keys;
 use crate::upstream;
 
@@ -44,7 +46,7 @@ pub(crate) struct Worker {
     pub(crate) ports: upstream::KnownPorts,
     /// What is open and was let in.
     pub(crate) connections: Connections,
-    /// Of services that were asked for.
+    /// Of services and workloads that were asked for.
     routers: RefCell<HashMap<NamespacedName, Followed>>,
     /// How many pods the waypoint has.
     pods: watch::Sender<Pods>,
@@ -58,7 +60,7 @@ pub(crate) struct Worker {
     pub(crate) asking: Asking,
 }
 
-/// The routes of a service that is behind this waypoint, or was until lately.
+/// What holds for a service or workload that is behind this waypoint, or was until lately.
 struct Followed {
     router: Arc<Router>,
     /// Since when it is not any more.
@@ -95,30 +97,39 @@ impl Worker {
         }
     }
 
-    /// These routes are followed here: they hold for a while after their service has left the waypoint.
-    pub(crate) fn follows(&self, router: &Arc<Router>) {
+    /// These routes are followed here: they hold for a while after what was asked for has left the waypoint.
+    pub(crate) fn follows(&self, asked: &NamespacedName, router: &Arc<Router>) {
         let mut routers = self.routers.borrow_mut();
-        let service = &router.routes().service;
-        match routers.get_mut(service) {
+        match routers.get_mut(asked) {
             Some(known) if Arc::ptr_eq(&known.router, router) => {}
             Some(known) => known.replace(router),
             None => {
                 let new = Followed { router: router.clone(), left: None, leaves: watch::Sender::default() };
-                routers.insert(service.clone(), new);
+                routers.insert(asked.clone(), new);
             }
         }
     }
 
-    /// What was told last of a service that is not behind this waypoint any more, for a while.
-    pub(crate) fn lately(&self, service: &NamespacedName) -> Option<Arc<Router>> {
+    /// What holds now for something that was asked for by its key, if it is behind this waypoint, a pod of which is `waypoint`.
+    pub(crate) fn router(&self, tables: &Tables, waypoint: &Workload, asked: &NamespacedName) -> Option<Arc<Router>> {
+        target::router(tables, Some(self.own(waypoint)), asked).cloned()
+    }
+
+    /// This waypoint, a pod of which is `workload`.
+    pub(crate) fn own<'a>(&'a self, workload: &'a Workload) -> Own<'a> {
+        Own { workload, gateway: &self.context.gateway }
+    }
+
+    /// What was told last of something that is not behind this waypoint any more, for a while.
+    pub(crate) fn lately(&self, asked: &NamespacedName) -> Option<Arc<Router>> {
         let routers = self.routers.borrow();
-        let known = routers.get(service).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
+        let known = routers.get(asked).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
         known.map(|known| known.router.clone())
     }
 
-    /// Whether a service is not behind this waypoint any more, now and later; None of one that nobody has asked for.
-    pub(crate) fn leaves(&self, service: &NamespacedName) -> Option<watch::Receiver<bool>> {
-        self.routers.borrow().get(service).map(|known| known.leaves.subscribe())
+    /// Whether something is not behind this waypoint any more, now and later; None of what nobody has asked for.
+    pub(crate) fn leaves(&self, asked: &NamespacedName) -> Option<watch::Receiver<bool>> {
+        self.routers.borrow().get(asked).map(|known| known.leaves.subscribe())
     }
 
     /// How many pods the waypoint has, now and later. What is so when this is called counts as seen.
@@ -143,8 +154,10 @@ impl Worker {
         self.pod.follow(tables);
         self.ports.follow(tables);
         self.context.ports.follow(tables);
-        self.routers.borrow_mut().retain(|service, known| {
-            let now = tables.router(service);
+        let info = &self.pod.info;
+        let own = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account);
+        self.routers.borrow_mut().retain(|asked, known| {
+            let now = target::router(tables, own.map(|own| self.own(own)), asked);
             if let Some(router) = now.filter(|router| !Arc::ptr_eq(router, &known.router)) {
                 known.replace(router);
             }

@@ -1,4 +1,4 @@
-//! One tunnel from its CONNECT to its end: which service, is it behind us, what is spoken, and who speaks it here.
+//! One tunnel from its CONNECT to its end: which service or workload, is it behind us, what is spoken, and who speaks it here.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,15 +130,15 @@ async fn awaited(
     let mut changed = None;
     loop {
         let lately = |service: &_| worker.lately(service).map(|router| router.routes().clone());
-        let error = match tables.read(|tables| target(tables, waypoint, asked, lately)) {
+        let error = match tables.read(|tables| target(tables, worker.own(waypoint), asked, lately)) {
             Err(error) if error.may_change() => error,
             told => {
                 // From now on it is known when it leaves.
-                let router = told
-                    .as_ref()
-                    .ok()
-                    .and_then(|told| tables.read(|tables| tables.router(&told.routes.service).cloned()));
-                router.iter().for_each(|router| worker.follows(router));
+                if let Ok(told) = &told
+                    && let Some(router) = tables.read(|tables| worker.router(tables, waypoint, &told.asked))
+                {
+                    worker.follows(&told.asked, &router);
+                }
                 return told;
             }
         };

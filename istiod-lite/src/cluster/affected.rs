@@ -36,6 +36,8 @@ pub struct Affected {
     pub endpoints: BTreeSet<NamespacedName>,
     /// Services all of whose endpoints to translate.
     pub members: BTreeSet<NamespacedName>,
+    /// Gateways of which to say anew what is said of workloads behind them.
+    pub gateways: BTreeSet<NamespacedName>,
     /// Pods to translate.
     pub pods: BTreeSet<NamespacedName>,
     /// Service entries changed: they are decided on together.
@@ -225,7 +227,8 @@ impl Affected {
             Target::Entry(entry) => drop(self.entries.insert(entry)),
             Target::Gateway(gateway) => self.by_waypoint(cluster, index, &gateway),
             // It may be the class of one that is not there.
-            Target::Class(_) => {
+            Target::Class(class) => {
+                self.gateways.extend(index.attachments().gateways_of(&class));
                 index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
             }
             Target::Other(_) => {}
@@ -237,6 +240,7 @@ impl Affected {
         self.told.extend(
             cluster.telemetries().map(|(name, _)| Key::new(Kind::Telemetry, Some(&name.namespace), &name.name)),
         );
+        self.gateways.extend(cluster.gateways().map(|(gateway, _)| gateway.clone()));
         index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
     }
 
@@ -277,6 +281,7 @@ impl Affected {
 
     /// Adds who asks for a waypoint, and what is attached to it.
     fn by_waypoint(&mut self, cluster: &Cluster, index: &Index, waypoint: &NamespacedName) {
+        self.gateways.insert(waypoint.clone());
         self.by_attached(index, &Target::Gateway(waypoint.clone()));
         self.by_limits_of(index, &Key::new(Kind::Gateway, Some(&waypoint.namespace), &waypoint.name));
         for key in index.asking_for(waypoint) {

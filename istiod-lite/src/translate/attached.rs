@@ -19,11 +19,24 @@ pub(super) fn service(
     waypoint: &NamespacedName,
     context: &Context<'_>,
 ) -> ServiceRoutes {
-    let targets = targets(own, waypoint, context);
+    said(service, &targets(Some(own), waypoint, context), waypoint, context)
+}
+
+/// What is said of connections to the addresses of workloads because of what is attached to their waypoint, or to the class of that.
+pub(super) fn workloads(waypoint: &NamespacedName, context: &Context<'_>) -> ServiceRoutes {
+    said(ServiceRoutes::of_workloads(waypoint), &targets(None, waypoint, context), waypoint, context)
+}
+
+fn said(
+    service: NamespacedName,
+    targets: &[Target],
+    waypoint: &NamespacedName,
+    context: &Context<'_>,
+) -> ServiceRoutes {
     ServiceRoutes {
-        policies: policies(&targets, waypoint, context),
-        tokens: tokens(&targets, waypoint, context),
-        tracing: telemetry::of_service(&targets, waypoint, context),
+        policies: policies(targets, waypoint, context),
+        tokens: tokens(targets, waypoint, context),
+        tracing: telemetry::of_service(targets, waypoint, context),
         ..ServiceRoutes::nothing(service)
     }
 }
@@ -45,11 +58,12 @@ fn tokens(targets: &[Target], waypoint: &NamespacedName, context: &Context<'_>) 
     named.into_iter().flat_map(|key| context.authentications.at(key, waypoint)).cloned().collect()
 }
 
-/// What a policy may target to be for `own` behind a waypoint. Of one that is not there nobody knows the class.
-pub(super) fn targets(own: Target, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
+/// What a policy may target to be for `own` behind a waypoint; workloads are nothing that is targeted. Of one that is not there nobody
+/// knows the class.
+pub(super) fn targets(own: Option<Target>, waypoint: &NamespacedName, context: &Context<'_>) -> Vec<Target> {
     let class = match context.cluster.gateway(waypoint) {
         Some(gateway) => vec![Target::Class(gateway.spec.gateway_class_name.as_str().into())],
         None => WAYPOINT_CLASSES.map(|class| Target::Class(class.into())).into(),
     };
-    [own, Target::Gateway(waypoint.clone())].into_iter().chain(class).collect()
+    own.into_iter().chain([Target::Gateway(waypoint.clone())]).chain(class).collect()
 }

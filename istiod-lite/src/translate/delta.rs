@@ -14,6 +14,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use mesh_model::address::NamespacedName;
 use mesh_model::resource::{Kind, Resource};
+use mesh_model::route::ServiceRoutes;
 use mesh_model::workload::Workload;
 use mesh_xds::audience::Audience;
 
@@ -22,13 +23,14 @@ use super::context::{Context, Guards};
 use super::endpoints::{self, Endpoint, Inputs, Owner};
 use super::entries;
 use super::entries::defined::{Entries, Entry};
+use super::guard::OfPods;
 use super::mesh::Mesh;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::request_authentication::Authentications;
 use super::revision::Revisions;
 use super::world::{World, network};
-use super::{guard, names, outsider, routes, service, told, workload};
+use super::{behind, guard, names, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::attachments;
 use crate::cluster::index::Index;
@@ -65,6 +67,7 @@ pub struct Translator {
     authentications: Authentications,
     modes: Modes,
     guards: Guards,
+    pod_guards: OfPods,
     entries: Entries,
     members: Members,
     policy_statuses: BTreeMap<NamespacedName, PolicyStatus>,
@@ -92,6 +95,7 @@ impl Translator {
             cluster,
             index: Index::default(),
             guards: Guards::new(),
+            pod_guards: OfPods::default(),
             entries: Entries::default(),
             members: Members::default(),
             policy_statuses: BTreeMap::new(),
@@ -161,7 +165,7 @@ impl Translator {
         let entries_before = self.entries(&mut affected);
         affected.by_entries();
         self.guards(&mut affected, &mut delta);
-        let Affected { services, endpoints, members, mut pods, nodes, told, .. } = affected;
+        let Affected { services, endpoints, members, mut pods, nodes, told, gateways, .. } = affected;
         let (service_entries, workload_entries) = (affected.entries, affected.workload_entries);
         for key in &endpoints {
             let inputs = Inputs::of_service(&self.cluster, &self.index, key);
@@ -212,9 +216,22 @@ impl Translator {
                 }
             }
         }
+        for key in &gateways {
+            let found = self.cluster.gateway(key).and_then(|gateway| behind::of_gateway(key, gateway, &context));
+            match found {
+                Some(routes) => {
+                    let routes = Resource::Routes(Arc::new(routes));
+                    delta.for_waypoints.push((routes, Audience::Waypoint(key.clone())));
+                }
+                None => delta.removed.push((Kind::Routes, ServiceRoutes::of_workloads(key).to_string())),
+            }
+        }
+        let mut of_pods = Vec::with_capacity(pods.len());
         for key in &pods {
             let said = self.members.of_pod(key, &self.cluster);
             let found = self.cluster.pod(key).and_then(|pod| workload::translate(pod, &said, &context));
+            let (found, guard) = found.map_or((None, None), |(workload, guard)| (Some(workload), guard));
+            of_pods.push((key, guard));
             let uid = || names::uid(key, &self.mesh.cluster_id);
             delta.workload(found, uid);
         }
@@ -222,6 +239,10 @@ impl Translator {
             let said = self.members.of_outside(&uid, &self.cluster);
             delta.workload(outsider::translate(&uid, &said, &context), || uid.to_string());
         }
+        of_pods.into_iter().for_each(|(key, guard)| self.pod_guards.set(key, guard));
+        let (there, gone) = self.pod_guards.changed();
+        delta.resources.extend(there.into_iter().map(Resource::Policy));
+        delta.removed.extend(gone.into_iter().map(|name| (Kind::Authorization, name.to_string())));
         for (key, status) in of_entries {
             delta.statuses_changed |= set(&mut self.entry_statuses, key, status);
         }

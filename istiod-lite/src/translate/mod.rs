@@ -12,7 +12,7 @@
 //! | `authorizer` | its provider, in the mesh configuration | Authorizer |
 //! | `bound` | targetRefs | the waypoints of what they name |
 //! | `request_authentication` | RequestAuthentication | JwtRules, parts of ServiceRoutes |
-//! | `guard` | Service with such a policy | Policy, for its pods |
+//! | `guard` | Service or Pod with such a policy | Policy, for the pods |
 //! | [`peer_authentication`] | PeerAuthentication | Policy |
 //! | `service_spec` | what a Service says, of itself alone | |
 //! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
@@ -20,6 +20,7 @@
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `attached` | what a policy may target to be for a service | policies, tokens and traces of ServiceRoutes |
+//! | `behind` | Gateway | ServiceRoutes, for connections to workloads at its waypoint |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
@@ -35,6 +36,7 @@ mod attached;
 mod authorizer;
 mod backend_ref;
 mod backends;
+mod behind;
 mod bound;
 pub mod condition;
 mod context;
@@ -173,6 +175,10 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
         let found = routes::of_service(object, &context);
         for_waypoints.extend(found.map(|(routes, to)| (Resource::Routes(Arc::new(routes)), Audience::Waypoint(to))));
     }
+    for (key, gateway) in cluster.gateways() {
+        let found = behind::of_gateway(key, gateway, &context).map(|routes| Resource::Routes(Arc::new(routes)));
+        for_waypoints.extend(found.map(|routes| (routes, Audience::Waypoint(key.clone()))));
+    }
     resources.extend(defined.iter().flat_map(|entry| entries::resources(entry, &context)));
     for_waypoints.extend(defined.iter().flat_map(|entry| entries::for_waypoint(entry, &context)));
     let mut workloads = Vec::new();
@@ -181,10 +187,15 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
         workloads.extend(found);
         statuses.push(status);
     }
-    for (_, pod) in cluster.pods() {
+    let mut of_pods = guard::OfPods::default();
+    for (key, pod) in cluster.pods() {
         let said = by_pod.get(&names::uid(&pod.name, &mesh.cluster_id));
-        workloads.extend(workload::translate(pod, said.map_or(&[], Vec::as_slice), &context));
+        if let Some((workload, guard)) = workload::translate(pod, said.map_or(&[], Vec::as_slice), &context) {
+            workloads.push(workload);
+            of_pods.set(key, guard);
+        }
     }
+    resources.extend(of_pods.changed().0.into_iter().map(Resource::Policy));
     workloads.extend(outside.iter().filter_map(|(uid, said)| outsider::translate(uid, said, &context)));
     resources.extend(workloads.into_iter().map(|workload| Resource::Workload(Arc::new(workload))));
     translation

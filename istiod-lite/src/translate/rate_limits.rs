@@ -35,6 +35,11 @@ pub(super) fn of_service(service: &NamespacedName, waypoint: &NamespacedName, wo
     all.into()
 }
 
+/// The limits of all that passes a waypoint.
+pub(super) fn of_gateway(waypoint: &NamespacedName, world: &World<'_>) -> Arc<[RateLimit]> {
+    of_target(&Key::new(Kind::Gateway, Some(&waypoint.namespace), &waypoint.name), None, world).into()
+}
+
 /// What a policy says of a target: all of it, or parts.
 fn sections<'a>(policy: &'a TrafficPolicy, target: &Key) -> impl Iterator<Item = Option<&'a str>> {
     let refs = policy.spec.target_refs.iter();

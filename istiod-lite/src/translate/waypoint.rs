@@ -4,7 +4,7 @@
 //! around every policy that it was to enforce. Here they go around only while nothing is attached that would be gone around:
 //! no route, no policy with `targetRefs`. Else the waypoint is told to the proxies all the same, by the hostname that its
 //! Service has or would have. They cannot resolve it, and refuse. Who prefers to be reached without policies says so by
-//! the annotation `ambit.dev/waypoint-fail-open`.
+//! the annotation `ambit.dev/waypoint-fail-open`. What a Gateway does not take is told with a name that nobody can resolve.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -77,14 +77,15 @@ fn of_services(object: &ObjectMeta, attached: impl FnOnce() -> bool, world: &Wor
     if is_gateway(object) {
         return None;
     }
-    let asked = match asked(object, namespace) {
-        Asked::Nothing => inherited(namespace, world),
-        own => own,
+    let (asked, is_own) = match asked(object, namespace) {
+        Asked::Nothing => (inherited(namespace, world), false),
+        own => (own, true),
     };
     let Asked::Waypoint(waypoint) = asked else { return None };
     let own = object.annotations.as_ref().and_then(|all| all.get(labels::WAYPOINT_FAIL_OPEN));
     let open = own.map_or_else(|| opens(namespace, world), |value| labels::parse_bool(value) == Some(true));
-    Some(verdict(waypoint, Traffic::Service, namespace, open, attached, world))
+    let wish = Wish { waypoint, traffic: Traffic::Service, is_own };
+    Some(verdict(wish, namespace, open, attached, world))
 }
 
 /// The verdict on a Pod or another workload: its own wish, else its namespace's, if that is for workloads. None: it asks for none.
@@ -92,16 +93,18 @@ pub(super) fn of_pod(object: &dyn Labelled, namespace: &str, world: &World<'_>) 
     if is_gateway(object) {
         return None;
     }
-    let waypoint = match asked(object, namespace) {
+    let (waypoint, is_own) = match asked(object, namespace) {
         Asked::None => return None,
-        Asked::Waypoint(own) => own,
+        Asked::Waypoint(own) => (own, true),
         Asked::Nothing => match inherited(namespace, world) {
             // A namespace's is for services, unless its Gateway says otherwise.
-            Asked::Waypoint(its) if covers(world.cluster.gateway(&its)?, Traffic::Workload, world) => its,
+            Asked::Waypoint(its) if takes_workloads(world.cluster.gateway(&its)?, world) => (its, false),
             _ => return None,
         },
     };
-    Some(verdict(waypoint, Traffic::Workload, namespace, opens(namespace, world), || false, world))
+    // No route is for a workload, and no policy targets one.
+    let wish = Wish { waypoint, traffic: Traffic::Workload, is_own };
+    Some(verdict(wish, namespace, opens(namespace, world), || false, world))
 }
 
 fn inherited(namespace: &str, world: &World<'_>) -> Asked {
@@ -116,9 +119,16 @@ fn opens(namespace: &str, world: &World<'_>) -> bool {
     value.is_some_and(|value| labels::parse_bool(value) == Some(true))
 }
 
-fn verdict(
+/// A wish for a waypoint.
+struct Wish {
     waypoint: NamespacedName,
     traffic: Traffic,
+    /// It is the object's own, and not its namespace's.
+    is_own: bool,
+}
+
+fn verdict(
+    Wish { waypoint, traffic, is_own }: Wish,
     namespace: &str,
     open: bool,
     attached: impl FnOnce() -> bool,
@@ -135,9 +145,15 @@ fn verdict(
     let (destination, unbound) = match found {
         Ok(destination) => (Some(destination), None),
         Err(why) => {
-            // What would be gone around.
-            let closed = !open && (attached() || has_policies(&waypoint, gateway, world));
-            (closed.then(|| by_name(&waypoint, world)), Some(why))
+            // What would be gone around. What a namespace's waypoint is not for is none of that waypoint's business, nor of its policies.
+            let left_alone = why == Unbound::OtherTraffic && !is_own;
+            let closed = !open && (attached() || !left_alone && has_policies(&waypoint, gateway, world));
+            let name = || match why {
+                Unbound::Missing | Unbound::NotReady => by_name(&waypoint, world),
+                // It may be there, and would be asked.
+                Unbound::Denied | Unbound::OtherTraffic => nowhere(&waypoint, world),
+            };
+            (closed.then(name), Some(why))
         }
     };
     let address = destination.map(|at| GatewayAddress { destination: at, hbone_mtls_port: HBONE_PORT }.shared());
@@ -154,6 +170,11 @@ fn has_policies(waypoint: &NamespacedName, gateway: Option<&Gateway>, world: &Wo
             Some(gateway) => class(&gateway.spec.gateway_class_name),
             None => WAYPOINT_CLASSES.into_iter().any(class),
         }
+}
+
+/// Whether a Gateway is for workloads at their own addresses.
+pub(super) fn takes_workloads(gateway: &Gateway, world: &World<'_>) -> bool {
+    covers(gateway, Traffic::Workload, world)
 }
 
 fn covers(gateway: &Gateway, traffic: Traffic, world: &World<'_>) -> bool {
@@ -222,6 +243,13 @@ fn place(
 /// By its Service's name.
 fn by_name(NamespacedName { namespace, name }: &NamespacedName, world: &World<'_>) -> GatewayDestination {
     let hostname = format!("{name}.{namespace}.svc.{}", world.mesh.domain);
+    GatewayDestination::Hostname(NamespacedName::new(namespace.clone(), hostname))
+}
+
+/// By a name that nobody has: no host may have such a label.
+fn nowhere(waypoint: &NamespacedName, world: &World<'_>) -> GatewayDestination {
+    let NamespacedName { namespace, name } = waypoint;
+    let hostname = format!("_not-bound.{name}.{namespace}.svc.{}", world.mesh.domain);
     GatewayDestination::Hostname(NamespacedName::new(namespace.clone(), hostname))
 }
 

@@ -5,25 +5,28 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
 use mesh_model::address::NamespacedName;
 use mesh_model::labels;
+use mesh_model::policy::Policy;
 use mesh_model::workload::{AppProtocol, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
 
 use super::context::Context;
 use super::endpoints::Endpoint;
 use super::service_spec::{namespace as service_namespace, publishes_not_ready, tcp_ports};
-use super::{locality, names, ports, waypoint};
+use super::{guard, locality, names, ports, waypoint};
 use crate::cluster::pod::{Pod, Stage};
 use crate::cluster::relations::label;
 use crate::resources::labels::Labelled;
 
-/// `None` for a pod that has ended or has no address yet. `endpoints` are what it is of services, in the services' order.
+/// `None` for a pod that has ended or has no address yet. `endpoints` are what it is of services, in the services' order. With it comes
+/// what keeps callers from going around the waypoint of its own addresses.
 pub(super) fn translate(
     pod: &Pod,
     endpoints: &[(&KubernetesService, &Endpoint)],
     context: &Context<'_>,
-) -> Option<Workload> {
+) -> Option<(Workload, Option<Policy>)> {
     if matches!(pod.stage, Stage::Pending | Stage::Ended) {
         return None;
     }
+    let guard = guard::of_pod(pod, endpoints, context);
     let NamespacedName { namespace, name } = pod.name.clone();
     let native_tunnel = pod.label(labels::TUNNEL) == Some("http");
     let Serving { healthy, mut services, hostname } = serving(endpoints, pod.is_ready(), context);
@@ -33,7 +36,7 @@ pub(super) fn translate(
         }
     }
     let (canonical_name, canonical_revision) = canonical(pod, &pod.workload_name);
-    Some(Workload {
+    let workload = Workload {
         name,
         addresses: pod.addresses.to_vec(),
         network: context.network.clone(),
@@ -47,7 +50,7 @@ pub(super) fn translate(
         // As istiod sends it, whatever owns the pod.
         workload_type: WorkloadType::Pod,
         workload_name: pod.workload_name.clone(),
-        authorization_policies: policies_of_pod(pod, endpoints, context),
+        authorization_policies: policies_of_pod(pod, endpoints, guard.as_ref(), context),
         healthy,
         cluster: context.mesh.cluster_id.clone(),
         services,
@@ -57,7 +60,8 @@ pub(super) fn translate(
         host_network: pod.host_network,
         namespace,
         ..Workload::empty(names::uid(&pod.name, &context.mesh.cluster_id))
-    })
+    };
+    Some((workload, guard))
 }
 
 /// The names for telemetry, of something that is known as `workload_name`.
@@ -68,18 +72,19 @@ pub(super) fn canonical(object: &dyn Labelled, workload_name: &Arc<str>) -> (Arc
     (name.unwrap_or_else(|| workload_name.clone()), revision.unwrap_or_else(|| "latest".into()))
 }
 
-/// The policies that cover a pod, and what keeps callers from going around waypoints of its services.
+/// The policies that cover a pod, and what keeps callers from going around its waypoint and those of its services.
 fn policies_of_pod(
     pod: &Pod,
     endpoints: &[(&KubernetesService, &Endpoint)],
+    own: Option<&Policy>,
     context: &Context<'_>,
 ) -> Vec<NamespacedName> {
-    let guard = |(service, _): &(&KubernetesService, &Endpoint)| {
+    let of_service = |(service, _): &(&KubernetesService, &Endpoint)| {
         let name = service.metadata.name.as_deref().unwrap_or("");
         Some(context.guards.get(&NamespacedName::new(service_namespace(service), name))?.key())
     };
     let mut names = authorization_policies(&pod.name.namespace, pod, context);
-    names.extend(endpoints.iter().filter_map(guard));
+    names.extend(endpoints.iter().filter_map(of_service).chain(own.map(Policy::key)));
     names.sort();
     names.dedup();
     names

@@ -69,6 +69,19 @@ pub fn behind_waypoint(
     to_endpoint(asked, service, endpoint).unwrap_or_else(Destination::Refuse)
 }
 
+/// Whether a waypoint is the one in the way to the addresses of `workload`: what `waypoint`, a pod of it, may be asked for.
+pub fn is_behind(tables: &Tables, workload: &Workload, waypoint: &Workload) -> bool {
+    workload.waypoint.as_deref().is_some_and(|address| via::has_pod(tables, waypoint, address))
+}
+
+/// Where a connection goes that came to a waypoint for the address of a workload: there.
+pub fn behind_waypoint_to_workload(workload: &Arc<Workload>, dialled: SocketAddr) -> Destination {
+    match recursive(dialled) {
+        true => Destination::Refuse(Refusal::Recursive),
+        false => direct(workload.clone(), None, dialled).unwrap_or_else(Destination::Refuse),
+    }
+}
+
 /// Why a request goes to no endpoint of a service.
 pub fn no_endpoint(service: &Service, port: u16, reason: NoEndpoint) -> Refusal {
     Refusal::NoUpstream { service: service.key().to_string(), port, reason } // O7

@@ -72,7 +72,7 @@ impl Caller {
         };
         tokio::select! {
             () = worker.context.proxy.drain.started() => {}
-            () = self.ends.left(worker.leaves(&self.target.routes.service)) => {}
+            () = self.ends.left(worker.leaves(&self.target.asked)) => {}
             () = old => {}
         }
     }
@@ -95,7 +95,7 @@ impl Caller {
                 None => Party::told(&Baggage::default(), &self.identity),
             },
             destination: Party::known(destination),
-            service: Some(self.target.service.clone()),
+            service: self.target.named().cloned(),
             secured: true,
             trace: None,
         }

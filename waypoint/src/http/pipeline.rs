@@ -31,6 +31,7 @@ use mesh_model::policy::{Facts, HttpFacts};
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::plan::{self, Plan};
 use mesh_model::route::select::{Router, Selected};
+use mesh_model::tables::Tables;
 use mesh_model::token::Token;
 use mesh_proxy::judge::Judgement;
 
@@ -123,7 +124,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     // 7
     let mut to = planned.target.clone();
     let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
-    if service.key() != target.routes.service
+    if service.key() != target.asked
         && let Some(own) = hop::behind_us(caller, own)
     {
         let rules = &own.routes.tokens;
@@ -156,18 +157,19 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
 /// The target of the tunnel, with the service and the routes of now.
 fn current(caller: &Caller) -> Result<(Target, Arc<Router>), Refused> {
     let tables = &caller.worker.context.proxy.tables;
-    let key = &caller.target.routes.service;
-    let (service, router) = tables.read(|tables| (tables.service(key).cloned(), tables.router(key).cloned()));
+    let key = &caller.target.asked;
+    let now = |tables: &Tables| (tables.service(key).cloned(), caller.worker.router(tables, &caller.waypoint, key));
+    let (service, router) = tables.read(now);
     if router.is_none() {
         // The next request is to take the new way.
         caller.ends.after_this();
     }
     let service = service.unwrap_or_else(|| caller.target.service.clone());
     let Some(router) = router.or_else(|| caller.worker.lately(key)) else {
-        let why = format!("service {key} is behind this waypoint no more");
+        let why = format!("{key} is behind this waypoint no more");
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, ReasonCode::WrongDestination, why));
     };
-    caller.worker.follows(&router);
+    caller.worker.follows(key, &router);
     Ok((Target { service, routes: router.routes().clone(), ..caller.target.clone() }, router))
 }
 

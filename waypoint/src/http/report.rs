@@ -234,7 +234,7 @@ impl Report {
                 cluster: workload.map(|workload| &*workload.cluster),
             },
             hbone_addr: Some(&caller.target.dialled),
-            service: Some(&caller.target.service.hostname),
+            service: caller.target.named().map(|service| &*service.hostname),
             direction: Some(Direction::Inbound),
             bytes_sent: Some(self.sent),
             bytes_recv: Some(self.received.get()),

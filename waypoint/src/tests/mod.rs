@@ -11,6 +11,7 @@ mod tokens;
 mod traces;
 mod traffic;
 mod virtual_services;
+mod workloads;
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -121,6 +122,7 @@ impl World {
             endpoints_on_loopback: true,
             rate_limits: RateLimits::new(RateLimitMetrics::register(&mut metrics)),
             spans,
+            gateway: NamespacedName::new("shop", "waypoint"),
             config,
         });
         let exporter = exporter::start(context.clone(), queue);

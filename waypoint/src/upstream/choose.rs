@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mesh_model::balance::NoEndpoint;
 use mesh_model::balance::choices::{By, Choices, hashed_by};
 use mesh_model::balance::hash::hash;
 use mesh_model::destination::{self, ByName, Destination, PlainTo, Refusal};
@@ -21,6 +22,7 @@ use super::pool::Key;
 use super::ports::has_subset;
 use super::service_port::{Active, EndpointState, Ready, ServicePort};
 use crate::serving::Worker;
+use crate::target::uid_of;
 
 /// Chance, or a hash, may name the endpoint again that has just failed: so often another is asked for.
 const TRIES: u64 = 8;
@@ -131,13 +133,21 @@ fn pick(
             let why = format!("no DestinationRule of {} has a subset {subset}", service.key());
             return Err(Unreachable::NoWay(ReasonCode::NoBackend, why));
         }
-        let of = (service, dialled.port(), subset);
+        // A workload at its own address has one entry for all its ports, which anybody may ask for.
+        let uid = uid_of(&service.hostname);
+        let of = (service, if uid.is_some() { 0 } else { dialled.port() }, subset);
         let (port, ready) = worker.ports.find(&worker.context.ports, tables, waypoint, of);
         if service.load_balancing.mode == BalanceMode::Passthrough && subset.is_none() {
             let to = PlainTo { address: dialled, workload: None, service: Some(service.clone()) };
             return Ok(Chosen { to: To::At(Endpoint::of(Destination::Plain(to))?), port, ready, state: None });
         }
         let refuse = |refusal: Refusal| Unreachable::NoWay(refusal.code(), refusal.to_string());
+        if let Some(uid) = uid {
+            let workload = tables.workload(uid);
+            let gone = || refuse(destination::no_endpoint(service, dialled.port(), NoEndpoint::Healthy));
+            let to = destination::behind_waypoint_to_workload(workload.ok_or_else(gone)?, dialled);
+            return Ok(Chosen { to: To::At(Endpoint::of(to)?), port, ready, state: None });
+        }
         let choices = ready.choices.as_ref();
         let choices = choices.map_err(|reason| refuse(destination::no_endpoint(service, dialled.port(), *reason)))?;
         let hash_of = hashed_by(service, &ready.policy.balancing).and_then(hashed);

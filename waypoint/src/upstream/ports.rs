@@ -1,6 +1,7 @@
 //! The ports of services that requests were sent to: one list for all data threads, and what each thread has found of it already.
 //!
-//! Bound: as many as the tables have ports of services. Of a service that is gone nothing stays.
+//! Bound: as many as the tables have ports of services, and one for each workload that is behind the waypoint. Of what is gone nothing
+//! stays.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use super::circuit::Limit;
 use super::metrics::UpstreamMetrics;
 use super::service_port::{Key, Ready, ServicePort};
+use crate::target::uid_of;
 
 /// A port of a service, and its endpoints.
 type Found = (Arc<ServicePort>, Arc<Ready>);
@@ -90,6 +92,9 @@ impl ServicePorts {
 }
 
 fn is_there(tables: &Tables, (service, port, subset): &Key) -> bool {
+    if let Some(uid) = uid_of(&service.name) {
+        return tables.workload(uid).is_some();
+    }
     let has_port = |service: &Arc<Service>| service.ports.iter().any(|own| own.service_port == *port);
     tables.service(service).is_some_and(has_port)
         && subset.as_ref().is_none_or(|subset| has_subset(tables, service, subset))

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::circuit::{Circuit, Limit};
 use super::metrics::UpstreamMetrics;
+use crate::target::uid_of;
 
 /// A port of a service, and which of its endpoints: a subset, or all.
 pub(super) type Key = (NamespacedName, u16, Option<Arc<str>>);
@@ -155,7 +156,7 @@ impl ServicePort {
         };
         same_traffic
             && same_subset
-            && Arc::ptr_eq(&ready.service, service)
+            && (Arc::ptr_eq(&ready.service, service) || uid_of(&service.hostname).is_some())
             && ready.edition.as_ref() == tables.endpoints_edition(&self.service)
             && ready.ejections == self.ejections.load(Ordering::Relaxed)
     }

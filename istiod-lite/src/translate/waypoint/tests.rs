@@ -24,8 +24,8 @@ fn verdicts(objects: Vec<Object>) -> [(String, Option<Unbound>); 2] {
         let Some(verdict) = verdict else { return ("none".to_owned(), None) };
         let word = match (&verdict.address, verdict.unbound) {
             (None, _) => "straight".to_owned(),
-            (Some(_), Some(Unbound::Missing | Unbound::NotReady)) => "refused".to_owned(),
-            (Some(address), _) => address.to_string(),
+            (Some(_), Some(_)) => "refused".to_owned(),
+            (Some(address), None) => address.to_string(),
         };
         (word, verdict.unbound)
     };
@@ -189,5 +189,68 @@ fn whom_a_gateway_takes() {
         let policy = json!({"metadata": {"name": "p", "namespace": "shop"}, "spec": {"targetRefs": [target]}});
         let with = objects.into_iter().chain([object(Kind::AuthorizationPolicy, &policy)]).collect();
         assert_ne!(verdicts(with)[0].0, "straight", "{waypoint_for} {namespaces} {addresses}");
+    }
+}
+
+/// What a namespace's waypoint is for, by the kind of address: what it is not for it leaves alone, whatever is attached to it. What asks
+/// for it by its own label is told that it is not for that, and is refused where policies would be gone around.
+#[test]
+fn label_by_waypoint_for_by_kind_of_address() {
+    let at = "shop/way.shop.svc.cluster.local:15008";
+    let gateway_policy = || {
+        let target = json!({"group": GROUP, "kind": "Gateway", "name": "way"});
+        let metadata = json!({"name": "p", "namespace": "shop"});
+        object(Kind::AuthorizationPolicy, &json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
+    };
+    let service_policy = || {
+        let target = json!({"group": "", "kind": "Service", "name": "web"});
+        let metadata = json!({"name": "s", "namespace": "shop"});
+        object(Kind::AuthorizationPolicy, &json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
+    };
+    let policies = |which: &str| match which {
+        "gateway" => vec![gateway_policy()],
+        "service" => vec![service_policy()],
+        _ => Vec::new(),
+    };
+    // (label of, waypoint-for, policy of, service, pod)
+    for (label, waypoint_for, policy, service, pod) in [
+        ("namespace", "service", "", at, "none"),
+        ("namespace", "service", "gateway", at, "none"),
+        ("namespace", "workload", "", "straight", at),
+        ("namespace", "workload", "gateway", "straight", at),
+        ("namespace", "workload", "service", "refused", at),
+        ("namespace", "all", "", at, at),
+        ("namespace", "all", "gateway", at, at),
+        ("namespace", "none", "gateway", "straight", "none"),
+        ("namespace", "none", "service", "refused", "none"),
+        ("own", "service", "", at, "straight"),
+        ("own", "service", "gateway", at, "refused"),
+        ("own", "service", "service", at, "straight"),
+        ("own", "workload", "", "straight", at),
+        ("own", "workload", "gateway", "refused", at),
+        ("own", "all", "gateway", at, at),
+        ("own", "none", "", "straight", "straight"),
+        ("own", "none", "gateway", "refused", "refused"),
+        ("nobody", "all", "gateway", "none", "none"),
+    ] {
+        let asks = |by: &str| if label == by { json!({"istio.io/use-waypoint": "way"}) } else { json!({}) };
+        let metadata = |name: &str| json!({"name": name, "namespace": "shop", "labels": asks("own")});
+        let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
+        let labels = json!({"istio.io/waypoint-for": waypoint_for});
+        let spec = json!({"gatewayClassName": "ambit-waypoint", "listeners": [listener]});
+        let way = json!({"gateway.networking.k8s.io/gateway-name": "way"});
+        let objects = vec![
+            object(Kind::Namespace, &json!({"metadata": {"name": "shop", "labels": asks("namespace")}})),
+            object(Kind::Service, &json!({"metadata": metadata("web"), "spec": {"ports": [{"port": 80}]}})),
+            object(Kind::Pod, &json!({"metadata": metadata("pod"), "spec": {"containers": []}})),
+            object(Kind::Service, &json!({"metadata": {"name": "way", "namespace": "shop", "labels": way}, "spec": {}})),
+            object(
+                Kind::Gateway,
+                &json!({"metadata": {"name": "way", "namespace": "shop", "labels": labels}, "spec": spec}),
+            ),
+        ];
+        let found = verdicts(objects.into_iter().chain(policies(policy)).collect());
+        let words = [&*found[0].0, &*found[1].0];
+        assert_eq!(words, [service, pod], "label of {label}, for {waypoint_for}, policy of {policy}");
     }
 }

@@ -10,6 +10,7 @@ use super::reach;
 use crate::address::{Authority, GatewayAddress, GatewayDestination};
 use crate::balance;
 use crate::service::Service;
+use crate::tables::Tables;
 use crate::workload::Workload;
 
 /// The waypoint of a service: one of the weighted ones, or the single one.
@@ -30,12 +31,11 @@ pub(super) fn of_service(service: &Service, random: u64) -> Option<&GatewayAddre
 
 /// The waypoint in the way to a workload, unless the client is that waypoint (row O13).
 pub(super) fn of_workload<'a>(asked: Asked<'_>, workload: &'a Workload) -> Option<&'a GatewayAddress> {
-    workload.waypoint.as_deref().filter(|waypoint| !is_client(asked, waypoint))
+    workload.waypoint.as_deref().filter(|waypoint| !has_pod(asked.tables, asked.client, waypoint))
 }
 
-/// Whether the client is itself an endpoint of the waypoint: same identity and one of its addresses.
-fn is_client(asked: Asked<'_>, waypoint: &GatewayAddress) -> bool {
-    let Asked { tables, client, .. } = asked;
+/// Whether `client` is itself an endpoint of the waypoint: same identity and one of its addresses.
+pub(super) fn has_pod(tables: &Tables, client: &Workload, waypoint: &GatewayAddress) -> bool {
     let same = |w: &Arc<Workload>| {
         w.namespace == client.namespace
             && w.service_account == client.service_account

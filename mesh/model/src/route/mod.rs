@@ -59,6 +59,12 @@ pub struct ServiceRoutes {
 }
 
 impl ServiceRoutes {
+    /// The name of what a waypoint is told of connections to the addresses of workloads that are behind it: the same for all of
+    /// them, and the name of no service, since no host has such a one.
+    pub fn of_workloads(waypoint: &NamespacedName) -> NamespacedName {
+        NamespacedName::new(waypoint.namespace.clone(), format!("_workloads.{}", waypoint.name))
+    }
+
     /// Of a service of which there is nothing to say but that it is behind the waypoint.
     pub fn nothing(service: NamespacedName) -> Self {
         Self {
