@@ -20,6 +20,7 @@ mod names;
 mod networks;
 mod on_demand;
 mod partners;
+mod pod_waypoint;
 mod programs;
 mod rate_limits;
 mod reach;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         bad_yaml::trials(suite);
         walls::trials(suite);
         waypoint::trials(suite);
+        pod_waypoint::trials(suite);
         virtual_services::trials(suite);
         route_churn::trials(suite);
         routing::trials(suite);
