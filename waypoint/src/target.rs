@@ -106,7 +106,9 @@ pub(crate) fn target(
             let service = tables.service_by_address(&waypoint.network, address.ip(), &waypoint.namespace);
             match (workload, service) {
                 // As ztunnel has it: of an address of both, the workload's waypoint is asked for.
-                (Some(workload), service) if service.is_none() || destination::is_behind(tables, workload, waypoint) => {
+                (Some(workload), service)
+                    if service.is_none() || destination::is_behind(tables, workload, waypoint) =>
+                {
                     return of_workload(tables, own, workload, *address, lately);
                 }
                 (_, service) => (service.ok_or_else(unknown)?, address.port()),
@@ -145,7 +147,8 @@ fn of_workload(
     let routes = router(tables, Some(own), &asked).map(|router| router.routes().clone()).or_else(|| lately(&asked));
     let routes = routes.ok_or_else(|| NotServed::WorkloadNotBehind(workload.uid.to_string()))?;
     let port = dialled.port();
-    let mapping = PortMapping { service_port: port, target_port: port, app_protocol: spoken_at(tables, workload, port) };
+    let mapping =
+        PortMapping { service_port: port, target_port: port, app_protocol: spoken_at(tables, workload, port) };
     let service = Service {
         name: workload.name.clone(),
         ports: vec![mapping],
@@ -160,7 +163,8 @@ fn spoken_at(tables: &Tables, workload: &Workload, port: u16) -> AppProtocol {
         let service = tables.service(key);
         let own = ports.iter().filter(move |mapping| {
             let declared = || service?.ports.iter().find(|p| p.service_port == mapping.service_port);
-            let target = if mapping.target_port == 0 { declared().map(|p| p.target_port) } else { Some(mapping.target_port) };
+            let target =
+                if mapping.target_port == 0 { declared().map(|p| p.target_port) } else { Some(mapping.target_port) };
             target == Some(port)
         });
         own.filter_map(move |mapping| Some(app_protocol(service?, mapping.service_port)))
@@ -226,7 +230,8 @@ mod tests {
 
     fn tables(takes_workloads: bool) -> (Tables, Workload, NamespacedName) {
         let mut tables = Tables::default();
-        let (cart, other, tcp) = (service("cart", "10.1.0.1"), service("other", "10.1.0.2"), service("tcp", "10.1.0.4"));
+        let (cart, other, tcp) =
+            (service("cart", "10.1.0.1"), service("other", "10.1.0.2"), service("tcp", "10.1.0.4"));
         let of_tcp = PortMapping { service_port: 80, target_port: 8080, app_protocol: AppProtocol::Tcp };
         let tcp = Service { ports: vec![of_tcp], ..tcp };
         let gateway = NamespacedName::new("shop", "way");

@@ -15,7 +15,7 @@ use super::relations::{self, Asked, Named};
 use super::{Cluster, Kept};
 use crate::resources::authorization_policy::Action;
 use crate::resources::labels::{Labelled, Labels};
-use crate::resources::{Key, KeySource, Kind};
+use crate::resources::{Key, KeySource, Kind, host};
 
 /// What has to be said anew.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -114,10 +114,7 @@ impl Affected {
                 let gateway = Key { kind: Kind::Gateway, ..key.clone() };
                 self.told.insert(gateway);
                 self.by_waypoint(cluster, index, &name);
-                for route in index.attachments().routes_to(&name) {
-                    self.told.insert(route.clone());
-                    self.services.extend(cluster.get(route).iter().flat_map(attachments::parents));
-                }
+                self.by_routes(cluster, index.attachments().routes_to(&name));
                 self.by_limits(index.attachments().limiters_of(&name));
                 if cluster.mesh_configs().any(|config| config.names(&name)) {
                     self.by_provider(cluster);
@@ -161,10 +158,15 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.by_limits_of(index, key);
                 self.services.extend(attachments::parents(object));
+                self.entries.extend(attachments::entry_parents(object));
             }
-            Kept::ServiceEntry(_) => {
+            Kept::ServiceEntry(entry) => {
                 self.told.insert(key.clone());
                 self.entries.insert(name);
+                for host in &entry.spec.hosts {
+                    let host: Arc<str> = host::normal(host).into();
+                    self.by_routes(cluster, index.attachments().routes_to_host(&host));
+                }
                 // It may have the host of a provider, and both are few.
                 self.by_provider(cluster);
             }
@@ -200,7 +202,11 @@ impl Affected {
                     match target.kind {
                         Kind::Service => drop(self.services.insert(target.object())),
                         Kind::Gateway => self.by_waypoint(cluster, index, &target.object()),
-                        _ => self.services.extend(cluster.get(&target).iter().flat_map(attachments::parents)),
+                        _ => {
+                            let route = cluster.get(&target);
+                            self.services.extend(route.iter().flat_map(attachments::parents));
+                            self.entries.extend(route.iter().flat_map(attachments::entry_parents));
+                        }
                     }
                 }
             }
@@ -242,6 +248,16 @@ impl Affected {
         );
         self.gateways.extend(cluster.gateways().map(|(gateway, _)| gateway.clone()));
         index.asked_for().for_each(|waypoint| self.by_waypoint(cluster, index, waypoint));
+    }
+
+    /// Adds routes, and what follows them.
+    fn by_routes<'a>(&mut self, cluster: &Cluster, routes: impl Iterator<Item = &'a Key>) {
+        for route in routes {
+            let object = cluster.get(route);
+            self.told.insert(route.clone());
+            self.services.extend(object.iter().flat_map(attachments::parents));
+            self.entries.extend(object.iter().flat_map(attachments::entry_parents));
+        }
     }
 
     /// Adds what is told of traffic policies.
@@ -306,8 +322,15 @@ impl Affected {
         self.workload_entries.extend(cluster.workload_entries_in(namespace).map(|(entry, _)| entry.clone()));
     }
 
-    /// Adds what is told of entries that are translated anew.
-    pub(crate) fn by_entries(&mut self) {
+    /// Adds what is told of entries that are translated anew, and of what is attached to them.
+    pub(crate) fn by_entries(&mut self, index: &Index) {
+        for entry in &self.entries {
+            for route in index.attachments().routes_of_entry(entry) {
+                self.told.insert(route.clone());
+                let policies = index.attachments().limits_of(route);
+                self.told.extend(policies.map(|name| Key::new(Kind::TrafficPolicy, Some(&name.namespace), &name.name)));
+            }
+        }
         let of = |kind, name: &NamespacedName| Key::new(kind, Some(&name.namespace), &name.name);
         self.told.extend(self.entries.iter().map(|name| of(Kind::ServiceEntry, name)));
         self.told.extend(self.workload_entries.iter().map(|name| of(Kind::WorkloadEntry, name)));

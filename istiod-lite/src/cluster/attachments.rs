@@ -14,7 +14,7 @@ use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
 use crate::resources::traffic_policy::PolicyTargetRef;
-use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, TrafficPolicy, VirtualService};
+use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, TrafficPolicy, VirtualService, host};
 
 /// What a policy targets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,10 @@ pub(crate) enum Target {
 pub(crate) struct Attachments {
     /// Services, each with the routes that have it as their parent.
     children: Pairs<NamespacedName, Key>,
+    /// ServiceEntries, each with the routes that have it as their parent.
+    children_of_entries: Pairs<NamespacedName, Key>,
+    /// Hosts, each with the routes that send requests to it by that name.
+    senders_to_hosts: Pairs<Arc<str>, Key>,
     /// Services, each with the routes that send requests to it.
     senders: Pairs<NamespacedName, Key>,
     /// Services, each with the DestinationRules that name it.
@@ -90,6 +94,12 @@ impl Attachments {
                     pairs.set((service, key.clone()), is_there);
                 }
             }
+            for entry in entry_parents(object) {
+                self.children_of_entries.set((entry, key.clone()), is_there);
+            }
+            for host in backend_hosts(object) {
+                self.senders_to_hosts.set((host, key.clone()), is_there);
+            }
             match object {
                 Kept::AuthorizationPolicy(policy) => {
                     for target in targets(policy) {
@@ -131,6 +141,16 @@ impl Attachments {
     /// The routes that have a service as their parent.
     pub(crate) fn routes_of(&self, service: &NamespacedName) -> impl Iterator<Item = &Key> {
         self.children.of(service)
+    }
+
+    /// The routes that have a ServiceEntry as their parent.
+    pub(crate) fn routes_of_entry(&self, entry: &NamespacedName) -> impl Iterator<Item = &Key> {
+        self.children_of_entries.of(entry)
+    }
+
+    /// The routes that send requests to a host by its name.
+    pub(crate) fn routes_to_host(&self, host: &Arc<str>) -> impl Iterator<Item = &Key> {
+        self.senders_to_hosts.of(host)
     }
 
     /// The routes that send requests to a service.
@@ -281,8 +301,42 @@ pub(crate) fn parent(reference: &ParentRef, namespace: &str) -> Option<Namespace
     reference.is_service().then(|| NamespacedName::new(own.unwrap_or(namespace), reference.name.as_str()))
 }
 
-/// The Service that a backendRef of a route in `namespace` names.
+/// The ServiceEntry that a parentRef of a route in `namespace` names.
+pub(crate) fn entry_parent(reference: &ParentRef, namespace: &str) -> Option<NamespacedName> {
+    let own = reference.namespace.as_deref().filter(|name| !name.is_empty());
+    reference.is_entry().then(|| NamespacedName::new(own.unwrap_or(namespace), reference.name.as_str()))
+}
+
+/// The service entries that are a route's parents.
+pub(crate) fn entry_parents(object: &Kept) -> BTreeSet<NamespacedName> {
+    let (refs, namespace) = match object {
+        Kept::HttpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::GrpcRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        _ => return BTreeSet::new(),
+    };
+    refs.iter().filter_map(|reference| entry_parent(reference, namespace)).collect()
+}
+
+/// The hosts that a route sends requests to by name, in normal form.
+fn backend_hosts(object: &Kept) -> BTreeSet<Arc<str>> {
+    let refs = match object {
+        Kept::HttpRoute(route) => of_http(route),
+        Kept::GrpcRoute(route) => of_grpc(route),
+        _ => return BTreeSet::new(),
+    };
+    refs.iter().filter(|reference| reference.is_hostname()).map(|one| host::normal(&one.name).into()).collect()
+}
+
+/// The Service that a backendRef of a route in `namespace` names, as an object or by its full hostname.
 pub(crate) fn backend(reference: &BackendRef, namespace: &str) -> Option<NamespacedName> {
+    if reference.is_hostname() {
+        // Names are whole: one without dots is nobody's.
+        let named = Some(named(&reference.name, namespace)).filter(|_| reference.name.contains('.'));
+        return match named {
+            Some(Named::Service(service)) => Some(service),
+            _ => None,
+        };
+    }
     let own = reference.namespace.as_deref().filter(|name| !name.is_empty());
     reference.is_service().then(|| NamespacedName::new(own.unwrap_or(namespace), reference.name.as_str()))
 }

@@ -38,6 +38,18 @@ pub struct ServiceEntry {
     pub status: ServiceEntryStatus,
 }
 
+impl ServiceEntry {
+    /// Its ports but for those of UDP: only TCP goes through the mesh.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = &Port> {
+        self.spec.ports.iter().filter(|port| !port.protocol.eq_ignore_ascii_case("UDP"))
+    }
+
+    /// Whether it has a TCP port of a number.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.tcp_ports().any(|own| own.number == u32::from(port))
+    }
+}
+
 /// What is there, and where.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]

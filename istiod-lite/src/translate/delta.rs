@@ -163,7 +163,7 @@ impl Translator {
         self.authentications(&affected, &mut delta);
         self.modes(&mut affected, &mut delta);
         let entries_before = self.entries(&mut affected);
-        affected.by_entries();
+        affected.by_entries(&self.index);
         self.guards(&mut affected, &mut delta);
         let Affected { services, endpoints, members, mut pods, nodes, told, gateways, .. } = affected;
         let (service_entries, workload_entries) = (affected.entries, affected.workload_entries);

@@ -96,10 +96,11 @@ fn straight(
     let passes = |verdict: Option<waypoint::Verdict>| {
         verdict.is_some_and(|verdict| verdict.asked == *own && verdict.is_served && !verdict.is_open)
     };
-    let around = endpoints.iter().filter(|(service, _)| {
-        !is_headless(service) && !passes(waypoint::of_service(service, context))
-    });
-    let mut ports: BTreeSet<u16> = around.flat_map(|(_, endpoint)| endpoint.ports.iter().map(|port| port.target)).collect();
+    let around = endpoints
+        .iter()
+        .filter(|(service, _)| !is_headless(service) && !passes(waypoint::of_service(service, context)));
+    let mut ports: BTreeSet<u16> =
+        around.flat_map(|(_, endpoint)| endpoint.ports.iter().map(|port| port.target)).collect();
     let entries = context.entries.selecting(&pod.name.namespace, pod);
     for entry in entries.filter(|entry| !passes(waypoint::of_entry(&entry.object.metadata, context))) {
         let memberships = entry.memberships(|_| None);

@@ -22,6 +22,7 @@
 //! | `attached` | what a policy may target to be for a service | policies, tokens and traces of ServiceRoutes |
 //! | `behind` | Gateway | ServiceRoutes, for connections to workloads at its waypoint |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
+//! | `route_rules` | the routes that name a Service or ServiceEntry | rules of ServiceRoutes |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
@@ -60,6 +61,7 @@ mod ports;
 mod rate_limits;
 mod request_authentication;
 pub mod revision;
+mod route_rules;
 mod route_told;
 mod routes;
 mod rules;

@@ -23,11 +23,30 @@ use crate::resources::{Key, Kind, TrafficPolicy};
 
 /// The limits of a service behind a waypoint.
 pub(super) fn of_service(service: &NamespacedName, waypoint: &NamespacedName, world: &World<'_>) -> Arc<[RateLimit]> {
-    let key = |kind, name: &NamespacedName| Key::new(kind, Some(&name.namespace), &name.name);
-    let mut all = Vec::new();
-    all.extend(of_target(&key(Kind::Gateway, waypoint), None, world));
-    all.extend(of_target(&key(Kind::Service, service), None, world));
-    for route in world.attachments.routes_of(service) {
+    let key = Key::new(Kind::Service, Some(&service.namespace), &service.name);
+    let own = of_target(&key, None, world);
+    of_routes(own, world.attachments.routes_of(service), waypoint, world)
+}
+
+/// Those of a service entry behind a waypoint: no policy targets the entry itself.
+pub(super) fn of_entry<'a>(
+    routes: impl Iterator<Item = &'a Key>,
+    waypoint: &NamespacedName,
+    world: &World<'_>,
+) -> Arc<[RateLimit]> {
+    of_routes(Vec::new(), routes, waypoint, world)
+}
+
+/// The Gateway's, something's own, and those of the routes that are for it.
+fn of_routes<'a>(
+    own: Vec<RateLimit>,
+    routes: impl Iterator<Item = &'a Key>,
+    waypoint: &NamespacedName,
+    world: &World<'_>,
+) -> Arc<[RateLimit]> {
+    let mut all = of_gateway(waypoint, world).to_vec();
+    all.extend(own);
+    for route in routes {
         let policies = world.attachments.limits_of(route).filter_map(|key| world.cluster.traffic_policy(key));
         let sections: BTreeSet<Option<&str>> = policies.flat_map(|policy| sections(policy, route)).collect();
         all.extend(sections.into_iter().flat_map(|section| of_target(route, section, world)));

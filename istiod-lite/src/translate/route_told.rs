@@ -2,17 +2,18 @@
 
 use mesh_model::address::NamespacedName;
 
+use super::backend_ref;
 use super::condition::{Condition, ParentStatus};
 use super::service_spec::has_port;
+use super::waypoint::{self, Verdict};
 use super::world::World;
-use super::{backend_ref, waypoint};
 use crate::cluster::Kept;
-use crate::cluster::attachments::{of_grpc, of_http, parent};
-use crate::resources::Key;
+use crate::cluster::attachments::{entry_parent, of_grpc, of_http, parent};
 use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::ParentRef;
+use crate::resources::{Key, host};
 
-/// What is told of a route: of each parent that is a Service, in order.
+/// What is told of a route: of each parent that is a Service or ServiceEntry, in order.
 pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<ParentStatus> {
     let (parents, backends, hostnames) = match object {
         Kept::HttpRoute(route) => (&route.spec.parent_refs, of_http(route), &route.spec.hostnames),
@@ -21,8 +22,11 @@ pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<ParentStatu
     };
     let resolved = resolved(&backends, &key.namespace, world);
     let one = |reference: &ParentRef| {
-        let service = parent(reference, &key.namespace)?;
-        let (accepted, way) = accepted(reference, &service, !hostnames.is_empty(), world);
+        let parent = match parent(reference, &key.namespace) {
+            Some(service) => Parent::service(service, world),
+            None => Parent::entry(entry_parent(reference, &key.namespace)?, world),
+        };
+        let (accepted, way) = accepted(reference, parent, !hostnames.is_empty());
         let conditions = [Some(accepted), Some(resolved.clone()), way].into_iter().flatten().collect();
         Some(ParentStatus { parent: reference.clone(), conditions })
     };
@@ -49,9 +53,9 @@ pub(super) fn summary(parents: &[ParentStatus], object: &Kept) -> Vec<Condition>
             _ => true,
         };
         let message = if none {
-            "it has no parentRefs, and so does nothing: name the Service that it is for"
+            "it has no parentRefs, and so does nothing: name the Service or ServiceEntry that it is for"
         } else {
-            "its parents are no Services: no waypoint follows it, and another controller has to"
+            "its parents are no Services and no ServiceEntries: no waypoint follows it, and another controller has to"
         };
         return vec![condition("Accepted", false, "NoMatchingParent", message.to_owned())];
     }
@@ -62,35 +66,71 @@ fn condition(kind: &'static str, status: bool, reason: &'static str, message: St
     Condition { kind: kind.into(), status, reason: reason.into(), message }
 }
 
-/// Whether a parent takes the route, and whether there is a waypoint to follow it.
-fn accepted(
-    reference: &ParentRef,
-    service: &NamespacedName,
-    hostnames: bool,
-    world: &World<'_>,
-) -> (Condition, Option<Condition>) {
-    let refuse = |message| (condition("Accepted", false, "NoMatchingParent", message), None);
-    let Some(object) = world.cluster.service(service) else {
-        return refuse(format!("there is no Service {service}"));
-    };
-    if let Some(port) = reference.port.filter(|port| !u16::try_from(*port).is_ok_and(|port| has_port(object, port))) {
-        return refuse(format!("the Service {service} has no TCP port {port}"));
+/// A Service or ServiceEntry that a route names.
+struct Parent<'a> {
+    /// Its kind and name.
+    name: String,
+    /// Whether it has a TCP port; None: it is not there.
+    has_port: Option<Box<dyn Fn(u16) -> bool + 'a>>,
+    /// The verdict on its waypoint.
+    way: Option<Verdict>,
+    /// Why no route can be for it.
+    unfit: Option<&'static str>,
+}
+
+impl<'a> Parent<'a> {
+    fn service(name: NamespacedName, world: &World<'a>) -> Self {
+        let object = world.cluster.service(&name);
+        Self {
+            name: format!("Service {name}"),
+            has_port: object.map(|object| Box::new(move |port| has_port(object, port)) as _),
+            way: object.and_then(|object| waypoint::of_service(object, world)),
+            unfit: None,
+        }
     }
-    let note = if hostnames { ". Its hostnames are not asked: the Service says what it is for" } else { "" };
+
+    fn entry(name: NamespacedName, world: &World<'a>) -> Self {
+        let object = world.cluster.service_entry(&name);
+        let only_wildcards = object.is_some_and(|object| object.spec.hosts.iter().all(|one| host::is_wildcard(one)));
+        Self {
+            name: format!("ServiceEntry {name}"),
+            has_port: object.map(|object| Box::new(move |port| object.has_port(port)) as _),
+            way: object.and_then(|object| waypoint::of_entry(&object.metadata, world)),
+            unfit: only_wildcards.then_some("has no host but wildcards, which no waypoint serves"),
+        }
+    }
+}
+
+/// Whether a parent takes the route, and whether there is a waypoint to follow it.
+fn accepted(reference: &ParentRef, parent: Parent<'_>, hostnames: bool) -> (Condition, Option<Condition>) {
+    let refuse = |message| (condition("Accepted", false, "NoMatchingParent", message), None);
+    let name = parent.name;
+    let Some(has_port) = parent.has_port else {
+        return refuse(format!("there is no {name}"));
+    };
+    if let Some(why) = parent.unfit {
+        return refuse(format!("the {name} {why}"));
+    }
+    if let Some(port) = reference.port.filter(|port| !u16::try_from(*port).is_ok_and(&has_port)) {
+        return refuse(format!("the {name} has no TCP port {port}"));
+    }
+    let kind = reference.kind();
+    let note = if hostnames {
+        format!(". Its hostnames are not asked: the {kind} says what it is for")
+    } else {
+        String::new()
+    };
     let accepted = condition("Accepted", true, "Accepted", format!("Route was valid{note}"));
-    let way = match waypoint::of_service(object, world) {
+    let way = match parent.way {
         Some(verdict) if verdict.unbound.is_none() => (true, "ResolvedWaypoints", "All waypoints resolved".to_owned()),
         Some(verdict) => {
             let effect = if verdict.address.is_some() { "connections are refused" } else { "connections go around it" };
-            (
-                false,
-                "WaypointIsNotReady",
-                format!("the Service {service} asks for {}, which is not ready: {effect}", verdict.asked),
-            )
+            let message = format!("the {name} asks for {}, which is not ready: {effect}", verdict.asked);
+            (false, "WaypointIsNotReady", message)
         }
         None => {
             let message = format!(
-                "the Service {service} has no waypoint, so nobody follows the route: label it, or its namespace, with \
+                "the {name} has no waypoint, so nobody follows the route: label it, or its namespace, with \
                  istio.io/use-waypoint"
             );
             (false, "NoWaypoint", message)

@@ -8,7 +8,7 @@ use super::service_spec::has_port;
 use super::waypoint;
 use super::world::World;
 use crate::cluster::Kept;
-use crate::cluster::attachments::{limited, parents};
+use crate::cluster::attachments::{entry_parents, limited, parents};
 use crate::resources::TrafficPolicy;
 use crate::resources::gateway_api::common::ParentRef;
 use crate::resources::traffic_policy::{GlobalRateLimit, PolicyTargetRef};
@@ -87,13 +87,18 @@ fn accepted(key: &NamespacedName, reference: &PolicyTargetRef, world: &World<'_>
         Kept::Gateway(_) => Ok(format!("enforced by {}", target.object())),
         Kept::Service(_) => at_waypoint(&target.object(), world),
         _ => {
-            let services = parents(&object);
-            let Some(first) = services.first() else {
-                return Err(("AncestorNotBound", format!("{target} has no Service as its parent: NOT enforced")));
-            };
+            let services = parents(&object).into_iter().map(|service| at_waypoint(&service, world));
+            let entries = entry_parents(&object).into_iter().map(|entry| entry_at_waypoint(&entry, world));
+            let all: Vec<Accepted> = services.chain(entries).collect();
             // One that is bound is enough for it to count; what is wrong with the others the route says.
-            let mut bound = services.iter().filter_map(|service| at_waypoint(service, world).ok());
-            bound.next().map_or_else(|| at_waypoint(first, world), Ok)
+            let bound = all.iter().position(Result::is_ok).unwrap_or_default();
+            let none = || {
+                Err((
+                    "AncestorNotBound",
+                    format!("{target} has no Service or ServiceEntry as its parent: NOT enforced"),
+                ))
+            };
+            all.into_iter().nth(bound).unwrap_or_else(none)
         }
     }
 }
@@ -110,9 +115,20 @@ fn at_waypoint(service: &NamespacedName, world: &World<'_>) -> Accepted {
     let Some(object) = world.cluster.service(service) else {
         return Err(("TargetNotFound", format!("there is no Service {service}")));
     };
-    let Some(verdict) = waypoint::of_service(object, world) else {
+    enforced(&format!("Service {service}"), waypoint::of_service(object, world))
+}
+
+fn entry_at_waypoint(entry: &NamespacedName, world: &World<'_>) -> Accepted {
+    let Some(object) = world.cluster.service_entry(entry) else {
+        return Err(("TargetNotFound", format!("there is no ServiceEntry {entry}")));
+    };
+    enforced(&format!("ServiceEntry {entry}"), waypoint::of_entry(&object.metadata, world))
+}
+
+fn enforced(target: &str, verdict: Option<waypoint::Verdict>) -> Accepted {
+    let Some(verdict) = verdict else {
         let message = format!(
-            "the Service {service} has no waypoint, so the policy is NOT enforced: label it, or its namespace, with \
+            "the {target} has no waypoint, so the policy is NOT enforced: label it, or its namespace, with \
              istio.io/use-waypoint"
         );
         return Err(("AncestorNotBound", message));
@@ -123,7 +139,7 @@ fn at_waypoint(service: &NamespacedName, world: &World<'_>) -> Accepted {
     let effect = if verdict.address.is_some() { "is refused" } else { "goes around it" };
     Err((
         "AncestorNotBound",
-        format!("the Service {service} is not bound to {}, and what is sent to it {effect}", verdict.asked),
+        format!("the {target} is not bound to {}, and what is sent to it {effect}", verdict.asked),
     ))
 }
 

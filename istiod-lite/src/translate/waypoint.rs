@@ -68,7 +68,11 @@ pub(super) fn of_service(service: &k8s_openapi::api::core::v1::Service, world: &
 /// The verdict on a ServiceEntry, in the same way.
 pub(super) fn of_entry(object: &ObjectMeta, world: &World<'_>) -> Option<Verdict> {
     let name = NamespacedName::new(relations::namespace(object), object.name.as_deref().unwrap_or(""));
-    of_services(object, || world.attachments.has_policies(&Target::Entry(name)), world)
+    let attached = || {
+        let attachments = world.attachments;
+        attachments.routes_of_entry(&name).next().is_some() || attachments.has_policies(&Target::Entry(name.clone()))
+    };
+    of_services(object, attached, world)
 }
 
 fn of_services(object: &ObjectMeta, attached: impl FnOnce() -> bool, world: &World<'_>) -> Option<Verdict> {

@@ -15,7 +15,8 @@ fn ask(method: &str) -> Request<Full<Bytes>> {
 /// The pod `cart-1`, of the service `cart`, which is behind the waypoint, or not.
 fn pod(endpoint: &Endpoint, is_behind: bool) -> Resource {
     let Resource::Workload(workload) = endpoint.of("cart") else { panic!("an endpoint is a workload") };
-    let waypoint = GatewayAddress { destination: GatewayDestination::Hostname(key("waypoint")), hbone_mtls_port: 15_008 };
+    let waypoint =
+        GatewayAddress { destination: GatewayDestination::Hostname(key("waypoint")), hbone_mtls_port: 15_008 };
     Resource::Workload(Arc::new(Workload {
         uid: "Kubernetes//Pod/shop/cart-1".into(),
         waypoint: is_behind.then(|| waypoint.shared()),

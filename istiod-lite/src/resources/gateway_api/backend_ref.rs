@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Another object.
+/// The group of Istio's kinds of networking.
+pub(crate) const ISTIO: &str = "networking.istio.io";
+
+/// Another object, or a host.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 pub struct BackendRef {
     /// Empty when left out: a Service.
@@ -31,5 +34,10 @@ impl BackendRef {
     /// A Service.
     pub fn is_service(&self) -> bool {
         self.group() == "" && self.kind() == "Service"
+    }
+
+    /// Istio's `Hostname`: no object, but whoever has the name, a ServiceEntry or a Service.
+    pub fn is_hostname(&self) -> bool {
+        self.group() == ISTIO && self.kind() == "Hostname"
     }
 }

@@ -42,7 +42,9 @@ fn backend_ref(backend: &BackendRef, path: &FieldPath) -> Checked {
     check::length(&backend.name, 1, 253, &path.field("name"))?;
     match backend.port {
         Some(port) => check::port(port, &path.field("port")),
-        None if backend.is_service() => Err(path.field("port").error("missing: a Service has several, say which")),
+        None if backend.is_service() || backend.is_hostname() => {
+            Err(path.field("port").error(format!("missing: a {} has several, say which", backend.kind())))
+        }
         None => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! Checks of routes: limits, names, and which parts go together.
 
+use super::backend_ref::ISTIO;
 use super::check::{self, Checked};
 use super::check_filter::{GRPC, HTTP, backends, filters};
 use super::common::{MatchType, ParentRef, ValueMatch};
@@ -56,8 +57,11 @@ fn parents(refs: &[ParentRef], path: &FieldPath) -> Checked {
         if parent.group() != "" && parent.kind() == "Service" {
             return Err(at.field("group").error("a Service is of the core group: write `group: \"\"`"));
         }
-        let section = parent.section_name.is_some() && parent.is_service();
-        check::unsupported(section, &at.field("sectionName"), "a Service has ports: write `port`")?;
+        if parent.group() != ISTIO && parent.kind() == "ServiceEntry" {
+            return Err(at.field("group").error(format!("a ServiceEntry is of Istio's group: write `group: {ISTIO}`")));
+        }
+        let section = parent.section_name.is_some() && (parent.is_service() || parent.is_entry());
+        check::unsupported(section, &at.field("sectionName"), &format!("a {} has ports: write `port`", parent.kind()))?;
         let same = |other: &&ParentRef| {
             (other.group(), other.kind(), &other.namespace, &other.name)
                 == (parent.group(), parent.kind(), &parent.namespace, &parent.name)

@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::GROUP;
-use super::backend_ref::BackendRef;
+use super::backend_ref::{BackendRef, ISTIO};
 use super::http_filter::HttpFilter;
 use crate::resources::authorization_policy::null_as_default;
 
-/// What a route belongs to: a Service, for a mesh.
+/// What a route belongs to: a Service or ServiceEntry, for a mesh.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentRef {
-    /// The API's own when left out; a Service's is empty.
+    /// The API's own when left out; a Service's is empty, a ServiceEntry's Istio's.
     pub group: Option<String>,
     /// `Gateway` when left out.
     pub kind: Option<String>,
@@ -29,6 +29,11 @@ impl ParentRef {
     /// A Service, which is what the routes of a mesh are for.
     pub fn is_service(&self) -> bool {
         self.group() == "" && self.kind() == "Service"
+    }
+
+    /// A ServiceEntry: the routes of a mesh are for its hosts, too.
+    pub fn is_entry(&self) -> bool {
+        self.group() == ISTIO && self.kind() == "ServiceEntry"
     }
 
     /// Its group.

@@ -7,7 +7,7 @@ use crate::resources::service_entry::Port;
 
 /// Only TCP goes through the mesh.
 pub(super) fn tcp_ports(object: &ServiceEntry) -> impl Iterator<Item = &Port> {
-    object.spec.ports.iter().filter(|port| !port.protocol.eq_ignore_ascii_case("UDP"))
+    object.tcp_ports()
 }
 
 /// Its ports at something that has numbers of its own for some of their names.

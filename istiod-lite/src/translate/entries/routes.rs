@@ -5,21 +5,28 @@ use mesh_model::route::{PortProtocol, Protocol, ServiceRoutes};
 
 use super::defined::Entry;
 use super::ports::{number, tcp_ports};
-use crate::cluster::attachments::Target;
+use crate::cluster::attachments::{Target, entry_parent};
+use crate::resources::gateway_api::common::ParentRef;
 use crate::resources::host;
 use crate::translate::context::Context;
-use crate::translate::{attached, rate_limits, waypoint};
+use crate::translate::{attached, rate_limits, route_rules, waypoint};
 
-/// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. Routes have no entry as their parent, so
-/// that there are only policies, tokens, traces, and the Gateway's rate limits. A wildcard is no service that a waypoint could ask for.
+/// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. A route that has the entry as its parent
+/// is for all of them. A wildcard is no service that a waypoint could ask for.
 pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRoutes, NamespacedName)> {
     let verdict = waypoint::of_entry(&entry.object.metadata, context).filter(|verdict| verdict.is_served);
     let Some(verdict) = verdict else { return Vec::new() };
     let hosts = entry.hosts.iter().filter(|one| !host::is_wildcard(&one.name));
     let own = || Target::Entry(entry.key.clone());
+    let attached = || context.attachments.routes_of_entry(&entry.key);
+    let is_parent =
+        |reference: &ParentRef, namespace: &str| entry_parent(reference, namespace).as_ref() == Some(&entry.key);
+    let rules = route_rules::rules(attached(), &entry.key, is_parent, |port| entry.object.has_port(port), context);
+    let limits = rate_limits::of_entry(attached(), &verdict.asked, context);
     let of_host = |name: &NamespacedName| ServiceRoutes {
         ports: protocols(entry),
-        rate_limits: rate_limits::of_service(name, &verdict.asked, context),
+        rules: rules.clone(),
+        rate_limits: limits.clone(),
         ..attached::service(name.clone(), own(), &verdict.asked, context)
     };
     let names = hosts.map(|one| NamespacedName::new(entry.key.namespace.clone(), one.name.clone()));

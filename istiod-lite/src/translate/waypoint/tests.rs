@@ -243,7 +243,10 @@ fn label_by_waypoint_for_by_kind_of_address() {
             object(Kind::Namespace, &json!({"metadata": {"name": "shop", "labels": asks("namespace")}})),
             object(Kind::Service, &json!({"metadata": metadata("web"), "spec": {"ports": [{"port": 80}]}})),
             object(Kind::Pod, &json!({"metadata": metadata("pod"), "spec": {"containers": []}})),
-            object(Kind::Service, &json!({"metadata": {"name": "way", "namespace": "shop", "labels": way}, "spec": {}})),
+            object(
+                Kind::Service,
+                &json!({"metadata": {"name": "way", "namespace": "shop", "labels": way}, "spec": {}}),
+            ),
             object(
                 Kind::Gateway,
                 &json!({"metadata": {"name": "way", "namespace": "shop", "labels": labels}, "spec": spec}),
