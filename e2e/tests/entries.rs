@@ -149,6 +149,15 @@ fn egress() -> Result<()> {
         ensure!(answer.ends_with("403"), "{pod} {method} {path}: {answer}");
     }
     mesh.log_line("shop/egress-1", &["api.partner.example", "response_code=200", "10.244.2.40:8080"])?;
+    // By a route of the ServiceEntry to another host; judged as what was asked for.
+    until("the route is followed", || {
+        let answer = ask("buyer", "GET", "/prices/new")?;
+        ensure!(answer == "next: GET /prices/new since 2026\n200", "{answer}");
+        Ok(())
+    })?;
+    mesh.log_line("shop/egress-1", &["route=\"shop/partner new-prices\"", "10.244.2.41:8080"])?;
+    let answer = ask("other", "GET", "/prices/new")?;
+    ensure!(answer.ends_with("403"), "{answer}");
     // A name is resolved; and one that leads to the waypoint's own admin port leads nowhere.
     mesh.edit("base.yaml", "resolution: STATIC", "resolution: DNS")?;
     mesh.edit("base.yaml", "{address: 10.244.2.40}", "{address: localhost, ports: {http: 15000}}")?;

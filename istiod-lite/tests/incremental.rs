@@ -285,11 +285,18 @@ fn service_ref(choices: &mut Choices<'_>) -> Value {
 
 fn route(choices: &mut Choices<'_>, namespace: &str, name: &str, rule: &Value) -> Value {
     let metadata = policy_metadata(choices, namespace, name);
-    let parent = match choices.below(5) {
+    let parent = match choices.below(6) {
         0 => json!({"name": "ingress"}),
+        1 => {
+            let (name, namespace) = (choices.one_of(&["e", "f"]), choices.one_of(&NAMESPACES));
+            json!({"group": "networking.istio.io", "kind": "ServiceEntry", "name": name, "namespace": namespace})
+        }
         _ => service_ref(choices),
     };
-    let mut backend = service_ref(choices);
+    let mut backend = match choices.below(5) {
+        0 => json!({"group": "networking.istio.io", "kind": "Hostname", "name": choices.one_of(&HOSTS)}),
+        _ => service_ref(choices),
+    };
     backend["port"] = choices.one_of(&[80, 90]).into();
     if choices.seldom() {
         backend["kind"] = "Bucket".into();

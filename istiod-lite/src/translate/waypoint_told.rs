@@ -4,7 +4,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::labels;
 
 use super::condition::{Condition, WAYPOINT_BOUND, WaypointStatus};
-use super::service_spec::cluster_ips;
+use super::service_spec::{cluster_ips, is_headless};
 use super::waypoint::{self, Unbound, Verdict};
 use super::world::World;
 use crate::cluster::Kept;
@@ -18,7 +18,13 @@ use crate::resources::{Key, Kind};
 /// are not followed.
 pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<Condition> {
     let bound = match object {
-        Kept::Service(service) => waypoint::of_service(service, world).map(|verdict| service_bound(&verdict)),
+        Kept::Service(service) => waypoint::of_service(service, world).map(|verdict| {
+            let mut told = service_bound(&verdict);
+            if is_headless(service) {
+                told.message.push_str(HEADLESS);
+            }
+            told
+        }),
         // Of a pod only its own wish: what it inherits its namespace says.
         Kept::Pod(pod) => matches!(asked(&**pod, &key.namespace), Asked::Waypoint(_))
             .then(|| waypoint::of_pod(&**pod, &key.namespace, world).filter(|verdict| verdict.unbound.is_some()))
@@ -37,6 +43,9 @@ pub(super) fn of(key: &Key, object: &Kept, world: &World<'_>) -> Vec<Condition> 
         .map(|network| network_is_not_read(network, &world.mesh.root_namespace));
     bound.into_iter().chain(network).collect()
 }
+
+const HEADLESS: &str = ". It is headless: its names are its pods' addresses, which go through a waypoint that is for workloads, and \
+                        through no other (istio.io/waypoint-for)";
 
 fn service_bound(verdict: &Verdict) -> Condition {
     let waypoint = &verdict.asked;
