@@ -14,12 +14,13 @@ pub(super) fn generation(rejected: &Rejected) -> Option<i64> {
     }
 }
 
-/// On a route: of each of its parents that is a Service, as its `spec.parentRefs` are now. That of other parents is for other
+/// On a route: of each of its parents that is a Service or ServiceEntry, as its `spec.parentRefs` are now. That of other parents is for other
 /// controllers to say.
 pub(super) fn parents(rejected: &Rejected, refs: &[Value]) -> Vec<ParentStatus> {
     let read = refs.iter().filter_map(|written| serde_json::from_value::<ParentRef>(written.clone()).ok());
     let conditions = vec![condition("Accepted", "UnsupportedValue", rejected)];
-    read.filter(ParentRef::is_service).map(|parent| ParentStatus { parent, conditions: conditions.clone() }).collect()
+    let ours = read.filter(|parent| parent.is_service() || parent.is_entry());
+    ours.map(|parent| ParentStatus { parent, conditions: conditions.clone() }).collect()
 }
 
 /// On a traffic policy: of each of its targets, as its `spec.targetRefs` are now.
@@ -63,9 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn each_parent_that_is_a_service_says_that_the_route_is_not_accepted() {
+    fn each_parent_of_a_mesh_says_that_the_route_is_not_accepted() {
         let refs = [
             json!({"group": "", "kind": "Service", "name": "web", "port": 80}),
+            json!({"group": "networking.istio.io", "kind": "ServiceEntry", "name": "api"}),
             json!({"name": "ingress"}),
             json!({"group": "", "kind": "Service", "name": "web", "port": "eighty"}),
         ];
@@ -77,8 +79,9 @@ mod tests {
             reason: "UnsupportedValue".into(),
             message: message.to_owned(),
         };
-        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!((told[0].parent.port, &told[0].conditions), (Some(80), &vec![accepted]));
+        assert!(told[1].parent.is_entry(), "{told:?}");
         assert_eq!(generation(&rejected()), Some(3));
     }
 

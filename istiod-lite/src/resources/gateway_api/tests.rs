@@ -150,6 +150,15 @@ fn http_routes() {
             "spec.parentRefs[0].group: a Service is of the core group",
         ),
         (
+            "{parentRefs: [{kind: ServiceEntry, name: api}]}".into(),
+            "spec.parentRefs[0].group: a ServiceEntry is of Istio's group",
+        ),
+        (
+            "{parentRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api, sectionName: http}]}".into(),
+            "spec.parentRefs[0].sectionName",
+        ),
+        ("{parentRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api, port: 80}]}".into(), ""),
+        (
             "{parentRefs: [{group: '', kind: Service, name: web}, {group: '', kind: Service, name: web, port: 80}]}"
                 .into(),
             "spec.parentRefs[1]: the same parent twice",
