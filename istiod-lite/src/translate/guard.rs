@@ -37,9 +37,7 @@ pub(super) fn key(service: &NamespacedName) -> NamespacedName {
 
 /// The policy; None where nothing is enforced at a waypoint.
 pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> Option<Policy> {
-    // Through the waypoint, or refused while it is not there: never straight.
-    let closed = |verdict: &waypoint::Verdict| verdict.address.is_some() && !verdict.is_open;
-    let verdict = waypoint::of_service(service, context).filter(closed)?;
+    let verdict = waypoint::of_service(service, context).filter(is_closed)?;
     let own = relations::namespace(&service.metadata);
     let own = NamespacedName::new(own, service.metadata.name.as_deref().unwrap_or(""));
     if is_external_name(service) || !is_enforced(Some(Target::Service(own.clone())), &verdict.asked, context) {
@@ -57,6 +55,11 @@ pub(super) fn of_service(service: &KubernetesService, context: &Context<'_>) -> 
     Some(policy(own.namespace, name(&own.name), others))
 }
 
+/// Through the waypoint, or refused while it is not there: never straight.
+fn is_closed(verdict: &waypoint::Verdict) -> bool {
+    verdict.address.is_some() && !verdict.is_open
+}
+
 /// The policy of a pod at its own addresses; None where nothing is enforced for these at a waypoint. Pods that have the same have
 /// one policy.
 pub(super) fn of_pod(
@@ -65,7 +68,7 @@ pub(super) fn of_pod(
     context: &Context<'_>,
 ) -> Option<Policy> {
     let namespace = &pod.name.namespace;
-    let verdict = waypoint::of_pod(pod, namespace, context).filter(|verdict| verdict.address.is_some())?;
+    let verdict = waypoint::of_pod(pod, namespace, context).filter(is_closed)?;
     // One of the host's network has no address of its own.
     if pod.host_network || !is_enforced(None, &verdict.asked, context) {
         return None;
