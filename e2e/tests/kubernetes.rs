@@ -3,6 +3,7 @@
 //!
 //! Seen red with `DAEMONSET_NAME` left out of the node agent's chart: what the agent had made stayed on the nodes.
 mod asked;
+mod failures;
 
 use crate::charts::helm;
 use crate::install::ambit;
@@ -67,6 +68,7 @@ const STRICT: &str = "{apiVersion: security.istio.io/v1, kind: PeerAuthenticatio
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("cluster::the_charts_bring_running_pods_in_and_out", whole);
+    suite.trial("cluster::failures_leave_every_pod_captured_or_refused", failures::whole);
 }
 
 fn whole() -> Result<()> {

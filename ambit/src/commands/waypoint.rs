@@ -232,7 +232,7 @@ async fn apply(args: Apply) -> Result<ExitCode> {
     })?;
     say(&format!("waypoint {namespace}/{name} applied"));
     if args.enroll_namespace {
-        let labelled = write::merge(&client, NAMESPACES, ("", namespace), "", &enrolment(name)).await;
+        let labelled = write::merge(&client, NAMESPACES, ("", namespace), "", &enrolment(name), MANAGER).await;
         labelled.map_err(|error| refused("patch", NAMESPACES, namespace, error))?;
         say(&format!("namespace {namespace} labelled {USE_WAYPOINT}={name}"));
         if labels[DATAPLANE_MODE] != DATAPLANE_MODE_AMBIENT {

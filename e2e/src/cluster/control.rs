@@ -36,29 +36,35 @@ pub(super) fn issue(keys: &Keys) -> Result<()> {
     Ok(())
 }
 
-/// Starts etcd and the API server, which waits for it.
-pub(super) fn start_api_server(machine: &Machine) -> Result<()> {
-    let (clients, peers) = ("http://127.0.0.1:2379", "http://127.0.0.1:2380");
+const ETCD: &str = "http://127.0.0.1:2379";
+
+/// Starts etcd.
+pub(super) fn start_etcd(machine: &Machine) -> Result<()> {
+    let peers = "http://127.0.0.1:2380";
     spawn(
         machine,
         "etcd",
         &[
             ("data-dir", "/var/lib/etcd"),
-            ("listen-client-urls", clients),
-            ("advertise-client-urls", clients),
+            ("listen-client-urls", ETCD),
+            ("advertise-client-urls", ETCD),
             ("listen-peer-urls", peers),
             ("initial-advertise-peer-urls", peers),
             ("initial-cluster", &format!("default={peers}")),
             // It is in memory anyway.
             ("unsafe-no-fsync", "true"),
         ],
-    )?;
+    )
+}
+
+/// Starts the API server, which waits for etcd.
+pub(super) fn start_api_server(machine: &Machine) -> Result<()> {
     let key = |file: &str| format!("{INSIDE}/{file}");
     spawn(
         machine,
         "kube-apiserver",
         &[
-            ("etcd-servers", clients),
+            ("etcd-servers", ETCD),
             ("secure-port", &PORT.to_string()),
             ("advertise-address", &network::CONTROL.to_string()),
             ("tls-cert-file", &key("kube-apiserver.crt")),

@@ -25,7 +25,7 @@ pub mod traces;
 
 use crate::command::{self, Output};
 use crate::harness::REPORT;
-use crate::process;
+use crate::process::{self, Process};
 use crate::until::until_within;
 use anyhow::{Context, Result, ensure};
 use door::Door;
@@ -61,6 +61,7 @@ pub struct Cluster {
     control: Machine,
     kubeconfig: PathBuf,
     kubectl: PathBuf,
+    proxy: ProxyMode,
     files: TempDir,
 }
 
@@ -86,20 +87,21 @@ impl Cluster {
         let start = |name: &str| Machine::start(name, programs.folder(), files.path());
         let control = start("control")?;
         network::lay(&control)?;
+        control::start_etcd(&control)?;
         control::start_api_server(&control)?;
         let door = Door::open(control.netns()?, (network::CONTROL, control::PORT).into())?;
         let server = door.address().to_string();
         let kubeconfig = keys.kubeconfig("outside", "admin", &keys.folder().display().to_string(), &server)?;
         let kubectl = programs.program("kubectl").context("there was a kubectl")?;
-        let mut cluster = Cluster { _door: door, nodes: Vec::new(), control, kubeconfig, kubectl, files };
-        let ready = cluster.add_nodes(&keys, &programs, proxy);
+        let mut cluster = Cluster { _door: door, nodes: Vec::new(), control, kubeconfig, kubectl, proxy, files };
+        let ready = cluster.add_nodes(&keys, &programs);
         match ready {
             Ok(()) => Ok(cluster),
             Err(e) => Err(e.context(cluster.report())),
         }
     }
 
-    fn add_nodes(&mut self, keys: &Keys, programs: &Programs, proxy: ProxyMode) -> Result<()> {
+    fn add_nodes(&mut self, keys: &Keys, programs: &Programs) -> Result<()> {
         for (number, name) in (1..).zip(NODES) {
             node::issue(keys, name, number)?;
             let machine = Machine::start(name, programs.folder(), self.files.path())?;
@@ -115,7 +117,7 @@ impl Cluster {
         for (number, machine) in (1..).zip(&self.nodes) {
             self.apply(&node::object(machine.name(), number).to_string())?;
             node::start_kubelet(machine, number)?;
-            node::start_proxy(machine, proxy)?;
+            node::start_proxy(machine, self.proxy)?;
         }
         self.apply(DNS)?;
         until_within(START, "the nodes are Ready", || {
@@ -212,14 +214,58 @@ impl Cluster {
     /// # Errors
     /// It does not run.
     pub fn pod_netns(&self, namespace: &str, name: &str) -> Result<File> {
+        let processes = self.pod_processes(namespace, name)?;
+        let process = processes.first().with_context(|| format!("nothing of {namespace}/{name} runs"))?;
+        File::open(format!("/proc/{}/ns/net", process.pid)).context("its process is gone")
+    }
+
+    /// What runs of a pod, as this machine counts; `pause` is what keeps its namespaces.
+    ///
+    /// # Errors
+    /// There is none of this name, or it is on no node.
+    pub fn pod_processes(&self, namespace: &str, name: &str) -> Result<Vec<Process>> {
         let pod = self.get(namespace, "pod", name)?;
-        let node = self.node(pod["spec"]["nodeName"].as_str().context("it is on no node yet")?)?;
-        let group = format!("/pod{}/", pod["metadata"]["uid"].as_str().context("a pod has a uid")?);
+        let node = pod["spec"]["nodeName"].as_str().context("it is on no node yet")?;
+        self.processes_of_pod(node, pod["metadata"]["uid"].as_str().context("a pod has a uid")?)
+    }
+
+    /// [`Self::pod_processes`], by its UID: no API server is asked.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn processes_of_pod(&self, node: &str, uid: &str) -> Result<Vec<Process>> {
+        let group = format!("/pod{uid}/");
         let within =
             |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|g| g.contains(&group));
-        let process = process::descendants(node.init()).into_iter().find(|p| within(p.pid));
-        let process = process.with_context(|| format!("nothing of {namespace}/{name} runs"))?;
-        File::open(format!("/proc/{}/ns/net", process.pid)).context("its process is gone")
+        Ok(process::descendants(self.node(node)?.init()).into_iter().filter(|p| within(p.pid)).collect())
+    }
+
+    /// Kills the API server. What it knows stays in etcd.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn stop_api_server(&self) -> Result<()> {
+        self.control.kill("kube-apiserver")
+    }
+
+    /// Starts the API server that was stopped, and waits for it.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_api_server(&self) -> Result<()> {
+        control::start_api_server(&self.control)?;
+        until_within(START, "the API server is ready", || self.kubectl(&["get", "--raw=/readyz"])?.good()).map(drop)
+    }
+
+    /// Takes a node's power away and gives it back: what is on its disk stays, and nothing else does.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn reboot(&self, name: &str) -> Result<()> {
+        let (number, machine) =
+            (1..).zip(&self.nodes).find(|(_, node)| node.name() == name).context("there is no such node")?;
+        node::lose_power(machine)?;
+        node::start_again(machine, number, self.proxy)
     }
 
     /// What there is to know when something went wrong: the objects that matter and the ends of logs.

@@ -4,14 +4,26 @@ use super::keys::{INSIDE, Keys};
 use super::machine::Machine;
 use super::network;
 use super::programs::Programs;
+use crate::process;
 use crate::until::until;
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// The image that keeps a pod's namespaces.
 pub(super) const PAUSE: &str = "localhost/pause:kit";
 /// The address of the cluster's DNS, which `e2e/cluster/dns.yaml` asks for.
 const DNS: &str = "10.96.0.10";
+/// What does not outlive a node's power.
+const LOSE: &str = r#"
+shopt -s nullglob
+awk '$5 ~ "^/(run/(netns|containerd|ztunnel|istio-cni)|var/lib/kubelet/pods)/" { print $5 }' /proc/self/mountinfo | tac |
+    while read -r mount; do umount -l $mount || true; done
+rm -rf /run/containerd /run/netns/* /run/ztunnel /run/istio-cni
+find /sys/fs/cgroup -depth -type d -path '*/kubepods/*' -exec rmdir {} + 2>/dev/null || true
+nft flush ruleset
+ip -o link show type veth | sed -nE 's/^[0-9]+: (veth[0-9a-f]+)@.*//p' | while read -r link; do ip link delete $link || true; done
+"#;
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The plugins that pods are connected with are copied there, as an installer of others expects it.
 const PLUGINS: &str = "/opt/cni/bin";
@@ -58,12 +70,39 @@ pub(super) fn start_runtime(machine: &Machine, number: u8, programs: &Programs) 
     machine.write(&format!("{PLUGIN_CONFIGURATION}/10-kit.conflist"), &plugin_configuration(number).to_string())?;
     let copy = format!("mkdir -p {PLUGINS} && cp {}/{{ptp,bridge,host-local,loopback}} {PLUGINS}", programs.plugins());
     machine.run(&["bash", "-ec", &copy])?.good()?;
+    run_runtime(machine)?;
+    programs.images()?.iter().try_for_each(|image| import(machine, image))
+}
+
+fn run_runtime(machine: &Machine) -> Result<()> {
     machine.spawn("containerd", &[])?;
     until("containerd answers", || {
         ensure!(machine.file(SOCKET).exists(), "no socket yet");
         machine.run(&["ctr", "version"])?.good()
+    })
+    .map(drop)
+}
+
+/// Kills all that runs, and takes away what no reboot would leave: what is in `/run`, network namespaces, the mounts of containers, control
+/// groups, and what leads to pods.
+pub(super) fn lose_power(machine: &Machine) -> Result<()> {
+    until("nothing runs", || {
+        let left = process::descendants(machine.init());
+        for one in &left {
+            // It may be gone already.
+            let _ = process::signal(one.pid, Signal::KILL);
+        }
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
     })?;
-    programs.images()?.iter().try_for_each(|image| import(machine, image))
+    machine.run(&["bash", "-ec", LOSE])?.good().map(drop)
+}
+
+/// Starts a node that has lost its power.
+pub(super) fn start_again(machine: &Machine, number: u8, proxy: ProxyMode) -> Result<()> {
+    run_runtime(machine)?;
+    start_kubelet(machine, number)?;
+    start_proxy(machine, proxy)
 }
 
 /// Gives a node the image of an archive, a path as the node sees it.

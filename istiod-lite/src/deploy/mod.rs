@@ -128,7 +128,7 @@ async fn say(
             // One of the same name that came since is another object; what somebody wrote meanwhile is not overwritten.
             let metadata = json!({"uid": state.0, "resourceVersion": there["metadata"]["resourceVersion"]});
             let part = json!({"metadata": metadata, "status": status});
-            write::merge(client, CLASSES, ("", name), "/status", &part).await
+            write::merge(client, CLASSES, ("", name), "/status", &part, MANAGER).await
         };
         match written.await {
             Err(error) if !WriteError::is_not_found(&error) => {

@@ -28,6 +28,8 @@ use self::election::{Election, Next, RETRY};
 use self::lease::Lease;
 
 const LEASES: Resource = Resource { group: "coordination.k8s.io", versions: &["v1"], plural: "leases" };
+/// Who owns what we write.
+const MANAGER: &str = "istiod-lite";
 /// How long one look at the lease may take, with the write that follows from it.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long writers may take to stop before the lease is let go.
@@ -246,7 +248,7 @@ async fn put(client: &Client, candidate: &Candidate, version: Option<String>, le
         "spec": lease,
     });
     match version {
-        Some(_) => write::merge(client, LEASES, (namespace, name), "", &object).await,
+        Some(_) => write::merge(client, LEASES, (namespace, name), "", &object, MANAGER).await,
         None => write::create::<serde::de::IgnoredAny>(client, LEASES, namespace, &object).await.map(drop),
     }
 }

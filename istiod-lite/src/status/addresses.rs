@@ -50,7 +50,7 @@ async fn set(client: &Client, key: &Key, wanted: &[HostAddress]) -> Result<(), W
     if wanted.is_empty() {
         // They may be another control plane's, and are nobody's now.
         let part = json!({"metadata": {"uid": uid}, "status": {"addresses": null}});
-        return write::merge(client, resource, place, "/status", &part).await;
+        return write::merge(client, resource, place, "/status", &part, MANAGER).await;
     }
     let object = json!({
         "apiVersion": api_version(resource),

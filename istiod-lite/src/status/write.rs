@@ -205,7 +205,7 @@ impl Writer {
             "metadata": {"uid": uid, "resourceVersion": resource_version},
             "status": {list: new},
         });
-        write::merge(&self.client, resource, (&key.namespace, &key.name), "/status", &part).await
+        write::merge(&self.client, resource, (&key.namespace, &key.name), "/status", &part, MANAGER).await
     }
 
     async fn condition(&self, key: &Key, conditions: &[Condition]) -> Result<(), WriteError> {

@@ -186,22 +186,30 @@ impl ApiServer {
     }
 
     /// What a template of the control plane's chart makes: None, and said loudly, where there is no `helm`.
-    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
     pub(crate) fn chart(&self, template: &str) -> Option<String> {
+        self.rendered("istiod-lite", &[&format!("--show-only=templates/{template}.yaml")])
+    }
+
+    /// Our chart's own definitions of kinds, and the roles of users: None, and said loudly, where there is no `helm`.
+    pub(crate) fn chart_kinds(&self) -> Option<String> {
+        self.rendered("crds", &[])
+    }
+
+    #[allow(clippy::print_stderr, reason = "skipped tests must be seen")]
+    fn rendered(&self, chart: &str, more: &[&str]) -> Option<String> {
         let helm = self.programs.join("bin/helm");
         if !helm.exists() {
             eprintln!("SKIPPED: {} is not there, so the control plane runs as administrator", helm.display());
             return None;
         }
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm/istiod-lite");
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm").join(chart);
         let mut command = Command::new(helm);
-        command.args(["template", "istiod", "--namespace=istio-system", "--kube-version=1.36.1"]).arg(chart);
+        command.args(["template", "istiod", "--namespace=istio-system", "--kube-version=1.36.1"]).arg(chart).args(more);
         // Nothing of it in anybody's home.
-        command
-            .arg(format!("--show-only=templates/{template}.yaml"))
-            .env("HELM_CACHE_HOME", self.files.path())
-            .env("HELM_CONFIG_HOME", self.files.path());
-        let output = command.env("HELM_DATA_HOME", self.files.path()).output().unwrap();
+        for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(home, self.files.path());
+        }
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(String::from_utf8(output.stdout).unwrap())
     }

@@ -37,7 +37,7 @@ spec: {workloadSelector: {labels: {app: web}}}
 ";
 
 /// Plugs a root of its own in. Gives its certificate.
-fn plug_in(directory: &Path, name: &str) -> String {
+pub(super) fn plug_in(directory: &Path, name: &str) -> String {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -50,7 +50,7 @@ fn plug_in(directory: &Path, name: &str) -> String {
     root
 }
 
-async fn start(api: &ApiServer, credentials: &Path, plugged: &Path) -> Running {
+pub(super) async fn start(api: &ApiServer, credentials: &Path, plugged: &Path) -> Running {
     let more = [
         ("VALIDATION_WEBHOOK_CONFIG_NAME", CONFIGURATION),
         ("WEBHOOK_PORT", "0"),
@@ -60,7 +60,7 @@ async fn start(api: &ApiServer, credentials: &Path, plugged: &Path) -> Running {
 }
 
 /// The chart's configuration. Nobody forwards a Service's address here: the API server is told ours instead.
-fn configuration(chart: &str, running: &Running) -> String {
+pub(super) fn configuration(chart: &str, running: &Running) -> String {
     let service =
         "service:\n        name: istiod\n        namespace: istio-system\n        path: /validate\n        port: 443\n";
     assert_eq!(chart.matches(service).count(), 2, "{chart}");
@@ -68,7 +68,7 @@ fn configuration(chart: &str, running: &Running) -> String {
 }
 
 /// Whether both webhooks are trusted by this root and have this failure policy.
-fn configured(api: &ApiServer, root: &str, policy: &str) -> Result<(), String> {
+pub(super) fn configured(api: &ApiServer, root: &str, policy: &str) -> Result<(), String> {
     let said = api.try_kubectl(&["get", "validatingwebhookconfiguration", CONFIGURATION, "-o", "json"], "")?;
     let said: Value = serde_json::from_str(&said).map_err(|e| e.to_string())?;
     let webhooks = said["webhooks"].as_array().ok_or("no webhooks")?;

@@ -103,7 +103,8 @@ pub async fn apply(
 }
 
 /// Sets a part of an object, whoever else sets it (JSON merge patch): what is `null` is taken away. `subresource` is empty, or
-/// for example `/status`. With a `metadata.uid` in it, another object of the same name is a conflict.
+/// for example `/status`. With a `metadata.uid` in it, another object of the same name is a conflict. `manager` is whom
+/// `metadata.managedFields` names as who wrote it.
 ///
 /// # Errors
 /// When it was not set.
@@ -113,8 +114,10 @@ pub async fn merge(
     (namespace, name): (&str, &str),
     subresource: &str,
     part: &Value,
+    manager: &str,
 ) -> Result<(), WriteError> {
-    let path = format!("{}{subresource}", resource.path_of(namespace, name));
+    let manager = utf8_percent_encode(manager, NON_ALPHANUMERIC);
+    let path = format!("{}{subresource}?fieldManager={manager}", resource.path_of(namespace, name));
     let body = part.to_string().into_bytes();
     send::<serde::de::IgnoredAny>(client, Method::PATCH, &path, "application/merge-patch+json", body).await.map(drop)
 }

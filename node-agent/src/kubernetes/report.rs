@@ -19,6 +19,8 @@ use crate::pods::Pod;
 
 const PODS: Resource = Resource::core("pods");
 const EVENTS: Resource = Resource::core("events");
+/// Who owns what we write, and says it.
+const MANAGER: &str = "node-agent";
 /// How long a pod is outside before people are told: what a pod passes through as it starts is no news.
 const NEWS: Duration = Duration::from_secs(10);
 /// How soon what failed is tried again, and how long a pod's own watch may take to show what was written.
@@ -105,8 +107,8 @@ fn event(pod: &Outside, node: &str, now: Timestamp) -> Value {
         "type": "Warning",
         "reason": "NotInMesh",
         "message": format!("The pod should be in the mesh and is not: {} (to do: {})", pod.detail, pod.why.advice()),
-        "source": { "component": "node-agent", "host": node },
-        "reportingComponent": "node-agent",
+        "source": { "component": MANAGER, "host": node },
+        "reportingComponent": MANAGER,
         "reportingInstance": node,
         "firstTimestamp": now,
         "lastTimestamp": now,
@@ -180,7 +182,7 @@ async fn write_all(client: &Client, changes: Vec<Change>) -> Result<(), WriteErr
         let client = client.clone();
         writes.spawn(async move {
             let patch = patch(&change);
-            let patched = write::merge(&client, PODS, (&change.namespace, &change.name), "/status", &patch);
+            let patched = write::merge(&client, PODS, (&change.namespace, &change.name), "/status", &patch, MANAGER);
             timeout(PATIENCE, patched)
                 .await
                 .unwrap_or_else(|_| Err(WriteError::Broken(format!("none within {PATIENCE:?}"))))
