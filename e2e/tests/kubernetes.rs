@@ -4,6 +4,7 @@
 //! Seen red with `DAEMONSET_NAME` left out of the node agent's chart: what the agent had made stayed on the nodes.
 mod asked;
 mod failures;
+mod followed;
 
 use crate::charts::helm;
 use crate::install::ambit;
@@ -220,6 +221,7 @@ fn waypoint(cluster: &Cluster) -> Result<()> {
     for object in ["authorizationpolicy/no-shadow", "httproute/web"] {
         cluster.kubectl(&["-n", "shop", "delete", object])?.good()?;
     }
+    followed::by_the_waypoint(cluster)?;
     asked::delete_waypoint(cluster)?;
     cluster.kubectl(&["-n", "shop", "wait", "--for=delete", "deployment/way", "--timeout=100s"])?.good()?;
     cluster.kubectl(&["label", "namespace", "shop", "istio.io/use-waypoint-"])?.good()?;

@@ -235,6 +235,21 @@ async fn what_waypoints_follow_is_defined_published_told_and_refused_by_name() {
     }
     until("nothing of them", &reader, |t| (rules(t), limits(t)) == (0, 0)).await;
 
+    // A definition that lets anything in, as somebody else's may: what cannot be read at all is told, alone, and what is beside it is followed.
+    let open = r#"[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema",
+        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]"#;
+    api.kubectl(&["patch", "crd", TRAFFIC_POLICIES, "--type=json", "-p", open], "");
+    let shapeless = "apiVersion: ambit.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: shapeless, namespace: shop}\n\
+                     spec: {targetRefs: all, rateLimits: 3}\n";
+    until_so("anything is let in", || apply(&api, shapeless).map(drop)).await;
+    apply(&api, &traffic_policy("fair", "{requests: 10, per: 1m}")).unwrap();
+    until("the one beside it", &reader, |t| limits(t) == 1).await;
+    until_so("an event of what cannot be read", || {
+        let said = api.try_kubectl(&["describe", TRAFFIC_POLICIES, "shapeless", "-n", "shop"], "")?;
+        if said.contains("Rejected") && said.contains("spec.targetRefs") { Ok(()) } else { Err(said) }
+    })
+    .await;
+
     // Who may edit a namespace may write them there, and not what is said of them.
     let bind = ["create", "rolebinding", "alice", "--clusterrole=ambit-edit", "--user=alice", "-n", "shop"];
     api.kubectl(&bind, "");
