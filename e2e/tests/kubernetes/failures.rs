@@ -49,9 +49,10 @@ fn story(cluster: &Cluster) -> Result<()> {
     let [near, far] = loads;
     let loads = [near?, far?];
     all_captured(cluster)?;
-    let steps: [(&str, fn(&Cluster, &[Load; 2]) -> Result<()>); 8] = [
+    let steps: [(&str, fn(&Cluster, &[Load; 2]) -> Result<()>); 9] = [
         ("ztunnel rolled", ztunnel_rolled),
         ("ztunnel killed", ztunnel_killed),
+        ("ztunnel away", ztunnel_away),
         ("the agent away", agent_away),
         ("the API server away", api_server_away),
         ("no control plane", no_control_plane),
@@ -103,16 +104,35 @@ fn ztunnel_killed(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
     Ok(())
 }
 
+/// Nobody serves the pods: none of them talks, also not in plain text, a new one waits, and the nodes say so.
+fn ztunnel_away(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
+    select(cluster, DAEMONSETS[1], json!({"away": "yes"}))?;
+    all_gone(cluster, "app=ztunnel")?;
+    cluster.apply(&client("doorless"))?;
+    until_within(STEP, "the new pod is held", || is_held(cluster, "doorless"))?;
+    until_within(STEP, "the node says it", || {
+        let of = "involvedObject.kind=Node,involvedObject.name=node2,reason=PodsNotInMesh";
+        let said = cluster.kubectl(&["get", "events", "--field-selector", of, "-o", "yaml"])?.good()?;
+        ensure!(said.contains("shop/doorless because"), "{said}");
+        Ok(())
+    })?;
+    never_outside(cluster)?;
+    nobody_gets_in_in_plain_text(cluster)?;
+    select(cluster, DAEMONSETS[1], json!({"away": null}))?;
+    ready(cluster, DAEMONSETS[1])?;
+    super::reaches(cluster, "doorless")?;
+    gone(cluster, "doorless")
+}
+
 /// Whoever is captured stays so, and a new pod waits.
 fn agent_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
-    select(cluster, json!({"away": "yes"}))?;
-    let label = ["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "k8s-app=istio-cni-node", "--timeout=100s"];
-    cluster.kubectl(&label)?.good()?;
+    select(cluster, DAEMONSETS[0], json!({"away": "yes"}))?;
+    all_gone(cluster, "k8s-app=istio-cni-node")?;
     cluster.apply(&client("waits"))?;
     until_within(STEP, "the new pod is held", || is_held(cluster, "waits"))?;
     never_outside(cluster)?;
-    select(cluster, json!({"away": null}))?;
+    select(cluster, DAEMONSETS[0], json!({"away": null}))?;
     ready(cluster, DAEMONSETS[0])?;
     super::reaches(cluster, "waits")?;
     for (load, before) in loads.iter().zip(before) {
@@ -121,10 +141,15 @@ fn agent_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
     gone(cluster, "waits")
 }
 
-/// On which nodes the agent is.
-fn select(cluster: &Cluster, nodes: Value) -> Result<()> {
+/// On which nodes a DaemonSet is.
+fn select(cluster: &Cluster, daemonset: &str, nodes: Value) -> Result<()> {
     let patch = json!({"spec": {"template": {"spec": {"nodeSelector": nodes}}}}).to_string();
-    cluster.kubectl(&["-n", NAMESPACE, "patch", DAEMONSETS[0], "--type=merge", "-p", &patch])?.good().map(drop)
+    cluster.kubectl(&["-n", NAMESPACE, "patch", daemonset, "--type=merge", "-p", &patch])?.good().map(drop)
+}
+
+/// Waits until no pod has the label.
+fn all_gone(cluster: &Cluster, label: &str) -> Result<()> {
+    cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", label, "--timeout=100s"])?.good().map(drop)
 }
 
 /// What was known is good for as long as it takes, also for an agent that begins anew meanwhile.
@@ -165,7 +190,7 @@ fn api_server_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
 fn no_control_plane(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     cluster.kubectl(&["-n", NAMESPACE, "scale", "deployment/istiod", "--replicas=0"])?.good()?;
-    cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", "app=istiod", "--timeout=100s"])?.good()?;
+    all_gone(cluster, "app=istiod")?;
     let error = cluster.apply(&STRICT.replace("STRICT", "PERMISSIVE")).err().context("it was let in")?.to_string();
     ensure!(error.contains("failed calling webhook"), "{error}");
     cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: any, namespace: shop}}")?;

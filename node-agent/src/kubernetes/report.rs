@@ -1,5 +1,5 @@
 //! What users see on their pods: the annotation that says how far enrolment got, which the control plane reads too, and an
-//! event where a pod should be in the mesh and is not.
+//! event where a pod should be in the mesh and is not, on the pod and on the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::enrolled::States;
-use crate::outside::Outside;
+use crate::outside::{self, Outside};
 use crate::pods::Pod;
 
 const PODS: Resource = Resource::core("pods");
 const EVENTS: Resource = Resource::core("events");
+/// Where events about nodes are, which have no namespace.
+const NODES_EVENTS: &str = "default";
+/// Most letters of a message.
+const MESSAGE: usize = 1000;
 /// Who owns what we write, and says it.
 const MANAGER: &str = "node-agent";
 /// How long a pod is outside before people are told: what a pod passes through as it starts is no news.
@@ -99,14 +103,29 @@ impl News {
 
 /// An event about a pod that is outside.
 fn event(pod: &Outside, node: &str, now: Timestamp) -> Value {
+    let about =
+        json!({ "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid });
+    let message = format!("The pod should be in the mesh and is not: {} (to do: {})", pod.detail, pod.why.advice());
+    warning((&pod.namespace, &about), "NotInMesh", &message, node, now)
+}
+
+/// An event about the node: which of its pods are outside. None, if none is.
+fn node_event(outside: &[Outside], node: &str, now: Timestamp) -> Option<Value> {
+    // As kubelets name their node in events.
+    let about = json!({ "apiVersion": "v1", "kind": "Node", "name": node, "uid": node });
+    let message: String = outside::told(outside)?.chars().take(MESSAGE).collect();
+    Some(warning((NODES_EVENTS, &about), "PodsNotInMesh", &message, node, now))
+}
+
+fn warning((namespace, about): (&str, &Value), reason: &str, message: &str, node: &str, now: Timestamp) -> Value {
     let now = format!("{now:.0}");
     json!({
-        "metadata": { "generateName": format!("{}.", pod.name), "namespace": pod.namespace },
-        "involvedObject":
-            { "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid },
+        "metadata":
+            { "generateName": format!("{}.", about["name"].as_str().unwrap_or_default()), "namespace": namespace },
+        "involvedObject": about,
         "type": "Warning",
-        "reason": "NotInMesh",
-        "message": format!("The pod should be in the mesh and is not: {} (to do: {})", pod.detail, pod.why.advice()),
+        "reason": reason,
+        "message": message,
         "source": { "component": MANAGER, "host": node },
         "reportingComponent": MANAGER,
         "reportingInstance": node,
@@ -130,12 +149,13 @@ pub(crate) async fn report(
         let list = pods.borrow_and_update().clone().unwrap_or_default();
         let changes = changes(&list, &states);
         let (due, next) = news.due(&outside, Instant::now());
-        for pod in due {
-            let object = event(pod, &node, SystemTime::now().into());
-            let made = write::create::<serde::de::IgnoredAny>(&client, EVENTS, &pod.namespace, &object);
-            if let Ok(Err(error)) = timeout(PATIENCE, made).await {
-                tracing::warn!(pod = format!("{}/{}", pod.namespace, pod.name), %error, "cannot write an event about the pod");
-            }
+        for pod in &due {
+            say(&client, &pod.namespace, &event(pod, &node, SystemTime::now().into())).await;
+        }
+        if !due.is_empty()
+            && let Some(object) = node_event(&outside, &node, SystemTime::now().into())
+        {
+            say(&client, NODES_EVENTS, &object).await;
         }
         let pending = !changes.is_empty();
         match write_all(&client, changes).await {
@@ -162,6 +182,16 @@ pub(crate) async fn report(
             changed = pods.changed(), if !pending => if changed.is_err() { return },
             () = wait => {}
         }
+    }
+}
+
+/// Writes an event. Who cannot goes on.
+async fn say(client: &Client, namespace: &str, event: &Value) {
+    let made = write::create::<serde::de::IgnoredAny>(client, EVENTS, namespace, event);
+    if let Ok(Err(error)) = timeout(PATIENCE, made).await {
+        let about = &event["involvedObject"];
+        let about = format!("{} {namespace}/{}", about["kind"], about["name"]);
+        tracing::warn!(about, %error, "cannot write an event");
     }
 }
 
@@ -274,5 +304,14 @@ mod tests {
             message.contains("no ztunnel is connected") && message.contains("start ztunnel on this node"),
             "{message}"
         );
+        // The node's says of all of them what each pod's own does.
+        let now = || SystemTime::UNIX_EPOCH.into();
+        assert_eq!(node_event(&[], "n1", now()), None);
+        let many = vec![pod; 200];
+        let event = node_event(&many, "n1", now()).unwrap();
+        assert_eq!((&event["involvedObject"]["kind"], &event["involvedObject"]["uid"]), (&"Node".into(), &"n1".into()));
+        let message = event["message"].as_str().unwrap();
+        assert!(message.starts_with("200 pods should be in the mesh and are not: shop/web-0 because no"), "{message}");
+        assert!(message.len() <= MESSAGE, "{message}");
     }
 }
