@@ -49,7 +49,7 @@ fn story(cluster: &Cluster) -> Result<()> {
     let [near, far] = loads;
     let loads = [near?, far?];
     all_captured(cluster)?;
-    let steps: [(&str, fn(&Cluster, &[Load; 2]) -> Result<()>); 9] = [
+    let steps: [(&str, fn(&Cluster, &[Load<'_>; 2]) -> Result<()>); 9] = [
         ("ztunnel rolled", ztunnel_rolled),
         ("ztunnel killed", ztunnel_killed),
         ("ztunnel away", ztunnel_away),
@@ -79,7 +79,7 @@ fn nobody_gets_in_in_plain_text(cluster: &Cluster) -> Result<()> {
 }
 
 /// A new one takes over before the old one leaves: no request fails.
-fn ztunnel_rolled(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
+fn ztunnel_rolled(cluster: &Cluster, loads: &[Load<'_>; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", DAEMONSETS[1]])?.good()?;
     ready(cluster, DAEMONSETS[1])?;
@@ -90,7 +90,7 @@ fn ztunnel_rolled(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
 }
 
 /// Who dies leaves pods without a door: they wait, and nothing of theirs goes out in plain text.
-fn ztunnel_killed(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
+fn ztunnel_killed(cluster: &Cluster, _: &[Load<'_>; 2]) -> Result<()> {
     let all = cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "app=ztunnel", "-o", "name"])?.good()?;
     let names: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("pod/")).collect();
     ensure!(names.len() == 2, "{all}");
@@ -105,7 +105,7 @@ fn ztunnel_killed(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
 }
 
 /// Nobody serves the pods: none of them talks, also not in plain text, a new one waits, and the nodes say so.
-fn ztunnel_away(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
+fn ztunnel_away(cluster: &Cluster, _: &[Load<'_>; 2]) -> Result<()> {
     select(cluster, DAEMONSETS[1], json!({"away": "yes"}))?;
     all_gone(cluster, "app=ztunnel")?;
     cluster.apply(&client("doorless"))?;
@@ -125,7 +125,7 @@ fn ztunnel_away(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
 }
 
 /// Whoever is captured stays so, and a new pod waits.
-fn agent_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
+fn agent_away(cluster: &Cluster, loads: &[Load<'_>; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     select(cluster, DAEMONSETS[0], json!({"away": "yes"}))?;
     all_gone(cluster, "k8s-app=istio-cni-node")?;
@@ -153,7 +153,7 @@ fn all_gone(cluster: &Cluster, label: &str) -> Result<()> {
 }
 
 /// What was known is good for as long as it takes, also for an agent that begins anew meanwhile.
-fn api_server_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
+fn api_server_away(cluster: &Cluster, loads: &[Load<'_>; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     let agents = cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", "k8s-app=istio-cni-node", "-o", "name"])?;
     let agents = agents.good()?;
@@ -187,7 +187,7 @@ fn api_server_away(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
 }
 
 /// Nobody judges policies, so they are refused, and nothing else is; what is there goes on, and a new pod gets no certificate: it waits.
-fn no_control_plane(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
+fn no_control_plane(cluster: &Cluster, loads: &[Load<'_>; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     cluster.kubectl(&["-n", NAMESPACE, "scale", "deployment/istiod", "--replicas=0"])?.good()?;
     all_gone(cluster, "app=istiod")?;
@@ -209,7 +209,7 @@ fn no_control_plane(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
 }
 
 /// The other one writes what is to be written, and a control plane that is replaced is missed by nobody.
-fn leader_killed(cluster: &Cluster, loads: &[Load; 2]) -> Result<()> {
+fn leader_killed(cluster: &Cluster, loads: &[Load<'_>; 2]) -> Result<()> {
     let before = loads.each_ref().map(Load::tally);
     let lease = cluster.get(NAMESPACE, "lease", "istiod-lite-leader")?;
     let holder = lease["spec"]["holderIdentity"].as_str().context("nobody leads")?;
@@ -243,7 +243,7 @@ fn told(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 /// The next pod at an address is nobody but itself: not by the identity of the one before, and not by its policies.
-fn address_used_again(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
+fn address_used_again(cluster: &Cluster, _: &[Load<'_>; 2]) -> Result<()> {
     cluster.apply(&client("first"))?;
     super::reaches(cluster, "first")?;
     let address = ip(cluster, "first")?;
@@ -274,7 +274,7 @@ fn address_used_again(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
 }
 
 /// Power is lost: nothing is drained, and the pods are started again before the mesh is there.
-fn node_rebooted(cluster: &Cluster, _: &[Load; 2]) -> Result<()> {
+fn node_rebooted(cluster: &Cluster, _: &[Load<'_>; 2]) -> Result<()> {
     let before = cluster.get("shop", "pod", "load-node2")?["status"]["containerStatuses"][0]["restartCount"].as_u64();
     cluster.reboot("node2")?;
     until_within(STEP * 2, "its pods run again", || {

@@ -157,11 +157,6 @@ fn channel(api: &ApiServer, running: &Running, token: Token) -> ControlChannel {
 }
 
 fn subscribe(channel: ControlChannel) -> Reader {
-    subscribe_to(&mesh_model::resource::Kind::ISTIO, channel)
-}
-
-/// To these kinds of resources.
-fn subscribe_to(kinds: &'static [mesh_model::resource::Kind], channel: ControlChannel) -> Reader {
     let node = NodeInfo {
         kind: mesh_xds::node::ProxyType::Ztunnel,
         labels: Vec::new(),
@@ -173,7 +168,14 @@ fn subscribe_to(kinds: &'static [mesh_model::resource::Kind], channel: ControlCh
         extra: Vec::new(),
     };
     let (writer, reader) = tables();
-    tokio::spawn(mesh_xds::client::run(channel, node.to_node(), kinds, writer, None, std::sync::Arc::new(())));
+    tokio::spawn(mesh_xds::client::run(
+        channel,
+        node.to_node(),
+        &mesh_model::resource::Kind::ISTIO,
+        writer,
+        None,
+        std::sync::Arc::new(()),
+    ));
     reader
 }
 
