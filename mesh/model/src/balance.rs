@@ -5,9 +5,13 @@
 //! | this one | the choice for a connection, out of all endpoints |
 //! | [`choices`] | the choice for a request at a waypoint, out of those that were made ready |
 //! | [`hash`] | consistent hashes |
+//! | [`warmup`] | how much of its weight a new endpoint has |
+//! | [`ewma`] | what a request costs at an endpoint, by how long others took |
 
 pub mod choices;
+pub mod ewma;
 pub mod hash;
+pub mod warmup;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -587,11 +587,25 @@ fn refused_routes() {
     let limits = |limits| pa::TrafficPolicy { limits: Some(limits), ..traffic() };
     let outliers = |outliers| pa::TrafficPolicy { outliers: Some(outliers), ..traffic() };
     let (second, none) = (Some(mesh_proto::Duration { seconds: 1, nanos: 0 }), mesh_proto::Duration::default());
+    let ewma = |decay, default_latency| {
+        let ewma = pa::PeakEwma { policy: "b/t".into(), decay, default_latency };
+        pa::TrafficPolicy { balancing: 4, peak_ewma: Some(ewma), ..Default::default() }
+    };
+    let warmup = |duration, minimum, aggression| {
+        let warmup = pa::Warmup { duration, minimum, aggression };
+        pa::TrafficPolicy { warmup: Some(warmup), ..traffic() }
+    };
     let times = pa::OutlierDetection { interval: second, base_ejection_time: second, ..Default::default() };
     for (name, traffic, why) in [
         ("a port", pa::TrafficPolicy { port: 65_536, ..traffic() }, T::Port(65_536)),
         ("no rule", pa::TrafficPolicy::default(), T::Rule),
         ("an unknown way", pa::TrafficPolicy { balancing: 9, ..traffic() }, T::Balancing(9)),
+        ("no rule, and no policy", pa::TrafficPolicy { balancing: 4, ..Default::default() }, T::Policy),
+        ("no decay", ewma(None, second), T::Duration("the decay")),
+        ("nothing expected", ewma(second, Some(none)), T::Duration("the default latency")),
+        ("no warmup", warmup(None, 0, 1000), T::Duration("the warmup")),
+        ("a least", warmup(second, 10_001, 1000), T::Range("the minimum of a warmup", 10_001)),
+        ("an aggression", warmup(second, 0, 999), T::Range("the aggression of a warmup", 999)),
         ("a hash of nothing", pa::TrafficPolicy { balancing: 3, ..traffic() }, T::HashOfNothing),
         ("a huge ring", hash(Some(u32::MAX), None), T::Range("the ring", u32::MAX)),
         ("a table that is no prime", hash(None, Some(65_536)), T::Range("Maglev's table", 65_536)),

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::hash::{Lookup, hash};
+use super::warmup::SCALE;
 use super::{NoEndpoint, nonzero, own_port, rank};
 use crate::service::Service;
 use crate::traffic::{Balancing, HashBy, HashTable};
@@ -89,6 +90,10 @@ impl Choices {
             let members: Vec<_> = all.iter().map(|choice| (&*choice.workload.uid, choice.weight)).collect();
             Lookup::new(table, &members)
         });
+        Ok(Self::with(all, lookup))
+    }
+
+    fn with(all: Vec<Choice>, lookup: Option<Lookup>) -> Self {
         let first = all.first().map_or(1, |choice| choice.weight);
         let alike = all.iter().all(|choice| choice.weight == first);
         let mut sum = 0;
@@ -98,7 +103,18 @@ impl Choices {
         };
         let sums: Vec<u64> = if alike { Vec::new() } else { all.iter().map(&mut add).collect() };
         let total = sums.last().copied().unwrap_or(all.len() as u64);
-        Ok(Self { stride: stride(total, alike), all, sums, total, lookup })
+        Self { stride: stride(total, alike), all, sums, total, lookup }
+    }
+
+    /// The same, where each has this share of its weight, at most 1: but never nothing. Hashes find whom they found before.
+    pub fn warmed(self, share: impl Fn(&str) -> f64) -> Self {
+        let warmed = |mut choice: Choice| {
+            // A weight of more than four millions has no room to be told from a larger one, and no use for it.
+            let weight = f64::from(choice.weight) * f64::from(SCALE) * share(&choice.workload.uid);
+            choice.weight = (weight as u32).max(1);
+            choice
+        };
+        Self::with(self.all.into_iter().map(warmed).collect(), self.lookup)
     }
 
     /// All of them.
@@ -120,13 +136,24 @@ impl Choices {
 
     /// Of two that chance names, the one with less to do for its weight. `active` says how much one has to do.
     pub fn less_busy(&self, random: u64, active: impl Fn(usize) -> u32) -> usize {
-        let (first, second) = (self.one(By::Random(random)), self.one(By::Random(hash(random, &[]))));
-        let second = match first == second && self.sums.is_empty() {
-            true => (first + 1) % self.all.len(),
-            false => second,
-        };
+        let (first, second) = self.two(random);
         let load = |one: usize, other: usize| u64::from(active(one)) * u64::from(self.all[other].weight);
         if load(second, first) < load(first, second) { second } else { first }
+    }
+
+    /// Of two that chance names, the one that costs less for its weight.
+    pub fn cheaper(&self, random: u64, cost: impl Fn(usize) -> f32) -> usize {
+        let (first, second) = self.two(random);
+        let cost = |one: usize| f64::from(cost(one)) / f64::from(self.all[one].weight);
+        if cost(second) < cost(first) { second } else { first }
+    }
+
+    fn two(&self, random: u64) -> (usize, usize) {
+        let (first, second) = (self.one(By::Random(random)), self.one(By::Random(hash(random, &[]))));
+        match first == second && self.sums.is_empty() {
+            true => (first, (first + 1) % self.all.len()),
+            false => (first, second),
+        }
     }
 
     /// Whose turn a point below the total is.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::NamespacedName;
+use crate::balance::ewma::PeakEwma;
+use crate::balance::warmup::Warmup;
 
 pub use outlier::Detection;
 pub use wire::InvalidTraffic;
@@ -27,8 +29,8 @@ pub const MOST_MAGLEV: u32 = 655_373;
 pub struct PortTraffic {
     /// The service's port; `None` is every port that has no entry of its own.
     pub port: Option<u16>,
-    /// The DestinationRule that says it: what logs and refusals name.
-    pub rule: NamespacedName,
+    /// The DestinationRule that says it: what logs and refusals name. `None`: none does, and a TrafficPolicy says how endpoints are chosen.
+    pub rule: Option<NamespacedName>,
     /// What it says.
     pub policy: Arc<TrafficPolicy>,
 }
@@ -60,6 +62,8 @@ pub struct TrafficPolicy {
     pub outliers: Option<Detection>,
     /// `loadBalancer`.
     pub balancing: Balancing,
+    /// `loadBalancer.warmup`: new endpoints get less at first. Hashes and chance do without.
+    pub warmup: Option<Warmup>,
 }
 
 /// How much there may be at once, by one waypoint. `None` is without limit.
@@ -91,6 +95,8 @@ pub enum Balancing {
     RoundRobin,
     /// By chance.
     Random,
+    /// Of two that chance names, the one at which a request costs less, by how long others took.
+    PeakEwma(PeakEwma),
     /// By something about the request: the same again, for as long as the endpoint takes traffic.
     Hash(HashBy, HashTable),
 }

@@ -12,6 +12,8 @@ use super::{
     TrafficPolicy, is_prime,
 };
 use crate::address::NamespacedName;
+use crate::balance::ewma::PeakEwma;
+use crate::balance::warmup::Warmup;
 use crate::shared::text;
 
 /// Why what holds for a port was refused.
@@ -23,6 +25,9 @@ pub enum InvalidTraffic {
     /// It is not said which object it is of.
     #[error("the rule is not namespace/name")]
     Rule,
+    /// It is not said which TrafficPolicy it is of.
+    #[error("the policy is not namespace/name")]
+    Policy,
     /// A time that cannot be, or that must not be zero.
     #[error("{0} is no length of time")]
     Duration(&'static str),
@@ -74,18 +79,50 @@ impl TryFrom<pb::TrafficPolicy> for PortTraffic {
             Ok(WireBalancing::RoundRobin) => Balancing::RoundRobin,
             Ok(WireBalancing::Random) => Balancing::Random,
             Ok(WireBalancing::Hash) => hash(wire.hash)?,
+            Ok(WireBalancing::PeakEwma) => Balancing::PeakEwma(ewma(wire.peak_ewma.unwrap_or_default())?),
             Err(_) => return Err(InvalidTraffic::Balancing(wire.balancing)),
         };
         Ok(Self {
             port: (port != 0).then_some(port),
-            rule: NamespacedName::parse_shared(&wire.rule).ok_or(InvalidTraffic::Rule)?,
+            rule: rule(&wire.rule, &balancing)?,
             policy: Arc::new(TrafficPolicy {
                 limits: wire.limits.map(limits).transpose()?.unwrap_or_default(),
                 outliers: wire.outliers.map(detection).transpose()?,
                 balancing,
+                warmup: wire.warmup.map(warmup).transpose()?,
             }),
         })
     }
+}
+
+/// Where a TrafficPolicy says how endpoints are chosen there may be none.
+fn rule(name: &str, balancing: &Balancing) -> Result<Option<NamespacedName>, InvalidTraffic> {
+    match balancing {
+        Balancing::PeakEwma(_) if name.is_empty() => Ok(None),
+        _ => NamespacedName::parse_shared(name).map(Some).ok_or(InvalidTraffic::Rule),
+    }
+}
+
+fn ewma(wire: pb::PeakEwma) -> Result<PeakEwma, InvalidTraffic> {
+    Ok(PeakEwma {
+        policy: NamespacedName::parse_shared(&wire.policy).ok_or(InvalidTraffic::Policy)?,
+        decay: positive("the decay", wire.decay.unwrap_or_default())?,
+        default_latency: positive("the default latency", wire.default_latency.unwrap_or_default())?,
+    })
+}
+
+fn warmup(wire: pb::Warmup) -> Result<Warmup, InvalidTraffic> {
+    if wire.aggression < 1000 {
+        return Err(InvalidTraffic::Range("the aggression of a warmup", wire.aggression));
+    }
+    Ok(Warmup {
+        duration: positive("the warmup", wire.duration.unwrap_or_default())?,
+        minimum: match u16::try_from(wire.minimum) {
+            Ok(minimum @ 0..=10_000) => minimum,
+            _ => return Err(InvalidTraffic::Range("the minimum of a warmup", wire.minimum)),
+        },
+        aggression: wire.aggression,
+    })
 }
 
 fn limits(wire: pb::Limits) -> Result<Limits, InvalidTraffic> {
@@ -152,21 +189,44 @@ fn positive(what: &'static str, wire: mesh_proto::Duration) -> Result<Duration, 
 
 impl From<&PortTraffic> for pb::TrafficPolicy {
     fn from(traffic: &PortTraffic) -> Self {
-        let TrafficPolicy { limits, outliers, balancing } = &*traffic.policy;
+        let TrafficPolicy { limits, outliers, balancing, warmup } = &*traffic.policy;
+        let peak_ewma = match balancing {
+            Balancing::PeakEwma(ewma) => Some(ewma_to_wire(ewma)),
+            _ => None,
+        };
         let (balancing, hash) = match balancing {
             Balancing::LeastRequest => (WireBalancing::LeastRequest, None),
             Balancing::RoundRobin => (WireBalancing::RoundRobin, None),
             Balancing::Random => (WireBalancing::Random, None),
+            Balancing::PeakEwma(_) => (WireBalancing::PeakEwma, None),
             Balancing::Hash(by, table) => (WireBalancing::Hash, Some(hash_to_wire(by, *table))),
         };
         Self {
             port: traffic.port.unwrap_or_default().into(),
-            rule: traffic.rule.to_string(),
+            rule: traffic.rule.as_ref().map(ToString::to_string).unwrap_or_default(),
             limits: (*limits != Limits::default()).then(|| limits_to_wire(limits)),
             outliers: outliers.as_ref().map(detection_to_wire),
             balancing: balancing.into(),
             hash,
+            warmup: warmup.as_ref().map(warmup_to_wire),
+            peak_ewma,
         }
+    }
+}
+
+fn ewma_to_wire(ewma: &PeakEwma) -> pb::PeakEwma {
+    pb::PeakEwma {
+        policy: ewma.policy.to_string(),
+        decay: Some(to_wire(ewma.decay)),
+        default_latency: Some(to_wire(ewma.default_latency)),
+    }
+}
+
+fn warmup_to_wire(warmup: &Warmup) -> pb::Warmup {
+    pb::Warmup {
+        duration: Some(to_wire(warmup.duration)),
+        minimum: warmup.minimum.into(),
+        aggression: warmup.aggression,
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mesh_model::address::NamespacedName;
+use mesh_model::balance::ewma::PeakEwma;
+use mesh_model::balance::warmup::Warmup;
 use mesh_model::rate_limit::{
     Entry, EntryValue, GlobalRateLimit, Kind, LimitKey, LimitedRoute, LocalRateLimit, RateLimit, Target,
 };
@@ -152,10 +154,14 @@ fn traffic() -> Vec<PortTraffic> {
         let cookie = Cookie { name: "user".into(), path: path.map(Into::into), ttl };
         Balancing::Hash(HashBy::Cookie(cookie), HashTable::default())
     };
-    let full = TrafficPolicy { limits, outliers: Some(outliers), balancing: Balancing::LeastRequest };
+    let warmup = Some(Warmup { duration: seconds(8), minimum: 1234, aggression: 1500 });
+    let full = TrafficPolicy { limits, outliers: Some(outliers), balancing: Balancing::LeastRequest, warmup };
+    let policy = NamespacedName::new("shop", "fast");
+    let ewma = PeakEwma { policy, decay: seconds(9), default_latency: seconds(1) };
     let balancings = [
         Balancing::RoundRobin,
         Balancing::Random,
+        Balancing::PeakEwma(ewma),
         Balancing::Hash(HashBy::Header("x-user".into()), HashTable::Ring(2048)),
         Balancing::Hash(HashBy::Query("user".into()), HashTable::Maglev(65_537)),
         Balancing::Hash(HashBy::SourceIp, HashTable::default()),
@@ -165,7 +171,7 @@ fn traffic() -> Vec<PortTraffic> {
     let others = balancings.map(|balancing| TrafficPolicy { balancing, ..TrafficPolicy::default() });
     let of = |(port, policy): (u16, TrafficPolicy)| PortTraffic {
         port: (port > 0).then_some(port),
-        rule: NamespacedName::new("shop", "cart"),
+        rule: (!matches!(policy.balancing, Balancing::PeakEwma(_))).then(|| NamespacedName::new("shop", "cart")),
         policy: policy.into(),
     };
     (0..).zip(std::iter::once(full).chain(others)).map(of).collect()

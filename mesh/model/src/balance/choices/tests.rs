@@ -136,6 +136,51 @@ fn least_request_levels_load() {
     assert!(most - least <= 6, "{active:?}");
 }
 
+/// On a virtual clock: the share of one that is new, in turns, by chance, and of two that have nothing to do.
+#[test]
+fn a_new_one_gets_more_with_time() {
+    use crate::balance::warmup::{Ages, Warmup};
+    use std::time::Duration;
+
+    let (warmup, mut ages) = (Warmup::lasting(Duration::from_secs(60)), Ages::default());
+    let uids: Vec<Arc<str>> = (0..4).map(|number| format!("e{number:03}").into()).collect();
+    ages.look(Some(&warmup), uids[..3].iter(), Duration::ZERO);
+    // Seconds since it came, and what it gets of 10,000.
+    for (age, expected) in [(0, 322), (15, 769), (30, 1428), (45, 2000), (60, 2500), (600, 2500)] {
+        let now = Duration::from_secs(7 + age);
+        if age == 0 {
+            ages.look(Some(&warmup), uids.iter(), now);
+        }
+        for balancing in [Balancing::RoundRobin, Balancing::LeastRequest] {
+            let choices = of(&service(), &endpoints(4), &balancing, &[], 0);
+            let choices = match ages.shares(Some(&warmup), now) {
+                Some(share) => choices.warmed(share),
+                None => choices,
+            };
+            let one = |number: u64| match balancing {
+                Balancing::RoundRobin => choices.one(By::Turn(number)),
+                _ => choices.less_busy(hash(number, &[]), |_| 0),
+            };
+            let got = (0..10_000).filter(|number| one(*number) == 3).count();
+            let far = if balancing == Balancing::RoundRobin { 30 } else { 200 };
+            assert!(got.abs_diff(expected) < far, "{balancing:?}, after {age} s: {got}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn of_two_the_cheaper() {
+    let all = [Workload { capacity: 3, ..endpoint("a") }, endpoint("b")].map(Arc::new);
+    let choices = of(&service(), &all, &Balancing::LeastRequest, &[], 0);
+    let both = |cost: [f32; 2]| (0..1000).map(|random| choices.cheaper(hash(random, &[]), |one| cost[one])).collect::<HashSet<_>>();
+    assert!(both([2.0, 1.0]).contains(&0), "three times the weight may cost twice as much");
+    // Only where chance names it twice.
+    let dear = (0..1000).filter(|random| choices.cheaper(hash(*random, &[]), |one| [9.0, 1.0][one]) == 0).count();
+    assert!((450..675).contains(&dear), "{dear}");
+    let one = of(&service(), &endpoints(1), &Balancing::LeastRequest, &[], 0);
+    assert_eq!(one.cheaper(7, |_| 1.0), 0);
+}
+
 const TABLES: [HashTable; 2] = [HashTable::Ring(1024), HashTable::Maglev(65_537)];
 
 /// Whom each of many hashes finds, by uid.
