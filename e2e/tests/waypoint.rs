@@ -10,6 +10,7 @@ use std::path::Path;
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("waypoint::a_gateway_routes_by_httproute", routes);
     suite.trial("waypoint::a_destination_rule_ejects_and_limits", circuit_breaker);
+    suite.trial("waypoint::a_slow_endpoint_gets_few_requests", load_balancing);
     suite.trial("waypoint::comes_and_goes_with_its_gateway_and_is_not_gone_around", comes_and_goes);
 }
 
@@ -97,6 +98,47 @@ fn circuit_breaker() -> Result<()> {
     ensure!((count("200"), count("503")) == (2, 3), "{}", output.stdout);
     mesh.log_line("shop/waypoint-1", &["response_code=503", "UPSTREAM_OVERFLOW", "DestinationRule shop/web"])?;
     Ok(())
+}
+
+/// As the example says: by latency the slow one gets little, and without the policy about as much as the other.
+fn load_balancing() -> Result<()> {
+    for program in ["python3", "curl"] {
+        need_program(program)?;
+    }
+    let mesh = Mesh::up(&read("load-balancing")?)?;
+    let rejected = mesh.status()?.rejected;
+    ensure!(rejected.is_empty(), "{rejected:?}");
+    let slow = |times: usize| -> Result<usize> {
+        let urls = vec!["http://web/"; times];
+        let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "20"], &urls[..]].concat())?;
+        let count = |name: &str| output.stdout.lines().filter(|line| *line == name).count();
+        ensure!(count("slow") + count("fast") == times, "{}{}", output.stdout, output.stderr);
+        Ok(count("slow"))
+    };
+    until("the slow one gets few requests", || {
+        let slow = slow(20)?;
+        ensure!(slow <= 2, "{slow} of 20");
+        mesh.log_line("shop/waypoint-1", &["response_code=200"]).map(drop)
+    })?;
+    // The dump has why: the policy, and who costs more.
+    let dump: serde_json::Value =
+        serde_json::from_str(&mesh.get("shop/waypoint-1", "http://127.0.0.1:15000/config_dump")?)?;
+    let port = dump["upstreams"].as_array().into_iter().flatten().find(|port| port["trafficPolicy"] == "shop/fast");
+    let port = port.with_context(|| format!("no port is balanced by shop/fast: {}", dump["upstreams"]))?;
+    let cost = |name: &str| {
+        let endpoints = port["endpoints"].as_array().into_iter().flatten();
+        let of = endpoints.filter(|one| one["workload"].as_str().is_some_and(|uid| uid.ends_with(name)));
+        of.filter_map(|one| one["cost"].as_f64()).next()
+    };
+    ensure!(cost("/slow") > cost("/fast"), "{port}");
+    // Without it one is as good as the other: in turn, so that it is no chance.
+    mesh.edit("base.yaml", "loadBalancer: {type: PeakEWMA}", "rateLimits: {local: [{requests: 1000, per: 1s}]}")?;
+    mesh.edit("base.yaml", "loadBalancer: {warmup: {duration: 1m}}", "loadBalancer: {simple: ROUND_ROBIN}")?;
+    until("in turn the slow one gets half", || {
+        let slow = slow(10)?;
+        ensure!(slow == 5, "{slow} of 10");
+        Ok(())
+    })
 }
 
 /// A service that nothing is attached to.

@@ -410,7 +410,9 @@ fn destination_rule(choices: &mut Choices<'_>, namespace: &str, name: &str) -> V
         ["web", "db", "web.shop.svc.cluster.local", "db.bank.svc.cluster.local", "*.shop.svc.cluster.local", "*"];
     let host = choices.one_of(&hosts);
     let port = json!([{"port": {"number": choices.one_of(&[80, 90])}, "loadBalancer": {"simple": "RANDOM"}}]);
-    let policy = match choices.below(4) {
+    let policy = match choices.below(6) {
+        4 => json!({"loadBalancer": {"simple": "ROUND_ROBIN", "warmup": {"duration": "1m"}}}),
+        5 => json!({"loadBalancer": {"warmupDurationSecs": "30s"}}),
         0 => json!({"connectionPool": {"tcp": {"maxConnections": 1 + choices.below(2)}}}),
         1 => json!({"outlierDetection": {"consecutive5xxErrors": 1 + choices.below(2)}}),
         2 => json!({"portLevelSettings": port}),
@@ -584,6 +586,19 @@ fn traffic_policy(choices: &mut Choices<'_>, namespace: &str) -> Value {
     };
     let mut second = of_gateway_api("HTTPRoute", choices.one_of(&["p", "q"]));
     second["sectionName"] = choices.one_of(&["named", "other"]).into();
+    let balancer = match choices.below(4) {
+        0 => json!({"type": "PeakEWMA"}),
+        1 => json!({"type": "PeakEWMA", "peakEWMA": {"decay": "5s"}}),
+        _ => Value::Null,
+    };
+    // Of endpoints; and alone, or beside limits.
+    if !balancer.is_null() && matches!(first["kind"].as_str(), Some("Service" | "Gateway")) {
+        let limits = match choices.below(2) {
+            0 => json!({"local": [{"requests": 5, "per": "1m"}]}),
+            _ => Value::Null,
+        };
+        return json!({"metadata": metadata, "spec": {"targetRefs": [first], "rateLimits": limits, "loadBalancer": balancer}});
+    }
     let limits = match choices.below(3) {
         0 => json!({"local": [{"requests": 5, "per": "1m", "key": {"type": "CallerIdentity"}}]}),
         1 => json!({"local": [{"requests": 5, "per": "1m"}]}),

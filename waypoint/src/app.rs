@@ -34,7 +34,7 @@ use crate::config::{self, Config};
 use crate::context::WaypointContext;
 use crate::rate_limit::{RateLimitMetrics, RateLimits};
 use crate::spans::{SpanMetrics, Spans, exporter};
-use crate::upstream::{ServicePorts, UpstreamMetrics};
+use crate::upstream::{Clock, ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
 /// Runs a waypoint with the process's environment. Arguments are upstream's: nothing, or `proxy waypoint`; `version`
@@ -124,7 +124,7 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
     metrics.watch_runtime(tokio::runtime::Handle::current());
     let traffic = TrafficMetrics::register(&mut metrics);
     let requests = RequestMetrics::register(&mut metrics);
-    let ports = ServicePorts::new(UpstreamMetrics::register(&mut metrics));
+    let ports = ServicePorts::new(UpstreamMetrics::register(&mut metrics), Clock::started());
     let rate_limits = RateLimits::new(RateLimitMetrics::register(&mut metrics));
     let (spans, queue) = Spans::new(SpanMetrics::register(&mut metrics));
     let reasons = ReasonMetrics::register(&mut metrics);

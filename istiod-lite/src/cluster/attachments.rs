@@ -54,6 +54,8 @@ pub(crate) struct Attachments {
     telemetries: Pairs<Target, NamespacedName>,
     /// What traffic policies target.
     limits: Pairs<Key, NamespacedName>,
+    /// What those of them target that have limits.
+    limited: Pairs<Key, NamespacedName>,
     /// Services, each with the traffic policies that ask it to count.
     limiters: Pairs<NamespacedName, NamespacedName>,
     /// Classes, each with its Gateways.
@@ -118,6 +120,9 @@ impl Attachments {
                 }
                 Kept::TrafficPolicy(policy) => {
                     for target in limited_by(policy) {
+                        if policy.has_limits() {
+                            self.limited.set((target.clone(), key.object()), is_there);
+                        }
                         self.limits.set((target, key.object()), is_there);
                     }
                     for service in limiters_of(policy) {
@@ -195,14 +200,14 @@ impl Attachments {
         self.limiters.of(service)
     }
 
-    /// Whether a traffic policy targets a Service or Gateway.
+    /// Whether a traffic policy limits what is sent to a Service or Gateway.
     pub(crate) fn is_limited(&self, target: &Target) -> bool {
         let (kind, name) = match target {
             Target::Service(name) => (Kind::Service, name),
             Target::Gateway(name) => (Kind::Gateway, name),
             Target::Entry(_) | Target::Class(_) | Target::Other(_) => return false,
         };
-        self.limits_of(&Key::new(kind, Some(&name.namespace), &name.name)).next().is_some()
+        self.limited.of(&Key::new(kind, Some(&name.namespace), &name.name)).next().is_some()
     }
 
     /// Whether a policy of any kind that is enforced targets something.

@@ -30,6 +30,11 @@ pub const TIMEOUT: Duration = Duration::from_millis(100);
 /// The longest that it may.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// In how long latencies may be forgotten: less is no average, and after more nobody knows any more why an endpoint is left.
+const DECAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+/// What may be expected of an endpoint.
+const DEFAULT_LATENCIES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
+
 /// The object.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,6 +62,40 @@ pub struct TrafficPolicySpec {
     pub target_refs: Vec<PolicyTargetRef>,
     /// How many requests pass.
     pub rate_limits: Option<RateLimits>,
+    /// Which endpoint gets a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<LoadBalancer>,
+}
+
+/// Which endpoint gets a request.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct LoadBalancer {
+    /// How it is chosen.
+    #[serde(rename = "type")]
+    pub kind: LoadBalancerType,
+    /// With `PeakEWMA`.
+    #[serde(rename = "peakEWMA", skip_serializing_if = "Option::is_none")]
+    pub peak_ewma: Option<PeakEwma>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum LoadBalancerType {
+    /// By how long requests took there.
+    #[serde(rename = "PeakEWMA")]
+    PeakEwma,
+}
+
+/// By how long requests took.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeakEwma {
+    /// In how long that is forgotten, in the Gateway API's form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<String>,
+    /// What is expected of an endpoint of which nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_latency: Option<String>,
 }
 
 /// An object of the policy's namespace (the Gateway API's LocalPolicyTargetReferenceWithSectionName).
@@ -199,6 +238,11 @@ pub enum EntryType {
 }
 
 impl TrafficPolicy {
+    /// Whether it limits how many requests pass.
+    pub fn has_limits(&self) -> bool {
+        self.spec.rate_limits.is_some()
+    }
+
     /// The limits that waypoints count, each with its name.
     pub fn local(&self) -> impl Iterator<Item = (String, &LocalRateLimit)> {
         let all = self.spec.rate_limits.iter().flat_map(|limits| limits.local.iter().enumerate());
@@ -240,9 +284,38 @@ pub fn validate(object: &TrafficPolicy) -> Checked {
             return Err(at.index(i).error("the same target stands there twice"));
         }
     }
-    let path = path.field("rateLimits");
-    let limits = spec.rate_limits.as_ref().filter(|limits| !limits.local.is_empty() || !limits.global.is_empty());
-    let Some(limits) = limits else { return Err(path.error("missing: write local, global or both")) };
+    if let Some(balancer) = &spec.load_balancer {
+        load_balancer(balancer, &spec.target_refs, &path.field("loadBalancer"))?;
+    }
+    match &spec.rate_limits {
+        Some(limits) => rate_limits(object, limits, &path.field("rateLimits")),
+        None if spec.load_balancer.is_none() => {
+            Err(path.error("it says nothing: write rateLimits, loadBalancer or both"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn load_balancer(balancer: &LoadBalancer, targets: &[PolicyTargetRef], path: &FieldPath) -> Checked {
+    if let Some(route) = targets.iter().find(|target| !matches!(&*target.kind, "Service" | "Gateway")) {
+        let message =
+            format!("it is of endpoints, and {} {} has none: write a Service or Gateway", route.kind, route.name);
+        return Err(path.error(message));
+    }
+    let (LoadBalancerType::PeakEwma, Some(ewma)) = (balancer.kind, &balancer.peak_ewma) else { return Ok(()) };
+    let path = path.field("peakEWMA");
+    for (field, text, bounds) in
+        [("decay", &ewma.decay, DECAYS), ("defaultLatency", &ewma.default_latency, DEFAULT_LATENCIES)]
+    {
+        text.as_deref().map_or(Ok(()), |text| duration(text, bounds, &path.field(field)))?;
+    }
+    Ok(())
+}
+
+fn rate_limits(object: &TrafficPolicy, limits: &RateLimits, path: &FieldPath) -> Checked {
+    if limits.local.is_empty() && limits.global.is_empty() {
+        return Err(path.error("missing: write local, global or both"));
+    }
     let at = path.field("local");
     at_most(MOST_LIMITS, limits.local.len(), &at)?;
     limits.local.iter().enumerate().try_for_each(|(i, limit)| local(limit, &at.index(i)))?;

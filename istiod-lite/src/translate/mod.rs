@@ -24,6 +24,7 @@
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `route_rules` | the routes that name a Service or ServiceEntry | rules of ServiceRoutes |
 //! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
+//! | `load_balancer` | TrafficPolicy | what ServiceRoutes say of how an endpoint is chosen |
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
 //! | `virtual_service` | VirtualService | rules of ServiceRoutes |
@@ -50,6 +51,7 @@ mod grpc_route;
 mod guard;
 mod http_filter;
 mod http_route;
+mod load_balancer;
 mod locality;
 mod mesh;
 mod names;

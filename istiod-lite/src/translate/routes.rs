@@ -27,9 +27,9 @@ pub(super) fn of_service(
     let routes = ServiceRoutes {
         ports: tcp_ports(service).filter_map(|(_, port)| protocol(port)).collect(),
         rules: rules(&key, service, context),
-        traffic: traffic::of_service(&key, context),
+        traffic: traffic::of_service(&key, &verdict.asked, context),
         rate_limits: rate_limits::of_service(&key, &verdict.asked, context),
-        subsets: traffic::subsets(&key, service, context),
+        subsets: traffic::subsets(&key, service, &verdict.asked, context),
         ..attached::service(names::service(service, context.mesh), Target::Service(key), &verdict.asked, context)
     };
     Some((routes, verdict.asked))

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service as KubernetesService;
 use mesh_model::address::NamespacedName;
+use mesh_model::balance::warmup::Warmup;
 use mesh_model::traffic::{
     Balancing, Cookie, Detection, HashBy, HashTable, Limits, PortTraffic, Subset, TrafficPolicy,
 };
 
+use super::load_balancer::Attached;
 use super::world::World;
 use super::{entries, names};
 use crate::cluster::relations::{Named, named_by, selects};
@@ -29,19 +31,24 @@ use crate::resources::labels::Labelled;
 const MAGLEV: u32 = 65_537;
 
 /// What holds for the ports of a service.
-pub(super) fn of_service(service: &NamespacedName, world: &World<'_>) -> Vec<PortTraffic> {
-    let Some((rule, object)) = rule_for(service, world) else { return Vec::new() };
-    of_policies(rule, object.spec.traffic_policy.as_ref(), None)
+pub(super) fn of_service(service: &NamespacedName, waypoint: &NamespacedName, world: &World<'_>) -> Vec<PortTraffic> {
+    let attached = Attached::to(service, waypoint, world);
+    let (rule, object) = rule_for(service, world).unzip();
+    of_policies(rule, (object.and_then(|object| object.spec.traffic_policy.as_ref()), None), &attached)
 }
 
 /// What holds for ports: what is said for all of a service, and instead of that, field by field, what is said for a subset. What either
 /// says of a port counts there alone, the subset's first.
-fn of_policies(rule: &NamespacedName, all: Option<&Written>, subset: Option<&Written>) -> Vec<PortTraffic> {
+fn of_policies(
+    rule: Option<&NamespacedName>,
+    (all, subset): (Option<&Written>, Option<&Written>),
+    attached: &Attached,
+) -> Vec<PortTraffic> {
     let both = || [subset, all].into_iter().flatten();
-    if both().next().is_none() {
+    if both().next().is_none() && !attached.is_said() {
         return Vec::new();
     }
-    let one = |port, policy| PortTraffic { port, rule: rule.clone(), policy: Arc::new(policy) };
+    let one = |port, policy| PortTraffic { port, rule: rule.cloned(), policy: Arc::new(policy) };
     let of_port = |port: u32, written: &Written| {
         written.port_level_settings.iter().find(|settings| settings.port.number == port).map(|settings| Written {
             load_balancer: settings.load_balancer.clone(),
@@ -56,6 +63,7 @@ fn of_policies(rule: &NamespacedName, all: Option<&Written>, subset: Option<&Wri
             &above.load_balancer.or(below.load_balancer),
             &above.connection_pool.or(below.connection_pool),
             &above.outlier_detection.or(below.outlier_detection),
+            attached,
         )
     };
     let ports: BTreeSet<u32> = both().flat_map(|of| &of.port_level_settings).map(|of| of.port.number).collect();
@@ -64,7 +72,7 @@ fn of_policies(rule: &NamespacedName, all: Option<&Written>, subset: Option<&Wri
         Some(one(
             Some(port),
             match subset.and_then(|subset| of_port(number, subset)) {
-                Some(own) => policy(&own.load_balancer, &own.connection_pool, &own.outlier_detection),
+                Some(own) => policy(&own.load_balancer, &own.connection_pool, &own.outlier_detection, attached),
                 None => merged(all.and_then(|all| of_port(number, all)).as_ref().or(all)),
             },
         ))
@@ -73,8 +81,14 @@ fn of_policies(rule: &NamespacedName, all: Option<&Written>, subset: Option<&Wri
 }
 
 /// The subsets of a service: who is in each, and what holds for it.
-pub(super) fn subsets(service: &NamespacedName, object: &KubernetesService, world: &World<'_>) -> Vec<Arc<Subset>> {
+pub(super) fn subsets(
+    service: &NamespacedName,
+    object: &KubernetesService,
+    waypoint: &NamespacedName,
+    world: &World<'_>,
+) -> Vec<Arc<Subset>> {
     let Some((rule, found)) = rule_for(service, world) else { return Vec::new() };
+    let attached = Attached::to(service, waypoint, world);
     let one = |written: &crate::resources::destination_rule::Subset| {
         let labels = &written.labels;
         let holds = |one: &dyn Labelled| {
@@ -90,7 +104,11 @@ pub(super) fn subsets(service: &NamespacedName, object: &KubernetesService, worl
         Arc::new(Subset {
             name: written.name.as_str().into(),
             workloads,
-            traffic: of_policies(rule, found.spec.traffic_policy.as_ref(), written.traffic_policy.as_ref()),
+            traffic: of_policies(
+                Some(rule),
+                (found.spec.traffic_policy.as_ref(), written.traffic_policy.as_ref()),
+                &attached,
+            ),
         })
     };
     found.spec.subsets.iter().map(one).collect()
@@ -139,11 +157,13 @@ fn policy(
     balancer: &Option<LoadBalancer>,
     pool: &Option<ConnectionPool>,
     outliers: &Option<OutlierDetection>,
+    attached: &Attached,
 ) -> TrafficPolicy {
     TrafficPolicy {
         limits: pool.as_ref().map(limits).unwrap_or_default(),
         outliers: outliers.as_ref().map(detection),
-        balancing: balancer.as_ref().map(balancing).unwrap_or_default(),
+        balancing: attached.or(balancer.as_ref().and_then(balancing)),
+        warmup: balancer.as_ref().and_then(warmup),
     }
 }
 
@@ -178,18 +198,32 @@ fn detection(written: &OutlierDetection) -> Detection {
     }
 }
 
-fn balancing(written: &LoadBalancer) -> Balancing {
+/// `None`: it says nothing of it.
+pub(super) fn balancing(written: &LoadBalancer) -> Option<Balancing> {
     if let Some(hash) = &written.consistent_hash {
-        return hash_by(hash).map_or_else(Balancing::default, |by| Balancing::Hash(by, table(hash)));
+        return hash_by(hash).map(|by| Balancing::Hash(by, table(hash)));
     }
-    match written.simple {
-        Some(Simple::Random) => Balancing::Random,
-        Some(Simple::RoundRobin) => Balancing::RoundRobin,
+    match written.simple? {
+        Simple::Random => Some(Balancing::Random),
+        Simple::RoundRobin => Some(Balancing::RoundRobin),
+        Simple::LeastConn | Simple::LeastRequest => Some(Balancing::LeastRequest),
         // Passthrough was refused when it was read.
-        Some(Simple::Unspecified | Simple::LeastConn | Simple::LeastRequest | Simple::Passthrough) | None => {
-            Balancing::LeastRequest
-        }
+        Simple::Unspecified | Simple::Passthrough => None,
     }
+}
+
+/// Numbers are in their bounds: else it was refused when it was read.
+fn warmup(written: &LoadBalancer) -> Option<Warmup> {
+    let Some(warmup) = &written.warmup else {
+        return time(written.warmup_duration_secs.as_deref()).map(Warmup::lasting);
+    };
+    let all = Warmup::lasting(time(warmup.duration.as_deref())?);
+    let (minimum, aggression) = (warmup.minimum_percent, warmup.aggression);
+    Some(Warmup {
+        minimum: minimum.map_or(all.minimum, |percent| (percent * 100.0).round() as u16),
+        aggression: aggression.map_or(all.aggression, |aggression| (aggression * 1000.0).round() as u32),
+        ..all
+    })
 }
 
 /// One of them is there: else it was refused when it was read.

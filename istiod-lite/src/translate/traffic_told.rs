@@ -4,9 +4,9 @@ use mesh_model::address::NamespacedName;
 
 use super::condition::Condition;
 use super::service_spec::{has_port, is_external_name};
-use super::traffic::{is_of_domain, rule_for};
+use super::traffic::{balancing, is_of_domain, rule_for};
 use super::world::World;
-use super::{names, waypoint};
+use super::{load_balancer, names, waypoint};
 use crate::cluster::relations::{Named, has_selector, named_by};
 use crate::resources::DestinationRule;
 
@@ -72,7 +72,24 @@ pub(super) fn of(key: &NamespacedName, rule: &DestinationRule, world: &World<'_>
         let message = format!("the Service {service} has no selector, and so nobody is in a subset of it");
         return Condition::waypoint(true, "PartiallyInvalid", message);
     }
+    if let Some(policy) = load_balancer::of_service(&service, world).filter(|_| says_how(rule)) {
+        let message = format!(
+            "followed by waypoint {}, but not how an endpoint is chosen: TrafficPolicy {policy} says that of the Service {service}",
+            verdict.asked
+        );
+        return Condition::waypoint(true, "Overridden", message);
+    }
     Condition::waypoint(true, "Accepted", format!("followed by waypoint {}", verdict.asked))
+}
+
+/// Whether a rule says anywhere how an endpoint is chosen.
+fn says_how(rule: &DestinationRule) -> bool {
+    let subsets = rule.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+    let mut balancers = rule.spec.traffic_policy.iter().chain(subsets).flat_map(|policy| {
+        let ports = policy.port_level_settings.iter().filter_map(|settings| settings.load_balancer.as_ref());
+        policy.load_balancer.iter().chain(ports)
+    });
+    balancers.any(|balancer| balancing(balancer).is_some())
 }
 
 /// One for all of a domain.

@@ -1,6 +1,7 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
 mod asked;
+mod balanced;
 mod ends;
 mod limited;
 mod named;
@@ -58,7 +59,7 @@ use crate::context::WaypointContext;
 use crate::rate_limit::{RateLimitMetrics, RateLimits};
 use crate::spans::exporter::{self, Exporter};
 use crate::spans::{Finished, SpanMetrics, Spans};
-use crate::upstream::{LocalExecutor, ServicePorts, UpstreamMetrics};
+use crate::upstream::{Clock, LocalExecutor, ServicePorts, UpstreamMetrics};
 use crate::worker::{self, Command, Handle};
 
 /// The service that is behind the waypoint.
@@ -85,6 +86,16 @@ impl World {
 
     /// [`Self::start`], with other settings.
     pub(super) fn start_with(protocol: AppProtocol, endpoints: &[Endpoint], set: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(protocol, endpoints, set, Clock::started())
+    }
+
+    /// [`Self::start_with`], which judges endpoints by this clock.
+    pub(super) fn start_at(
+        protocol: AppProtocol,
+        endpoints: &[Endpoint],
+        set: impl FnOnce(&mut Config),
+        clock: Clock,
+    ) -> Self {
         let ca = Arc::new(TestCa::new());
         let (tables, reader) = follow::tables();
         let (access_log, log) = AccessLog::memory(LogFormat::Plain).unwrap();
@@ -117,7 +128,7 @@ impl World {
         let context = Arc::new(WaypointContext {
             proxy,
             requests: RequestMetrics::register(&mut metrics),
-            ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics)),
+            ports: ServicePorts::new(UpstreamMetrics::register(&mut metrics), clock),
             hostnames: Hostnames::default(),
             endpoints_on_loopback: true,
             rate_limits: RateLimits::new(RateLimitMetrics::register(&mut metrics)),

@@ -11,7 +11,7 @@ use super::*;
 /// The routes of `cart`, with a rule.
 fn ruled(policy: TrafficPolicy) -> Resource {
     let rule = NamespacedName::new("shop", "cart-rule");
-    let traffic = vec![PortTraffic { port: None, rule, policy: policy.into() }];
+    let traffic = vec![PortTraffic { port: None, rule: Some(rule), policy: policy.into() }];
     Resource::Routes(Arc::new(ServiceRoutes { traffic, ..routes("cart", Vec::new(), &[]) }))
 }
 
@@ -149,7 +149,7 @@ async fn an_unused_connection_makes_room() {
         world.tables.apply_local(vec![ruled(TrafficPolicy {
             limits,
             balancing: Balancing::RoundRobin,
-            outliers: None,
+            ..TrafficPolicy::default()
         })]);
         let mut got = Vec::new();
         for _ in 0..6 {

@@ -119,7 +119,7 @@ async fn a_subset_has_ejections_of_its_own() {
         let outliers = Detection { server_errors: 1, max_ejection_percent: 100, ..Detection::default() };
         let policy = TrafficPolicy { outliers: Some(outliers), ..TrafficPolicy::default() };
         let traffic =
-            vec![PortTraffic { port: None, rule: NamespacedName::new("shop", "cart"), policy: policy.into() }];
+            vec![PortTraffic { port: None, rule: Some(NamespacedName::new("shop", "cart")), policy: policy.into() }];
         let rules = vec![rule("one", Some("one"), &[("one", 1)]), rule("all", None, &[("", 1)])];
         let world = two(rules, vec![subset("one", &["v1"], traffic)]).await;
         assert_eq!(ask(&world, "/fail", "one", 1).await, [(503, "v1".to_owned())]);

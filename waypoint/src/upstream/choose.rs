@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_model::balance::NoEndpoint;
 use mesh_model::balance::choices::{By, Choices, hashed_by};
@@ -17,10 +18,11 @@ use mesh_model::workload::Workload;
 use super::circuit::Limit;
 use super::connection::HttpVersion;
 use super::endpoint::{Endpoint, Unreachable};
+use super::endpoint_state::EndpointState;
 use super::permit::Permit;
 use super::pool::Key;
 use super::ports::has_subset;
-use super::service_port::{Active, EndpointState, Ready, ServicePort};
+use super::service_port::{Active, Ready, ServicePort};
 use crate::serving::Worker;
 use crate::target::uid_of;
 
@@ -35,6 +37,8 @@ pub(crate) struct Picked {
     pub(crate) port: Arc<ServicePort>,
     ready: Arc<Ready>,
     state: Option<Arc<EndpointState>>,
+    /// When, where it counts how long something takes.
+    since: Option<Duration>,
     /// It is others that a connection is waited for.
     pub(super) waits: Cell<bool>,
 }
@@ -52,8 +56,14 @@ impl Picked {
 
     /// Takes in how it ended there. Who had to wait for others has met no endpoint.
     pub(crate) fn ended(&self, outcome: Outcome) {
-        if let Some(state) = self.state.as_ref().filter(|_| !self.waits.get()) {
-            self.port.ended(&self.ready, state, outcome);
+        let Some(state) = self.state.as_ref().filter(|_| !self.waits.get()) else { return };
+        self.port.ended(&self.ready, state, outcome);
+        if let (Some(since), Balancing::PeakEwma(ewma)) = (self.since, &self.ready.policy.balancing) {
+            // Of a connection of which nothing else is known, how long what goes through it takes is not known either.
+            if outcome != Outcome::Connected {
+                let now = self.port.clock.now();
+                state.observe(ewma, now.saturating_sub(since), !outcome.is_good(), now);
+            }
         }
     }
 
@@ -117,7 +127,8 @@ pub(crate) async fn choose(
         let why = format!("endpoint {}: that is the waypoint's own pod, and no service's", endpoint.address());
         return Err(Unreachable::NoWay(Refusal::Recursive.code(), why));
     }
-    Ok(Picked { endpoint, port, ready, state, waits: Cell::new(false) })
+    let since = matches!(ready.policy.balancing, Balancing::PeakEwma(_)).then(|| port.clock.now());
+    Ok(Picked { endpoint, port, ready, state, since, waits: Cell::new(false) })
 }
 
 fn pick(
@@ -185,6 +196,10 @@ fn place(
         (None, Balancing::Random | Balancing::Hash(..)) => choices.one(By::Random(random)),
         (None, Balancing::LeastRequest) => {
             choices.less_busy(random, |one| ready.states.get(one).map_or(0, |state| state.active()))
+        }
+        (None, Balancing::PeakEwma(ewma)) => {
+            let now = port.clock.now();
+            choices.cheaper(random, |one| ready.states.get(one).map_or(0.0, |state| state.cost(ewma, now)))
         }
     }
 }

@@ -13,14 +13,18 @@
 //! | `choose` | which endpoint |
 //! | `acquire` | a connection to it: a kept one, a new one, or the next that is free |
 //! | `service_port`, `ports` | what data threads share of a service's port, and of all of them |
+//! | `endpoint_state` | what is known of an endpoint of such a port |
+//! | `clock` | the time by which endpoints are judged |
 //! | `circuit`, `permit` | how much there may be at once; one of it |
 //! | `metrics` | limits and ejections, counted |
 
 mod acquire;
 mod choose;
 mod circuit;
+mod clock;
 mod connection;
 mod endpoint;
+mod endpoint_state;
 mod metrics;
 mod open;
 mod permit;
@@ -32,6 +36,7 @@ mod stream;
 pub(crate) use acquire::{acquire, give_back, shed, stream};
 pub(crate) use choose::{Picked, choose, hash_of_address};
 pub(crate) use circuit::Limit;
+pub(crate) use clock::Clock;
 pub(crate) use connection::{HttpVersion, LocalExecutor, UpgradedStream};
 pub(crate) use endpoint::Unreachable;
 pub(crate) use metrics::UpstreamMetrics;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::circuit::Limit;
+use super::clock::Clock;
 use super::metrics::UpstreamMetrics;
 use super::service_port::{Key, Ready, ServicePort};
 use crate::target::uid_of;
@@ -28,12 +29,13 @@ pub(crate) struct ServicePorts {
     /// Told when somebody waits for a connection while others keep some that they do not use.
     pub(super) wanted: Notify,
     metrics: UpstreamMetrics,
+    clock: Clock,
 }
 
 impl ServicePorts {
     /// None yet.
-    pub(crate) fn new(metrics: UpstreamMetrics) -> Self {
-        Self { all: Mutex::default(), wanted: Notify::new(), metrics }
+    pub(crate) fn new(metrics: UpstreamMetrics, clock: Clock) -> Self {
+        Self { all: Mutex::default(), wanted: Notify::new(), metrics, clock }
     }
 
     /// Counters.
@@ -48,7 +50,7 @@ impl ServicePorts {
             return port.clone();
         }
         *number += 1;
-        let port = Arc::new(ServicePort::new(key.clone(), *number, self.metrics.clone()));
+        let port = Arc::new(ServicePort::new(key.clone(), *number, self.metrics.clone(), self.clock.clone()));
         all.insert(key.clone(), port.clone());
         port
     }

@@ -5,21 +5,24 @@
 //! costs no more with 5,000 endpoints than with two.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mesh_model::address::NamespacedName;
 use mesh_model::balance::NoEndpoint;
 use mesh_model::balance::choices::Choices;
+use mesh_model::balance::warmup::Ages;
 use mesh_model::service::Service;
 use mesh_model::tables::{Edition, Tables};
 use mesh_model::traffic::outlier::{Outcome, Outliers, Verdict};
-use mesh_model::traffic::{PortTraffic, Subset, TrafficPolicy, of_port};
+use mesh_model::traffic::{Balancing, PortTraffic, Subset, TrafficPolicy, of_port};
 use mesh_model::workload::Workload;
 use serde_json::{Value, json};
 
 use super::circuit::{Circuit, Limit};
+use super::clock::Clock;
+use super::endpoint_state::EndpointState;
 use super::metrics::UpstreamMetrics;
 use crate::target::uid_of;
 
@@ -40,9 +43,9 @@ pub(crate) struct ServicePort {
     turn: AtomicU64,
     /// Changes with who is ejected.
     ejections: AtomicU64,
-    /// When it is looked who may return, in milliseconds since `started`.
+    /// When it is looked who may return, in milliseconds of `clock`.
     next_check: AtomicU64,
-    started: Instant,
+    pub(super) clock: Clock,
     metrics: UpstreamMetrics,
     shared: Mutex<Shared>,
 }
@@ -51,6 +54,8 @@ struct Shared {
     outliers: Outliers<Arc<str>>,
     /// By uid: of those that the tables tell of, and no others.
     states: HashMap<Arc<str>, Arc<EndpointState>>,
+    /// Since when each may be chosen.
+    ages: Ages,
     ready: Option<Arc<Ready>>,
     /// Of how many ejected ones the metrics know.
     counted: usize,
@@ -61,15 +66,6 @@ impl Shared {
         port.metrics.ejected(&port.service, port.port, ejected as i64 - self.counted as i64);
         self.counted = ejected;
     }
-}
-
-/// What is known of an endpoint of a service's port.
-pub(crate) struct EndpointState {
-    uid: Arc<str>,
-    /// Requests and connections that it has.
-    active: AtomicU32,
-    /// Its last answer was an error: the next good one counts.
-    troubled: AtomicBool,
 }
 
 /// The endpoints, ready to be chosen from.
@@ -87,21 +83,27 @@ pub(crate) struct Ready {
     pub(super) states: Vec<Arc<EndpointState>>,
     /// How many the service has, ejected ones too.
     total: usize,
+    /// When new ones get more than they do now.
+    next_step: Option<Duration>,
 }
 
 impl Ready {
     /// What logs call the rule that holds.
     pub(crate) fn rule(&self) -> String {
-        self.traffic
-            .as_ref()
-            .map_or_else(|| "no DestinationRule".into(), |traffic| format!("DestinationRule {}", traffic.rule))
+        let rule = self.traffic.as_ref().and_then(|traffic| traffic.rule.as_ref());
+        rule.map_or_else(|| "no DestinationRule".into(), |rule| format!("DestinationRule {rule}"))
     }
 }
 
 impl ServicePort {
-    pub(super) fn new((service, port, subset): Key, number: u64, metrics: UpstreamMetrics) -> Self {
-        let shared =
-            Shared { outliers: Outliers::new(Duration::ZERO), states: HashMap::new(), ready: None, counted: 0 };
+    pub(super) fn new((service, port, subset): Key, number: u64, metrics: UpstreamMetrics, clock: Clock) -> Self {
+        let shared = Shared {
+            outliers: Outliers::new(clock.now()),
+            states: HashMap::new(),
+            ages: Ages::default(),
+            ready: None,
+            counted: 0,
+        };
         Self {
             service,
             port,
@@ -111,7 +113,7 @@ impl ServicePort {
             turn: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
             next_check: AtomicU64::new(0),
-            started: Instant::now(),
+            clock,
             metrics,
             shared: Mutex::new(shared),
         }
@@ -159,6 +161,7 @@ impl ServicePort {
             && (Arc::ptr_eq(&ready.service, service) || uid_of(&service.hostname).is_some())
             && ready.edition.as_ref() == tables.endpoints_edition(&self.service)
             && ready.ejections == self.ejections.load(Ordering::Relaxed)
+            && ready.next_step.is_none_or(|step| self.clock.now() < step)
     }
 
     /// What the tables say now, ready to be chosen from.
@@ -172,10 +175,11 @@ impl ServicePort {
         let (traffic, subset) = (traffic.cloned(), subset.cloned());
         let policy = traffic.as_ref().map(|traffic| traffic.policy.clone()).unwrap_or_default();
         let edition = tables.endpoints_edition(&self.service).cloned();
+        let now = self.clock.now();
         if shared.ready.as_ref().is_none_or(|ready| ready.edition != edition) {
             let mut known = std::mem::take(&mut shared.states);
             let state = |workload: &Arc<Workload>| {
-                let new = || EndpointState { uid: workload.uid.clone(), active: 0.into(), troubled: false.into() };
+                let new = || EndpointState::new(workload.uid.clone(), now);
                 let state = known.remove(&workload.uid).unwrap_or_else(|| Arc::new(new()));
                 (workload.uid.clone(), state)
             };
@@ -198,10 +202,18 @@ impl ServicePort {
                 &some
             }
         };
+        let usable = |workload: &&Arc<Workload>| workload.healthy || service.load_balancing.allow_unhealthy;
+        let warmup = policy.warmup.as_ref();
+        let takes = endpoints.iter().filter(|workload| usable(workload) && !ejected.contains(&workload.uid));
+        shared.ages.look(warmup, takes.map(|workload| &workload.uid), now);
         let choices = Choices::of((service, self.port), endpoints, waypoint, &policy.balancing, (&ejected, percent));
+        let choices = match shared.ages.shares(warmup, now) {
+            Some(share) => choices.map(|choices| choices.warmed(share)),
+            None => choices,
+        };
         let all = choices.iter().flat_map(Choices::all);
         let states = all.filter_map(|choice| shared.states.get(&choice.workload.uid)).cloned().collect();
-        let usable = |workload: &&Arc<Workload>| workload.healthy || service.load_balancing.allow_unhealthy;
+        let next_step = shared.ages.next_step(warmup, now);
         let ready = Arc::new(Ready {
             service: service.clone(),
             edition,
@@ -212,6 +224,7 @@ impl ServicePort {
             choices,
             states,
             total: endpoints.iter().filter(usable).count(),
+            next_step,
         });
         shared.ready = Some(ready.clone());
         ready
@@ -228,7 +241,7 @@ impl ServicePort {
         if !shared.states.contains_key(&state.uid) {
             return;
         }
-        let verdict = shared.outliers.record(detection, &state.uid, outcome, ready.total, self.started.elapsed());
+        let verdict = shared.outliers.record(detection, &state.uid, outcome, ready.total, self.clock.now());
         let errors = shared.outliers.of(&state.uid).map_or(0, |record| record.errors());
         state.troubled.store(errors > 0, Ordering::Relaxed);
         let (service, port, endpoint, rule) = (&self.service, self.port, &*state.uid, ready.rule());
@@ -253,7 +266,7 @@ impl ServicePort {
     /// Looks who may return, where it is time.
     pub(super) fn check(&self, ready: &Ready) {
         let Some(detection) = &ready.policy.outliers else { return };
-        let now = self.started.elapsed();
+        let now = self.clock.now();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         if milliseconds(now) < self.next_check.load(Ordering::Relaxed) {
             return;
@@ -286,13 +299,23 @@ impl ServicePort {
             let most = shared.ready.as_ref().and_then(|ready| limit.of(&ready.policy.limits));
             (limit.field().to_owned(), json!({ "now": self.circuit.count(limit), "limit": most }))
         };
+        let policy = shared.ready.as_ref().map(|ready| ready.policy.clone());
+        let ewma = policy.as_ref().and_then(|policy| match &policy.balancing {
+            Balancing::PeakEwma(ewma) => Some(ewma),
+            _ => None,
+        });
+        let (now, warmup) = (self.clock.now(), policy.as_ref().and_then(|policy| policy.warmup.as_ref()));
+        let shares = shared.ages.shares(warmup, now);
+        let percent = |uid: &str| shares.as_ref().map_or(100.0, |share| share(uid) * 100.0).round();
         let mut endpoints: Vec<_> = shared.states.values().collect();
         endpoints.sort_by(|a, b| a.uid.cmp(&b.uid));
         let endpoint = |state: &&Arc<EndpointState>| {
             let record = shared.outliers.of(&state.uid).copied().unwrap_or_default();
             json!({
                 "workload": &*state.uid,
-                "active": state.active.load(Ordering::Relaxed),
+                "active": state.active(),
+                "warmupPercent": warmup.map(|_| percent(&state.uid)),
+                "cost": ewma.map(|ewma| state.cost(ewma, now)),
                 "ejected": record.is_ejected(),
                 "consecutiveErrors": record.errors(),
                 "ejections": record.times(),
@@ -302,17 +325,11 @@ impl ServicePort {
             "service": self.service.to_string(),
             "port": self.port,
             "subset": self.subset.as_deref(),
-            "destinationRule": shared.ready.as_ref().and_then(|r| Some(r.traffic.as_ref()?.rule.to_string())),
+            "destinationRule": shared.ready.as_ref().and_then(|r| Some(r.traffic.as_ref()?.rule.as_ref()?.to_string())),
+            "trafficPolicy": ewma.map(|ewma| ewma.policy.to_string()),
             "limits": Limit::ALL.into_iter().map(count).collect::<serde_json::Map<_, _>>(),
             "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
         })
-    }
-}
-
-impl EndpointState {
-    /// How much it has to do.
-    pub(super) fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
     }
 }
 
@@ -325,7 +342,7 @@ pub(crate) struct Active {
 impl Active {
     pub(super) fn new(state: Option<Arc<EndpointState>>, port: Arc<ServicePort>) -> Self {
         if let Some(state) = &state {
-            state.active.fetch_add(1, Ordering::Relaxed);
+            state.begin();
         }
         Self { state, port }
     }
@@ -334,7 +351,7 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         if let Some(state) = &self.state {
-            state.active.fetch_sub(1, Ordering::Relaxed);
+            state.end();
         }
         self.port.circuit.free();
     }

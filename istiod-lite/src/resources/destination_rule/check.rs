@@ -121,9 +121,42 @@ fn load_balancer(balancer: &LoadBalancer, path: &FieldPath) -> Result<(), FieldE
     }
     let locality = "not followed: the Service's trafficDistribution says which endpoints are preferred";
     refuse(path, "localityLbSetting", &balancer.locality_lb_setting, locality)?;
-    refuse(path, "warmupDurationSecs", &balancer.warmup_duration_secs, "not followed: leave it out")?;
-    refuse(path, "warmup", &balancer.warmup, "not followed: leave it out")?;
+    warmup(balancer, path)?;
     balancer.consistent_hash.as_ref().map_or(Ok(()), |hash| consistent_hash(hash, &path.field("consistentHash")))
+}
+
+/// The largest `aggression`: with it an endpoint has nine tenths of its weight after a thousandth of the time.
+const MOST_AGGRESSION: f64 = 100.0;
+
+fn warmup(balancer: &LoadBalancer, path: &FieldPath) -> Result<(), FieldError> {
+    let field = match (&balancer.warmup, &balancer.warmup_duration_secs) {
+        (Some(_), Some(_)) => {
+            let why = "warmup says the same, and more: write one of them";
+            return Err(path.field("warmupDurationSecs").error(why));
+        }
+        (Some(_), None) => "warmup",
+        (None, Some(_)) => "warmupDurationSecs",
+        (None, None) => return Ok(()),
+    };
+    let path = path.field(field);
+    if balancer.consistent_hash.is_some() || balancer.simple == Some(Simple::Random) {
+        return Err(path.error("it counts only with ROUND_ROBIN and LEAST_REQUEST"));
+    }
+    let Some(warmup) = &balancer.warmup else {
+        return length(balancer.warmup_duration_secs.as_deref(), true, &path);
+    };
+    let at = path.field("duration");
+    if warmup.duration.is_none() {
+        return Err(at.error("missing: write how long an endpoint is new, for example 60s"));
+    }
+    length(warmup.duration.as_deref(), true, &at)?;
+    if warmup.minimum_percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
+        return Err(path.field("minimumPercent").error("a percentage: write 0 to 100"));
+    }
+    if warmup.aggression.is_some_and(|aggression| !(1.0..=MOST_AGGRESSION).contains(&aggression)) {
+        return Err(path.field("aggression").error(format!("write 1, which is evenly, to {MOST_AGGRESSION}")));
+    }
+    Ok(())
 }
 
 fn consistent_hash(hash: &ConsistentHash, path: &FieldPath) -> Result<(), FieldError> {

@@ -142,12 +142,27 @@ pub struct LoadBalancer {
     /// Refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locality_lb_setting: Option<Value>,
-    /// Refused.
+    /// `warmup.duration` as it was called.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup_duration_secs: Option<Value>,
-    /// Refused.
+    pub warmup_duration_secs: Option<String>,
+    /// New endpoints get less at first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup: Option<Value>,
+    pub warmup: Option<Warmup>,
+}
+
+/// New endpoints get less at first.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Warmup {
+    /// How long one is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The least of its weight that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_percent: Option<f64>,
+    /// How much of the traffic comes early: 1 is evenly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggression: Option<f64>,
 }
 
 /// Istio's words.

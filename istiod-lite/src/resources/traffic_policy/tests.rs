@@ -58,7 +58,7 @@ fn what_cannot_be_followed_is_refused_by_name() {
             "spec.targetRefs[1]: the same target stands there twice",
         ),
         ("/rateLimits", json!({}), "spec.rateLimits: missing"),
-        ("/rateLimits", Value::Null, "spec.rateLimits: missing"),
+        ("/rateLimits", Value::Null, "spec: it says nothing: write rateLimits, loadBalancer or both"),
         ("/rateLimits", json!({"locals": []}), "spec.rateLimits.locals: unknown field"),
         (
             "/rateLimits/local",
@@ -117,4 +117,37 @@ fn what_cannot_be_followed_is_refused_by_name() {
         let error = read(&spec).unwrap_err();
         assert!(error.starts_with(expected), "{error} instead of {expected}");
     }
+}
+
+#[test]
+fn load_balancers() {
+    let gateway = || json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "way"});
+    let of = |balancer: Value| json!({"targetRefs": [{"kind": "Service", "name": "web"}, gateway()], "loadBalancer": balancer});
+    for balancer in [
+        json!({"type": "PeakEWMA"}),
+        json!({"type": "PeakEWMA", "peakEWMA": {}}),
+        json!({"type": "PeakEWMA", "peakEWMA": {"decay": "5s", "defaultLatency": "100ms"}}),
+    ] {
+        assert_eq!(read(&of(balancer.clone())), Ok(()), "{balancer}");
+    }
+    for (balancer, expected) in [
+        (json!({}), "spec.loadBalancer: missing field `type`"),
+        (json!({"type": "EWMA"}), "spec.loadBalancer.type: unknown variant `EWMA`"),
+        (json!({"type": "PeakEWMA", "peakEwma": {}}), "spec.loadBalancer.peakEwma: unknown field"),
+        (
+            json!({"type": "PeakEWMA", "peakEWMA": {"decay": "1ms"}}),
+            "spec.loadBalancer.peakEWMA.decay: \"1ms\" is out of range",
+        ),
+        (
+            json!({"type": "PeakEWMA", "peakEWMA": {"defaultLatency": "soon"}}),
+            "spec.loadBalancer.peakEWMA.defaultLatency: \"soon\" is no duration",
+        ),
+    ] {
+        let error = read(&of(balancer)).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let mut of_route = spec();
+    of_route["loadBalancer"] = json!({"type": "PeakEWMA"});
+    let error = read(&of_route).unwrap_err();
+    assert!(error.starts_with("spec.loadBalancer: it is of endpoints, and HTTPRoute r has none"), "{error}");
 }

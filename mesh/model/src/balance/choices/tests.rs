@@ -172,7 +172,9 @@ fn a_new_one_gets_more_with_time() {
 fn of_two_the_cheaper() {
     let all = [Workload { capacity: 3, ..endpoint("a") }, endpoint("b")].map(Arc::new);
     let choices = of(&service(), &all, &Balancing::LeastRequest, &[], 0);
-    let both = |cost: [f32; 2]| (0..1000).map(|random| choices.cheaper(hash(random, &[]), |one| cost[one])).collect::<HashSet<_>>();
+    let both = |cost: [f32; 2]| {
+        (0..1000).map(|random| choices.cheaper(hash(random, &[]), |one| cost[one])).collect::<HashSet<_>>()
+    };
     assert!(both([2.0, 1.0]).contains(&0), "three times the weight may cost twice as much");
     // Only where chance names it twice.
     let dear = (0..1000).filter(|random| choices.cheaper(hash(*random, &[]), |one| [9.0, 1.0][one]) == 0).count();

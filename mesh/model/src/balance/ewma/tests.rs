@@ -72,13 +72,15 @@ fn what_is_under_way_costs() {
 
 #[test]
 fn one_number_holds_it() {
-    for average in [Average { value: 1.5, at: 7 }, Average { value: 0.0, at: u32::MAX }, Average { value: 1e30, at: 0 }] {
+    for average in [Average { value: 1.5, at: 7 }, Average { value: 0.0, at: u32::MAX }, Average { value: 1e30, at: 0 }]
+    {
         assert_eq!(Average::from_bits(average.to_bits()), average);
     }
     assert!(Average::from_bits(Average::unknown(ms(3)).to_bits()).value.is_nan());
     // The clock of milliseconds begins anew.
     let wraps = Duration::from_millis(u64::from(u32::MAX) + 1);
-    let known = Known { latency: ewma().took(Average::unknown(ms(0)), ms(500), false, wraps - ms(1)), ..Known::nothing(wraps) };
+    let known =
+        Known { latency: ewma().took(Average::unknown(ms(0)), ms(500), false, wraps - ms(1)), ..Known::nothing(wraps) };
     assert!((499.0..=500.0).contains(&expected(known, wraps + ms(5))));
     // Another thread was here later.
     assert_eq!(expected(known, wraps - ms(50)), 500.0);

@@ -37,9 +37,15 @@ fn who_is_new() {
     let warmup = Warmup::lasting(seconds(10));
     for (what, steps) in [
         ("who is there at first is old", vec![(0, "a b", "100 100")]),
-        ("who comes later is new", vec![(0, "a", "100"), (5, "a b", "100 10"), (10, "a b", "100 50"), (15, "a b", "100 100")]),
+        (
+            "who comes later is new",
+            vec![(0, "a", "100"), (5, "a b", "100 10"), (10, "a b", "100 50"), (15, "a b", "100 100")],
+        ),
         ("who comes back is new", vec![(0, "a b", "100 100"), (1, "a", "100"), (2, "a b", "100 10")]),
-        ("so often", vec![(0, "a", "100"), (1, "a b", "100 10"), (4, "a b", "100 30"), (5, "a", "100"), (6, "a b", "100 10")]),
+        (
+            "so often",
+            vec![(0, "a", "100"), (1, "a b", "100 10"), (4, "a b", "100 30"), (5, "a", "100"), (6, "a b", "100 10")],
+        ),
         ("all may be", vec![(0, "", ""), (1, "a b", "10 10"), (6, "a b c", "50 50 10")]),
         ("it grows old unseen", vec![(0, "a", "100"), (1, "a b", "100 10"), (50, "a b", "100 100")]),
     ] {
