@@ -55,7 +55,6 @@ fn by_latency() -> Balancing {
     Balancing::PeakEwma(PeakEwma { policy, decay: DECAY, default_latency: DEFAULT_LATENCY })
 }
 
-/// Seen red while latencies were not taken in.
 #[tokio::test]
 async fn a_slow_endpoint_gets_few_requests() {
     on_one_thread(async {
@@ -76,7 +75,6 @@ async fn a_slow_endpoint_gets_few_requests() {
     .await;
 }
 
-/// Seen red while failures were not counted.
 #[tokio::test]
 async fn an_endpoint_that_fails_fast_draws_no_traffic() {
     on_one_thread(async {
@@ -91,7 +89,6 @@ async fn an_endpoint_that_fails_fast_draws_no_traffic() {
     .await;
 }
 
-/// Seen red while shares stayed as they were when the endpoint came.
 #[tokio::test]
 async fn a_new_endpoint_gets_more_with_time() {
     on_one_thread(async {
