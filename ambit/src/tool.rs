@@ -1,4 +1,5 @@
 //! Small clients and servers to put into pods, so that demos and tests need nothing but this executable.
+mod grpc;
 mod http;
 mod load;
 mod pace;
@@ -51,6 +52,9 @@ pub(crate) enum Tool {
     },
     /// Sleeps until it is ended.
     Wait,
+    /// gRPC.
+    #[command(flatten)]
+    Grpc(grpc::Grpc),
     /// Traffic for tests.
     #[command(flatten)]
     Load(load::Load),
@@ -68,6 +72,7 @@ pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
         Tool::Wait => loop {
             std::thread::park();
         },
+        Tool::Grpc(grpc) => grpc::run(grpc),
         Tool::Load(load) => load::run(load),
     }
 }

@@ -19,7 +19,7 @@ const EDITS: usize = 100;
 const LIMIT: Duration = Duration::from_secs(150);
 
 /// A server that takes leave as one should: it says that its connections end, and ends when nobody is left.
-fn server(name: &str, version: &str, node: &str) -> String {
+pub(crate) fn server(name: &str, version: &str, node: &str) -> String {
     format!(
         r#"
 apiVersion: v1
@@ -112,16 +112,17 @@ spec:
 }
 
 /// Sixteen connections that ask one request after the other, every fourth a POST of 20 KB, until they have asked so many and
-/// for so long. It prints how many, and each that failed. Connections that the other end ends in order are made anew.
-const CLIENT: &str = r#"
-import http.client, sys, threading, time
-least, seconds = int(sys.argv[1]), float(sys.argv[2])
+/// for so long, or until a file is there. It prints how many, and each that failed. Connections that the other end ends in order are made anew.
+pub(crate) const CLIENT: &str = r#"
+import http.client, os, sys, threading, time
+least, seconds, until = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
 end, asked, failed, lock = time.time() + seconds, 0, [], threading.Lock()
 def run(number):
     global asked
     connection = http.client.HTTPConnection("web", 80, timeout=20)
     turn = 0
-    while (asked < least or time.time() < end) and len(failed) < 10:
+    more = lambda: asked < least or not os.path.exists(until) if until else asked < least or time.time() < end
+    while more() and len(failed) < 10:
         turn += 1
         try:
             if turn % 4:

@@ -110,7 +110,7 @@ fn reached(translation: &Translation, to: &str) -> Vec<String> {
     }
     let client = tables.workload("Kubernetes//Pod/shop/client").unwrap();
     let to: SocketAddr = to.parse().unwrap();
-    let at = |random| match decide(&tables, client, "", to, random) {
+    let at = |random| match decide(&tables, client, "", to, u64::into(random)) {
         Destination::Tunnel(t) => format!("{} at {} by HBONE", t.expected[0], t.authority),
         Destination::Plain(p) => format!("{} in plaintext", p.address),
         Destination::Refuse(why) => why.code().to_string(),

@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, Config};
 use crate::context::WaypointContext;
+use crate::leaving;
 use crate::rate_limit::{RateLimitMetrics, RateLimits};
 use crate::spans::{SpanMetrics, Spans, exporter};
 use crate::upstream::{Clock, ServicePorts, UpstreamMetrics};
@@ -215,6 +216,8 @@ async fn run(config: Config, origin: Origin, log: LogControl, access_log: Access
         reason = shutdown.wait() => reason.context("waiting for signals")?,
         failed = serving => return failed,
     };
+    life.not_ready("about to drain");
+    leaving::heard(&context.proxy.tables, &config.pod, config.drain).await;
     draining::drain(trigger, &watch, &reason, config.drain, &drain_metrics, &life).await;
     for worker in workers {
         worker.join();

@@ -22,7 +22,7 @@ const UNFINISHED: usize = 16 << 20;
 /// How long an HTTP connection of a caller goes on, unless `WAYPOINT_MAX_CONNECTION_AGE` says otherwise.
 const AGE: Duration = Duration::from_secs(600);
 /// Within how long of more pods of the waypoint their part of the connections moves.
-const SPREAD: Duration = Duration::from_secs(20);
+const SPREAD: Duration = Duration::from_secs(10);
 /// How long a connection goes on without a request after its service has left the waypoint: less than requests are still taken.
 const LEFT: Duration = Duration::from_secs(5);
 

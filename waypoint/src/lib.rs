@@ -15,6 +15,7 @@
 //! | `tokens` | the keys of issuers, and tokens that they have signed |
 //! | `rate_limit` | how many requests pass, counted by all threads together |
 //! | `ends` | when a caller's connection is ended in order |
+//! | `leaving` | how long the waypoint is still open after it was told to end |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
@@ -31,6 +32,7 @@ mod context;
 mod ends;
 mod http;
 mod judge;
+mod leaving;
 mod limits;
 mod rate_limit;
 mod serving;

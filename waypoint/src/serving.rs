@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::context::WaypointContext;
-use crate::ends::Pods;
+use crate::ends::{Even, Pods};
 use crate::rate_limit::KnownLimits;
 use crate::target::{self, Own};
 use crate::tokens::Keys;
@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     routers: RefCell<HashMap<NamespacedName, Followed>>,
     /// How many pods the waypoint has.
     pods: watch::Sender<Pods>,
+    /// Chooses connections that move to new ones.
+    pub(crate) even: Even,
     /// Policies of services, ready to be asked.
     covered: RefCell<Kept<NamespacedName, ServiceRoutes>>,
     /// Keys of issuers.
@@ -90,6 +92,7 @@ impl Worker {
             connections: Connections::default(),
             routers: RefCell::default(),
             pods: watch::Sender::default(),
+            even: Even::from(rand::random()),
             covered: RefCell::default(),
             keys: Keys::default(),
             rate_limits: KnownLimits::default(),

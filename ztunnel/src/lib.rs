@@ -14,6 +14,7 @@
 //! | `listeners` | which listeners a pod has |
 //! | `own` | pods that live where ztunnel does |
 //! | `outbound` | connections that pods open: `plan` (pure), then carry |
+//! | `carried` | what waypoints' pods carry of them |
 //! | `inbound` | connections that come to pods: `admit` (pure), then carry; `plaintext` for those without a tunnel |
 //! | [`dns`] | the DNS proxy: names of the mesh from the tables, all others forwarded |
 //! | [`socks`] | what a SOCKS client says |
@@ -24,6 +25,7 @@
 //! To follow a byte, begin with `outbound`; `docs/flows/byte.md` has the whole way.
 
 pub mod app;
+mod carried;
 pub mod config;
 mod context;
 mod dialler;

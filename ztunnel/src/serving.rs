@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mesh_model::pod::PodInfo;
 use mesh_proxy::connections::Connections;
 
+use crate::carried::Carried;
 use crate::context::WorkerContext;
 use crate::pod::Pod;
 
@@ -15,6 +16,8 @@ use crate::pod::Pod;
 pub(crate) struct Worker {
     pub(crate) context: Arc<WorkerContext>,
     pub(crate) connections: Connections,
+    /// What waypoints carry.
+    pub(crate) carried: Carried,
     pub(crate) pods: RefCell<Pods>,
 }
 

@@ -67,7 +67,12 @@ pub(crate) fn start(number: usize, context: Arc<WorkerContext>) -> io::Result<Ha
 }
 
 async fn run(context: Arc<WorkerContext>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let worker = Rc::new(Worker { context, connections: Connections::default(), pods: RefCell::default() });
+    let worker = Rc::new(Worker {
+        context,
+        connections: Connections::default(),
+        carried: Carried::default(),
+        pods: RefCell::default(),
+    });
     spawn_local(follow_policies(worker.connections.clone(), worker.context.proxy.tables.clone()));
     spawn_local(sweep(worker.clone()));
     spawn_local(follow_tables(worker.clone()));

@@ -14,6 +14,7 @@ use istiod_lite::resources::Object;
 use istiod_lite::resources::unread::Unread;
 use istiod_lite::source::Origin;
 use istiod_lite::source::folder::Folder as Source;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use objects::{Key, Objects, pod_key};
@@ -26,12 +27,14 @@ pub(crate) struct Folder {
     source: Source,
     /// None without a mesh: then nothing is made for Gateways.
     waypoints: Option<waypoints::Settings>,
+    /// How many pods each waypoint has, as was last said well.
+    sizes: BTreeMap<Key, usize>,
 }
 
 impl Folder {
     /// Reads nothing yet.
     pub(crate) fn new(directory: PathBuf, waypoints: Option<waypoints::Settings>) -> Self {
-        Folder { source: Source::new(vec![directory.clone()], None), directory, waypoints }
+        Folder { source: Source::new(vec![directory.clone()], None), directory, waypoints, sizes: BTreeMap::new() }
     }
 
     /// Looks at the files again. `None` if nothing changed that matters here.
@@ -42,7 +45,7 @@ impl Folder {
         }
         let (mut objects, mut rejected) = (self.objects(), self.rejected());
         if let Some(settings) = &self.waypoints {
-            waypoints::add(&mut objects, settings, &mut rejected);
+            waypoints::add(&mut objects, settings, &mut self.sizes, &mut rejected);
         }
         Some((objects, rejected))
     }
@@ -59,6 +62,7 @@ impl Folder {
                 Object::EndpointSlice(o) => all.slices.push((**o).clone()),
                 Object::Endpoints(o) => all.endpoints.push((**o).clone()),
                 Object::Gateway(o) => drop(all.gateways.insert((namespace, name), (**o).clone())),
+                Object::ConfigMap(o) => drop(all.config_maps.insert((namespace, name), (**o).clone())),
                 // The control plane's business.
                 Object::ServiceAccount(_)
                 | Object::AuthorizationPolicy(_)
@@ -72,8 +76,7 @@ impl Folder {
                 | Object::DestinationRule(_)
                 | Object::VirtualService(_)
                 | Object::Telemetry(_)
-                | Object::TrafficPolicy(_)
-                | Object::ConfigMap(_) => {}
+                | Object::TrafficPolicy(_) => {}
             }
         }
         all

@@ -1,6 +1,6 @@
 //! The objects of the folder, by what they are called.
 use istiod_lite::resources::Gateway;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +25,8 @@ pub(crate) struct Objects {
     pub(crate) slices: Vec<EndpointSlice>,
     pub(crate) endpoints: Vec<Endpoints>,
     pub(crate) gateways: BTreeMap<Key, Gateway>,
+    /// Those that may say how waypoints run.
+    pub(crate) config_maps: BTreeMap<Key, ConfigMap>,
     /// Those of the pods that are waypoints, made for Gateways.
     pub(crate) waypoints: BTreeSet<Key>,
 }

@@ -12,10 +12,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::objects;
-use super::parameters::{self, Parameters};
 use super::settings::{MANAGER, Settings};
 use crate::cluster::Cluster;
 use crate::resources::Gateway;
+use crate::resources::waypoint_parameters::{self as parameters, Parameters};
 use crate::status::{Problem, Problems};
 
 /// How often ConfigMaps with parameters are read again, and the API server is asked again for what it has refused, however often

@@ -5,7 +5,6 @@
 //! | this one | when is what made? |
 //! | `gateways` | makes what is not there yet for each Gateway |
 //! | `objects` | which objects run one? (pure) |
-//! | `parameters` | and what may people set of them? (pure) |
 //! | `class` | what do the classes say of themselves? (pure) |
 //! | `settings` | how do they run? |
 //!
@@ -15,7 +14,6 @@
 mod class;
 mod gateways;
 mod objects;
-mod parameters;
 mod settings;
 
 use std::collections::BTreeMap;

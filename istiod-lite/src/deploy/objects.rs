@@ -8,11 +8,11 @@ use mesh_kube::Resource;
 use mesh_model::labels;
 use serde_json::{Map, Value, json};
 
-use super::parameters::{CONTAINER, Parameters};
 use super::settings::Settings;
 use crate::cluster::relations;
 use crate::resources::Gateway;
 use crate::resources::gateway_api::gateway::HBONE_PORT;
+use crate::resources::waypoint_parameters::{CONTAINER, Parameters};
 
 const DEPLOYMENTS: Resource = Resource { group: "apps", versions: &["v1"], plural: "deployments" };
 const AUTOSCALERS: Resource = Resource { group: "autoscaling", versions: &["v2"], plural: "horizontalpodautoscalers" };

@@ -28,6 +28,7 @@ pub mod traffic_policy;
 pub mod unread;
 mod validate;
 pub mod virtual_service;
+pub mod waypoint_parameters;
 pub mod workload_entry;
 
 pub use authorization_policy::AuthorizationPolicy;

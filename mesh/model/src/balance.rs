@@ -13,6 +13,7 @@ pub mod ewma;
 pub mod hash;
 pub mod warmup;
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -26,6 +27,22 @@ pub struct Endpoint {
     pub workload: Arc<Workload>,
     /// Port of the application.
     pub port: u16,
+}
+
+/// What decides between endpoints that suit a client alike.
+#[derive(Clone, Copy)]
+pub struct Choice<'a> {
+    /// The same number chooses the same endpoint; numbers that spread evenly choose by weight.
+    pub random: u64,
+    /// What an endpoint carries of ours already. It is asked of waypoints, whose tunnels live as long as clients' connections.
+    pub busy: &'a dyn Fn(&Workload) -> u32,
+}
+
+impl From<u64> for Choice<'static> {
+    /// By chance alone.
+    fn from(random: u64) -> Self {
+        Self { random, busy: &|_| 0 }
+    }
 }
 
 /// Why there is none.
@@ -53,11 +70,15 @@ pub fn choose(
     random: u64,
 ) -> Result<Endpoint, NoEndpoint> {
     let mapping = service.ports.iter().find(|p| p.service_port == port).ok_or(NoEndpoint::Port(port))?;
-    pick(service, endpoints, client, random, |w| own_port(service, w, port).or(nonzero(mapping.target_port)))
+    let target = |w: &Workload| own_port(service, w, port).or(nonzero(mapping.target_port));
+    pick(service, endpoints, client, random.into(), target)
 }
 
 /// [`choose`] for a waypoint's own service and its HBONE `port`. Users do not name that port, so a waypoint behind an
 /// application tunnel need not have it on its service: ztunnel answers it there, on the port that was asked for.
+///
+/// Of those that are near enough it is one that carries least for its weight: connections live long, and one that has just come
+/// is to get its part. Chance decides only between those.
 ///
 /// # Errors
 /// When no waypoint can take the connection.
@@ -66,10 +87,10 @@ pub fn choose_waypoint(
     endpoints: &[Arc<Workload>],
     client: &Workload,
     port: u16,
-    random: u64,
+    by: Choice<'_>,
 ) -> Result<Endpoint, NoEndpoint> {
     let mapping = service.ports.iter().find(|p| p.service_port == port);
-    pick(service, endpoints, client, random, |workload| {
+    pick(service, endpoints, client, by, |workload| {
         let tunnelled = || workload.application_tunnel.filter(|t| t.port != 0).map(|_| port);
         own_port(service, workload, port).or_else(|| nonzero(mapping?.target_port)).or_else(tunnelled)
     })
@@ -90,7 +111,7 @@ fn pick(
     service: &Service,
     endpoints: &[Arc<Workload>],
     client: &Workload,
-    random: u64,
+    by: Choice<'_>,
     target: impl Fn(&Workload) -> Option<u16>,
 ) -> Result<Endpoint, NoEndpoint> {
     let lb = &service.load_balancing;
@@ -101,14 +122,20 @@ fn pick(
         let reachable = !workload.addresses.is_empty() || !workload.hostname.is_empty() || by_gateway;
         let healthy = workload.healthy || lb.allow_unhealthy;
         let rank = rank(lb, client, workload)?;
-        (reachable && healthy && workload.capacity > 0).then_some((rank, target))
+        if !reachable || !healthy || workload.capacity == 0 {
+            return None;
+        }
+        // For a weight of 2^32 it carries this much. It cannot overflow: both are of 32 bits.
+        let carries = (u64::from((by.busy)(workload)) << 32) / u64::from(workload.capacity);
+        Some(((rank, Reverse(carries)), target))
     };
     if service.has_client_ip_affinity() {
         return sticky(endpoints, client, usable).ok_or(NoEndpoint::Healthy);
     }
     // Two passes over the endpoints instead of a list: the best rank with its weight, then the pick.
-    let (mut best, mut total) = (0, 0u64);
+    let (mut best, mut total) = (None, 0u64);
     for (workload, (rank, _)) in endpoints.iter().filter_map(|w| Some((w, usable(w)?))) {
+        let rank = Some(rank);
         if rank > best {
             (best, total) = (rank, 0);
         }
@@ -119,9 +146,9 @@ fn pick(
     if total == 0 {
         return Err(NoEndpoint::Healthy);
     }
-    let mut pick = random % total;
+    let mut pick = by.random % total;
     for (workload, (rank, target)) in endpoints.iter().filter_map(|w| Some((w, usable(w)?))) {
-        if rank != best {
+        if Some(rank) != best {
             continue;
         }
         let weight = u64::from(workload.capacity);
@@ -139,10 +166,10 @@ fn pick(
 fn sticky(
     endpoints: &[Arc<Workload>],
     client: &Workload,
-    usable: impl Fn(&Arc<Workload>) -> Option<(usize, u16)>,
+    usable: impl Fn(&Arc<Workload>) -> Option<((usize, Reverse<u64>), u16)>,
 ) -> Option<Endpoint> {
     let scored = endpoints.iter().filter_map(|workload| {
-        let (rank, port) = usable(workload)?;
+        let ((rank, _), port) = usable(workload)?;
         Some((rank, affinity(client.addresses.first().copied(), &workload.uid, workload.capacity), workload, port))
     });
     // Equal scores of two endpoints: their uids decide, as everywhere.

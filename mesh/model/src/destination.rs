@@ -18,7 +18,7 @@ mod via;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::balance::{self, Endpoint, NoEndpoint};
+use crate::balance::{self, Choice, Endpoint, NoEndpoint};
 use crate::service::{BalanceMode, Service};
 use crate::tables::Tables;
 use crate::workload::Workload;
@@ -30,18 +30,18 @@ pub use direct::{HBONE_PORT, RESERVED_PORTS, SOCKS_PORT};
 pub use outcome::{AcrossTo, ByName, Destination, PlainTo, Refusal, TunnelTo};
 
 /// Decides where a connection of `client` to `dialled` should go. `network` is the proxy's own, on which `dialled` is
-/// looked up; endpoints are held against the client's, which should be the same. `random` chooses between endpoints. `dialled` must be in normal form.
-pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: SocketAddr, random: u64) -> Destination {
+/// looked up; endpoints are held against the client's, which should be the same. `by` chooses between endpoints. `dialled` must be in normal form.
+pub fn decide(tables: &Tables, client: &Workload, network: &str, dialled: SocketAddr, by: Choice<'_>) -> Destination {
     if recursive(dialled) {
         return Destination::Refuse(Refusal::Recursive); // O1
     }
-    let asked = Asked { tables, client, dialled, random };
+    let asked = Asked { tables, client, dialled, by };
     let workload = tables.workload_by_address(network, dialled.ip());
     let service = tables.service_by_address(network, dialled.ip(), &client.namespace);
     // An address of both: only the workload's waypoint is asked for, then the service's endpoints are.
     let waypoint = match (workload, service) {
         (Some(workload), _) => via::of_workload(asked, workload).map(|waypoint| (waypoint, None)),
-        (None, Some(service)) => via::of_service(service, random).map(|waypoint| (waypoint, Some(service))),
+        (None, Some(service)) => via::of_service(service, by.random).map(|waypoint| (waypoint, Some(service))),
         (None, None) => None,
     };
     let decided = match (waypoint, service, workload) {
@@ -64,7 +64,7 @@ pub fn behind_waypoint(
     (endpoint, port): (&Arc<Workload>, u16),
     random: u64,
 ) -> Destination {
-    let asked = Asked { tables, client: waypoint, dialled, random };
+    let asked = Asked { tables, client: waypoint, dialled, by: random.into() };
     let endpoint = Endpoint { workload: endpoint.clone(), port };
     to_endpoint(asked, service, endpoint).unwrap_or_else(Destination::Refuse)
 }
@@ -88,13 +88,13 @@ pub fn no_endpoint(service: &Service, port: u16, reason: NoEndpoint) -> Refusal 
 }
 
 fn to_service(asked: Asked<'_>, service: &Arc<Service>) -> Result<Destination, Refusal> {
-    let Asked { tables, client, dialled, random } = asked;
+    let Asked { tables, client, dialled, by } = asked;
     if service.load_balancing.mode == BalanceMode::Passthrough {
         // O6
         return Ok(Destination::Plain(PlainTo { address: dialled, workload: None, service: Some(service.clone()) }));
     }
     let endpoints = tables.endpoints(&service.key());
-    let endpoint = balance::choose(service, endpoints, client, dialled.port(), random);
+    let endpoint = balance::choose(service, endpoints, client, dialled.port(), by.random);
     to_endpoint(asked, service, endpoint.map_err(|reason| no_endpoint(service, dialled.port(), reason))?)
 }
 

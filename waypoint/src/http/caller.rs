@@ -65,13 +65,19 @@ impl Caller {
     pub(crate) async fn sends_away(&self, at_any_time: bool) {
         let worker = &self.worker;
         let old = async {
-            self.ends.old(worker.pods()).await;
+            self.ends.old(worker.pods(), &worker.even).await;
             if !at_any_time {
                 std::future::pending().await
             }
         };
+        let waypoint_ends = async {
+            worker.context.proxy.drain.started().await;
+            if !at_any_time {
+                self.ends.with_the_waypoint(worker.context.config.drain).await;
+            }
+        };
         tokio::select! {
-            () = worker.context.proxy.drain.started() => {}
+            () = waypoint_ends => {}
             () = self.ends.left(worker.leaves(&self.target.asked)) => {}
             () = old => {}
         }

@@ -41,6 +41,13 @@ pub(crate) fn end_to_end(headers: &mut HeaderMap) -> Option<HeaderValue> {
     upgrade
 }
 
+/// The body is in chunks and in no other coding besides (RFC 9112, 6.1): of another one the next hop is not told, because it is of a
+/// connection only, and would take the coded bytes for what was sent.
+pub(crate) fn has_no_other_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+}
+
 /// A caller cannot take away what the message does not work without, or what says who it is.
 fn is_needed(name: &HeaderName) -> bool {
     use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};

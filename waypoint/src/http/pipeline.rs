@@ -78,6 +78,10 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         report.trace = Some(Box::new(Trace::begin(tracing, &head.headers, report.started)));
     }
     // 2
+    if !headers::has_no_other_coding(&head.headers) {
+        let why = "its body has a transfer coding besides chunked";
+        return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, ReasonCode::BadRequest, why));
+    }
     let mut form = form::of(&head, || judge::policies(&caller.worker, &target))?;
     // 3
     let rules = &target.routes.tokens;

@@ -1,5 +1,6 @@
 //! A whole waypoint in this process: real sockets, real TLS, HTTP clients and servers on both sides, on one data thread.
 
+mod abuse;
 mod asked;
 mod balanced;
 mod ends;
@@ -7,6 +8,7 @@ mod limited;
 mod named;
 mod requests;
 mod routed;
+mod smuggled;
 mod streams;
 mod tokens;
 mod traces;

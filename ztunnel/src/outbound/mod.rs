@@ -13,6 +13,7 @@ use http::Request;
 use mesh_hbone::carry;
 use mesh_hbone::client::{Client, OpenError};
 use mesh_hbone::pool::Key;
+use mesh_model::balance::Choice;
 use mesh_model::destination::{AcrossTo, PlainTo, TunnelTo};
 use mesh_model::reason::ReasonCode;
 use mesh_model::tables::Tables;
@@ -29,6 +30,7 @@ use mesh_runtime::trace::TraceParent;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::carried::Carries;
 use crate::context::WorkerContext;
 use crate::pod::Pod;
 use crate::serving::Worker;
@@ -38,6 +40,9 @@ use plan::Plan;
 
 /// So often a connection that was dialled in the clear is dialled anew, in the clear perhaps, because the tables changed.
 const MOST_CHANGES: u32 = 2;
+
+/// So many pods of a waypoint are dialled for one connection, while they refuse it.
+const MOST_WAYPOINTS: u32 = 3;
 
 /// Serves one captured connection from `from`.
 ///
@@ -81,11 +86,11 @@ async fn go(
         Err(error) => return attempt.failed(ReasonCode::NoAnswerOnDemand, &error),
     };
     let config = &worker.context.config;
-    let random = rand::random();
-    let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), random);
+    let by = Choice { random: rand::random(), busy: &|waypoint| worker.carried.of(waypoint) };
+    let decide = |t: &Tables| plan::plan(t, &client, &config.network, config.socks, (from, dialled), by);
     let mut plan = worker.context.proxy.tables.read(decide);
     let mut resolved = None;
-    let mut changes = 0;
+    let (mut changes, mut waypoints) = (0, 0);
     let seen = |to: SocketAddr, tunnel: bool| {
         worker.connections.add_outbound(OutboundConnection { pod: pod.local.info.clone(), from, dialled, to, tunnel })
     };
@@ -128,13 +133,22 @@ async fn go(
             }
             Plan::Tunnel { key, to } => {
                 let _seen = seen(to.peer, true);
-                return match same_node::neighbour(&worker, &to) {
-                    Some(neighbour) => {
-                        Box::pin(same_node::serve(&worker, neighbour, (&client, deadline), downstream, from, &key, to))
-                            .await;
-                    }
-                    None => Box::pin(tunnel(&worker, &pod, &client, downstream, from, &key, to)).await,
+                if let Some(neighbour) = same_node::neighbour(&worker, &to) {
+                    let with = (&client, deadline);
+                    return Box::pin(same_node::serve(&worker, neighbour, with, downstream, from, &key, to)).await;
+                }
+                let Some(back) = Box::pin(tunnel(&worker, &pod, &client, downstream, from, &key, to)).await else {
+                    return;
                 };
+                // That pod is the last choice now: where it is chosen again, there is no other.
+                downstream = back;
+                waypoints += 1;
+                match worker.context.proxy.tables.read(decide) {
+                    Plan::Tunnel { key: other, to } if waypoints < MOST_WAYPOINTS && other != key => {
+                        Plan::Tunnel { key: other, to }
+                    }
+                    _ => return,
+                }
             }
             Plan::Across { key, to } => {
                 let _seen = seen(to.outer.peer, true);
@@ -197,7 +211,8 @@ async fn plain(
     None
 }
 
-/// A tunnel to a peer that proves who it is.
+/// A tunnel to a peer that proves who it is. Gives the connection back, untouched, if it was for a pod of a waypoint at which nobody
+/// listens: another pod may do.
 async fn tunnel(
     worker: &Worker,
     pod: &Pod,
@@ -206,28 +221,39 @@ async fn tunnel(
     from: SocketAddr,
     key: &Key,
     to: TunnelTo,
-) {
+) -> Option<Downstream> {
     let context = &worker.context;
     let trace = TraceParent::random();
     let report = Report::open(&context.proxy.telemetry, traffic(Reporter::Source, client, from, key, &to, trace));
+    let carries = to.via_waypoint.then(|| worker.carried.one(&to.workload));
     let request = match request(context, pod, client, from, &to, &trace, None) {
         Ok(request) => request,
-        Err(error) => return report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error),
+        Err(error) => {
+            report.failed(ResponseFlags::Connect, ReasonCode::BadRequest, &error);
+            return None;
+        }
     };
     let opened = tokio::select! {
         biased;
-        () = downstream.gone() => return report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE),
+        () = downstream.gone() => {
+            report.failed(ResponseFlags::Connect, ReasonCode::CallerGone, &downstream::GONE);
+            return None;
+        }
         opened = pod.local.pool.open(key, request, || connect_to(worker, pod, key)) => opened,
     };
     match opened {
         Ok((opened, _peer)) => {
+            carries.iter().for_each(Carries::opened);
             report.opened();
             let result = carry::tcp_and_tunnel(downstream.opened(), opened.tunnel, report.count_from_client()).await;
             report.ended(result);
+            None
         }
         Err(error) => {
+            carries.iter().for_each(Carries::failed);
             let (flags, code) = classify(&error);
             report.failed(flags, code, &error);
+            (carries.is_some() && matches!(error, OpenError::Connect { .. })).then_some(downstream)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_hbone::pool::Key;
+use mesh_model::balance::Choice;
 use mesh_model::destination::{self, AcrossTo, ByName, Destination, PlainTo, Refusal, SOCKS_PORT, TunnelTo};
 use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
@@ -42,12 +43,12 @@ pub(crate) fn plan(
     network: &str,
     socks: bool,
     (from, dialled): (SocketAddr, SocketAddr),
-    random: u64,
+    by: Choice<'_>,
 ) -> Plan {
     if socks && dialled.ip().is_loopback() && dialled.port() == SOCKS_PORT {
         return Plan::Refuse(Refusal::Recursive); // O1
     }
-    of(destination::decide(tables, client, network, dialled, random), client, from)
+    of(destination::decide(tables, client, network, dialled, by), client, from)
 }
 
 /// What to do about a connection of `client`, seen at address `from`, that should go to `destination`.
@@ -106,7 +107,7 @@ mod tests {
             let mut tables = Tables::default();
             tables.apply(Resource::Workload(Arc::new(pod(peer, "10.0.0.1"))));
             let (from, to) = (SocketAddr::new(from.parse().unwrap(), 4000), "10.0.0.1:80".parse().unwrap());
-            match plan(&tables, &pod("client", "10.0.0.9"), "", false, (from, to), 0) {
+            match plan(&tables, &pod("client", "10.0.0.9"), "", false, (from, to), 0.into()) {
                 Plan::Tunnel { key, .. } => *key,
                 other => panic!("{other:?}"),
             }
@@ -140,7 +141,7 @@ mod tests {
                 let services = [(NamespacedName::new("shop", "web.example"), ports)].into();
                 tables.apply(Resource::Workload(Arc::new(Workload { services, healthy: true, ..endpoint })));
             }
-            plan(&tables, &client, "", false, (from, dialled), 0)
+            plan(&tables, &client, "", false, (from, dialled), 0.into())
         };
         for (what, endpoint, resolved, expected) in [
             ("the same address", Some(at.clone()), None, "goes on"),
@@ -174,7 +175,7 @@ mod tests {
             (false, "127.0.0.1:15001", true),
         ] {
             let way = ("10.0.0.9:4000".parse().unwrap(), dialled.parse().unwrap());
-            let refused = matches!(plan(&tables, &client, "", socks, way, 0), Plan::Refuse(Refusal::Recursive));
+            let refused = matches!(plan(&tables, &client, "", socks, way, 0.into()), Plan::Refuse(Refusal::Recursive));
             assert_eq!(refused, ours, "{dialled}, SOCKS {socks}");
         }
     }

@@ -8,7 +8,7 @@ use super::documents::{self, Document};
 use super::locate::{Locations, Position};
 use crate::resources::field::FieldPath;
 use crate::resources::unread::Unread;
-use crate::resources::{Key, Kind, Object, Recognized, mesh_config};
+use crate::resources::{Key, Kind, Object, Recognized, mesh_config, waypoint_parameters};
 use crate::source::{Origin, Rejected, Skipped};
 
 /// What a file says.
@@ -142,7 +142,9 @@ impl Reader<'_> {
             return;
         }
         match Kind::recognize(api_version, kind) {
-            Recognized::Read(Kind::ConfigMap) if !mesh_config::is_one(&value) => {
+            Recognized::Read(Kind::ConfigMap)
+                if !mesh_config::is_one(&value) && !waypoint_parameters::may_be(&value) =>
+            {
                 self.skip(&header, &at, Unread::SaysNothing);
             }
             Recognized::Read(kind) => self.typed(kind, value, &header, &at),

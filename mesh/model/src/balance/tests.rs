@@ -1,5 +1,7 @@
 //! The steps of section 5.4 of the Istio ambient contract.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::address::{GatewayAddress, GatewayDestination, NetworkAddress};
 use crate::workload::{AppProtocol, ApplicationTunnel, Locality, PortMapping};
@@ -141,8 +143,34 @@ fn a_waypoint_behind_an_application_tunnel_needs_no_service_port() {
     ] {
         let service = Service { ports: of_service, ..service() };
         let endpoint = Arc::new(Workload { application_tunnel: tunnel, ..endpoint("w") });
-        let chosen = choose_waypoint(&service, &[endpoint], &client(), 15008, 0);
+        let chosen = choose_waypoint(&service, &[endpoint], &client(), 15008, 0.into());
         assert_eq!(chosen.map(|e| e.port), want, "{name}");
+    }
+}
+
+/// A waypoint's pod that carries little gets the next connection, whatever the number says; chance decides between equals, and
+/// nearness and health come first.
+#[test]
+fn of_waypoints_one_that_carries_least_is_chosen() {
+    let weighing = |name: &str, capacity| Workload { capacity, ..endpoint(name) };
+    for (name, endpoints, busy, want) in [
+        ("nobody carries anything", vec![("a", 1), ("b", 1)], &[][..], &["a", "b"][..]),
+        ("one has just come", vec![("a", 1), ("b", 1), ("c", 1)], &[("a", 64), ("b", 1)], &["c"]),
+        ("two have just come", vec![("a", 1), ("b", 1), ("c", 1)], &[("a", 64)], &["b", "c"]),
+        ("of twice the weight", vec![("a", 1), ("b", 2)], &[("a", 3), ("b", 5)], &["b"]),
+        ("of twice the weight, with twice as much", vec![("a", 1), ("b", 2)], &[("a", 3), ("b", 6)], &["a", "b"]),
+        ("as much as can be", vec![("a", 1), ("b", u32::MAX)], &[("a", u32::MAX), ("b", u32::MAX)], &["b"]),
+    ] {
+        let endpoints: Vec<_> = endpoints.into_iter().map(|(name, weight)| Arc::new(weighing(name, weight))).collect();
+        let service = Service { ports: vec![port(15008, 15008)], ..service() };
+        let carries = |w: &Workload| busy.iter().find(|(name, _)| *w.uid == **name).map_or(0, |(_, busy)| *busy);
+        let mut chosen = BTreeSet::new();
+        for random in 0..6 {
+            let by = Choice { random, busy: &carries };
+            chosen
+                .insert(choose_waypoint(&service, &endpoints, &client(), 15008, by).unwrap().workload.uid.to_string());
+        }
+        assert_eq!(chosen.iter().collect::<Vec<_>>(), want, "{name}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::balance::Choice;
 use crate::tables::Tables;
 use crate::workload::Workload;
 
@@ -11,5 +12,5 @@ pub(super) struct Asked<'a> {
     pub(super) tables: &'a Tables,
     pub(super) client: &'a Workload,
     pub(super) dialled: SocketAddr,
-    pub(super) random: u64,
+    pub(super) by: Choice<'a>,
 }

@@ -90,7 +90,7 @@ fn tables(extra: Vec<Resource>) -> Tables {
 }
 
 fn ask(tables: &Tables, client: &Workload, dialled: &str, random: u64) -> Destination {
-    decide(tables, client, "", crate::address::canonical(dialled.parse().unwrap()), random)
+    decide(tables, client, "", crate::address::canonical(dialled.parse().unwrap()), random.into())
 }
 
 /// A destination in a line; a name is resolved to 203.0.113.1.

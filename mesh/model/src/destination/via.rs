@@ -8,7 +8,7 @@ use super::direct::add_names;
 use super::outcome::{Destination, Reach, Refusal};
 use super::reach;
 use crate::address::{Authority, GatewayAddress, GatewayDestination};
-use crate::balance;
+use crate::balance::{self, Choice};
 use crate::service::Service;
 use crate::tables::Tables;
 use crate::workload::Workload;
@@ -73,7 +73,7 @@ impl Found {
     }
 }
 
-fn find(asked: Asked<'_>, at: &GatewayAddress, random: u64) -> Option<Found> {
+fn find(asked: Asked<'_>, at: &GatewayAddress, by: Choice<'_>) -> Option<Found> {
     let Asked { tables, client, .. } = asked;
     let service = match &at.destination {
         GatewayDestination::Hostname(key) => tables.service(key),
@@ -82,7 +82,7 @@ fn find(asked: Asked<'_>, at: &GatewayAddress, random: u64) -> Option<Found> {
     match (service, &at.destination) {
         (Some(service), _) => {
             let endpoints = tables.endpoints(&service.key());
-            let chosen = balance::choose_waypoint(service, endpoints, client, at.hbone_mtls_port, random).ok()?;
+            let chosen = balance::choose_waypoint(service, endpoints, client, at.hbone_mtls_port, by).ok()?;
             Some(Found { workload: chosen.workload, port: chosen.port, ip: None, service: Some(service.clone()) })
         }
         (None, GatewayDestination::Address(a)) => {
@@ -100,7 +100,7 @@ pub(super) fn waypoint(
     service: Option<&Arc<Service>>,
 ) -> Result<Destination, Refusal> {
     let unknown = || Refusal::UnknownWaypoint(waypoint.to_string()); // O5
-    let found = find(asked, waypoint, asked.random).ok_or_else(unknown)?;
+    let found = find(asked, waypoint, asked.by).ok_or_else(unknown)?;
     if found.workload.network != asked.client.network {
         // Across networks a service's name is what is asked for, and a workload has none.
         let dialled = service.ok_or_else(|| {
@@ -132,7 +132,8 @@ pub(super) fn gateway(
         return Err(Refusal::NoServiceIdentity(service.key().to_string()));
     }
     // A number of its own, so that the gateway does not follow from the endpoint.
-    let found = find(asked, at, asked.random.rotate_left(16)).or_else(|| by_hostname(asked, at));
+    let by = Choice { random: asked.by.random.rotate_left(16), ..asked.by };
+    let found = find(asked, at, by).or_else(|| by_hostname(asked, at));
     let unknown = || Refusal::UnknownGateway(at.to_string());
     let found = found.ok_or_else(unknown)?;
     let reach = Reach::Gateway {

@@ -45,7 +45,7 @@ fn known(resource: Resource) {
     for ip in addresses.into_iter().chain([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) {
         for port in ports_of(&resource).chain([15001]) {
             for random in [0, u64::MAX] {
-                destination::decide(&tables, &client, &network, SocketAddr::new(ip, port), random);
+                destination::decide(&tables, &client, &network, SocketAddr::new(ip, port), random.into());
             }
         }
     }

@@ -8,36 +8,44 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::resources::field::{FieldError, FieldPath};
+use super::field::{FieldError, FieldPath};
 
 /// Longest text of a key, in bytes: more than any use of the fields below takes.
 const MOST: usize = 64 * 1024;
 /// The container of the pods, as Istio calls it.
-pub(super) const CONTAINER: &str = "istio-proxy";
+pub const CONTAINER: &str = "istio-proxy";
+/// The keys.
+const KEYS: [&str; 3] = ["deployment", "horizontalPodAutoscaler", "podDisruptionBudget"];
 const POD: &str = "spec.template.spec";
 const CONTAINERS: &str = "spec.template.spec.containers";
 const REPLICAS: &str = "spec.replicas";
 
 /// A part of each object that people have set, with only the fields that they may.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Parameters {
+pub struct Parameters {
     /// Of the Deployment: `replicas`.
-    pub(super) replicas: Option<Value>,
+    pub replicas: Option<Value>,
     /// Of its pods.
-    pub(super) pod: Map<String, Value>,
+    pub pod: Map<String, Value>,
     /// Of their container.
-    pub(super) resources: Option<Value>,
+    pub resources: Option<Value>,
     /// `spec` of a HorizontalPodAutoscaler, but for what it scales.
-    pub(super) autoscaler: Option<Map<String, Value>>,
+    pub autoscaler: Option<Map<String, Value>>,
     /// `spec` of a PodDisruptionBudget, but for whose it is.
-    pub(super) budget: Option<Map<String, Value>>,
+    pub budget: Option<Map<String, Value>>,
+}
+
+/// Whether an object that is a ConfigMap can be meant: it has one of the keys. Which one is meant, a Gateway says.
+pub fn may_be(value: &Value) -> bool {
+    let data = value.get("data").and_then(Value::as_object);
+    data.is_some_and(|data| KEYS.iter().any(|key| data.contains_key(*key)))
 }
 
 /// Reads the `data` of such a ConfigMap.
 ///
 /// # Errors
 /// What may not be set, or is no YAML.
-pub(super) fn read(data: &BTreeMap<String, String>) -> Result<Parameters, FieldError> {
+pub fn read(data: &BTreeMap<String, String>) -> Result<Parameters, FieldError> {
     let mut parameters = Parameters::default();
     for (key, text) in data {
         let at = FieldPath(vec![]).field("data").field(key);
@@ -116,6 +124,25 @@ fn only<'a>(value: &'a Value, at: &FieldPath, allowed: &[&str]) -> Result<&'a Ma
     }
 }
 
+impl Parameters {
+    /// How many pods are asked for; None where nothing says so. Who may not look at what an API server makes of it reads it strictly.
+    ///
+    /// # Errors
+    /// When it is no number, or more than `most`.
+    pub fn pods(&self, most: usize) -> Result<Option<usize>, FieldError> {
+        let Some(replicas) = &self.replicas else { return Ok(None) };
+        let number = replicas.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= most);
+        let wrong =
+            || FieldPath::of("data.deployment").field(REPLICAS).error(format!("a number up to {most} is needed"));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// What is set besides how many pods there are.
+    pub fn sets_more(&self) -> bool {
+        !self.pod.is_empty() || self.resources.is_some() || self.autoscaler.is_some() || self.budget.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -138,6 +165,18 @@ mod tests {
         let read = of("podDisruptionBudget", "{spec: {minAvailable: 1}}").unwrap();
         assert_eq!(read.budget.map(Value::Object), Some(json!({"minAvailable": 1})));
         assert_eq!(super::read(&BTreeMap::new()), Ok(Parameters::default()));
+    }
+
+    #[test]
+    fn how_many_pods() {
+        let pods = |text: &str| of("deployment", text).unwrap().pods(20).map_err(|e| e.to_string());
+        assert_eq!((pods("{spec: {replicas: 3}}"), pods("{spec: {}}")), (Ok(Some(3)), Ok(None)));
+        for wrong in ["21", "-1", "two", "1.5"] {
+            let error = pods(&format!("{{spec: {{replicas: {wrong}}}}}")).unwrap_err();
+            assert!(error.starts_with("data.deployment.spec.replicas: a number up to 20"), "{error}");
+        }
+        assert!(may_be(&json!({"data": {"deployment": "{}"}})));
+        assert!(!may_be(&json!({"data": {"mesh": "{}"}})) && !may_be(&json!({"kind": "ConfigMap"})));
     }
 
     /// Whatever is not listed, above all what gives a pod rights.
