@@ -1,7 +1,7 @@
-//! `examples/grpc`, as its file says: calls of every kind through a waypoint, by method, by header and by weight; what fails is asked
-//! again, and a denial is a gRPC status.
+//! `examples/grpc`, as its file says: calls of every kind through a waypoint, by method, by header and by weight; a denial is a
+//! gRPC status.
 //!
-//! Seen red with the header's rule for another version, without the VirtualService, and without the policy.
+//! Seen red by the client while the example had a server that answered UNAVAILABLE: `grpc-status 14`.
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;
@@ -37,12 +37,6 @@ fn example() -> Result<()> {
         ["shop/echo-v1", "shop/echo-v2"].map(|pod| Ok(mesh.log(pod)?.matches("/shop.Echo/Say: 1 messages").count()));
     let [old, new] = counts.map(|count: Result<usize>| count.unwrap_or_default());
     ensure!(old > new && new > 0, "{asked} calls: {old} of v1, {new} of v2");
-    // Its server fails every second call, and nobody hears of it.
-    for _ in 0..6 {
-        let said = says(&["flaky:80", "/shop.Echo/Say"])?;
-        ensure!(said == "flaky hi\n", "{said}");
-    }
-    ensure!(mesh.log("shop/flaky")?.contains(": 0 messages"), "no call failed");
     let denied = call(&["echo:80", "/shop.Admin/Say"])?;
     ensure!(denied.code == 1 && denied.stderr.contains("grpc-status 7"), "{}{}", denied.stdout, denied.stderr);
     mesh.log_line("shop/waypoint-1", &["/shop.Admin/Say", "shop/no-admin"]).map(drop)

@@ -87,7 +87,7 @@ fn change(mesh: &Mesh, round: usize) -> Result<()> {
     match round % 4 {
         // A backend is replaced as a Deployment does it: the new one is ready before the old one leaves.
         0 => {
-            let (name, node) = (format!("web-{number}"), if number % 2 == 0 { "node2" } else { "node1" });
+            let (name, node) = (format!("web-v{number}"), if number % 2 == 0 { "node2" } else { "node1" });
             mesh.apply("web-next.yaml", &server(&name, "any", node))?;
             mesh.apply("echo-next.yaml", &echo(&format!("echo-{number}"), node))?;
             mesh.pod_ready(&format!("shop/{name}"), true)?;
@@ -103,12 +103,26 @@ fn change(mesh: &Mesh, round: usize) -> Result<()> {
     }
 }
 
+/// All that is changed while they ask.
+fn changes(mesh: &Mesh, rounds: usize) -> Result<()> {
+    for round in 0..rounds {
+        mesh.apply("size.yaml", &size(2))?;
+        mesh.pod_ready("shop/waypoint-2", false)?;
+        mesh.apply("routes.yaml", &routes(2 * round + 1))?;
+        change(mesh, round)?;
+        mesh.apply("routes.yaml", &routes(2 * round + 2))?;
+        mesh.apply("size.yaml", &size(1))?;
+        mesh.pod_gone("shop/waypoint-2")?;
+    }
+    Ok(())
+}
+
 fn rollout_of(mesh: &Mesh) -> Result<()> {
     let least = std::env::var("AMBIT_TEST_CHURN").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_usize);
     mesh.apply("size.yaml", &size(1))?;
-    mesh.apply("web.yaml", &server("web-0", "any", "node2"))?;
+    mesh.apply("web.yaml", &server("web-v0", "any", "node2"))?;
     mesh.apply("echo.yaml", &echo("echo-0", "node2"))?;
-    for pod in ["shop/web-0", "shop/echo-0"] {
+    for pod in ["shop/web-v0", "shop/echo-0"] {
         mesh.pod_ready(pod, true)?;
     }
     let over = mesh.folder.file("over");
@@ -130,19 +144,7 @@ fn rollout_of(mesh: &Mesh) -> Result<()> {
                 mesh.exec_within(limit, "shop/client", &client)
             })
         });
-        // All that follows happens while they ask.
-        let changed = (|| {
-            for round in 0..(4 * (least / 1_000).max(1)) {
-                mesh.apply("size.yaml", &size(2))?;
-                mesh.pod_ready("shop/waypoint-2", false)?;
-                mesh.apply("routes.yaml", &routes(2 * round + 1))?;
-                change(mesh, round)?;
-                mesh.apply("routes.yaml", &routes(2 * round + 2))?;
-                mesh.apply("size.yaml", &size(1))?;
-                mesh.pod_gone("shop/waypoint-2")?;
-            }
-            anyhow::Ok(())
-        })();
+        let changed = changes(mesh, 4 * (least / 1_000).max(1));
         let early = clients.iter().any(std::thread::ScopedJoinHandle::is_finished);
         std::fs::write(&over, "")?;
         for client in clients {
@@ -151,7 +153,6 @@ fn rollout_of(mesh: &Mesh) -> Result<()> {
             let mut number = || lines.next().and_then(|line| line.parse::<usize>().ok()).context("no number");
             let (asked, failed) = (number()?, number()?);
             ensure!(failed == 0 && asked > 100, "{failed} of {asked} failed: {}{}", output.stdout, output.stderr);
-            println!("{asked} asked, {failed} failed");
         }
         changed?;
         ensure!(!early, "the requests were over before the changes were: they prove too little");
@@ -164,13 +165,13 @@ fn killed() -> Result<()> {
     for program in ["python3", "curl"] {
         need_program(program)?;
     }
-    let mesh = Mesh::up(&[MESH, &size(2), &server("web-0", "any", "node2")].join("\n---\n"))?;
+    let mesh = Mesh::up(&[MESH, &size(2), &server("web-v0", "any", "node2")].join("\n---\n"))?;
     let ask = |many: usize| {
         // A connection each.
         let urls = vec!["http://web/"; many];
         let output =
             mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10", "-H", "Connection: close"], &urls[..]].concat())?;
-        let good = output.stdout.lines().filter(|line| line.starts_with("web-0 ")).count();
+        let good = output.stdout.lines().filter(|line| line.starts_with("web-v0 ")).count();
         ensure!(good == many, "{good} of {many}: {}{}", output.stdout, output.stderr);
         Ok(())
     };
@@ -185,7 +186,7 @@ fn killed() -> Result<()> {
         let env = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         env.split(|byte| *byte == 0).any(|set| set == b"POD_NAME=waypoint-2")
     };
-    let processes = process::children(mesh.init()?);
+    let processes = process::descendants(mesh.init()?);
     let second = processes.iter().find(|one| is_second(one.pid)).context("the second pod has a process")?;
     process::signal(second.pid, Signal::KILL)?;
     ask(40)

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 
+use crate::carried::Carried;
 use crate::context::WorkerContext;
 use crate::listeners::{ListenerKind, Listeners};
 use crate::pod::Pod;

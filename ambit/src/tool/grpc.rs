@@ -219,8 +219,9 @@ async fn call(to: &str, method: &str, messages: &[String], headers: &[String]) -
     }
     let called = async {
         let mut call = Call::begin(&mut connection, (to, method), head).await.map_err(Failed::why)?;
-        for message in messages {
-            println!("{}", call.say(message).await.map_err(Failed::why)?);
+        for (number, message) in (1..).zip(messages) {
+            let is_last = number == messages.len();
+            println!("{}", call.say(message, is_last).await.map_err(Failed::why)?);
         }
         call.end().await
     };
@@ -291,10 +292,10 @@ impl Call {
         Ok(Self { sends, answer: Answer::Coming(answer) })
     }
 
-    /// Says something and waits for what comes back.
-    async fn say(&mut self, text: &str) -> Result<String, Failed> {
+    /// Says something, and with the last of it that it was all, and waits for what comes back.
+    async fn say(&mut self, text: &str, is_last: bool) -> Result<String, Failed> {
         let broken = |error: h2::Error| Failed::Broken(error.into());
-        let sent = self.sends.send_data(framed(text), false);
+        let sent = self.sends.send_data(framed(text), is_last);
         if let Answer::Coming(answer) = &mut self.answer {
             let answer = answer.await.map_err(Failed::before_its_answer)?;
             status(answer.headers()).map_err(Failed::Broken)?;
@@ -315,9 +316,8 @@ impl Call {
         }
     }
 
-    /// Says that this was all, and waits for the status.
-    async fn end(mut self) -> Result<()> {
-        self.sends.send_data(Bytes::new(), true)?;
+    /// Waits for the status, after the last was said.
+    async fn end(self) -> Result<()> {
         let Answer::Here(mut messages) = self.answer else { bail!("nothing was said") };
         ensure!(messages.next().await?.is_none(), "more came back than was said");
         messages.status().await
@@ -326,8 +326,7 @@ impl Call {
 
 /// `grpc-status` where one is: an error unless it is 0.
 fn status(headers: &HeaderMap) -> Result<()> {
-    let text =
-        |name: &HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let text = |name: HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match text(GRPC_STATUS) {
         Some(status) if status != "0" => bail!("grpc-status {status}: {}", text(GRPC_MESSAGE).unwrap_or_default()),
         _ => Ok(()),
@@ -482,7 +481,7 @@ impl Paced {
             failed => failed,
         })?;
         for number in 0..self.messages {
-            let said = call.say(&number.to_string()).await?;
+            let said = call.say(&number.to_string(), number + 1 == self.messages).await?;
             if !said.ends_with(&format!(" {number}")) {
                 return Err(Failed::Broken(anyhow::anyhow!("{number} was answered with {said}")));
             }

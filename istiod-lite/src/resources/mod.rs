@@ -1,7 +1,8 @@
 //! The Kubernetes kinds we read, as types.
 //!
 //! Core kinds are `k8s-openapi`'s. Istio's are our own ([`authorization_policy`], [`peer_authentication`], [`request_authentication`],
-//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`virtual_service`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]) and the one that is ours ([`traffic_policy`]). All are read by `strict`, which refuses a
+//! [`service_entry`], [`workload_entry`], [`destination_rule`], [`virtual_service`], [`telemetry`]), its mesh configuration ([`mesh_config`]), and so are the Gateway API's ([`gateway_api`]) and the one that is ours ([`traffic_policy`]). What
+//! people set of how waypoints run is a ConfigMap as well ([`waypoint_parameters`]). All are read by `strict`, which refuses a
 //! field that the kind does not have: a typing mistake must never make an object say less than its author wrote. `life` says where a pod
 //! is in its life.
 

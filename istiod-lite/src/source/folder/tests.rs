@@ -143,6 +143,18 @@ fn of_config_maps_the_mesh_configuration_is_read_and_its_last_good_version_serve
     assert_eq!(step(&mut folder, &file, SERVICE), ["-ConfigMap istio-system/istio", "+Service shop/web"]);
 }
 
+/// Which of them a Gateway names is for whoever runs waypoints to ask.
+#[test]
+fn config_maps_that_may_say_how_a_waypoint_runs_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("size.yaml");
+    let mut folder = Folder::new(vec![root.path().into()], None);
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: size, namespace: shop}\ndata: {deployment: '{}'}\n";
+    assert_eq!(step(&mut folder, &file, map), ["+ConfigMap shop/size"]);
+    assert!(folder.skipped().is_empty() && folder.errors().is_empty());
+    assert_eq!(step(&mut folder, &file, &map.replace("deployment", "settings")), ["-ConfigMap shop/size"]);
+}
+
 /// Writes, rescans, and says what changed.
 fn step(folder: &mut Folder, path: &Path, text: &str) -> Vec<String> {
     // A rename gives a new inode, so the stamp differs however fast the test runs.
