@@ -31,7 +31,7 @@ fn demo() -> Result<()> {
 }
 
 fn examples() -> Result<()> {
-    for program in ["python3", "curl"] {
+    for program in ["python3", "curl", "openssl"] {
         need_program(program)?;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");

@@ -16,6 +16,7 @@ mod external_authorization;
 mod grpc;
 mod install;
 mod kubernetes;
+mod l4_routes;
 mod life;
 mod names;
 mod networks;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         pod_waypoint::trials(suite);
         spread::trials(suite);
         virtual_services::trials(suite);
+        l4_routes::trials(suite);
         route_churn::trials(suite);
         waypoint_rollout::trials(suite);
         routing::trials(suite);

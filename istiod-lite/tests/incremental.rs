@@ -309,6 +309,24 @@ fn route(choices: &mut Choices<'_>, namespace: &str, name: &str, rule: &Value) -
     json!({"metadata": metadata, "spec": {"parentRefs": [parent], "rules": [rule]}})
 }
 
+/// Of connections: some of a port, some of an age, so that it matters which is the oldest.
+fn stream_route(choices: &mut Choices<'_>, namespace: &str, name: &str, hostnames: &[&str]) -> Value {
+    let mut value = route(choices, namespace, name, &json!({}));
+    let spec = &mut value["spec"];
+    if !hostnames.is_empty() {
+        spec["hostnames"] = json!([choices.one_of(hostnames)]);
+    }
+    let is_service = spec["parentRefs"][0]["kind"] == "Service";
+    if is_service && choices.below(2) == 0 {
+        spec["parentRefs"][0]["port"] = choices.one_of(&[80, 90]).into();
+    }
+    if choices.below(2) == 0 {
+        value["metadata"]["creationTimestamp"] =
+            choices.one_of(&["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"]).into();
+    }
+    value
+}
+
 fn peer_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Value {
     let metadata = policy_metadata(choices, namespace, name);
     let modes = ["STRICT", "PERMISSIVE", "UNSET", "DISABLE"];
@@ -517,6 +535,14 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             let name = choices.one_of(&["p", "q"]);
             route(choices, namespace, name, &json!({"matches": [{"method": {"service": "a.B"}}]}))
         }
+        Kind::TcpRoute => {
+            let name = choices.one_of(&["p", "q"]);
+            stream_route(choices, namespace, name, &[])
+        }
+        Kind::TlsRoute => {
+            let name = choices.one_of(&["p", "q"]);
+            stream_route(choices, namespace, name, &["a.example", "*.example"])
+        }
         Kind::ServiceEntry => {
             let name = choices.one_of(&["e", "f", "g"]);
             service_entry(choices, namespace, name)
@@ -610,7 +636,7 @@ fn traffic_policy(choices: &mut Choices<'_>, namespace: &str) -> Value {
     json!({"metadata": metadata, "spec": {"targetRefs": [first, second], "rateLimits": limits}})
 }
 
-const KINDS: [Kind; 42] = [
+const KINDS: [Kind; 45] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -637,6 +663,9 @@ const KINDS: [Kind; 42] = [
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::GrpcRoute,
+    Kind::TcpRoute,
+    Kind::TcpRoute,
+    Kind::TlsRoute,
     Kind::ServiceEntry,
     Kind::ServiceEntry,
     Kind::ServiceEntry,
@@ -796,7 +825,7 @@ fn changes_one_by_one_come_to_what_the_whole_says() {
 /// Seen red while a change of a pod did not say the routes of its services anew.
 #[test]
 fn so_do_changes_of_services_that_have_a_waypoint() {
-    const BEHIND: [Kind; 11] = [
+    const BEHIND: [Kind; 14] = [
         Kind::Pod,
         Kind::Pod,
         Kind::Pod,
@@ -808,6 +837,9 @@ fn so_do_changes_of_services_that_have_a_waypoint() {
         Kind::VirtualService,
         Kind::VirtualService,
         Kind::HttpRoute,
+        Kind::TcpRoute,
+        Kind::TcpRoute,
+        Kind::TlsRoute,
     ];
     let waypoint = json!({"istio.io/use-waypoint": "way", "istio.io/use-waypoint-namespace": "shop"});
     let namespace = |name: &str| json!({"metadata": {"name": name, "labels": waypoint}});

@@ -11,6 +11,7 @@
 //! | `target` | which service a tunnel asks for (pure) |
 //! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
+//! | `client_hello` | the name that a TLS client asks for, for TLSRoutes |
 //! | `judge`, `asking` | what the policies of a service say; how much may be asked of others at once |
 //! | `tokens` | the keys of issuers, and tokens that they have signed |
 //! | `rate_limit` | how many requests pass, counted by all threads together |
@@ -20,13 +21,14 @@
 //! | `body`, `limits` | bodies that pass through; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
 //! | `spans` | spans of requests, brought to their collectors |
-//! | `tcp` | what is no HTTP, carried |
+//! | `tcp` | what is no HTTP: where TCPRoutes and TLSRoutes send it, carried |
 //!
 //! To follow a request, begin with `tunnel`, then `http/pipeline.rs`.
 
 pub mod app;
 mod asking;
 mod body;
+mod client_hello;
 pub mod config;
 mod context;
 mod ends;

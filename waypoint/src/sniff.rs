@@ -73,6 +73,22 @@ impl<T> Peeked<T> {
     pub(crate) fn after(first: Vec<u8>, rest: T) -> Self {
         Self { first, read: 0, rest }
     }
+
+    /// What was read of it and not taken yet.
+    pub(crate) fn first(&self) -> &[u8] {
+        &self.first[self.read..]
+    }
+}
+
+impl<T: AsyncRead + Unpin> Peeked<T> {
+    /// Reads more of it, to be taken later. Gives how much: 0 at its end.
+    ///
+    /// # Errors
+    /// When it breaks.
+    pub(crate) async fn read_more(&mut self) -> io::Result<usize> {
+        self.first.reserve(2048);
+        self.rest.read_buf(&mut self.first).await
+    }
 }
 
 /// Waits for the first bytes of `stream`, as many as it takes to tell.

@@ -88,6 +88,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connection: TunnelContext, ask
                     Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first request"),
                 }
             }
+            AppProtocol::Unknown if caller.target.routes.is_stream(caller.identity.namespace(), caller.target.port) => {
+                (Protocol::Tcp, Peeked::new(stream))
+            }
             AppProtocol::Unknown => match sniff(stream).await {
                 Ok(spoken) => spoken,
                 Err(error) => return tracing::debug!(%from, %error, "tunnel broke before its first bytes"),

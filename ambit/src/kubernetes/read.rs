@@ -21,7 +21,7 @@ const EVENTS: Resource = Resource::core("events");
 const CONFIG_MAPS: Resource = Resource::core("configmaps");
 const LEASES: Resource = of("coordination.k8s.io", &["v1"], "leases");
 /// Kinds of policies, and of what else gets conditions of the control plane, with the word in their `kind`.
-const POLICIES: [(&str, Resource); 11] = [
+const POLICIES: [(&str, Resource); 13] = [
     ("AuthorizationPolicy", of("security.istio.io", &["v1", "v1beta1"], "authorizationpolicies")),
     ("PeerAuthentication", of("security.istio.io", &["v1", "v1beta1"], "peerauthentications")),
     ("RequestAuthentication", of("security.istio.io", &["v1", "v1beta1"], "requestauthentications")),
@@ -33,7 +33,11 @@ const POLICIES: [(&str, Resource); 11] = [
     ("WorkloadEntry", of("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], "workloadentries")),
     ("HTTPRoute", of(GATEWAY_API, &["v1", "v1beta1"], "httproutes")),
     ("GRPCRoute", of(GATEWAY_API, &["v1"], "grpcroutes")),
+    ("TCPRoute", of(GATEWAY_API, &["v1", "v1alpha2"], "tcproutes")),
+    ("TLSRoute", of(GATEWAY_API, &["v1", "v1alpha3", "v1alpha2"], "tlsroutes")),
 ];
+/// Kinds of routes.
+pub(crate) const ROUTES: [&str; 4] = ["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
 /// The ConfigMap with the roots: Istio's name for it.
 const ROOTS: &str = "istio-ca-root-cert";
 
@@ -98,7 +102,7 @@ pub(crate) async fn waypoints(client: &Client) -> Result<Found> {
     let theirs = Query { labels: GATEWAY_NAME.to_owned(), ..Query::all(PODS) };
     found.pods = all(client, theirs, missing).await?;
     for (kind, resource) in POLICIES {
-        if matches!(kind, "AuthorizationPolicy" | "RequestAuthentication" | "HTTPRoute" | "GRPCRoute") {
+        if matches!(kind, "AuthorizationPolicy" | "RequestAuthentication") || ROUTES.contains(&kind) {
             found.policies.insert(kind, all(client, Query::all(resource), missing).await?);
         }
     }

@@ -1,5 +1,6 @@
 //! Waypoints, and what is attached to them. Pure.
 use super::objects::Object;
+use super::read::ROUTES;
 use super::status::Waypoint;
 use istiod_lite::resources::gateway_api::gateway::WAYPOINT_CLASSES;
 use mesh_model::labels::{
@@ -103,7 +104,7 @@ fn waypoint(gateway: &Object, around: &Around<'_>) -> Waypoint {
         programmed: programmed.is_some_and(|condition| condition.status == "True"),
         reason,
         pods: (ready, all),
-        routes: of(&["HTTPRoute", "GRPCRoute"], &is_parent),
+        routes: of(&ROUTES, &is_parent),
         policies: of(&["AuthorizationPolicy", "RequestAuthentication"], &is_target),
         namespaces,
         services: services.into_iter().collect(),

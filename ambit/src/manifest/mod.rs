@@ -71,6 +71,8 @@ impl Folder {
                 | Object::GatewayClass(_)
                 | Object::HttpRoute(_)
                 | Object::GrpcRoute(_)
+                | Object::TcpRoute(_)
+                | Object::TlsRoute(_)
                 | Object::ServiceEntry(_)
                 | Object::WorkloadEntry(_)
                 | Object::DestinationRule(_)

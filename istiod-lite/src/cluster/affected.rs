@@ -154,7 +154,11 @@ impl Affected {
                 self.told.insert(key.clone());
                 self.by_waypoint(cluster, index, &name);
             }
-            Kept::HttpRoute(_) | Kept::GrpcRoute(_) | Kept::VirtualService(_) => {
+            Kept::HttpRoute(_)
+            | Kept::GrpcRoute(_)
+            | Kept::TcpRoute(_)
+            | Kept::TlsRoute(_)
+            | Kept::VirtualService(_) => {
                 self.told.insert(key.clone());
                 self.by_limits_of(index, key);
                 self.services.extend(attachments::parents(object));

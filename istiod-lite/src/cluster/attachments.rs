@@ -12,6 +12,7 @@ use crate::resources::authorization_policy::{AuthorizationPolicy, TargetRef};
 use crate::resources::gateway_api::backend_ref::BackendRef;
 use crate::resources::gateway_api::common::{ParentRef, WeightedBackend};
 use crate::resources::gateway_api::http_filter::HttpFilter;
+use crate::resources::gateway_api::stream_route::{StreamBackendRef, StreamRouteRule};
 use crate::resources::gateway_api::{self, GrpcRoute, HttpRoute};
 use crate::resources::traffic_policy::PolicyTargetRef;
 use crate::resources::{Key, Kind, RequestAuthentication, Telemetry, TrafficPolicy, VirtualService, host};
@@ -80,6 +81,8 @@ impl Attachments {
             Kind::Gateway,
             Kind::HttpRoute,
             Kind::GrpcRoute,
+            Kind::TcpRoute,
+            Kind::TlsRoute,
             Kind::DestinationRule,
             Kind::VirtualService,
             Kind::Telemetry,
@@ -327,6 +330,8 @@ fn backend_hosts(object: &Kept) -> BTreeSet<Arc<str>> {
     let refs = match object {
         Kept::HttpRoute(route) => of_http(route),
         Kept::GrpcRoute(route) => of_grpc(route),
+        Kept::TcpRoute(route) => of_stream(&route.spec.rules),
+        Kept::TlsRoute(route) => of_stream(&route.spec.rules),
         _ => return BTreeSet::new(),
     };
     refs.iter().filter(|reference| reference.is_hostname()).map(|one| host::normal(&one.name).into()).collect()
@@ -351,6 +356,8 @@ pub(crate) fn parents(object: &Kept) -> BTreeSet<NamespacedName> {
     let (refs, namespace) = match object {
         Kept::HttpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
         Kept::GrpcRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::TcpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::TlsRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
         Kept::VirtualService(object) => return super::relations::hosts(object).collect(),
         _ => return BTreeSet::new(),
     };
@@ -362,6 +369,8 @@ fn backends(object: &Kept) -> BTreeSet<NamespacedName> {
     let (refs, namespace) = match object {
         Kept::HttpRoute(route) => (of_http(route), super::relations::namespace(&route.metadata)),
         Kept::GrpcRoute(route) => (of_grpc(route), super::relations::namespace(&route.metadata)),
+        Kept::TcpRoute(route) => (of_stream(&route.spec.rules), super::relations::namespace(&route.metadata)),
+        Kept::TlsRoute(route) => (of_stream(&route.spec.rules), super::relations::namespace(&route.metadata)),
         Kept::VirtualService(object) => return destinations_of(object),
         _ => return BTreeSet::new(),
     };
@@ -389,6 +398,11 @@ pub(crate) fn of_http(route: &HttpRoute) -> Vec<BackendRef> {
 /// Every backendRef of a GRPCRoute, in its order.
 pub(crate) fn of_grpc(route: &GrpcRoute) -> Vec<BackendRef> {
     route.spec.rules.iter().flat_map(|rule| of_rule(&rule.backend_refs, &rule.filters)).collect()
+}
+
+/// Every backendRef of a TCPRoute or TLSRoute, in its order.
+pub(crate) fn of_stream(rules: &[StreamRouteRule]) -> Vec<BackendRef> {
+    rules.iter().flat_map(|rule| rule.backend_refs.iter().map(StreamBackendRef::reference)).collect()
 }
 
 fn of_rule(backends: &[WeightedBackend], filters: &[HttpFilter]) -> Vec<BackendRef> {

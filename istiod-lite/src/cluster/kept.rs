@@ -11,7 +11,8 @@ use super::pod::Pod;
 use crate::resources::labels::Labelled;
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, Kind, MeshConfig, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy, VirtualService, WorkloadEntry,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, TcpRoute, Telemetry, TlsRoute, TrafficPolicy,
+    VirtualService, WorkloadEntry,
 };
 
 /// Whole objects as `kubectl apply` last had them: nobody here reads them.
@@ -48,6 +49,10 @@ pub enum Kept {
     HttpRoute(Arc<HttpRoute>),
     /// Where gRPC calls go.
     GrpcRoute(Arc<GrpcRoute>),
+    /// Where connections go.
+    TcpRoute(Arc<TcpRoute>),
+    /// Where connections of TLS go.
+    TlsRoute(Arc<TlsRoute>),
     /// Names and addresses that are no Service's.
     ServiceEntry(Arc<ServiceEntry>),
     /// Something that runs outside of Kubernetes; its labels in one place.
@@ -102,6 +107,16 @@ impl From<Object> for Kept {
                 let metadata = shortened(&o.metadata);
                 Arc::make_mut(&mut o).metadata = metadata;
                 Self::GrpcRoute(o)
+            }
+            Object::TcpRoute(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::TcpRoute(o)
+            }
+            Object::TlsRoute(mut o) => {
+                let metadata = shortened(&o.metadata);
+                Arc::make_mut(&mut o).metadata = metadata;
+                Self::TlsRoute(o)
             }
             Object::ServiceEntry(mut o) => {
                 let metadata = shortened(&o.metadata);
@@ -198,6 +213,8 @@ impl Kept {
             Self::Gateway(o) => (Kind::Gateway, &o.metadata),
             Self::HttpRoute(o) => (Kind::HttpRoute, &o.metadata),
             Self::GrpcRoute(o) => (Kind::GrpcRoute, &o.metadata),
+            Self::TcpRoute(o) => (Kind::TcpRoute, &o.metadata),
+            Self::TlsRoute(o) => (Kind::TlsRoute, &o.metadata),
             Self::ServiceEntry(o) => (Kind::ServiceEntry, &o.metadata),
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, &o.metadata),
             Self::DestinationRule(o) => (Kind::DestinationRule, &o.metadata),
@@ -226,6 +243,8 @@ impl Kept {
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::GrpcRoute(o) => &o.metadata,
+            Self::TcpRoute(o) => &o.metadata,
+            Self::TlsRoute(o) => &o.metadata,
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,

@@ -32,8 +32,8 @@ use mesh_model::shared;
 
 use crate::resources::{
     AuthorizationPolicy, DestinationRule, Gateway, GatewayClass, GrpcRoute, HttpRoute, Key, KeySource, Kind,
-    MeshConfig, Object, PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry, TrafficPolicy,
-    VirtualService, WorkloadEntry,
+    MeshConfig, Object, PeerAuthentication, RequestAuthentication, ServiceEntry, TcpRoute, Telemetry, TlsRoute,
+    TrafficPolicy, VirtualService, WorkloadEntry,
 };
 
 pub use fetched::Fetched;
@@ -79,6 +79,8 @@ pub struct Cluster {
     gateways: PersistentMap<NamespacedName, Arc<Gateway>>,
     http_routes: PersistentMap<NamespacedName, Arc<HttpRoute>>,
     grpc_routes: PersistentMap<NamespacedName, Arc<GrpcRoute>>,
+    tcp_routes: PersistentMap<NamespacedName, Arc<TcpRoute>>,
+    tls_routes: PersistentMap<NamespacedName, Arc<TlsRoute>>,
     service_entries: PersistentMap<NamespacedName, Arc<ServiceEntry>>,
     workload_entries: PersistentMap<NamespacedName, Arc<WorkloadEntry>>,
     destination_rules: PersistentMap<NamespacedName, Arc<DestinationRule>>,
@@ -112,6 +114,8 @@ impl Cluster {
             Kept::Gateway(o) => drop(self.gateways.insert(key, o)),
             Kept::HttpRoute(o) => drop(self.http_routes.insert(key, o)),
             Kept::GrpcRoute(o) => drop(self.grpc_routes.insert(key, o)),
+            Kept::TcpRoute(o) => drop(self.tcp_routes.insert(key, o)),
+            Kept::TlsRoute(o) => drop(self.tls_routes.insert(key, o)),
             Kept::ServiceEntry(o) => drop(self.service_entries.insert(key, o)),
             Kept::WorkloadEntry(o) => drop(self.workload_entries.insert(key, o)),
             Kept::DestinationRule(o) => drop(self.destination_rules.insert(key, o)),
@@ -140,6 +144,8 @@ impl Cluster {
             Kind::Gateway => drop(self.gateways.remove(&name)),
             Kind::HttpRoute => drop(self.http_routes.remove(&name)),
             Kind::GrpcRoute => drop(self.grpc_routes.remove(&name)),
+            Kind::TcpRoute => drop(self.tcp_routes.remove(&name)),
+            Kind::TlsRoute => drop(self.tls_routes.remove(&name)),
             Kind::ServiceEntry => drop(self.service_entries.remove(&name)),
             Kind::WorkloadEntry => drop(self.workload_entries.remove(&name)),
             Kind::DestinationRule => drop(self.destination_rules.remove(&name)),
@@ -239,6 +245,8 @@ impl Cluster {
             Kind::Gateway => Kept::Gateway(self.gateways.get(&name)?.clone()),
             Kind::HttpRoute => Kept::HttpRoute(self.http_routes.get(&name)?.clone()),
             Kind::GrpcRoute => Kept::GrpcRoute(self.grpc_routes.get(&name)?.clone()),
+            Kind::TcpRoute => Kept::TcpRoute(self.tcp_routes.get(&name)?.clone()),
+            Kind::TlsRoute => Kept::TlsRoute(self.tls_routes.get(&name)?.clone()),
             Kind::ServiceEntry => Kept::ServiceEntry(self.service_entries.get(&name)?.clone()),
             Kind::WorkloadEntry => Kept::WorkloadEntry(self.workload_entries.get(&name)?.clone()),
             Kind::DestinationRule => Kept::DestinationRule(self.destination_rules.get(&name)?.clone()),
@@ -274,6 +282,8 @@ impl Cluster {
             Kind::Gateway => names(kind, &self.gateways),
             Kind::HttpRoute => names(kind, &self.http_routes),
             Kind::GrpcRoute => names(kind, &self.grpc_routes),
+            Kind::TcpRoute => names(kind, &self.tcp_routes),
+            Kind::TlsRoute => names(kind, &self.tls_routes),
             Kind::ServiceEntry => names(kind, &self.service_entries),
             Kind::WorkloadEntry => names(kind, &self.workload_entries),
             Kind::DestinationRule => names(kind, &self.destination_rules),
@@ -414,6 +424,16 @@ impl Cluster {
         self.grpc_routes.get(key)
     }
 
+    /// A TCPRoute.
+    pub fn tcp_route(&self, key: &NamespacedName) -> Option<&Arc<TcpRoute>> {
+        self.tcp_routes.get(key)
+    }
+
+    /// A TLSRoute.
+    pub fn tls_route(&self, key: &NamespacedName) -> Option<&Arc<TlsRoute>> {
+        self.tls_routes.get(key)
+    }
+
     /// A service entry.
     pub fn service_entry(&self, key: &NamespacedName) -> Option<&Arc<ServiceEntry>> {
         self.service_entries.get(key)
@@ -498,7 +518,7 @@ impl Cluster {
     }
 
     /// How many objects of each kind, for the debug page.
-    pub fn counts(&self) -> [(Kind, usize); 21] {
+    pub fn counts(&self) -> [(Kind, usize); 23] {
         [
             (Kind::Namespace, self.namespaces.len()),
             (Kind::Node, self.nodes.len()),
@@ -514,6 +534,8 @@ impl Cluster {
             (Kind::Gateway, self.gateways.len()),
             (Kind::HttpRoute, self.http_routes.len()),
             (Kind::GrpcRoute, self.grpc_routes.len()),
+            (Kind::TcpRoute, self.tcp_routes.len()),
+            (Kind::TlsRoute, self.tls_routes.len()),
             (Kind::ServiceEntry, self.service_entries.len()),
             (Kind::WorkloadEntry, self.workload_entries.len()),
             (Kind::DestinationRule, self.destination_rules.len()),

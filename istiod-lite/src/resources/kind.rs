@@ -39,6 +39,12 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1`.
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    /// `gateway.networking.k8s.io/v1` and `v1alpha2`.
+    #[serde(rename = "TCPRoute")]
+    TcpRoute,
+    /// `gateway.networking.k8s.io/v1`, `v1alpha3` and `v1alpha2`.
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
     /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
     ServiceEntry,
     /// `networking.istio.io/v1`, `v1beta1` and `v1alpha3`.
@@ -73,6 +79,8 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::DestinationRule => "DestinationRule",

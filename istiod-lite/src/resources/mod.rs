@@ -35,7 +35,7 @@ pub mod workload_entry;
 pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
 pub use field::{FieldError, FieldPath};
-pub use gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
+pub use gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 pub use key_source::KeySource;
 pub use kind::{Key, Kind};
 pub use mesh_config::MeshConfig;

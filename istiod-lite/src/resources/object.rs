@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::authorization_policy::AuthorizationPolicy;
 use super::destination_rule::DestinationRule;
-use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute};
+use super::gateway_api::{Gateway, GatewayClass, GrpcRoute, HttpRoute, TcpRoute, TlsRoute};
 use super::kind::{Key, Kind};
 use super::peer_authentication::PeerAuthentication;
 use super::request_authentication::RequestAuthentication;
@@ -49,6 +49,10 @@ pub enum Object {
     HttpRoute(Arc<HttpRoute>),
     /// Where gRPC calls go.
     GrpcRoute(Arc<GrpcRoute>),
+    /// Where connections go.
+    TcpRoute(Arc<TcpRoute>),
+    /// Where connections of TLS go.
+    TlsRoute(Arc<TlsRoute>),
     /// Names and addresses that are no Service's.
     ServiceEntry(Arc<ServiceEntry>),
     /// Something that runs outside of Kubernetes.
@@ -86,6 +90,8 @@ impl Object {
             Self::Gateway(o) => serde_json::to_value(&**o),
             Self::HttpRoute(o) => serde_json::to_value(&**o),
             Self::GrpcRoute(o) => serde_json::to_value(&**o),
+            Self::TcpRoute(o) => serde_json::to_value(&**o),
+            Self::TlsRoute(o) => serde_json::to_value(&**o),
             Self::ServiceEntry(o) => serde_json::to_value(&**o),
             Self::WorkloadEntry(o) => serde_json::to_value(&**o),
             Self::DestinationRule(o) => serde_json::to_value(&**o),
@@ -113,6 +119,8 @@ impl Object {
             Self::Gateway(_) => Kind::Gateway,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::GrpcRoute(_) => Kind::GrpcRoute,
+            Self::TcpRoute(_) => Kind::TcpRoute,
+            Self::TlsRoute(_) => Kind::TlsRoute,
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::WorkloadEntry(_) => Kind::WorkloadEntry,
             Self::DestinationRule(_) => Kind::DestinationRule,
@@ -140,6 +148,8 @@ impl Object {
             Self::Gateway(o) => &o.metadata,
             Self::HttpRoute(o) => &o.metadata,
             Self::GrpcRoute(o) => &o.metadata,
+            Self::TcpRoute(o) => &o.metadata,
+            Self::TlsRoute(o) => &o.metadata,
             Self::ServiceEntry(o) => &o.metadata,
             Self::WorkloadEntry(o) => &o.metadata,
             Self::DestinationRule(o) => &o.metadata,

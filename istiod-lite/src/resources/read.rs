@@ -51,6 +51,8 @@ impl Object {
             Kind::Gateway => Self::Gateway(typed(value)?),
             Kind::HttpRoute => Self::HttpRoute(typed(value)?),
             Kind::GrpcRoute => Self::GrpcRoute(typed(value)?),
+            Kind::TcpRoute => Self::TcpRoute(typed(value)?),
+            Kind::TlsRoute => Self::TlsRoute(typed(value)?),
             Kind::ServiceEntry => Self::ServiceEntry(typed(value)?),
             Kind::WorkloadEntry => Self::WorkloadEntry(typed(value)?),
             Kind::DestinationRule => Self::DestinationRule(typed(value)?),
@@ -89,6 +91,8 @@ impl Object {
             | Kind::Gateway
             | Kind::HttpRoute
             | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::TlsRoute
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
             | Kind::DestinationRule

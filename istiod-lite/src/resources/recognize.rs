@@ -55,6 +55,9 @@ const TRAFFIC: [&str; 8] = [
     "ambit.dev",
 ];
 
+/// Kinds that there are, though their names are almost those of kinds we read.
+const KNOWN: [&str; 1] = ["UDPRoute"];
+
 impl Kind {
     /// Recognises a kind by `apiVersion` and `kind`.
     pub fn recognize(api_version: &str, kind: &str) -> Recognized {
@@ -76,6 +79,8 @@ impl Kind {
             ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
             ("gateway.networking.k8s.io", "HTTPRoute") => Self::HttpRoute,
             ("gateway.networking.k8s.io", "GRPCRoute") => Self::GrpcRoute,
+            ("gateway.networking.k8s.io", "TCPRoute") => Self::TcpRoute,
+            ("gateway.networking.k8s.io", "TLSRoute") => Self::TlsRoute,
             ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
             ("networking.istio.io", "WorkloadEntry") => Self::WorkloadEntry,
             ("networking.istio.io", "DestinationRule") => Self::DestinationRule,
@@ -85,7 +90,13 @@ impl Kind {
             _ => return unread(group, kind),
         };
         let versions: &[&str] = match group {
-            "security.istio.io" | "gateway.networking.k8s.io" if read != Self::GrpcRoute => &["v1", "v1beta1"],
+            "gateway.networking.k8s.io" => match read {
+                Self::GrpcRoute => &["v1"],
+                Self::TcpRoute => &["v1", "v1alpha2"],
+                Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+                _ => &["v1", "v1beta1"],
+            },
+            "security.istio.io" => &["v1", "v1beta1"],
             "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
             "telemetry.istio.io" => &["v1", "v1alpha1"],
             "ambit.dev" => &["v1alpha1"],
@@ -101,7 +112,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
         "" => &["Namespace", "Node", "ServiceAccount", "Pod", "Service", "Endpoints", "ConfigMap"],
         "discovery.k8s.io" => &["EndpointSlice"],
         "security.istio.io" => &["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"],
-        "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute"],
+        "gateway.networking.k8s.io" => &["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"],
         "networking.istio.io" => &["ServiceEntry", "WorkloadEntry", "DestinationRule", "VirtualService"],
         "telemetry.istio.io" => &["Telemetry"],
         "ambit.dev" => &["TrafficPolicy"],
@@ -110,7 +121,7 @@ fn unread(group: &str, kind: &str) -> Recognized {
     if group.is_empty() && CORE.contains(&kind) || GROUPS.contains(&group) {
         return Recognized::Unread(Unread::SaysNothing);
     }
-    match nearest(kind, read.iter().copied()) {
+    match nearest(kind, read.iter().copied()).filter(|_| !KNOWN.contains(&kind)) {
         Some(meant) => Recognized::Misspelt(meant),
         None if TRAFFIC.contains(&group) => Recognized::Unread(Unread::NotEnforced),
         None => Recognized::Unread(Unread::Unknown),
@@ -137,6 +148,11 @@ mod tests {
             ("gateway.networking.k8s.io/v1beta1", "Gateway", Recognized::Read(Kind::Gateway)),
             ("gateway.networking.k8s.io/v1beta1", "GRPCRoute", Recognized::WrongVersion),
             ("gateway.networking.k8s.io/v1", "HttpRoute", Recognized::Misspelt("HTTPRoute")),
+            ("gateway.networking.k8s.io/v1", "TCPRoute", Recognized::Read(Kind::TcpRoute)),
+            ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", Recognized::Read(Kind::TcpRoute)),
+            ("gateway.networking.k8s.io/v1alpha3", "TCPRoute", Recognized::WrongVersion),
+            ("gateway.networking.k8s.io/v1alpha3", "TLSRoute", Recognized::Read(Kind::TlsRoute)),
+            ("gateway.networking.k8s.io/v1beta1", "TLSRoute", Recognized::WrongVersion),
             ("gateway.networking.k8s.io/v1alpha2", "UDPRoute", Recognized::Unread(Unread::NotEnforced)),
             ("networking.istio.io/v1alpha3", "DestinationRule", Recognized::Read(Kind::DestinationRule)),
             ("telemetry.istio.io/v1", "Telemetry", Recognized::Read(Kind::Telemetry)),

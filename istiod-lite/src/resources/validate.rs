@@ -31,6 +31,8 @@ pub(super) fn object(object: &Object) -> Result<(), FieldError> {
         Object::Gateway(o) => gateway_api::validate_gateway(o),
         Object::HttpRoute(o) => gateway_api::validate_http_route(o),
         Object::GrpcRoute(o) => gateway_api::validate_grpc_route(o),
+        Object::TcpRoute(o) => gateway_api::validate_tcp_route(o),
+        Object::TlsRoute(o) => gateway_api::validate_tls_route(o),
         Object::ServiceEntry(o) => service_entry::validate(o),
         Object::WorkloadEntry(o) => workload_entry::validate(o),
         Object::DestinationRule(o) => destination_rule::validate(o),

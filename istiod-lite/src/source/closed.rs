@@ -15,7 +15,7 @@ const NAME: &str = "istiod-lite-closed";
 const CONSEQUENCE: &str = ". What was in force before is not known (no last good version was kept), so every \
      connection it may be about is refused until it is mended";
 /// Kinds that cannot have been policies.
-const HARMLESS: [&str; 19] = [
+const HARMLESS: [&str; 21] = [
     "Namespace",
     "Node",
     "ServiceAccount",
@@ -27,6 +27,8 @@ const HARMLESS: [&str; 19] = [
     "Gateway",
     "HTTPRoute",
     "GRPCRoute",
+    "TCPRoute",
+    "TLSRoute",
     "ServiceEntry",
     "WorkloadEntry",
     "DestinationRule",

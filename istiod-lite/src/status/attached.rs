@@ -32,7 +32,7 @@ impl Attached<'_> {
 /// Of each route and TrafficPolicy, and of each Gateway of these classes. Of one that was rejected nobody knows the class here.
 pub(super) fn wanted<'a>(status: &'a Status, classes: &[String], problems: &Problems) -> BTreeMap<Key, Attached<'a>> {
     let is_ours = |status: &&PolicyStatus| match status.key.kind {
-        Kind::HttpRoute | Kind::GrpcRoute | Kind::TrafficPolicy => true,
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute | Kind::TrafficPolicy => true,
         Kind::Gateway => status.waypoint.as_ref().is_some_and(|waypoint| classes.contains(&waypoint.class)),
         _ => false,
     };
@@ -46,7 +46,8 @@ pub(super) fn wanted<'a>(status: &'a Status, classes: &[String], problems: &Prob
         (status.key.clone(), Attached::Told(told))
     });
     let rejected = status.rejected.iter().filter_map(|rejected| {
-        let kinds = [Kind::HttpRoute, Kind::GrpcRoute, Kind::Gateway, Kind::TrafficPolicy];
+        let kinds =
+            [Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::TlsRoute, Kind::Gateway, Kind::TrafficPolicy];
         let kind = kinds.into_iter().find(|kind| rejected.kind.as_deref() == Some(kind.as_str()))?;
         let key = Key::new(kind, rejected.namespace.as_deref(), rejected.name.as_deref()?);
         Some((key, Attached::Rejected(Cow::Borrowed(rejected))))

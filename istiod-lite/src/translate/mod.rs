@@ -28,6 +28,8 @@
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |
 //! | `virtual_service` | VirtualService | rules of ServiceRoutes |
+//! | `route` | a route of whichever kind, and the order of those of a service | |
+//! | `stream_route` | TCPRoute, TLSRoute | rules of ServiceRoutes for what is no HTTP |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
 //! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told`, `traffic_policy_told`, `virtual_service_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
@@ -63,12 +65,14 @@ mod ports;
 mod rate_limits;
 mod request_authentication;
 pub mod revision;
+mod route;
 mod route_rules;
 mod route_told;
 mod routes;
 mod rules;
 mod service;
 mod service_spec;
+mod stream_route;
 mod targeted;
 mod telemetry;
 mod told;

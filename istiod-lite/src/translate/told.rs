@@ -3,6 +3,7 @@
 use mesh_model::address::NamespacedName;
 
 use super::condition::{Condition, PolicyStatus};
+use super::route::Route;
 use super::world::World;
 use super::{
     distribution, endpoints, route_told, telemetry, traffic_policy_told, traffic_told, virtual_service_told,
@@ -38,6 +39,10 @@ pub(super) enum Part {
     HttpRoute,
     /// What becomes of a route.
     GrpcRoute,
+    /// What becomes of a route.
+    TcpRoute,
+    /// What becomes of a route.
+    TlsRoute,
     /// What becomes of a destination rule.
     DestinationRule,
     /// What becomes of a virtual service.
@@ -68,6 +73,8 @@ pub(super) fn parts(kind: Kind) -> &'static [Part] {
         Kind::Gateway => &[Part::Gateway],
         Kind::HttpRoute => &[Part::HttpRoute],
         Kind::GrpcRoute => &[Part::GrpcRoute],
+        Kind::TcpRoute => &[Part::TcpRoute],
+        Kind::TlsRoute => &[Part::TlsRoute],
         Kind::DestinationRule => &[Part::DestinationRule],
         Kind::VirtualService => &[Part::VirtualService],
         Kind::ConfigMap => &[Part::MeshConfig],
@@ -87,8 +94,6 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
                 status.generation = gateway.metadata.generation;
                 status.waypoint = waypoint_told::waypoint(key, gateway, world);
             }
-            Kept::HttpRoute(route) => status.generation = route.metadata.generation,
-            Kept::GrpcRoute(route) => status.generation = route.metadata.generation,
             Kept::TrafficPolicy(policy) => {
                 status.generation = policy.metadata.generation;
                 status.parents = traffic_policy_told::of(&key.object(), policy, world);
@@ -96,9 +101,10 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
             }
             _ => {}
         }
-        if matches!(part, Part::HttpRoute | Part::GrpcRoute) {
-            status.parents = route_told::of(key, &object, world);
-            status.conditions = route_told::summary(&status.parents, &object);
+        if let Some(route) = Route::find(key, world) {
+            status.generation = route.generation();
+            status.parents = route_told::of(&route, world);
+            status.conditions = route_told::summary(&status.parents, &route);
         }
         (!status.conditions.is_empty()).then(|| ((*part, key.object()), status))
     };

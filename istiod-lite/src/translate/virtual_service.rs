@@ -38,7 +38,8 @@ pub(super) fn counts<'a>(
     if own.iter().any(|key| is_of_gateway_api(key)) {
         return None;
     }
-    let found = own.into_iter().filter_map(|key| Some((key.object(), world.cluster.virtual_service(&key.object())?)));
+    let own = own.into_iter().filter(|key| key.kind == Kind::VirtualService);
+    let found = own.filter_map(|key| Some((key.object(), world.cluster.virtual_service(&key.object())?)));
     let found = found.filter(|(_, object)| names_it(object, service, world));
     let age = |object: &VirtualService| object.metadata.creation_timestamp.as_ref().map(|time| time.0);
     found.min_by(|(a, one), (b, other)| age(one).cmp(&age(other)).then_with(|| a.cmp(b)))

@@ -79,6 +79,7 @@ fn main() {
             tokens: Arc::default(),
             tracing: None,
             subsets: Vec::new(),
+            streams: Vec::new(),
             rate_limits: [].into(),
         });
         let router = Router::new(routes.clone());

@@ -131,10 +131,12 @@ reason_codes! {
     RateLimited = "RATE_LIMITED",
     /// The rate limit service that a TrafficPolicy names could not be asked, or gave no answer.
     RateLimiterFailed = "RATE_LIMITER_FAILED",
-    /// Routes name the service as their parent, and none of their rules matches the request.
+    /// Routes name the service as their parent, and none of their rules matches the request or connection.
     NoRoute = "NO_ROUTE",
-    /// The rule that the request follows has no backend that could take it.
+    /// The rule that the request or connection follows has no backend that could take it.
     NoBackend = "NO_BACKEND",
+    /// A TLSRoute is attached, and the connection does not begin with a ClientHello of TLS.
+    NoClientHello = "NO_CLIENT_HELLO",
     /// The rule that the request matches cannot be followed as it is written.
     RouteInvalid = "ROUTE_INVALID",
     /// The rule that the request follows has it refused on purpose (`fault.abort`).

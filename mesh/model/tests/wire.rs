@@ -10,7 +10,7 @@ use mesh_model::rate_limit::InvalidRateLimit;
 use mesh_model::resource::{InvalidResource, Kind, Resource};
 use mesh_model::route::{
     Backend, BackendTarget, Filter, InvalidRoutes, InvalidRule, PathMatch, PortProtocol, Protocol, Redirect,
-    RequestMatch, Retry, RouteKind, Rule as RouteRule, ServiceRoutes,
+    RequestMatch, Retry, RouteKind, Rule as RouteRule, ServiceRoutes, StreamBackend, StreamKind, StreamRule,
 };
 use mesh_model::service::{
     BalanceMode, InvalidService, IpFamilies, LoadBalancing, Scope as LocalityScope, Service, Vip,
@@ -221,6 +221,7 @@ fn every_field_survives_the_round_trip() {
                 tokens: [].into(),
                 tracing: None,
                 subsets: Vec::new(),
+                streams: Vec::new(),
                 rate_limits: [].into(),
             }
             .into(),
@@ -828,7 +829,62 @@ fn routes_in_bytes() {
         tokens: [].into(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     };
     bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
+}
+
+#[test]
+fn rules_of_what_is_no_http_in_bytes() {
+    let rule = hex(&[
+        ("0802", "1 kind TLS"),
+        ("1203 622f72", "2 route b/r"),
+        ("1a016e", "3 name n"),
+        ("2050", "4 port 80"),
+        ("2a0163", "5 callers c"),
+        ("3203 612e62", "6 hostnames a.b"),
+        ("3a0e 0a0a 0a08 0a0162 120168 1850 1005", "7 backends: 1 target, 1 service b/h port 80; 2 weight 5"),
+    ]);
+    let mut bytes = hex(&[("0a0162", "1 namespace b"), ("120168", "2 hostname h"), ("f201", "30 streams")]);
+    bytes.push(u8::try_from(rule.len()).unwrap());
+    bytes.extend(rule);
+    let target = BackendTarget::Service(NamespacedName::new("b", "h"), 80);
+    let rule = StreamRule {
+        kind: StreamKind::Tls,
+        route: NamespacedName::new("b", "r"),
+        name: "n".into(),
+        port: Some(80),
+        callers: Some("c".into()),
+        hostnames: ["a.b".into()].into(),
+        backends: vec![StreamBackend { target, weight: 5 }],
+    };
+    let routes = ServiceRoutes::nothing(NamespacedName::new("b", "h"));
+    let routes = ServiceRoutes { streams: vec![rule.into()], ..routes };
+    bytes_mean(Kind::Routes, bytes, Resource::Routes(routes.into()));
+}
+
+#[test]
+fn rules_of_what_is_no_http_that_break_one_are_refused() {
+    use InvalidRule::*;
+    let base = || pa::ServiceRoutes { namespace: "b".into(), hostname: "h".into(), ..Default::default() };
+    let tcp = || pa::StreamRule { kind: 1, route: "b/r".into(), name: "n".into(), ..Default::default() };
+    let tls = || pa::StreamRule { kind: 2, hostnames: vec!["a.b".into()], ..tcp() };
+    let of = |rule| ServiceRoutes::try_from(pa::ServiceRoutes { streams: vec![rule], ..base() });
+    assert!(of(tcp()).is_ok() && of(tls()).is_ok());
+    for (name, rule, error) in [
+        ("no kind", pa::StreamRule { kind: 0, ..tcp() }, Kind(0)),
+        ("an unknown kind", pa::StreamRule { kind: 3, ..tcp() }, Kind(3)),
+        ("a TLSRoute for no name", pa::StreamRule { hostnames: Vec::new(), ..tls() }, Hostnames),
+        ("a TCPRoute for a name", pa::StreamRule { hostnames: vec!["a.b".into()], ..tcp() }, Hostnames),
+        ("a port too high", pa::StreamRule { port: 65_536, ..tcp() }, Range("port", 65_536)),
+        (
+            "a backend that is none",
+            pa::StreamRule { backends: vec![Default::default()], ..tcp() },
+            Unsupported("a backend"),
+        ),
+    ] {
+        let why = InvalidRoutes::Rule { route: "b/r".into(), rule: "n".into(), error };
+        assert_eq!(of(rule), Err(why), "{name}");
+    }
 }

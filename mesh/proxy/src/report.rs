@@ -115,10 +115,14 @@ impl Report {
         self.line(Event::Opened, None, None);
     }
 
-    /// Logs that the policies let it in, and which policies that only dry-run would have matched.
+    /// Logs that the policies let it in, and which policies that only dry-run would have matched. Of several services whose policies
+    /// judge it, each is said; of policies that let it in the last one stays.
     pub fn decided(&mut self, decision: &Decision) {
         self.policy = decision.reason.policy().cloned();
-        self.audited = audited(&decision.audited);
+        self.audited = match (self.audited.take(), audited(&decision.audited)) {
+            (Some(before), Some(now)) => Some(format!("{before},{now}").into()),
+            (before, now) => before.or(now),
+        };
         self.log_decision(decision);
         let Traffic { from, source, destination, .. } = &self.traffic;
         for policy in &decision.dry_run {

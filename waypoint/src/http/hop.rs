@@ -38,7 +38,7 @@ pub(crate) fn dialled(service: &Service, port: u16, ipv4: bool) -> SocketAddr {
 }
 
 /// The target with the routes and policies of its own service, if that is behind this waypoint.
-pub(super) fn behind_us(caller: &Caller, target: Target) -> Option<Target> {
+pub(crate) fn behind_us(caller: &Caller, target: Target) -> Option<Target> {
     let key = target.service.key();
     let routes = caller.worker.context.proxy.tables.read(|tables| tables.routes(&key).cloned())?;
     Some(Target { routes, ..target })

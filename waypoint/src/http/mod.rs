@@ -50,5 +50,5 @@ mod upgrade;
 mod written;
 
 pub(crate) use caller::Caller;
-pub(crate) use hop::dialled;
+pub(crate) use hop::{behind_us, dialled};
 pub(crate) use serve::{http1, http2};

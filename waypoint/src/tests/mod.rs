@@ -3,6 +3,7 @@
 mod abuse;
 mod asked;
 mod balanced;
+mod connections;
 mod ends;
 mod limited;
 mod named;
@@ -286,6 +287,7 @@ pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> Service
         tokens,
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: Arc::default(),
     }
 }

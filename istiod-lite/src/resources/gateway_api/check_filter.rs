@@ -25,9 +25,7 @@ pub(super) fn backends(refs: &[WeightedBackend], prefix: bool, allowed: &[Filter
     for (i, backend) in refs.iter().enumerate() {
         let at = path.index(i);
         backend_ref(&backend.reference(), &at)?;
-        if let Some(weight) = backend.weight.filter(|weight| !(0..=1_000_000).contains(weight)) {
-            return Err(at.field("weight").error(format!("{weight}: write 0 to 1000000")));
-        }
+        weight(backend.weight, &at)?;
         filters(&backend.filters, prefix, allowed, &at.field("filters"))?;
         for (j, filter) in backend.filters.iter().enumerate() {
             let redirects = filter.kind == FilterType::RequestRedirect;
@@ -38,7 +36,14 @@ pub(super) fn backends(refs: &[WeightedBackend], prefix: bool, allowed: &[Filter
     Ok(())
 }
 
-fn backend_ref(backend: &BackendRef, path: &FieldPath) -> Checked {
+pub(super) fn weight(weight: Option<i64>, path: &FieldPath) -> Checked {
+    match weight.filter(|weight| !(0..=1_000_000).contains(weight)) {
+        Some(weight) => Err(path.field("weight").error(format!("{weight}: write 0 to 1000000"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn backend_ref(backend: &BackendRef, path: &FieldPath) -> Checked {
     check::length(&backend.name, 1, 253, &path.field("name"))?;
     match backend.port {
         Some(port) => check::port(port, &path.field("port")),

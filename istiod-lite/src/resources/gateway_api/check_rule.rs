@@ -9,7 +9,7 @@ use super::http_filter::FilterType;
 use super::http_route::{HttpRoute, HttpRule, PathMatch, PathMatchType, Retry, Timeouts};
 use crate::resources::field::FieldPath;
 
-const EXPERIMENTAL: &str = "it is experimental: remove it";
+pub(super) const EXPERIMENTAL: &str = "it is experimental: remove it";
 
 pub(in crate::resources) fn http_route(route: &HttpRoute) -> Checked {
     let (spec, path) = (&route.spec, FieldPath::of("spec"));
@@ -45,7 +45,7 @@ pub(in crate::resources) fn grpc_route(route: &GrpcRoute) -> Checked {
     spec.rules.iter().enumerate().try_for_each(|(i, rule)| grpc_rule(rule, &path.index(i)))
 }
 
-fn parents(refs: &[ParentRef], path: &FieldPath) -> Checked {
+pub(super) fn parents(refs: &[ParentRef], path: &FieldPath) -> Checked {
     let path = path.field("parentRefs");
     check::at_most(refs, 32, &path)?;
     for (i, parent) in refs.iter().enumerate() {
@@ -82,7 +82,7 @@ fn hosts(names: &[String], path: &FieldPath) -> Checked {
     names.iter().enumerate().try_for_each(|(i, name)| check::host_pattern(name, &path.index(i)))
 }
 
-fn names<'a>(names: impl Iterator<Item = Option<&'a str>>, path: &FieldPath) -> Checked {
+pub(super) fn names<'a>(names: impl Iterator<Item = Option<&'a str>>, path: &FieldPath) -> Checked {
     let mut seen = Vec::new();
     for (i, name) in names.enumerate() {
         let Some(name) = name else { continue };

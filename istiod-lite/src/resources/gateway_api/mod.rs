@@ -5,8 +5,9 @@
 //! | [`gateway`] | GatewayClass, Gateway: which waypoints there are |
 //! | [`http_route`], [`http_filter`] | HTTPRoute: rules, and what they do to a request |
 //! | [`grpc_route`] | GRPCRoute |
-//! | [`common`], [`backend_ref`] | parents, backends and matches, as both kinds of routes have them |
-//! | `check`, `check_rule`, `check_filter` | what the API server and its rules would refuse |
+//! | [`stream_route`] | TCPRoute, TLSRoute |
+//! | [`common`], [`backend_ref`] | parents, backends and matches, as kinds of routes have them in common |
+//! | `check`, `check_rule`, `check_stream`, `check_filter` | what the API server and its rules would refuse |
 //!
 //! A field of the API that is not followed here (experimental, or of another kind of gateway) is read, so that it can be
 //! refused by name and with the fix: a rule without it would do something else than its author wrote.
@@ -15,11 +16,13 @@ pub mod backend_ref;
 mod check;
 mod check_filter;
 mod check_rule;
+mod check_stream;
 pub mod common;
 pub mod gateway;
 pub mod grpc_route;
 pub mod http_filter;
 pub mod http_route;
+pub mod stream_route;
 
 #[cfg(test)]
 mod tests;
@@ -33,10 +36,12 @@ pub const GROUP: &str = "gateway.networking.k8s.io";
 
 pub(crate) use check::parse_duration;
 pub(super) use check_rule::{grpc_route as validate_grpc_route, http_route as validate_http_route};
+pub(super) use check_stream::{tcp_route as validate_tcp_route, tls_route as validate_tls_route};
 pub use gateway::{Gateway, GatewayClass};
 pub(super) use gateway::{validate as validate_gateway, validate_class};
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
+pub use stream_route::{TcpRoute, TlsRoute};
 
 /// Cuts what belongs to other controllers down to what is read of it, before it is read strictly: on a cluster their Gateways
 /// and routes may say what only they know, and theirs is to judge it.
@@ -49,7 +54,7 @@ pub(super) fn reduce_foreign(kind: Kind, value: &mut Value) {
             }
             &["gatewayClassName"]
         }
-        Kind::HttpRoute | Kind::GrpcRoute => {
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute => {
             let parents = value["spec"]["parentRefs"].as_array();
             if parents.into_iter().flatten().any(|parent| parent["kind"] == "Service") {
                 return;

@@ -203,3 +203,49 @@ fn on_a_cluster_other_controllers_judge_their_own() {
     assert!(Object::from_server(Kind::Gateway, &gateway("nginx")).is_ok());
     assert!(Object::from_server(Kind::Gateway, &gateway("istio-waypoint")).is_err());
 }
+
+#[test]
+fn routes_of_connections() {
+    let of = |rest: &str| format!("{{parentRefs: [{{group: '', kind: Service, name: db, port: 80}}], {rest}}}");
+    let rule = "rules: [{backendRefs: [{name: a, port: 80, weight: 9}, {name: b, namespace: bank, port: 80}]}]";
+    for (rest, expected) in [
+        (rule, ""),
+        ("rules: [{name: main, backendRefs: [{name: a, port: 80, weight: 0}]}]", ""),
+        ("rules: []", "spec.rules: missing: write one rule"),
+        ("rules: [{backendRefs: []}]", "spec.rules[0].backendRefs: missing"),
+        (
+            "rules: [{backendRefs: [{name: a, port: 80}]}, {backendRefs: [{name: a, port: 80}]}]",
+            "spec.rules: 2 of them",
+        ),
+        ("rules: [{backendRefs: [{name: a}]}]", "spec.rules[0].backendRefs[0].port: missing"),
+        ("rules: [{backendRefs: [{name: a, port: 80, weight: -1}]}]", "spec.rules[0].backendRefs[0].weight: -1"),
+        (
+            "rules: [{backendRefs: [{name: a, port: 80, filters: []}]}]",
+            "spec.rules[0].backendRefs[0].filters: unknown field",
+        ),
+        ("rules: [{matches: [], backendRefs: [{name: a, port: 80}]}]", "spec.rules[0].matches: unknown field"),
+        ("rules: [{name: A, backendRefs: [{name: a, port: 80}]}]", "spec.rules[0].name: \"A\" is not a name"),
+        ("useDefaultGateways: All, rules: []", "spec.useDefaultGateways: not supported here: it is experimental"),
+    ] {
+        table(Kind::TcpRoute, &[(&of(rest), expected)]);
+        table(Kind::TlsRoute, &[(&of(&format!("hostnames: [a.example.com], {rest}")), expected)]);
+    }
+    let section = "{parentRefs: [{group: '', kind: Service, name: db, sectionName: tcp}], rules: []}";
+    table(
+        Kind::TcpRoute,
+        &[
+            (section, "spec.parentRefs[0].sectionName: not supported here: a Service has ports: write `port`"),
+            (&of(&format!("hostnames: [a.example.com], {rule}")), "spec.hostnames: unknown field"),
+        ],
+    );
+    for (names, expected) in [
+        ("[a.example.com, '*.example.com', localhost]", ""),
+        ("[]", "spec.hostnames: missing: name what clients ask for (SNI)"),
+        ("['*']", "spec.hostnames[0]: \"*\" is not the name of a host"),
+        ("['a.*.com']", "spec.hostnames[0]: \"a.*.com\" is not the name of a host"),
+        ("[a.example.com, 10.0.0.1]", "spec.hostnames[1]: \"10.0.0.1\" is not the name of a host"),
+        ("[A.example.com]", "spec.hostnames[0]"),
+    ] {
+        table(Kind::TlsRoute, &[(&of(&format!("hostnames: {names}, {rule}")), expected)]);
+    }
+}

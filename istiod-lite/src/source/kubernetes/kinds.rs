@@ -11,7 +11,7 @@ use crate::source::{Origin, Rejected};
 pub type Read = Result<Kept, Box<Rejected>>;
 
 /// Every kind that is read.
-pub const ALL: [Kind; 21] = [
+pub const ALL: [Kind; 23] = [
     Kind::Namespace,
     Kind::Node,
     Kind::ServiceAccount,
@@ -26,6 +26,8 @@ pub const ALL: [Kind; 21] = [
     Kind::Gateway,
     Kind::HttpRoute,
     Kind::GrpcRoute,
+    Kind::TcpRoute,
+    Kind::TlsRoute,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
     Kind::DestinationRule,
@@ -61,6 +63,10 @@ pub const fn resource(kind: Kind) -> Resource {
         Kind::Gateway => gateway("gateways"),
         Kind::HttpRoute => gateway("httproutes"),
         Kind::GrpcRoute => Resource { group: gateway_api::GROUP, versions: &["v1"], plural: "grpcroutes" },
+        Kind::TcpRoute => Resource { group: gateway_api::GROUP, versions: &["v1", "v1alpha2"], plural: "tcproutes" },
+        Kind::TlsRoute => {
+            Resource { group: gateway_api::GROUP, versions: &["v1", "v1alpha3", "v1alpha2"], plural: "tlsroutes" }
+        }
         Kind::ServiceEntry => networking("serviceentries"),
         Kind::WorkloadEntry => networking("workloadentries"),
         Kind::DestinationRule => networking("destinationrules"),

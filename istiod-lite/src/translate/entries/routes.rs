@@ -9,7 +9,7 @@ use crate::cluster::attachments::{Target, entry_parent};
 use crate::resources::gateway_api::common::ParentRef;
 use crate::resources::host;
 use crate::translate::context::Context;
-use crate::translate::{attached, rate_limits, route_rules, waypoint};
+use crate::translate::{attached, rate_limits, route, route_rules, waypoint};
 
 /// What the waypoint of a service entry is told of each of its hosts, and which waypoint that is. A route that has the entry as its parent
 /// is for all of them. A wildcard is no service that a waypoint could ask for.
@@ -18,11 +18,11 @@ pub(super) fn of_entry(entry: &Entry, context: &Context<'_>) -> Vec<(ServiceRout
     let Some(verdict) = verdict else { return Vec::new() };
     let hosts = entry.hosts.iter().filter(|one| !host::is_wildcard(&one.name));
     let own = || Target::Entry(entry.key.clone());
-    let attached = || context.attachments.routes_of_entry(&entry.key);
     let is_parent =
         |reference: &ParentRef, namespace: &str| entry_parent(reference, namespace).as_ref() == Some(&entry.key);
-    let rules = route_rules::rules(attached(), &entry.key, is_parent, |port| entry.object.has_port(port), context);
-    let limits = rate_limits::of_entry(attached(), &verdict.asked, context);
+    let routes = route::of_entry(&entry.key, context);
+    let rules = route_rules::rules(&routes, &entry.key, is_parent, |port| entry.object.has_port(port), context);
+    let limits = rate_limits::of_entry(context.attachments.routes_of_entry(&entry.key), &verdict.asked, context);
     let of_host = |name: &NamespacedName| ServiceRoutes {
         ports: protocols(entry),
         rules: rules.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::edit::Edit;
+use super::weighted::pick;
 use super::{Backend, Cors, Filter, Mirror, Redirect, Rewrite, Rule, path_edit};
 
 /// A rule whose filters are ready. What cannot be followed is kept as the reason why: the rule then answers 500, and no weaker
@@ -13,8 +14,6 @@ pub(super) struct CompiledRule {
     pub(super) filters: Result<Filters, String>,
     /// Of the rule's backends, in their order.
     pub(super) backends: Vec<Result<Filters, String>>,
-    /// The sum of the backends' weights.
-    pub(super) weights: u64,
     /// What of its matches does not compile.
     pub(super) broken: Option<String>,
 }
@@ -42,7 +41,6 @@ impl CompiledRule {
         Self {
             filters: Filters::new(&rule.filters),
             backends: rule.backends.iter().map(of_backend).collect(),
-            weights: rule.backends.iter().map(|backend| u64::from(backend.weight)).sum(),
             rule: rule.clone(),
             broken,
         }
@@ -50,14 +48,7 @@ impl CompiledRule {
 
     /// The backend that a number stands for, by weight.
     pub(super) fn backend(&self, roll: u64) -> Option<usize> {
-        let mut left = roll.checked_rem(self.weights)?;
-        self.rule.backends.iter().position(|backend| match left.checked_sub(backend.weight.into()) {
-            Some(rest) => {
-                left = rest;
-                false
-            }
-            None => true,
-        })
+        pick(self.rule.backends.iter().map(|backend| backend.weight), roll)
     }
 }
 

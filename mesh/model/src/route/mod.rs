@@ -21,14 +21,17 @@ mod path_edit;
 pub mod plan;
 mod redirect;
 pub mod select;
+pub mod stream;
 mod table;
 mod text_match;
+mod weighted;
 mod wire;
 
 pub use expression::check as check_regex;
 pub use fault::{Abort, Delay, Fault};
-pub use plan::{Answer, Forward, Plan};
+pub use plan::{Answer, Forward, Plan, To};
 pub use select::{Matched, Router, Selected};
+pub use stream::{StreamBackend, StreamKind, StreamRule, StreamSelected};
 pub use text_match::{Condition, TextMatch};
 pub use wire::{InvalidRoutes, InvalidRule};
 
@@ -43,6 +46,8 @@ pub struct ServiceRoutes {
     /// The rules of all routes that name the service as their parent: older routes first, then by `namespace/name`; the rules
     /// of a route in its order. [`Rule::callers`] and [`Rule::port`] say for whom each is.
     pub rules: Vec<Rule>,
+    /// The rules of TCPRoutes and TLSRoutes, in the same order.
+    pub streams: Vec<Arc<StreamRule>>,
     /// The policies to judge requests by: `namespace/name` of `Authorization` resources that are for this waypoint. No others
     /// judge here. One that is named and not known denies.
     pub policies: Vec<NamespacedName>,
@@ -71,6 +76,7 @@ impl ServiceRoutes {
             service,
             ports: Vec::new(),
             rules: Vec::new(),
+            streams: Vec::new(),
             policies: Vec::new(),
             traffic: Vec::new(),
             tokens: Arc::default(),

@@ -50,7 +50,7 @@ pub struct To {
 
 impl To {
     /// None of a target that cannot be followed.
-    fn of(target: &BackendTarget) -> Option<Self> {
+    pub(super) fn of(target: &BackendTarget) -> Option<Self> {
         let (service, port, subset) = match target {
             BackendTarget::Service(service, port) => (service, port, None),
             BackendTarget::Subset(service, port, subset) => (service, port, Some(subset.clone())),

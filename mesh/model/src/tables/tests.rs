@@ -489,6 +489,7 @@ fn routes_by_service() {
         tokens: Arc::default(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     };
     let mut tables = Tables::default();

@@ -98,6 +98,7 @@ pub fn select(bytes: &[u8]) {
         tokens: [].into(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     };
     let found = match Router::new(routes.into()).select(&request, &headers, caller, port) {

@@ -1,5 +1,6 @@
 //! The routes of a service with every field set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,8 +12,8 @@ use mesh_model::rate_limit::{
 };
 use mesh_model::route::{
     Abort, Backend, BackendTarget, Condition, Cors, Delay, Fault, Filter, HeaderEdit, Mirror, PathEdit, PathMatch,
-    PortProtocol, Protocol, Redirect, RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, TextMatch,
-    ValueMatch,
+    PortProtocol, Protocol, Redirect, RequestMatch, Retry, Rewrite, RouteKind, Rule, ServiceRoutes, StreamBackend,
+    StreamKind, StreamRule, TextMatch, ValueMatch,
 };
 use mesh_model::token::JwtRule;
 use mesh_model::token::rule::{ClaimHeader, TokenHeader};
@@ -209,6 +210,31 @@ fn rate_limits() -> Vec<RateLimit> {
     targets.map(limit).into()
 }
 
+fn streams() -> [StreamRule; 2] {
+    let tls = StreamRule {
+        kind: StreamKind::Tls,
+        route: NamespacedName::new("client", "by-name"),
+        name: "rules[0]".into(),
+        port: Some(84),
+        callers: Some("client".into()),
+        hostnames: ["a.example.com", "*.example.com"].map(Into::into).into(),
+        backends: vec![
+            StreamBackend { target: service("v1"), weight: 80 },
+            StreamBackend { target: BackendTarget::Invalid("no such service".into()), weight: 0 },
+        ],
+    };
+    let tcp = StreamRule {
+        kind: StreamKind::Tcp,
+        name: "named".into(),
+        port: None,
+        callers: None,
+        hostnames: [].into(),
+        backends: Vec::new(),
+        ..tls.clone()
+    };
+    [tls, tcp]
+}
+
 /// The routes of a service.
 pub fn routes() -> ServiceRoutes {
     use Protocol::*;
@@ -259,6 +285,7 @@ pub fn routes() -> ServiceRoutes {
         service: NamespacedName::new("shop", "cart.shop.svc"),
         ports: [Http, Http2, Grpc, WebSocket, Tcp, Tls].into_iter().enumerate().map(port).collect(),
         rules: vec![full, bare, ordered],
+        streams: streams().map(Arc::new).into(),
         policies: vec![NamespacedName::new("shop", "guard")],
         traffic: traffic(),
         tokens: [token()].into(),

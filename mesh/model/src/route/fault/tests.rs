@@ -30,6 +30,7 @@ fn injected(fault: Fault, method: &Method, lines: &[(&'static str, &'static str)
         tokens: [].into(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     };
     let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("cart"))]);

@@ -36,6 +36,7 @@ fn selected(rules: Vec<Rule>, line: &str, lines: &[(&'static str, &str)], (calle
             tokens: [].into(),
             tracing: None,
             subsets: Vec::new(),
+            streams: Vec::new(),
             rate_limits: [].into(),
         }
         .into(),

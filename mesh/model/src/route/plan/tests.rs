@@ -58,6 +58,7 @@ fn plan_at(rule: Rule, line: &str, lines: &[(&str, &str)], port: u16, rolls: &[u
         tokens: Arc::default(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     };
     let (method, target) = line.split_once(' ').unwrap();

@@ -32,6 +32,7 @@ fn router(rules: Vec<Rule>) -> Router {
         tokens: Arc::default(),
         tracing: None,
         subsets: Vec::new(),
+        streams: Vec::new(),
         rate_limits: [].into(),
     }))
 }

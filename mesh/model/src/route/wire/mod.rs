@@ -1,10 +1,11 @@
-//! Routes ↔ `ambit.v1.ServiceRoutes`: the service and its rules here; `matches` and `filters` of a rule; `parts` are what they
-//! have in common.
+//! Routes ↔ `ambit.v1.ServiceRoutes`: the service and its rules here; `matches` and `filters` of a rule; `streams` those
+//! of what is no HTTP; `parts` are what they have in common.
 
 mod fault;
 mod filters;
 mod matches;
 mod parts;
+mod streams;
 mod tokens;
 mod tracing;
 
@@ -15,7 +16,7 @@ use pb::port_protocol::Protocol as WireProtocol;
 
 use parts::{duration, duration_to_wire, or_empty, port, service, set, target, target_to_wire};
 
-use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes};
+use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes, StreamRule};
 use crate::address::{NamespacedName, is_key_part};
 use crate::rate_limit::{InvalidRateLimit, wire as rate_limit};
 use crate::shared::text;
@@ -75,6 +76,7 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
             service: service(&routes.namespace, &routes.hostname),
             ports: routes.ports.into_iter().map(port_protocol).collect::<Result<_, _>>()?,
             rules: routes.rules.into_iter().map(rule).collect::<Result<_, _>>()?,
+            streams: routes.streams.into_iter().map(stream).collect::<Result<_, _>>()?,
             policies: routes.policies.into_iter().map(policy).collect::<Result<_, _>>()?,
             traffic: routes.traffic.into_iter().map(PortTraffic::try_from).collect::<Result<_, _>>()?,
             tokens: routes.jwt_rules.iter().map(token).collect::<Result<_, _>>()?,
@@ -112,6 +114,11 @@ fn port_protocol(wire: pb::PortProtocol) -> Result<PortProtocol, InvalidRoutes> 
 fn rule(wire: pb::RouteRule) -> Result<Rule, InvalidRoutes> {
     let (route, rule) = (wire.route.clone(), wire.name.clone());
     valid_rule(wire).map_err(|error| InvalidRoutes::Rule { route, rule, error })
+}
+
+fn stream(wire: pb::StreamRule) -> Result<Arc<StreamRule>, InvalidRoutes> {
+    let (route, rule) = (wire.route.clone(), wire.name.clone());
+    streams::read(wire).map(Arc::new).map_err(|error| InvalidRoutes::Rule { route, rule, error })
 }
 
 fn valid_rule(wire: pb::RouteRule) -> Result<Rule, InvalidRule> {
@@ -175,6 +182,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             hostname: routes.service.name.to_string(),
             ports: routes.ports.iter().map(port_protocol_to_wire).collect(),
             rules: routes.rules.iter().map(rule_to_wire).collect(),
+            streams: routes.streams.iter().map(|rule| streams::write(rule)).collect(),
             policies: routes.policies.iter().map(ToString::to_string).collect(),
             traffic: routes.traffic.iter().map(Into::into).collect(),
             jwt_rules: routes.tokens.iter().map(tokens::write).collect(),

@@ -21,6 +21,9 @@ pub enum InvalidRule {
     /// Nothing to match by.
     #[error("it has no match, and one that matches everything is one")]
     NoMatch,
+    /// A TLSRoute without names, or a TCPRoute with some.
+    #[error("hostnames are there for a TLSRoute, and for no other")]
+    Hostnames,
     /// A part that holds none of what this version knows.
     #[error("{0} is of a kind that is not supported")]
     Unsupported(&'static str),
