@@ -156,7 +156,8 @@ type Behind = (Target, Facts, Decision);
 
 async fn behind(caller: &Caller, way: &Way, facts: &Facts) -> Result<Option<Behind>, Judgement> {
     let (service, dialled) = (way.service.clone(), way.dialled);
-    if service.key() == caller.target.routes.service {
+    // What was dialled itself has been asked already, a service or a workload.
+    if Arc::ptr_eq(&service, &caller.target.service) || service.key() == caller.target.routes.service {
         return Ok(None);
     }
     let own = Target { service, port: dialled.port(), dialled, ..caller.target.clone() };
