@@ -320,6 +320,8 @@ pub(crate) fn entry_parents(object: &Kept) -> BTreeSet<NamespacedName> {
     let (refs, namespace) = match object {
         Kept::HttpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
         Kept::GrpcRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::TcpRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
+        Kept::TlsRoute(route) => (&route.spec.parent_refs, super::relations::namespace(&route.metadata)),
         _ => return BTreeSet::new(),
     };
     refs.iter().filter_map(|reference| entry_parent(reference, namespace)).collect()

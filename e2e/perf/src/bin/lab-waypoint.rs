@@ -82,15 +82,8 @@ fn resources(at: IpAddr, ports: &[(u16, AppProtocol)], rules: usize) -> Vec<Reso
     };
     let policy = allow(rules);
     let routes = ServiceRoutes {
-        service: service.key(),
-        ports: Vec::new(),
-        rules: Vec::new(),
         policies: vec![NamespacedName::new(policy.namespace.clone(), policy.name.clone())],
-        traffic: Vec::new(),
-        tokens: Arc::default(),
-        tracing: None,
-        subsets: Vec::new(),
-        rate_limits: Arc::default(),
+        ..ServiceRoutes::nothing(service.key())
     };
     vec![
         Resource::Workload(Arc::new(waypoint)),
