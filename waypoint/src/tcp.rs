@@ -157,7 +157,7 @@ type Behind = (Target, Facts, Decision);
 async fn behind(caller: &Caller, way: &Way, facts: &Facts) -> Result<Option<Behind>, Judgement> {
     let (service, dialled) = (way.service.clone(), way.dialled);
     // What was dialled itself has been asked already, a service or a workload.
-    if Arc::ptr_eq(&service, &caller.target.service) || service.key() == caller.target.routes.service {
+    if Arc::ptr_eq(&service, &caller.target.service) || service.key() == caller.target.asked {
         return Ok(None);
     }
     let own = Target { service, port: dialled.port(), dialled, ..caller.target.clone() };
