@@ -86,7 +86,7 @@ fn change(mesh: &Mesh, round: usize) -> Result<()> {
     match round % 4 {
         // A backend is replaced as a Deployment does it: the new one is ready before the old one leaves.
         0 => {
-            let (name, node) = (format!("web-v{number}"), if number % 2 == 0 { "node2" } else { "node1" });
+            let (name, node) = (format!("web-v{number}"), if number.is_multiple_of(2) { "node2" } else { "node1" });
             mesh.apply("web-next.yaml", &server(&name, "any", node))?;
             mesh.apply("echo-next.yaml", &echo(&format!("echo-{number}"), node))?;
             mesh.pod_ready(&format!("shop/{name}"), true)?;
@@ -98,7 +98,7 @@ fn change(mesh: &Mesh, round: usize) -> Result<()> {
         }
         1 => mesh.edit("base.yaml", ", istio.io/use-waypoint: waypoint", ""),
         2 => mesh.edit("base.yaml", "mode: ambient", "mode: ambient, istio.io/use-waypoint: waypoint"),
-        _ => mesh.restart("istiod-lite", if number % 2 == 0 { Signal::TERM } else { Signal::KILL }),
+        _ => mesh.restart("istiod-lite", if number.is_multiple_of(2) { Signal::TERM } else { Signal::KILL }),
     }
 }
 

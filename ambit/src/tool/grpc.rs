@@ -32,7 +32,8 @@ const UNAVAILABLE: &str = "14";
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Grpc {
     /// Answers every gRPC method: for each message that comes, one with this text before it.
-    GrpcServer {
+    #[command(name = "grpc-server")]
+    Server {
         /// Where to listen; all addresses, IPv4 and IPv6.
         #[arg(long, default_value_t = 8080)]
         port: u16,
@@ -44,7 +45,8 @@ pub(crate) enum Grpc {
         fail_every: u32,
     },
     /// Calls a gRPC method and prints each message that comes back; exits with 1 on any status but OK.
-    GrpcCall {
+    #[command(name = "grpc-call")]
+    Call {
         /// HOST:PORT.
         to: String,
         /// `/SERVICE/METHOD`.
@@ -57,7 +59,8 @@ pub(crate) enum Grpc {
         header: Vec<String>,
     },
     /// Makes calls of several messages on several connections for a while; prints how many, how many failed, and why.
-    GrpcPace {
+    #[command(name = "grpc-pace")]
+    Pace {
         /// HOST:PORT.
         to: String,
         /// `/SERVICE/METHOD`.
@@ -85,9 +88,9 @@ pub(crate) fn run(grpc: &Grpc) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match grpc {
-            Grpc::GrpcServer { port, text, fail_every } => serve(*port, text, *fail_every).await,
-            Grpc::GrpcCall { to, method, message, header } => call(to, method, message, header).await,
-            Grpc::GrpcPace { to, method, connections, messages, pause, seconds, until } => {
+            Grpc::Server { port, text, fail_every } => serve(*port, text, *fail_every).await,
+            Grpc::Call { to, method, message, header } => call(to, method, message, header).await,
+            Grpc::Pace { to, method, connections, messages, pause, seconds, until } => {
                 let paced = Paced {
                     to: to.clone(),
                     method: method.clone(),

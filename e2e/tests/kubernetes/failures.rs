@@ -38,6 +38,9 @@ pub(super) fn whole() -> Result<()> {
     story(&cluster).map_err(|e| e.context(cluster.report()))
 }
 
+/// One failure, from its beginning to its end, under load.
+type Step = fn(&Cluster, &[Load<'_>; 2]) -> Result<()>;
+
 fn story(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "namespace", NAMESPACE])?.good()?;
     install(cluster)?;
@@ -49,7 +52,7 @@ fn story(cluster: &Cluster) -> Result<()> {
     let [near, far] = loads;
     let loads = [near?, far?];
     all_captured(cluster)?;
-    let steps: [(&str, fn(&Cluster, &[Load<'_>; 2]) -> Result<()>); 9] = [
+    let steps: [(&str, Step); 9] = [
         ("ztunnel rolled", ztunnel_rolled),
         ("ztunnel killed", ztunnel_killed),
         ("ztunnel away", ztunnel_away),

@@ -25,7 +25,7 @@ pub(super) fn rules(
 ) -> Vec<Arc<StreamRule>> {
     let mut rules = Vec::new();
     for route in routes {
-        let Some((kind, written, hostnames)) = parts(route) else { continue };
+        let Some(Parts { kind, rules: written, hostnames }) = parts(route) else { continue };
         let name = route.name();
         let own = route.parents().iter().filter(|one| parent(one, &name.namespace).as_ref() == Some(service));
         for reference in own {
@@ -55,13 +55,22 @@ fn backend(written: &StreamBackendRef, namespace: &str, world: &World<'_>) -> St
     }
 }
 
+/// What a route of connections says.
+struct Parts<'a> {
+    kind: StreamKind,
+    rules: &'a [StreamRouteRule],
+    hostnames: BTreeSet<Arc<str>>,
+}
+
 /// None of a route of requests.
-fn parts(route: &Route) -> Option<(StreamKind, &[StreamRouteRule], BTreeSet<Arc<str>>)> {
+fn parts(route: &Route) -> Option<Parts<'_>> {
     match route {
-        Route::Tcp(route) => Some((StreamKind::Tcp, &route.spec.rules[..], BTreeSet::new())),
+        Route::Tcp(route) => {
+            Some(Parts { kind: StreamKind::Tcp, rules: &route.spec.rules, hostnames: BTreeSet::new() })
+        }
         Route::Tls(route) => {
-            let names = route.spec.hostnames.iter().map(|name| name.as_str().into()).collect();
-            Some((StreamKind::Tls, &route.spec.rules[..], names))
+            let hostnames = route.spec.hostnames.iter().map(|name| name.as_str().into()).collect();
+            Some(Parts { kind: StreamKind::Tls, rules: &route.spec.rules, hostnames })
         }
         Route::Http(_) | Route::Grpc(_) => None,
     }
