@@ -155,13 +155,8 @@ async fn by_server_name(
 type Behind = (Target, Facts, Decision);
 
 async fn behind(caller: &Caller, way: &Way, facts: &Facts) -> Result<Option<Behind>, Judgement> {
-    let (service, dialled) = (way.service.clone(), way.dialled);
-    // What was dialled itself has been asked already, a service or a workload.
-    if Arc::ptr_eq(&service, &caller.target.service) || service.key() == caller.target.asked {
-        return Ok(None);
-    }
-    let own = Target { service, port: dialled.port(), dialled, ..caller.target.clone() };
-    let Some(own) = behind_us(caller, own) else { return Ok(None) };
+    let dialled = way.dialled;
+    let Some(own) = behind_us(caller, &caller.target, &way.service, dialled) else { return Ok(None) };
     let facts = Facts { destination: dialled, ..facts.clone() };
     let decision = judge::judge(&caller.worker, &own, &facts).await?;
     Ok(Some((own, facts, decision)))

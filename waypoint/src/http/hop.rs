@@ -37,9 +37,18 @@ pub(crate) fn dialled(service: &Service, port: u16, ipv4: bool) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// The target with the routes and policies of its own service, if that is behind this waypoint.
-pub(crate) fn behind_us(caller: &Caller, target: Target) -> Option<Target> {
-    let key = target.service.key();
+/// What a route leads to that is not what the caller has dialled, another service or another port of the same, with what is attached to
+/// it, if that is behind this waypoint: a route grants nobody more than dialling would.
+pub(crate) fn behind_us(
+    caller: &Caller,
+    asked: &Target,
+    service: &Arc<Service>,
+    dialled: SocketAddr,
+) -> Option<Target> {
+    let key = service.key();
+    if key == asked.asked && dialled.port() == asked.port {
+        return None;
+    }
     let routes = caller.worker.context.proxy.tables.read(|tables| tables.routes(&key).cloned())?;
-    Some(Target { routes, ..target })
+    Some(Target { asked: key, service: service.clone(), port: dialled.port(), dialled, routes })
 }

@@ -18,7 +18,7 @@
 //! | `replay` | what may be sent again |
 //! | `written` | how a request is written to an endpoint |
 //! | `headers` | what may not pass, and what the waypoint says of the caller |
-//! | `answer` | what the waypoint answers itself |
+//! | `answer`, `denied` | what the waypoint answers itself; a no of the policies |
 //! | `upgrade` | what follows when both ends have agreed on another protocol |
 //! | `report` | metrics and access log of each request |
 //! | `trace` | what the next hop is told of its trace; its spans |
@@ -31,6 +31,7 @@ mod call;
 mod caller;
 mod coming;
 mod counted;
+mod denied;
 mod fault;
 mod form;
 mod forward;

@@ -14,8 +14,9 @@
 //!    others may, by an identity that is proven and headers that tokens and authorizers have set. Then what the route makes of
 //!    it: first what it does on purpose, to see how callers bear it ([`fault`]); then an answer of the waypoint's own, or a backend.
 //! 7. **Tokens, policies and limits of the backend's own service**, where that is another one: a route grants nobody more than
-//!    dialling would. Its tokens are verified by its own rules.
-//! 8. **Copies** for mirrors, which nobody waits for.
+//!    dialling would. Its tokens are verified by its own rules. At another port of the same service its policies judge once more.
+//! 8. **Copies** for mirrors, which nobody waits for. What may not reach a mirror is not copied: its tokens and policies have been asked in 7, before
+//!    the request becomes what the backend is to see.
 //! 9. **An endpoint** ([`forward`](super::forward)): last, when it is sure that one is needed. Each try says in its headers which step of the trace it is. Its
 //!    answer is edited as the route says.
 
@@ -33,11 +34,11 @@ use mesh_model::route::plan::{self, Plan};
 use mesh_model::route::select::{Router, Selected};
 use mesh_model::tables::Tables;
 use mesh_model::token::Token;
-use mesh_proxy::judge::Judgement;
 
 use super::answer::{Answer, Refused};
 use super::caller::Caller;
 use super::coming::Coming;
+use super::denied::denied;
 use super::forward::{Hop, forward};
 use super::grpc::is_grpc;
 use super::report::{Followed, Report};
@@ -126,25 +127,28 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let (service, dialled) = hop::backend(caller, &planned)?;
     let subset = planned.backend().and_then(|to| to.subset);
     // 7
+    let came = before.as_ref().map_or((&form, &head.headers), |(form, headers)| (form, headers));
+    let copies = mirror::judged(caller, &planned, &target, came).await;
     let mut to = planned.target.clone();
-    let own = Target { service: service.clone(), port: dialled.port(), dialled, ..target.clone() };
-    if service.key() != target.asked
-        && let Some(own) = hop::behind_us(caller, own)
-    {
-        let rules = &own.routes.tokens;
-        report.conceal(rules);
-        let came = before.as_ref().map_or((&form, &head.headers), |(form, headers)| (form, headers));
-        let valid = authenticate::verify(&caller.worker.keys, rules, came.0, came.1)?;
-        authenticate::hand_on(rules, &valid, &mut to, &mut head.headers);
-        judged(caller, &own, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
-        limit::check(caller, &own.routes, limit::Of::Backend, &mut head, report).await?;
+    if let Some(own) = hop::behind_us(caller, &target, &service, dialled) {
+        if own.asked == target.asked {
+            // Another port: the same tokens and limits, and policies that may name ports.
+            judged(caller, &own, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
+        } else {
+            let rules = &own.routes.tokens;
+            report.conceal(rules);
+            let valid = authenticate::verify(&caller.worker.keys, rules, came.0, came.1)?;
+            authenticate::hand_on(rules, &valid, &mut to, &mut head.headers);
+            judged(caller, &own, (&form, &authenticate::proven(&valid)), (&mut head, &mut body), report).await?;
+            limit::check(caller, &own.routes, limit::Of::Backend, &mut head, report).await?;
+        }
     }
     let authority = planned.authority.as_deref().map_or_else(|| form.authority(), str::to_owned);
     planned.edit_request(&mut head.headers);
     form::write(&form, to, &authority, &mut head)?;
     // 8
     let request = Request::from_parts(head, body.into_body(report));
-    let request = mirror::copied(caller, &planned, request, report).await?;
+    let request = mirror::copied(caller, &planned, copies, request, report).await?;
     // 9
     let hop = Hop {
         subset,
@@ -201,19 +205,6 @@ async fn judged(
         }
         Err(judgement) => Err(denied(&judgement, report)),
     }
-}
-
-fn denied(judgement: &Judgement, report: &mut Report) -> Refused {
-    let why = match judgement {
-        Judgement::Decided(decision) => {
-            report.decided(decision);
-            decision.reason.to_string()
-        }
-        Judgement::MissingPolicy(policy) => {
-            format!("{policy} covers this service and has not come from the control plane")
-        }
-    };
-    Refused::new(StatusCode::FORBIDDEN, judgement.code(), why)
 }
 
 /// What the route has the waypoint answer.

@@ -147,6 +147,41 @@ async fn policies_of_the_backends_own_service_hold_for_the_caller() {
     .await;
 }
 
+/// Nor to another port of the service that was dialled, where policies name it.
+#[tokio::test]
+async fn policies_of_another_port_hold_for_the_caller() {
+    on_one_thread(async {
+        let mut world = World::with_backends(AppProtocol::Tcp, greets("old ").await, greets("new ").await).await;
+        let one = Match { destination_ports: vec![81], ..Match::default() };
+        let deny = Resource::Policy(Arc::new(Policy {
+            name: "no-81".into(),
+            namespace: "shop".into(),
+            scope: Scope::WorkloadSelector,
+            action: Action::Deny,
+            rules: vec![PolicyRule { clauses: vec![Clause { matches: vec![one] }] }],
+            dry_run: false,
+        }));
+        let mut cart = service("cart", VIP.into(), AppProtocol::Tcp);
+        cart.ports.push(PortMapping { service_port: 81, target_port: 0, app_protocol: AppProtocol::Tcp });
+        let target = BackendTarget::Service(key("cart"), 81);
+        let rule = StreamRule {
+            backends: vec![StreamBackend { target, weight: 1 }],
+            ..(*rule(StreamKind::Tcp, &[], &[])).clone()
+        };
+        let streams = vec![Arc::new(rule)];
+        world.tables.apply_local(vec![
+            Resource::Service(Arc::new(cart)),
+            deny,
+            Resource::Routes(Arc::new(ServiceRoutes { streams, ..routes("cart", Vec::new(), &["no-81"]) })),
+        ]);
+        assert_eq!(world.says().await, "");
+        let line = world.logged("POLICY_DENIED").await;
+        assert!(line.contains("shop/no-81"), "{line}");
+        world.end().await;
+    })
+    .await;
+}
+
 /// TLS of a client and a server of their own, through the waypoint, which has no key of theirs.
 struct Tls {
     client: Arc<ClientConfig>,

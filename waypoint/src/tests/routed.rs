@@ -277,6 +277,78 @@ async fn a_route_grants_nobody_more_than_dialling_would() {
     .await;
 }
 
+/// A policy of namespace `shop` that says no to `web`, to all or to one port.
+fn deny_web(name: &str, ports: &[u16]) -> Resource {
+    use mesh_model::policy::{Action, Clause, Match, Policy, Rule as PolicyRule, Scope, StringMatch};
+    let who = StringMatch::Exact("cluster.local/ns/shop/sa/web".into());
+    let one = Match { principals: vec![who], destination_ports: ports.to_vec(), ..Match::default() };
+    Resource::Policy(Arc::new(Policy {
+        name: name.into(),
+        namespace: "shop".into(),
+        scope: Scope::WorkloadSelector,
+        action: Action::Deny,
+        rules: vec![PolicyRule { clauses: vec![Clause { matches: vec![one] }] }],
+        dry_run: false,
+    }))
+}
+
+/// Policies may name ports: a route to another port of the service that was dialled is judged as that port.
+#[tokio::test]
+async fn a_route_grants_no_other_port_of_the_same_service() {
+    on_one_thread(async {
+        let other = Backend { target: BackendTarget::Service(key("cart"), 9090), ..backend("cart", 1) };
+        let rules = || vec![Rule { backends: vec![other.clone()], ..rule("/", "cart") }];
+        let application = named("admin").await;
+        let mut world = World::start(AppProtocol::Http11, &[]);
+        let mut cart = service("cart", VIP.into(), AppProtocol::Http11);
+        let port =
+            |number, target_port| PortMapping { service_port: number, target_port, app_protocol: AppProtocol::Http11 };
+        cart.ports.push(port(9090, 0));
+        let endpoint = Workload {
+            namespace: "shop".into(),
+            addresses: vec![application.ip()],
+            services: Memberships::from_iter([(key("cart"), vec![port(9090, application.port())])]),
+            ..Workload::empty("cart-1")
+        };
+        world.tables.apply_local(vec![
+            Resource::Service(Arc::new(cart)),
+            Resource::Workload(Arc::new(endpoint)),
+            Resource::Routes(Arc::new(routes("cart", rules(), &[]))),
+        ]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0].0, 200);
+        world.tables.apply_local(vec![
+            deny_web("no-admin", &[9090]),
+            Resource::Routes(Arc::new(routes("cart", rules(), &["no-admin"]))),
+        ]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0], (403, "RBAC: access denied".to_owned()));
+        assert_eq!(ask(&world, "other", vec![get("/")]).await[0].0, 200, "whom the policy does not name");
+        world.end().await;
+    })
+    .await;
+}
+
+/// Nor does a mirror get what its caller may not send there.
+#[tokio::test]
+async fn a_mirror_grants_nobody_more_than_dialling_would() {
+    on_one_thread(async {
+        let mirror = Mirror { backend: BackendTarget::Service(key("v2"), 80), millionths: 1_000_000 };
+        let mut world = split(vec![Rule { filters: vec![Filter::Mirror(mirror)], ..rule("/", "v1") }]).await;
+        world.tables.apply_local(vec![
+            deny_web("no-web", &[]),
+            Resource::Routes(Arc::new(routes("v2", Vec::new(), &["no-web"]))),
+        ]);
+        assert_eq!(ask(&world, "web", vec![get("/")]).await[0].0, 200, "the request itself is not concerned");
+        let line = world.logged("(mirror)").await;
+        assert!(line.contains("response_code=403") && line.contains("shop/no-web"), "{line}");
+        assert_eq!(ask(&world, "other", vec![get("/")]).await[0].0, 200);
+        let line = world.logged("sa/other").await;
+        let line = if line.contains("(mirror)") { line } else { world.logged("dst.workload=\"v2\"").await };
+        assert!(line.contains("response_code=200") && line.contains("(mirror)"), "{line}");
+        world.end().await;
+    })
+    .await;
+}
+
 /// What could be read in two ways is refused; what is passed on is what was judged.
 #[tokio::test]
 async fn requests_have_one_form() {
