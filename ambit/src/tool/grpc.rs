@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -154,7 +155,11 @@ async fn connection(
     mut leaves: watch::Receiver<bool>,
 ) -> Result<()> {
     tcp.set_nodelay(true)?;
-    let mut connection = h2::server::handshake(tcp).await?;
+    // h2 closes what it was given as soon as it is done. A socket that is closed over bytes that nobody has read resets the connection, and
+    // the caller, which needs only to say WINDOW_UPDATE for that, loses the end of its last answer.
+    let tcp = tcp.into_std()?;
+    let kept = tcp.try_clone()?;
+    let mut connection = h2::server::handshake(TcpStream::from_std(tcp)?).await?;
     let mut told = false;
     loop {
         let accepted = tokio::select! {
@@ -166,11 +171,17 @@ async fn connection(
                 continue;
             }
         };
-        let Some(accepted) = accepted else { return Ok(()) };
+        let Some(accepted) = accepted else { break };
         let (request, respond) = accepted?;
         let (text, fails) = (text.clone(), fails());
         tokio::spawn(answer(request, respond, text, fails));
     }
+    drop(connection);
+    let mut kept = TcpStream::from_std(kept)?;
+    kept.shutdown().await?;
+    // Whatever the caller still says, until it closes its end. One that does not is not waited for.
+    let _ = timeout(LEAVES / 2, tokio::io::copy(&mut kept, &mut tokio::io::sink())).await;
+    Ok(())
 }
 
 /// Resolves when the server is told to end.
