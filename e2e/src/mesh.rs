@@ -448,21 +448,24 @@ impl Mesh {
         Ok(())
     }
 
-    /// What there is to know when something went wrong: the status, and the ends of the programs' logs.
+    /// What there is to know when something went wrong: the status, and the ends of the programs' logs and of the pods'. Connections and
+    /// requests that went well are left out: they would be all there is.
     pub fn report(&self) -> String {
         let mut text = String::new();
         let mut tell = |title: &str, output: Result<Output>, lines: usize| {
             let body = output.map_or_else(|e| format!("{e:#}"), |o| o.stdout + &o.stderr);
-            let all: Vec<&str> = body.lines().collect();
+            let all: Vec<&str> = body.lines().filter(|line| !line.contains("\tinfo\taccess\t")).collect();
             let end = all[all.len().saturating_sub(lines)..].join("\n");
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{REPORT}{title}\n{end}");
         };
         tell("status", command::run(ambit().args(["status", "--name", &self.name]), LIMIT), 100);
-        let programs = NODES.iter().flat_map(|n| [format!("ztunnel-{n}"), format!("node-agent-{n}")]);
-        for program in programs.chain(["istiod-lite".into(), "ambit".into()]) {
-            let command = command::run(ambit().args(["logs", "--name", &self.name, "--tail", "60", &program]), LIMIT);
-            tell(&program, command, 60);
+        // Who has a log, those that are gone among them, is told to whoever asks for one that there is not.
+        let known = command::run(ambit().args(["logs", "--name", &self.name, "-"]), LIMIT);
+        let known = known.map_or_else(|e| format!("{e:#}"), |o| o.stderr);
+        let known = known.split_once("There are logs of: ").map_or("", |(_, known)| known.trim());
+        for one in known.split(", ").filter(|one| !one.starts_with(&format!("{KIT}/"))) {
+            tell(one, command::run(ambit().args(["logs", "--name", &self.name, one]), LIMIT), 60);
         }
         let said = std::fs::read_to_string(self.folder.file("up.said")).unwrap_or_default();
         format!("{text}{REPORT}ambit up\n{said}")

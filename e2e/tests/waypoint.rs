@@ -79,7 +79,13 @@ fn circuit_breaker() -> Result<()> {
     for program in ["python3", "curl"] {
         need_program(program)?;
     }
-    let mesh = Mesh::up(&read("circuit-breaker")?)?;
+    let example = read("circuit-breaker")?;
+    // Here it is slow until a file is there, and not for 2 s, which are over before all have asked where much else is done.
+    let gate = tempfile::tempdir()?;
+    let open = gate.path().join("open");
+    let slow = format!("import os\n{:22}while not os.path.exists('{}'): time.sleep(0.01)", "", open.display());
+    ensure!(example.contains("time.sleep(2)"), "the example is another one now");
+    let mesh = Mesh::up(&example.replace("time.sleep(2)", &slow))?;
     let rejected = mesh.status()?.rejected;
     ensure!(rejected.is_empty(), "{rejected:?}");
     until("the rule is followed, and the bad one ejected", || {
@@ -90,12 +96,37 @@ fn circuit_breaker() -> Result<()> {
     })?;
     let urls = vec!["http://web/"; 20];
     let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10"], &urls[..]].concat())?;
-    ensure!(output.stdout.lines().all(|line| line == "good"), "{}", output.stdout);
-    let at_once =
-        "for i in 1 2 3 4 5; do curl -sS -m 20 -o /dev/null -w '%{http_code}\\n' http://web/slow & done; wait";
-    let output = mesh.exec("shop/client", &["sh", "-c", at_once])?;
-    let count = |status: &str| output.stdout.lines().filter(|line| *line == status).count();
-    ensure!((count("200"), count("503")) == (2, 3), "{}", output.stdout);
+    ensure!(output.stdout.lines().filter(|line| *line == "good").count() == 20, "{}{}", output.stdout, output.stderr);
+    // One on the only connection, one that waits for it, and no more.
+    let ask = || Ok(curl(&mesh, &["-m", "60", "http://web/slow"])?.0);
+    std::thread::scope(|scope| {
+        let asked = |connected: u64, waiting: u64| {
+            let asked = scope.spawn(ask);
+            until("it is on its way", || {
+                let dump = mesh.get("shop/waypoint-1", "http://127.0.0.1:15000/config_dump")?;
+                let dump: serde_json::Value = serde_json::from_str(&dump)?;
+                let ports = dump["upstreams"].as_array().into_iter().flatten();
+                let port = ports.filter(|port| port["service"] == "shop/web.shop.svc.cluster.local").next();
+                let port = port.context("its service is not in the dump")?;
+                let active =
+                    port["endpoints"].as_array().into_iter().flatten().filter_map(|one| one["active"].as_u64());
+                let now = (active.sum::<u64>(), port["limits"]["http1MaxPendingRequests"]["now"].as_u64());
+                ensure!(now == (connected, Some(waiting)), "{port}");
+                Ok(())
+            })
+            .map(|()| asked)
+        };
+        let both = asked(1, 0).and_then(|first| Ok([first, asked(2, 1)?]));
+        let over = both.as_ref().ok().map(|_| (0..3).map(|_| ask()).collect::<Result<Vec<_>>>());
+        std::fs::write(&open, "")?;
+        for asked in both? {
+            let status = asked.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+            ensure!(status == "200", "one within the limits: {status}");
+        }
+        let over = over.transpose()?.unwrap_or_default();
+        ensure!(over == ["503", "503", "503"], "over the limits: {over:?}");
+        Ok(())
+    })?;
     mesh.log_line("shop/waypoint-1", &["response_code=503", "UPSTREAM_OVERFLOW", "DestinationRule shop/web"])?;
     Ok(())
 }

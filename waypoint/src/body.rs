@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-/// Why a body broke off.
-pub(crate) type Error = Box<dyn AnyError + Send + Sync>;
+pub(crate) use crate::kept::Error;
+use crate::kept::{Reader, longer};
 
 /// What is told of a body as it passes.
 pub(crate) trait Watch {
@@ -39,6 +39,7 @@ enum Inner {
     Empty,
     Whole(Bytes),
     Passing(Incoming),
+    Kept(Reader<Body>),
     /// All that is left of it.
     Trailers(http::HeaderMap),
 }
@@ -117,6 +118,11 @@ impl Body {
         Self { inner: Inner::Passing(incoming), ..Self::empty() }
     }
 
+    /// What is kept as it passes.
+    pub(crate) fn kept(reader: Reader<Self>) -> Self {
+        Self { inner: Inner::Kept(reader), ..Self::empty() }
+    }
+
     /// Tells `watch` of it.
     pub(crate) fn watched(self, watch: impl Watch + 'static) -> Self {
         let mut this = Self { watch: Some(Box::new(watch)), ..self };
@@ -163,7 +169,7 @@ impl HttpBody for Body {
             this.end_if_over();
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        let incoming = match &mut this.inner {
+        match &mut this.inner {
             Inner::Empty => return Poll::Ready(None),
             Inner::Trailers(trailers) => {
                 let trailers = std::mem::take(trailers);
@@ -183,8 +189,8 @@ impl HttpBody for Body {
                 this.end(None);
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
-            Inner::Passing(incoming) => incoming,
-        };
+            Inner::Passing(_) | Inner::Kept(_) => {}
+        }
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -192,7 +198,13 @@ impl HttpBody for Body {
             this.end(Some(&TimedOut));
             return Poll::Ready(Some(Err(Box::new(TimedOut))));
         }
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let frame = match &mut this.inner {
+            Inner::Passing(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Inner::Kept(reader) => ready!(reader.poll(cx)),
+            _ => None,
+        };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(watch) = &mut this.watch {
@@ -205,10 +217,10 @@ impl HttpBody for Body {
                 }
                 this.end_if_over();
             }
-            Some(Err(error)) => this.end(Some(error)),
+            Some(Err(error)) => this.end(Some(error.as_ref())),
             None => this.end(None),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -217,6 +229,7 @@ impl HttpBody for Body {
                 Inner::Empty => true,
                 Inner::Whole(bytes) => bytes.is_empty(),
                 Inner::Passing(incoming) => incoming.is_end_stream(),
+                Inner::Kept(reader) => reader.is_end_stream(),
                 Inner::Trailers(_) => false,
             }
     }
@@ -226,15 +239,8 @@ impl HttpBody for Body {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(read),
             Inner::Whole(bytes) => SizeHint::with_exact(read + bytes.len() as u64),
-            Inner::Passing(incoming) if read == 0 => incoming.size_hint(),
-            Inner::Passing(incoming) => {
-                let (rest, mut hint) = (incoming.size_hint(), SizeHint::new());
-                hint.set_lower(rest.lower().saturating_add(read));
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper.saturating_add(read));
-                }
-                hint
-            }
+            Inner::Passing(incoming) => longer(&incoming.size_hint(), read),
+            Inner::Kept(reader) => longer(&reader.size_hint(), read),
             // As of a body that does not say how long it is: what has trailers is not written with its length.
             Inner::Trailers(_) => SizeHint::new(),
         }

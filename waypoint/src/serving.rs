@@ -1,10 +1,8 @@
 //! What the tasks of a data thread share.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_model::address::NamespacedName;
 use mesh_model::pod::PodInfo;
@@ -16,23 +14,16 @@ use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
 use mesh_proxy::local_pod::LocalPod;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 use crate::asking::Asking;
 use crate::context::WaypointContext;
 use crate::ends::{Even, Pods};
+use crate::kept::Room;
 use crate::rate_limit::KnownLimits;
+use crate::routers::Routers;
 use crate::target::{self, Own};
 use crate::tokens::Keys;
 use crate::upstream;
-
-/// How long what a service was told last holds for it after it has left the waypoint: so long callers' ztunnels may go on to come here
-/// until they have heard of it, and connections that there are until they end in order.
-const LEAVES: Duration = Duration::from_secs(10);
-
-/// Rules that are let go of by the way: less than a tenth of a millisecond.
-const MANY_RULES: usize = 100;
 
 /// What the tasks of a data thread share.
 pub(crate) struct Worker {
@@ -46,8 +37,8 @@ pub(crate) struct Worker {
     pub(crate) ports: upstream::KnownPorts,
     /// What is open and was let in.
     pub(crate) connections: Connections,
-    /// Of services and workloads that were asked for.
-    routers: RefCell<HashMap<NamespacedName, Followed>>,
+    /// What holds for what is behind this waypoint, or was until lately.
+    routers: RefCell<Routers>,
     /// How many pods the waypoint has.
     pods: watch::Sender<Pods>,
     /// Chooses connections that move to new ones.
@@ -60,25 +51,8 @@ pub(crate) struct Worker {
     pub(crate) rate_limits: KnownLimits,
     /// What is being asked of authorizers and rate limit services.
     pub(crate) asking: Asking,
-}
-
-/// What holds for a service or workload that is behind this waypoint, or was until lately.
-struct Followed {
-    router: Arc<Router>,
-    /// Since when it is not any more.
-    left: Option<Instant>,
-    /// Whether it is not any more, for its callers' connections.
-    leaves: watch::Sender<bool>,
-}
-
-impl Followed {
-    /// To take many rules apart takes as long as some hundred requests: another thread does it.
-    fn replace(&mut self, router: &Arc<Router>) {
-        let old = std::mem::replace(&mut self.router, router.clone());
-        if old.routes().rules.len() > MANY_RULES {
-            drop(spawn_blocking(move || drop(old)));
-        }
-    }
+    /// What is kept of bodies that may have to be sent again.
+    pub(crate) kept_bodies: Room,
 }
 
 impl Worker {
@@ -97,20 +71,13 @@ impl Worker {
             keys: Keys::default(),
             rate_limits: KnownLimits::default(),
             asking: Asking::default(),
+            kept_bodies: Room::default(),
         }
     }
 
     /// These routes are followed here: they hold for a while after what was asked for has left the waypoint.
     pub(crate) fn follows(&self, asked: &NamespacedName, router: &Arc<Router>) {
-        let mut routers = self.routers.borrow_mut();
-        match routers.get_mut(asked) {
-            Some(known) if Arc::ptr_eq(&known.router, router) => {}
-            Some(known) => known.replace(router),
-            None => {
-                let new = Followed { router: router.clone(), left: None, leaves: watch::Sender::default() };
-                routers.insert(asked.clone(), new);
-            }
-        }
+        self.routers.borrow_mut().follows(asked, router);
     }
 
     /// What holds now for something that was asked for by its key, if it is behind this waypoint, a pod of which is `waypoint`.
@@ -125,14 +92,12 @@ impl Worker {
 
     /// What was told last of something that is not behind this waypoint any more, for a while.
     pub(crate) fn lately(&self, asked: &NamespacedName) -> Option<Arc<Router>> {
-        let routers = self.routers.borrow();
-        let known = routers.get(asked).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
-        known.map(|known| known.router.clone())
+        self.routers.borrow().lately(asked)
     }
 
-    /// Whether something is not behind this waypoint any more, now and later; None of what nobody has asked for.
+    /// Whether something is not behind this waypoint any more, now and later; None of what nobody knows.
     pub(crate) fn leaves(&self, asked: &NamespacedName) -> Option<watch::Receiver<bool>> {
-        self.routers.borrow().get(asked).map(|known| known.leaves.subscribe())
+        self.routers.borrow().leaves(asked)
     }
 
     /// How many pods the waypoint has, now and later. What is so when this is called counts as seen.
@@ -143,11 +108,14 @@ impl Worker {
     /// The policies that cover the service of these routes.
     pub(crate) fn covered(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Rc<Covered> {
         let mut kept = self.covered.borrow_mut();
-        if tables.routes(&routes.service).is_none()
-            && let Some(last) = kept.last_whole(&routes.service, routes)
-        {
+        if tables.routes(&routes.service).is_none() {
             // Its policies go when it goes; those that it had still hold.
-            return last;
+            if let Some(last) = kept.last_whole(&routes.service, routes) {
+                return last;
+            }
+            if let Some(last) = self.routers.borrow().last_policies(routes) {
+                return kept.covered(&routes.service, routes, tables.policy_revision(), || last.clone());
+            }
         }
         kept.covered(&routes.service, routes, tables.policy_revision(), || tables.policies_of_routes(routes))
     }
@@ -159,16 +127,7 @@ impl Worker {
         self.context.ports.follow(tables);
         let info = &self.pod.info;
         let own = tables.workload_of_pod(&info.namespace, &info.name, &info.service_account);
-        self.routers.borrow_mut().retain(|asked, known| {
-            let now = target::router(tables, own.map(|own| self.own(own)), asked);
-            if let Some(router) = now.filter(|router| !Arc::ptr_eq(router, &known.router)) {
-                known.replace(router);
-            }
-            known.left = now.is_none().then(|| known.left.unwrap_or_else(Instant::now));
-            let left = known.left.is_some();
-            known.leaves.send_if_modified(|told| std::mem::replace(told, left) != left);
-            known.left.is_none_or(|left| left.elapsed() < LEAVES)
-        });
+        self.routers.borrow_mut().follow(tables, own.map(|own| self.own(own)));
         let now = pods(tables, &self.pod.info);
         self.pods.send_if_modified(|pods| {
             let news = pods.now != now;

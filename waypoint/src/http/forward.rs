@@ -1,8 +1,9 @@
 //! A request to one of the endpoints of a service, and its answer.
 //!
 //! A connection that cannot be made costs the caller nothing: nothing was sent, so the next endpoint is asked, whatever the
-//! method. So is a request that met a kept connection as its endpoint closed it, if doing it twice is like doing it once. Whatever
-//! else has been sent is sent again only if the route says so.
+//! method. So is a request of which an endpoint says that it has not taken it (HTTP/2: GOAWAY, REFUSED_STREAM), as long as its body is
+//! kept, and one that met a kept connection as its endpoint closed it, if doing it twice is like doing it once. Whatever else has been
+//! sent is sent again only if the route says so.
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -34,7 +35,9 @@ use super::upgrade::Upgrade;
 use super::written::{address, spoken};
 use crate::body::Body;
 use crate::target::app_protocol;
-use crate::upstream::{self, HttpVersion, Key, Limit, Picked, PooledConnection, Unreachable, UpgradedStream};
+use crate::upstream::{
+    self, HttpVersion, Key, Limit, Picked, PooledConnection, SendError, Unreachable, UpgradedStream,
+};
 
 /// Connections that are tried before a request is given up of which nothing could be sent.
 const TRIES: u32 = 4;
@@ -66,6 +69,8 @@ impl Hop<'_> {
 enum Failed {
     /// Nothing was sent, and another endpoint may take it.
     Unsent(Option<Unreachable>),
+    /// It was sent, and its endpoint has not taken it.
+    Untaken(Refused),
     /// It was sent.
     Sent {
         refused: Refused,
@@ -80,7 +85,7 @@ impl Failed {
     fn code(&self) -> ReasonCode {
         match self {
             Self::Unsent(why) => why.as_ref().map_or(ReasonCode::PeerClosed, Unreachable::code),
-            Self::Sent { refused, .. } | Self::For(refused) => refused.code,
+            Self::Untaken(refused) | Self::Sent { refused, .. } | Self::For(refused) => refused.code,
         }
     }
 }
@@ -101,9 +106,7 @@ pub(super) async fn forward(
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
     let until = hop.deadline;
-    let mut replay = Replay::new(request, hop.retry).await.map_err(|error| {
-        Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, format!("its body broke off: {error}"))
-    })?;
+    let mut replay = Replay::new(request, &worker.kept_bodies);
     let (mut connections, mut again) = (0, 0);
     let (mut not, mut unreachable, mut renewed) = (None, None, false);
     let (mut hashed, mut retrying) = (Hashed::default(), None);
@@ -123,7 +126,7 @@ pub(super) async fn forward(
         let (active, key) = (picked.active(), picked.key(version));
         let one = hop.per_try.map(|limit| Instant::now() + limit).into_iter().chain(until).min();
         let ended = {
-            let attempt = pin!(attempt(caller, &picked, &key, request, &mut replay));
+            let attempt = pin!(attempt(caller, &picked, &key, request));
             in_time(one, attempt).await
         };
         if let Some(trace) = &mut report.trace {
@@ -141,6 +144,18 @@ pub(super) async fn forward(
                 (Ok((pooled, answer)), wanted && replay.is_kept())
             }
             Ok(Err(Failed::For(refused))) => return Err(refused),
+            Ok(Err(Failed::Sent { .. } | Failed::Untaken(_))) if replay.broke().is_some() => {
+                let why = format!("its body broke off: {}", replay.broke().unwrap_or_default());
+                return Err(Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, why));
+            }
+            Ok(Err(Failed::Untaken(refused))) => {
+                connections += 1;
+                not = Some(picked.endpoint.address());
+                if connections < TRIES && replay.is_kept() {
+                    continue;
+                }
+                (Err(refused), replay.is_kept())
+            }
             Ok(Err(Failed::Unsent(why))) => {
                 connections += 1;
                 if let Some(error) = why {
@@ -178,6 +193,7 @@ pub(super) async fn forward(
         let allowed = retry.and_then(|retry| Some((retry, picked.take(worker, Limit::Retries).ok()?)));
         let Some((retry, allowed)) = allowed else {
             let (mut pooled, answer) = ended?;
+            replay.is_answered();
             let carried = pooled.carried.take();
             let held = Held::new(carried, (permit, retrying), active);
             let mut answer = answered(caller, (&picked, key), pooled, answer, (upgrade.is_some(), held))?;
@@ -204,37 +220,31 @@ async fn in_time<F: Future>(until: Option<Instant>, what: Pin<&mut F>) -> Result
     }
 }
 
-/// Sends it once. What cannot be sent is given back to `replay`.
+/// Sends it once.
 async fn attempt(
     caller: &Rc<Caller>,
     picked: &Picked,
     key: &Key,
     request: Request<Body>,
-    replay: &mut Replay,
 ) -> Result<(PooledConnection, Response<Incoming>), Failed> {
     let acquired = upstream::acquire(&caller.worker, &caller.waypoint, picked, key).await;
     let mut pooled = match acquired {
         Ok(pooled) => pooled,
-        Err(error) if error.is_of_endpoint() => {
-            replay.back(request);
-            return Err(Failed::Unsent(Some(error)));
-        }
+        Err(error) if error.is_of_endpoint() => return Err(Failed::Unsent(Some(error))),
         Err(error) => return Err(Failed::For(unreached(&error))),
     };
     match pooled.connection.send(request).await {
         Ok(answer) => Ok((pooled, answer)),
-        Err(failed) => Err(match failed.unsent {
-            // Its endpoint has closed it meanwhile.
-            Some(unsent) => {
-                replay.back(unsent);
-                Failed::Unsent(None)
-            }
-            None => {
-                let why = format!("{}: {}", picked.endpoint.address(), failed.error);
-                let refused = Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why);
-                Failed::Sent { refused, kept: pooled.is_used() }
-            }
-        }),
+        Err(failed) => {
+            let why = format!("{}: {failed}", picked.endpoint.address());
+            let refused = || Refused::new(StatusCode::BAD_GATEWAY, ReasonCode::UpstreamReset, why);
+            Err(match failed {
+                // Its endpoint has closed it meanwhile.
+                SendError::Unsent(_) => Failed::Unsent(None),
+                SendError::Untaken(_) => Failed::Untaken(refused()),
+                SendError::Sent(_) => Failed::Sent { refused: refused(), kept: pooled.is_used() },
+            })
+        }
     }
 }
 

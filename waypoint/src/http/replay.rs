@@ -4,71 +4,60 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Method, Request};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Bytes};
+use hyper::body::Body as _;
 use mesh_model::route::Retry;
 
-use crate::body::{Body, Error};
+use crate::body::Body;
+use crate::kept::{KeptBody, Room};
 
-/// Bytes of a body that are kept for another try. A request whose body is longer, or does not say how long it is, is sent once.
-const MOST: u64 = 64 << 10;
 /// Between two tries where the route says nothing, as Envoy has it.
 const BACKOFF: Duration = Duration::from_millis(25);
 
 /// A request, and what is left to send of it.
 pub(super) struct Replay {
     head: Parts,
-    body: Kept,
-}
-
-enum Kept {
-    /// It can be sent once, and has been if there is nothing.
-    Once(Option<Body>),
-    /// It can be sent as often as is wanted.
-    Again(Bytes),
+    /// None: it has none.
+    body: Option<KeptBody<Body>>,
 }
 
 impl Replay {
-    /// Keeps the body where a route wants tries and it is short enough.
-    ///
-    /// # Errors
-    /// When the caller breaks off before its body has come.
-    pub(super) async fn new(request: Request<Body>, retry: Option<&Retry>) -> Result<Self, Error> {
+    /// Keeps the body as it passes, if it is short enough.
+    pub(super) fn new(request: Request<Body>, room: &Room) -> Self {
         let (head, body) = request.into_parts();
-        let wanted = retry.is_some_and(|retry| retry.attempts > 0);
-        let body = match body.size_hint().exact() {
-            Some(0) => Kept::Again(Bytes::new()),
-            Some(length) if wanted && length <= MOST => Kept::Again(Box::pin(body.collect()).await?.to_bytes()),
-            _ => Kept::Once(Some(body)),
-        };
-        Ok(Self { head, body })
+        let body = (body.size_hint().exact() != Some(0)).then(|| KeptBody::new(body, room.clone()));
+        Self { head, body }
     }
 
     /// The request for the next try, if there can be one.
     pub(super) fn next(&mut self) -> Option<Request<Body>> {
-        let body = match &mut self.body {
-            Kept::Once(body) => body.take()?,
-            Kept::Again(bytes) => Body::whole(bytes.clone()),
+        let body = match &self.body {
+            Some(kept) => Body::kept(kept.read()?),
+            None => Body::empty(),
         };
         Some(Request::from_parts(self.head.clone(), body))
     }
 
-    /// A request of which nothing was sent: it can be sent as if it had never been tried.
-    pub(super) fn back(&mut self, unsent: Request<Body>) {
-        if let Kept::Once(body) = &mut self.body {
-            *body = Some(unsent.into_body());
-        }
-    }
-
     /// It can be sent again.
     pub(super) fn is_kept(&self) -> bool {
-        matches!(self.body, Kept::Again(_))
+        self.body.as_ref().is_none_or(KeptBody::is_whole)
     }
 
     /// Doing it twice is like doing it once (RFC 9110 9.2.2), and it can be sent again.
     pub(super) fn is_harmless(&self) -> bool {
         let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
         idempotent.contains(&self.head.method) && self.is_kept()
+    }
+
+    /// Why its caller broke it off, if it did.
+    pub(super) fn broke(&self) -> Option<String> {
+        self.body.as_ref().and_then(KeptBody::broke)
+    }
+
+    /// It has its answer: nothing more of it is kept.
+    pub(super) fn is_answered(&self) {
+        if let Some(kept) = &self.body {
+            kept.let_go();
+        }
     }
 }
 
@@ -80,7 +69,10 @@ pub(super) fn backoff(retry: &Retry, number: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
+    use crate::limits::KEPT_BODY;
 
     #[test]
     fn tries_wait_longer_and_longer() {
@@ -92,21 +84,24 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_sent_is_sent_again_only_if_it_was_kept() {
-        let retry = Retry { attempts: 1, ..Retry::default() };
-        let request = |body| Request::post("/").body(body).unwrap();
-        // (body, whether a route wants tries, whether there is a second request)
-        for (body, wanted, again) in [
-            (Body::empty(), false, true),
-            (Body::whole("short"), true, true),
-            (Body::whole("short"), false, false),
-            (Body::whole(vec![0; 100_000]), true, false),
+        // (method, body, whether it can be sent again, whether that is harmless)
+        for (method, body, again, harmless) in [
+            (Method::GET, Body::empty(), true, true),
+            (Method::POST, Body::empty(), true, false),
+            (Method::POST, Body::whole("short"), true, false),
+            (Method::PUT, Body::whole("short"), true, true),
+            (Method::PUT, Body::whole(vec![0; KEPT_BODY + 1]), false, false),
         ] {
-            let mut replay = Replay::new(request(body), wanted.then_some(&retry)).await.unwrap();
+            let request = Request::builder().method(&method).body(body).unwrap();
+            let length = request.body().size_hint().exact();
+            let mut replay = Replay::new(request, &Room::default());
+            // Nothing of it is sent.
+            drop(replay.next().unwrap());
             let first = replay.next().unwrap();
+            assert_eq!((first.method(), first.body().size_hint().exact()), (&method, length));
+            first.into_body().collect().await.unwrap();
+            assert_eq!((replay.is_kept(), replay.is_harmless()), (again, harmless), "{method} of {length:?}");
             assert_eq!(replay.next().is_some(), again);
-            replay.back(first);
-            assert!(replay.next().is_some(), "nothing of it was sent");
-            assert!(!replay.is_harmless(), "a POST");
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn export(
     };
     let answer = pooled.connection.send(request).await.map_err(|failed| {
         picked.ended(Outcome::Failed);
-        Failed::passing(failed.error)
+        Failed::passing(failed)
     })?;
     let (head, body) = answer.into_parts();
     let body =

@@ -11,7 +11,7 @@ use mesh_testkit::hbone::on_one_thread;
 use super::*;
 
 /// A rule for a path, to one service.
-fn rule(path: &str, to: &str) -> Rule {
+pub(super) fn rule(path: &str, to: &str) -> Rule {
     Rule {
         kind: RouteKind::Http,
         route: NamespacedName::new("shop", "cart-routes"),

@@ -92,6 +92,141 @@ async fn a_stream_goes_both_ways_and_its_trailers_follow() {
     .await;
 }
 
+/// A call of two messages, the second of which is sent once the first has come back. The body says nothing of its length.
+async fn call(web: &mut http2::SendRequest<Pieces>) -> (Vec<u8>, HeaderMap) {
+    let (pieces, body) = Pieces::new();
+    pieces.send(Frame::data(Bytes::from_static(b"piece 0"))).unwrap();
+    let request = Request::post("http://cart/shop.Cart/Watch").header("content-type", "application/grpc");
+    let answer = web.send_request(request.header("te", "trailers").body(body).unwrap()).await.unwrap();
+    let (head, mut body) = answer.into_parts();
+    if head.headers.contains_key("grpc-status") {
+        return (Vec::new(), head.headers);
+    }
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    pieces.send(Frame::data(Bytes::from_static(b", piece 1"))).unwrap();
+    drop(pieces);
+    let rest = body.collect().await.unwrap();
+    let trailers = rest.trailers().cloned().unwrap_or_default();
+    ([first, rest.to_bytes()].concat(), trailers)
+}
+
+/// An endpoint that hears a call and its first message, and then says with a frame of HTTP/2 that it has not taken it. Counts the calls.
+async fn takes_none(frame: &'static [u8]) -> (SocketAddr, Rc<Cell<usize>>) {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let heard = Rc::new(Cell::new(0));
+    let counts = heard.clone();
+    let at = mesh_testkit::tcp::listen(move |mut tcp| {
+        let counts = counts.clone();
+        async move {
+            tcp.write_all(SETTINGS).await.unwrap();
+            let mut said = Vec::new();
+            while !said.windows(7).any(|bytes| bytes == b"piece 0") {
+                assert!(tcp.read_buf(&mut said).await.unwrap() > 0, "it says nothing more");
+            }
+            counts.set(counts.get() + 1);
+            tcp.write_all(frame).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            // Until the other end closes its own.
+            let _ = tcp.read_to_end(&mut said).await;
+        }
+    })
+    .await;
+    (at, heard)
+}
+
+/// As one that ends in order does, to calls that came a moment too late (RFC 9113, 8.7). Seen red while only bodies of a known length were
+/// kept: grpc-status 14, UPSTREAM_RESET.
+#[tokio::test]
+async fn a_call_that_its_endpoint_has_not_taken_is_sent_to_another() {
+    let goaway = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let refused_stream = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+    for frame in [&goaway[..], refused_stream] {
+        on_one_thread(async {
+            let ((leaves, heard), stays) = (takes_none(frame).await, echo_http2().await);
+            let endpoints = [Endpoint::plain("cart-1", leaves), Endpoint::plain("cart-2", stays)];
+            let world = World::start(AppProtocol::Grpc, &endpoints);
+            let mut web = world.http2("web").await;
+            let mut calls = 0;
+            while heard.get() < 3 {
+                calls += 1;
+                assert!(calls < 100, "it was asked {} times only", heard.get());
+                let (text, trailers) = call(&mut web).await;
+                let text = String::from_utf8(text).unwrap();
+                assert_eq!((&*text, &trailers["grpc-status"]), ("piece 0, piece 1", &HeaderValue::from_static("0")));
+            }
+            world.end().await;
+        })
+        .await;
+    }
+}
+
+/// What is not taken by anybody, or reset for another reason, is not asked for without end.
+#[tokio::test]
+async fn a_call_that_nobody_takes_fails_and_one_that_may_have_been_taken_is_not_sent_again() {
+    let goaway = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let cancel = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    let goaway_after_it = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+    for (frame, tries) in [(&goaway[..], 4), (cancel, 1), (goaway_after_it, 1)] {
+        on_one_thread(async {
+            let (leaves, heard) = takes_none(frame).await;
+            let world = World::start(AppProtocol::Grpc, &[Endpoint::plain("cart-1", leaves)]);
+            let (_, head) = call(&mut world.http2("web").await).await;
+            assert_eq!(
+                (&head["grpc-status"], &head["grpc-message"]),
+                (&HeaderValue::from_static("14"), &HeaderValue::from_static("UPSTREAM_RESET"))
+            );
+            assert_eq!(heard.get(), tries, "{frame:?}");
+            world.end().await;
+        })
+        .await;
+    }
+}
+
+/// What a route says to try again, also of a call whose messages are still coming.
+#[tokio::test]
+async fn a_call_is_tried_again_as_its_route_says() {
+    on_one_thread(async {
+        let (busy, asked) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let echo = echo_http2().await;
+        let counts = busy.clone();
+        let answers_busy = mesh_testkit::tcp::listen(move |tcp| {
+            let counts = counts.clone();
+            async move {
+                let service = hyper::service::service_fn(move |_: Request<Incoming>| {
+                    counts.set(counts.get() + 1);
+                    let answer = Response::builder().header("grpc-status", "14").body(Full::<Bytes>::default());
+                    async move { answer }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+                let _ = builder.serve_connection(TokioIo::new(tcp), service).await;
+            }
+        })
+        .await;
+        let endpoints = [Endpoint::plain("cart-1", answers_busy), Endpoint::plain("cart-2", echo)];
+        let mut world = World::start(AppProtocol::Grpc, &endpoints);
+        let retry = mesh_model::route::Retry {
+            grpc_codes: vec![14],
+            attempts: 2,
+            backoff: Some(Duration::from_millis(1)),
+            ..Default::default()
+        };
+        let rules = vec![Rule { retry: Some(retry), ..super::routed::rule("/", "cart") }];
+        world.tables.apply_local(vec![Resource::Routes(Arc::new(routes("cart", rules, &[])))]);
+        let mut web = world.http2("web").await;
+        while busy.get() < 3 {
+            asked.set(asked.get() + 1);
+            assert!(asked.get() < 100, "it was asked {} times only", busy.get());
+            let (text, trailers) = call(&mut web).await;
+            assert_eq!(
+                (&text[..], &trailers["grpc-status"]),
+                (&b"piece 0, piece 1"[..], &HeaderValue::from_static("0"))
+            );
+        }
+        world.end().await;
+    })
+    .await;
+}
+
 /// Two requests at once share one connection to an endpoint that speaks HTTP/2.
 #[tokio::test]
 async fn http2_carries_many_requests_at_once() {

@@ -1,15 +1,17 @@
 //! One connection to an endpoint on which HTTP is spoken.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
@@ -47,11 +49,40 @@ pub(crate) enum Connection {
 }
 
 /// Why there is no answer.
-pub(crate) struct SendError {
-    /// What was not sent: another connection may have it.
-    pub(crate) unsent: Option<Request<Body>>,
-    /// What went wrong.
-    pub(crate) error: hyper::Error,
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// Nothing was sent: another connection may have it.
+    #[error("nothing was sent: {0}")]
+    Unsent(hyper::Error),
+    /// The endpoint says that it has not taken it, and will not (RFC 9113, 8.7).
+    #[error("not taken: {0}")]
+    Untaken(hyper::Error),
+    /// Something was sent, and what came of it is not known.
+    #[error("{0}")]
+    Sent(hyper::Error),
+}
+
+impl SendError {
+    fn of(mut error: TrySendError<Request<Body>>) -> Self {
+        let unsent = error.take_message().is_some();
+        let error = error.into_error();
+        match unsent {
+            true => Self::Unsent(error),
+            false if untaken(&error) => Self::Untaken(error),
+            false => Self::Sent(error),
+        }
+    }
+}
+
+/// The endpoint has ended its connection in order without it, or refused its stream.
+fn untaken(error: &hyper::Error) -> bool {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && (error.is_go_away() && reason == Some(Reason::NO_ERROR)
+                || error.is_reset() && reason == Some(Reason::REFUSED_STREAM))
+    })
 }
 
 /// Spawns on the data thread.
@@ -147,12 +178,12 @@ impl Connection {
     /// Sends a request, and waits for the head of the answer.
     ///
     /// # Errors
-    /// With the request, if nothing of it was sent.
+    /// Whether anything of it was sent.
     pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match self {
             Self::Http1(sender, _) => sender.try_send_request(request).await,
             Self::Http2(sender, _) => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut error| SendError { unsent: error.take_message(), error: error.into_error() })
+        sent.map_err(SendError::of)
     }
 }

@@ -37,7 +37,7 @@ pub(crate) use acquire::{acquire, give_back, shed, stream};
 pub(crate) use choose::{Picked, choose, hash_of_address};
 pub(crate) use circuit::Limit;
 pub(crate) use clock::Clock;
-pub(crate) use connection::{HttpVersion, LocalExecutor, UpgradedStream};
+pub(crate) use connection::{HttpVersion, LocalExecutor, SendError, UpgradedStream};
 pub(crate) use endpoint::Unreachable;
 pub(crate) use metrics::UpstreamMetrics;
 pub(crate) use permit::Permit;

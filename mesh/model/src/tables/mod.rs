@@ -203,7 +203,12 @@ impl Tables {
 
     /// The routes of all services, in no order.
     pub fn all_routes(&self) -> impl Iterator<Item = &Arc<ServiceRoutes>> {
-        self.routes.values().map(|router| router.routes())
+        self.all_routers().map(|router| router.routes())
+    }
+
+    /// [`Self::all_routes`], ready to be followed.
+    pub fn all_routers(&self) -> impl Iterator<Item = &Arc<Router>> {
+        self.routes.values()
     }
 
     /// The policies that a waypoint judges the requests for a service by: those that are attached to it by name, and no others
