@@ -8,6 +8,7 @@
 //! | [`app`] | the parts, wired in order |
 //! | `context` | what data threads read |
 //! | `serving`, `worker` | what the tasks of a data thread share, and what it does |
+//! | `routers` | what holds for what is behind this waypoint, or was until lately |
 //! | `target` | which service a tunnel asks for (pure) |
 //! | `tunnel` | one tunnel from its CONNECT to its end: what is spoken in it, and who speaks it here |
 //! | `sniff` | the first bytes of a tunnel of which nobody has said what is spoken in it |
@@ -18,7 +19,7 @@
 //! | `ends` | when a caller's connection is ended in order |
 //! | `leaving` | how long the waypoint is still open after it was told to end |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
-//! | `body`, `limits` | bodies that pass through; the bounds |
+//! | `body`, `kept`, `limits` | bodies that pass through; those that may have to be sent again; the bounds |
 //! | `upstream` | connections to endpoints, kept for the next request |
 //! | `spans` | spans of requests, brought to their collectors |
 //! | `tcp` | what is no HTTP: where TCPRoutes and TLSRoutes send it, carried |

@@ -7,6 +7,7 @@ mod connections;
 mod ends;
 mod limited;
 mod named;
+mod networks;
 mod requests;
 mod routed;
 mod smuggled;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_hbone::client::OpenError;
-use mesh_model::destination::{Destination, TunnelTo};
+use mesh_model::destination::{AcrossTo, Destination, TunnelTo};
 use mesh_model::reason::ReasonCode;
 use mesh_model::traffic::outlier::Outcome;
 use mesh_model::workload::Workload;
+use mesh_proxy::dial::across::AcrossError;
 use mesh_proxy::dial::classify;
 use mesh_proxy::hostnames::Unresolved;
 
@@ -25,6 +26,9 @@ pub(crate) enum Unreachable {
     /// It did not take the connection.
     #[error("{0}")]
     Tunnel(#[from] OpenError),
+    /// It is on another network, and its gateway or who is behind that did not take the connection.
+    #[error("{0}")]
+    Across(#[from] AcrossError),
     /// It did not take the plain connection.
     #[error("connect to {0}: {1}")]
     Plain(SocketAddr, Arc<io::Error>),
@@ -42,7 +46,7 @@ impl Unreachable {
         match self {
             Self::NoWay(code, _) => *code,
             Self::Unresolved(error) => error.code(),
-            Self::Tunnel(error) => classify(error).1,
+            Self::Tunnel(error) | Self::Across(AcrossError { error, .. }) => classify(error).1,
             Self::Plain(..) => ReasonCode::ConnectFailed,
             Self::Handshake(_) => ReasonCode::Http2Failed,
             Self::Slow(_) => ReasonCode::ConnectTimeout,
@@ -52,10 +56,14 @@ impl Unreachable {
     /// Another endpoint may take it: this one, not the way to all of them, is at fault.
     pub(crate) fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::NoWay(..) | Self::Unresolved(_) | Self::Tunnel(OpenError::Certificate(_)) => false,
-            // Policies are the same for all endpoints of a service, and asking the next one hides the denial.
-            Self::Tunnel(OpenError::Refused { status, .. }) => *status != http::StatusCode::UNAUTHORIZED,
-            Self::Tunnel(_) | Self::Plain(..) | Self::Handshake(_) | Self::Slow(_) => true,
+            Self::NoWay(..) | Self::Unresolved(_) => false,
+            Self::Tunnel(error) | Self::Across(AcrossError { error, .. }) => match error {
+                OpenError::Certificate(_) => false,
+                // Policies are the same for all endpoints of a service, and asking the next one hides the denial.
+                OpenError::Refused { status, .. } => *status != http::StatusCode::UNAUTHORIZED,
+                _ => true,
+            },
+            Self::Plain(..) | Self::Handshake(_) | Self::Slow(_) => true,
         }
     }
 
@@ -71,6 +79,8 @@ impl Unreachable {
 pub(crate) enum Endpoint {
     /// Through a tunnel.
     Tunnel(TunnelTo),
+    /// On another network: through a tunnel to its gateway, and one within that to whom the gateway chooses.
+    Across(AcrossTo),
     /// Plainly.
     Plain(SocketAddr, Option<Arc<Workload>>),
 }
@@ -82,10 +92,7 @@ impl Endpoint {
             Destination::Tunnel(to) => Ok(Self::Tunnel(to)),
             Destination::Plain(to) => Ok(Self::Plain(to.address, to.workload)),
             Destination::Refuse(refusal) => Err(Unreachable::NoWay(refusal.code(), refusal.to_string())),
-            Destination::Across(to) => Err(Unreachable::NoWay(
-                ReasonCode::UnknownNetworkGateway,
-                format!("endpoint behind {}: a waypoint reaches only endpoints of its own network", to.outer.peer),
-            )),
+            Destination::Across(to) => Ok(Self::Across(to)),
             // It was resolved, and is at no other name.
             Destination::Resolve(name) => Err(Unreachable::NoWay(
                 ReasonCode::HostnameUnresolved,
@@ -94,10 +101,10 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint's workload, if the tables know it.
+    /// The endpoint's workload, if the tables know it; on another network its gateway's.
     pub(crate) fn workload(&self) -> Option<&Arc<Workload>> {
         match self {
-            Self::Tunnel(to) => Some(&to.workload),
+            Self::Tunnel(to) | Self::Across(AcrossTo { outer: to, .. }) => Some(&to.workload),
             Self::Plain(_, workload) => workload.as_ref(),
         }
     }
@@ -105,7 +112,7 @@ impl Endpoint {
     /// The address of this hop.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
-            Self::Tunnel(to) => to.peer,
+            Self::Tunnel(to) | Self::Across(AcrossTo { outer: to, .. }) => to.peer,
             Self::Plain(address, _) => *address,
         }
     }

@@ -44,6 +44,10 @@ impl Key {
             Endpoint::Tunnel(to) => {
                 Self { port, uid, application: to.authority.clone(), version, expected: to.expected.clone() }
             }
+            // Whom its gateway chooses, of those who may answer for the service.
+            Endpoint::Across(to) => {
+                Self { port, uid, application: to.outer.authority.clone(), version, expected: to.expected.clone() }
+            }
             Endpoint::Plain(address, _) => {
                 Self { port, uid, application: Authority::Address(*address), version, expected: Vec::new() }
             }

@@ -1,6 +1,7 @@
 //! Tunnels to other networks (double HBONE): an outer one to the gateway, on a connection that is shared; in it an
 //! inner one, which is this connection's own. Were it shared, all of a client's connections would end at one endpoint.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use mesh_identity::tls::Credentials;
 use mesh_model::identity::SpiffeId;
 
 /// Why a tunnel to another network could not be opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AcrossError {
     gateway: SocketAddr,
     /// True if it failed behind the gateway, which had let us through.
@@ -34,6 +35,8 @@ impl fmt::Display for AcrossError {
         }
     }
 }
+
+impl Error for AcrossError {}
 
 /// Both CONNECTs of a connection. They ask for the same; the inner one names our network besides.
 pub struct Requests {
