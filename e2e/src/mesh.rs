@@ -89,6 +89,9 @@ impl Mesh {
             }
             let status = status(&self.name)?;
             ensure!(status.ready, "not ready yet");
+            // A file that could not be read in time, on a busy machine, is read at the next look.
+            let late = status.rejected.iter().find(|r| r.reason.contains("no answer within"));
+            ensure!(late.is_none(), "not all is read yet: {late:?}");
             Ok(None)
         })?;
         let Some(status) = ended else { return Ok(()) };
@@ -294,6 +297,9 @@ impl Mesh {
         change()?;
         // It is looked at now and then anyway: another look says nothing, one that began after the change does.
         let changed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        // The look that the change itself caused may have begun before `changed` was taken. This makes sure of one that has not; no dot
+        // file is read as YAML.
+        std::fs::write(self.folder.file(".look"), changed.to_string()).context("cannot write .look")?;
         until("the folder is read again", || {
             let read = self.status()?.folder_read_at_ms;
             ensure!(u128::from(read) > changed, "changed at {changed} ms, read at {read} ms");

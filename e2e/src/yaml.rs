@@ -101,8 +101,13 @@ impl Pod {
     }
 
     /// Is ended without ado.
-    pub fn quick_end(mut self) -> Self {
-        self.value["spec"]["terminationGracePeriodSeconds"] = 0.into();
+    pub fn quick_end(self) -> Self {
+        self.grace(0)
+    }
+
+    /// Has so many seconds to end by itself.
+    pub fn grace(mut self, seconds: u32) -> Self {
+        self.value["spec"]["terminationGracePeriodSeconds"] = seconds.into();
         self
     }
 

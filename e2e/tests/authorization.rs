@@ -36,22 +36,30 @@ fn judge(mesh: &Mesh, yaml: &str, out: &[(&str, &str)], welcome: &[(&str, &str)]
     for (pod, url) in out.iter().chain(welcome) {
         mesh.get_at_last(pod, url)?;
     }
-    mesh.apply(FILE, yaml)?;
-    for (pod, url) in out {
-        mesh.refused_at_last(pod, url)?;
-    }
-    for (pod, url) in welcome {
-        mesh.get(pod, url)?;
-    }
-    // Still so, now that the welcome ones have been in.
-    for (pod, url) in out {
-        ensure!(mesh.get(pod, url).is_err(), "{pod} got {url} in the end");
-    }
-    mesh.remove(FILE)?;
+    with_policy(mesh, yaml, || {
+        for (pod, url) in out {
+            mesh.refused_at_last(pod, url)?;
+        }
+        for (pod, url) in welcome {
+            mesh.get(pod, url)?;
+        }
+        // Still so, now that the welcome ones have been in.
+        for (pod, url) in out {
+            ensure!(mesh.get(pod, url).is_err(), "{pod} got {url} in the end");
+        }
+        Ok(())
+    })?;
     for (pod, url) in out {
         mesh.get_at_last(pod, url)?;
     }
     Ok(())
+}
+
+/// Applies a policy, and takes it away again whatever came of it: other trials of this mesh would fail with this one.
+fn with_policy(mesh: &Mesh, yaml: &str, judged: impl FnOnce() -> Result<()>) -> Result<()> {
+    let judged = mesh.apply(FILE, yaml).and_then(|()| judged());
+    let removed = mesh.remove(FILE);
+    judged.and(removed)
 }
 
 fn deny_principal(mesh: &Mesh) -> Result<()> {
@@ -147,11 +155,11 @@ fn strict(mesh: &Mesh) -> Result<()> {
         &[("shop/client", WEB), ("other/client", WEB), ("outside/client", "http://server/")],
     )?;
     // The same edit, from one mode to the other.
-    mesh.apply(FILE, &mode("STRICT"))?;
-    mesh.refused_at_last("outside/client", WEB)?;
-    mesh.apply(FILE, &mode("PERMISSIVE"))?;
-    mesh.get_at_last("outside/client", WEB)?;
-    mesh.remove(FILE)
+    with_policy(mesh, &mode("STRICT"), || {
+        mesh.refused_at_last("outside/client", WEB)?;
+        mesh.apply(FILE, &mode("PERMISSIVE"))?;
+        mesh.get_at_last("outside/client", WEB).map(drop)
+    })
 }
 
 /// Trap 45.
@@ -159,10 +167,11 @@ pub(crate) fn cut(mesh: &Mesh) -> Result<()> {
     let web = format!("{}:9100", mesh.ip("shop/web", false)?);
     let denied = mesh.traffic("shop/thief", &web, &["--kept"])?;
     let allowed = mesh.traffic("shop/client", &web, &["--kept", "--at-least", "10"])?;
-    mesh.apply(FILE, &policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/thief]}}]}"))?;
-    mesh.log_line("ztunnel-node2", &["ns/shop/sa/thief", "closed due to policy change", "shop/door"])?;
-    mesh.refused_at_last("shop/thief", WEB)?;
-    mesh.remove(FILE)?;
+    let yaml = policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/thief]}}]}");
+    with_policy(mesh, &yaml, || {
+        mesh.log_line("ztunnel-node2", &["ns/shop/sa/thief", "closed due to policy change", "shop/door"])?;
+        mesh.refused_at_last("shop/thief", WEB)
+    })?;
     mesh.get_at_last("shop/thief", WEB)?;
     let denied = denied.finish()?;
     ensure!(denied.failed > 0 && denied.good > 0, "the open connection was not cut: {denied:?}");
@@ -181,16 +190,18 @@ fn one_node(mesh: &Mesh) -> Result<()> {
         ensure!(sockets.contains("local_address"), "{table} could not be read");
         ensure!(!sockets.lines().any(|line| to_hbone(&line)), "a tunnel between two pods of one node:\n{sockets}");
     }
-    mesh.apply(FILE, &policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/neighbour]}}]}"))?;
-    mesh.log_line("ztunnel-node2", &["ns/shop/sa/neighbour", "closed due to policy change", "shop/door"])?;
-    mesh.refused_at_last("shop/neighbour", WEB)?;
+    let yaml = policy("DENY", "{from: [{source: {principals: [cluster.local/ns/shop/sa/neighbour]}}]}");
     let denied = "explicitly denied by: shop/door";
-    for words in
-        [["direction=\"inbound\"", "POLICY_DENIED", denied], ["direction=\"outbound\"", "REFUSED_BY_POLICY", "401"]]
-    {
-        mesh.log_line("ztunnel-node2", &[&["ns/shop/sa/neighbour"], &words[..]].concat())?;
-    }
-    mesh.remove(FILE)?;
+    with_policy(mesh, &yaml, || {
+        mesh.log_line("ztunnel-node2", &["ns/shop/sa/neighbour", "closed due to policy change", "shop/door"])?;
+        mesh.refused_at_last("shop/neighbour", WEB)?;
+        for words in
+            [["direction=\"inbound\"", "POLICY_DENIED", denied], ["direction=\"outbound\"", "REFUSED_BY_POLICY", "401"]]
+        {
+            mesh.log_line("ztunnel-node2", &[&["ns/shop/sa/neighbour"], &words[..]].concat())?;
+        }
+        Ok(())
+    })?;
     mesh.get_at_last("shop/neighbour", WEB)?;
     let kept = kept.finish()?;
     ensure!(kept.failed > 0 && kept.good > 0, "the open connection was not cut: {kept:?}");

@@ -117,6 +117,15 @@ fn outlives(mesh: &Mesh) -> Result<()> {
     mesh.apply("strict.yaml", STRICT)?;
     mesh.refused_at_last("shop/thief", &server)?;
     mesh.refused_at_last("street/outsider", &server)?;
+    // It is published before it is kept.
+    until("what is in force is kept on disk", || {
+        let mut kept = String::new();
+        for entry in std::fs::read_dir(mesh.istiod_state()?.join("last-good"))? {
+            kept += &std::fs::read_to_string(entry?.path())?;
+        }
+        ensure!(kept.contains("no-thief") && kept.contains("strict"), "{kept}");
+        Ok(())
+    })?;
 
     // One file of which not even the kind can be read, one field that nobody knows.
     mesh.apply("policy.yaml", &GOOD.replace("rules: [{", "rules: [[{"))?;
@@ -143,6 +152,8 @@ fn outlives(mesh: &Mesh) -> Result<()> {
 
     // Where nobody knows what was in force, everything it may be about is refused.
     mesh.apply("policy.yaml", &GOOD.replace("action", "aktion"))?;
+    // Stopped, so that it does not write it again before it is killed.
+    mesh.signal("istiod-lite", Signal::STOP)?;
     std::fs::remove_dir_all(mesh.istiod_state()?.join("last-good")).context("cannot lose what was kept")?;
     mesh.restart("istiod-lite", Signal::KILL)?;
     mesh.refused_at_last("shop/client", &server)?;

@@ -164,7 +164,7 @@ fn egress() -> Result<()> {
     until("the name is resolved, and refused", || {
         let answer = ask("buyer", "GET", "/prices")?;
         ensure!(answer.ends_with("503"), "{answer}");
-        mesh.log_line("shop/egress-1", &[":15000", "RECURSIVE_CALL"]).map(drop)
+        mesh.logged("shop/egress-1", &[":15000", "RECURSIVE_CALL"]).map(drop)
     })
 }
 
@@ -176,10 +176,17 @@ fn edited(mesh: &Mesh) -> Result<()> {
              endpoints: [{{address: {OLD}}}]}}}}"
         )
     };
+    let url = "http://edited.example.com/";
     mesh.apply("edited.yaml", &entry("STATIC", 8081))?;
-    mesh.refused_at_last("shop/client", "http://edited.example.com/")?;
+    // Not because its name is unknown, as it is at first, but because nobody listens there.
+    mesh.refused_because(
+        "shop/client",
+        url,
+        "ztunnel-node1",
+        &["dst.service=\"edited.example.com\"", "CONNECT_FAILED"],
+    )?;
     mesh.apply("edited.yaml", &entry("STATIC", 8080))?;
-    answers(mesh, "http://edited.example.com/")?;
+    answers(mesh, url)?;
     mesh.apply("edited.yaml", &entry("STATICC", 8081))?;
     until("it is rejected", || {
         let rejected = mesh.status()?.rejected;
@@ -187,7 +194,9 @@ fn edited(mesh: &Mesh) -> Result<()> {
         ensure!(said.reason.contains("spec.resolution") && said.last_good_kept, "{said:?}");
         Ok(())
     })?;
-    answers(mesh, "http://edited.example.com/")?;
+    // At once: the mistake has taken nothing away, not even for a while.
+    let body = mesh.get("shop/client", url)?;
+    ensure!(body == "old", "{body}");
     mesh.remove("edited.yaml")?;
-    mesh.refused_at_last("shop/client", "http://edited.example.com/")
+    mesh.refused_at_last("shop/client", url)
 }

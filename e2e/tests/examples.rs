@@ -22,7 +22,7 @@ fn demo() -> Result<()> {
         command.env("XDG_RUNTIME_DIR", runtime.path());
         command
     };
-    let output = command::run(ambit().arg("demo"), Duration::from_secs(90))?;
+    let output = command::run(ambit().arg("demo"), Duration::from_secs(300))?;
     ensure!(output.code == 0, "the demo ended with {}:\n{}\n{}", output.code, output.stdout, output.stderr);
     // Without --keep nothing of it runs on.
     let status = command::run(ambit().args(["status", "--name", "demo"]), command::LIMIT)?.bad()?;
@@ -48,6 +48,7 @@ fn examples() -> Result<()> {
                 yaml += &format!("---\n{}\n", std::fs::read_to_string(&path)?);
             }
         }
+        ensure!(!yaml.is_empty(), "no YAML in {}", folder.display());
         let mesh = Mesh::up(&yaml).with_context(|| format!("{}", folder.display()))?;
         let rejected = mesh.status()?.rejected;
         ensure!(rejected.is_empty(), "{}: {rejected:?}", folder.display());

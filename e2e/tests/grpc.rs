@@ -7,6 +7,7 @@ use e2e::Mesh;
 use e2e::harness::Suite;
 use e2e::until::until;
 use std::path::Path;
+use std::time::Duration;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("grpc::the_example_does_what_it_says", example);
@@ -29,13 +30,22 @@ fn example() -> Result<()> {
     ensure!(said == "v2 one\nv2 two\n", "{said}");
     mesh.log_line("shop/waypoint-1", &["/shop.Echo/Chat", "route=", "chat"])?;
     // Many calls on one connection are split call by call.
-    let paced = ["ambit", "tool", "grpc-pace", "echo:80", "/shop.Echo/Say", "--connections", "1", "--seconds", "2"];
-    let paced = mesh.exec("shop/client", &[&paced[..], &["--messages", "1", "--pause", "0"]].concat())?.good()?;
+    let count = |pod: &str| anyhow::Ok(mesh.log(pod)?.matches("/shop.Echo/Say: 1 messages").count());
+    let counts = || anyhow::Ok([count("shop/echo-v1")?, count("shop/echo-v2")?]);
+    let before = counts()?;
+    let paced = ["ambit", "tool", "grpc-pace", "echo:80", "/shop.Echo/Say", "--connections", "1", "--seconds", "10"];
+    let paced = [&paced[..], &["--messages", "1", "--pause", "0"]].concat();
+    let paced = mesh.exec_within(Duration::from_secs(60), "shop/client", &paced)?.good()?;
     let asked: usize = paced.lines().next().and_then(|line| line.parse().ok()).context("no number")?;
     ensure!(paced.lines().nth(1) == Some("0"), "{paced}");
-    let counts =
-        ["shop/echo-v1", "shop/echo-v2"].map(|pod| Ok(mesh.log(pod)?.matches("/shop.Echo/Say: 1 messages").count()));
-    let [old, new] = counts.map(|count: Result<usize>| count.unwrap_or_default());
+    // Fewer would mean little: one in ten is of v2.
+    ensure!(asked >= 60, "only {asked} calls");
+    let [old, new] = until("both versions have told of all calls", || {
+        let now = counts()?;
+        let told = [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])];
+        ensure!(told[0] + told[1] >= asked, "{told:?} of {asked} calls");
+        Ok(told)
+    })?;
     ensure!(old > new && new > 0, "{asked} calls: {old} of v1, {new} of v2");
     let denied = call(&["echo:80", "/shop.Admin/Say"])?;
     ensure!(denied.code == 1 && denied.stderr.contains("grpc-status 7"), "{}{}", denied.stdout, denied.stderr);

@@ -2,10 +2,11 @@
 //! and what status says of a pod holds from the moment that it says so.
 //!
 //! The wire between the nodes is captured from before the pods are there until after they are gone; a capture that saw
-//! no tunnels, or lost packets, does not pass.
+//! no tunnels does not pass, and the round of one that lost packets is repeated.
 //!
 //! Seen red, each, with the build of before: the control plane followed the folder and not the pod, pods were redirected
 //! before anybody knew that they take tunnels, and status did not ask what proxies know.
+use ambit::capture::Seen;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::Mesh;
 use e2e::command::ambit;
@@ -20,12 +21,37 @@ use std::process::Stdio;
 const QUESTION: &str = "a-secret-question";
 const ANSWER: &str = "a-secret-answer";
 const ANSWER_OF_THE_HEIR: &str = "a-secret-answer-of-the-heir";
+/// Rounds that may prove nothing: the machine may be too busy to look at every packet.
+const MOST_LOSSY: usize = 5;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("life::an_ending_pod_calls_and_answers_to_its_end_and_never_in_the_clear", ends);
     suite.trial("life::what_starts_is_never_in_the_clear_and_serves_when_it_says_so", starts);
     suite.trial("life::what_joins_under_traffic_is_not_in_the_clear_once_it_says_so", joins);
     suite.trial("life::a_ztunnel_that_does_not_answer_holds_nobody_up_for_ever", unanswered);
+}
+
+/// How many rounds proved something, and how many lost packets; those are to be repeated.
+#[derive(Default)]
+struct Rounds {
+    proven: usize,
+    lossy: usize,
+}
+
+impl Rounds {
+    /// Judges what the capture of a round has seen. What is readable is a failure even if packets were lost.
+    fn judge(&mut self, seen: &Seen, texts: &[&str]) -> Result<()> {
+        let round = self.proven;
+        ensure!(texts.iter().all(|text| seen.count(text) == 0), "round {round}: in the clear: {seen:?}");
+        if seen.lost > 0 {
+            self.lossy += 1;
+            ensure!(self.lossy <= MOST_LOSSY, "packets were lost again and again, which proves nothing: {seen:?}");
+            return Ok(());
+        }
+        ensure!(seen.hbone > 0, "round {round}: no tunnel was seen, which proves nothing: {seen:?}");
+        self.proven += 1;
+        Ok(())
+    }
 }
 
 /// Answers on port 8080, and on SIGTERM goes on until it is asked for `/end`; until then it asks. The signal may come to any thread,
@@ -50,7 +76,7 @@ while not told.wait(0.05):
 print("told to end", flush=True)
 while not ended.is_set():
     try:
-        with urllib.request.urlopen("http://other.shop:80/a-secret-question", timeout=3) as got:
+        with urllib.request.urlopen("http://other.shop:80/a-secret-question", timeout=20) as got:
             print("called and heard", got.read().decode().strip(), flush=True)
     except Exception as error:
         print("CALL FAILED", error, flush=True)
@@ -69,6 +95,17 @@ spec:
 
 fn ends() -> Result<()> {
     need_program("python3")?;
+    let mut rounds = Rounds::default();
+    // Each in a mesh of its own: what one has logged is not taken for the next one's.
+    while rounds.proven == 0 {
+        let mesh = going()?;
+        let judged = ending(&mesh).and_then(|seen| rounds.judge(&seen, &[QUESTION, ANSWER]));
+        judged.map_err(|e| e.context(mesh.report()))?;
+    }
+    Ok(())
+}
+
+fn going() -> Result<Mesh> {
     let mesh = Mesh::up(&all(&[
         namespace("shop", true),
         Pod::new("shop", "client", "node1").yaml(),
@@ -77,13 +114,13 @@ fn ends() -> Result<()> {
         service("going", "ending", "ending", 80, 8080),
         ONLY_THE_ENDING.to_owned(),
     ]))?;
-    // Its namespace goes in the same moment.
-    let pod = Pod::new("going", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).yaml();
-    mesh.apply("ending.yaml", &all(&[namespace("going", true), pod]))?;
-    ending(&mesh).map_err(|e| e.context(mesh.report()))
+    // Its namespace goes in the same moment. It is to end when it is asked to, however long all of that takes.
+    let pod = Pod::new("going", "ending", "node2").serves(8080, &["python3", "-c", SLOW_TO_END]).grace(300);
+    mesh.apply("ending.yaml", &all(&[namespace("going", true), pod.yaml()]))?;
+    Ok(mesh)
 }
 
-fn ending(mesh: &Mesh) -> Result<()> {
+fn ending(mesh: &Mesh) -> Result<Seen> {
     const OFTEN: usize = 8;
     let (ending, through_service) = ("going/ending", "http://ending.going/");
     mesh.pod_ready(ending, true)?;
@@ -118,15 +155,12 @@ fn ending(mesh: &Mesh) -> Result<()> {
     mesh.pod_gone(ending)?;
     let log = mesh.log(ending)?;
     ensure!(!log.contains("CALL FAILED"), "{log}");
-    let seen = capture.finish()?;
-    ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
-    ensure!(seen.count(QUESTION) == 0 && seen.count(ANSWER) == 0, "in the clear: {seen:?}");
-    Ok(())
+    capture.finish()
 }
 
-/// Asks an address and a service as fast as it can; failures are others' business.
+/// Asks an address and a service again and again; failures are others' business.
 const IMPATIENT: &str = r#"
-import socket, urllib.request
+import socket, time, urllib.request
 listener = socket.create_server(("", 9999))
 while True:
     for to in ("10.244.2.77:8080", "server.shop:80"):
@@ -134,6 +168,7 @@ while True:
             urllib.request.urlopen("http://%s/a-secret-question" % to, timeout=3).read()
         except Exception:
             pass
+        time.sleep(0.005)
 "#;
 
 /// Is there already when it is told to ask: starting a program takes longer than what is looked for.
@@ -141,7 +176,7 @@ const PREPARED: &str = r#"
 import sys, urllib.request
 print("prepared", flush=True)
 sys.stdin.readline()
-print(urllib.request.urlopen("http://server/", timeout=3).read().decode())
+print(urllib.request.urlopen("http://server/", timeout=20).read().decode())
 "#;
 
 fn starts() -> Result<()> {
@@ -159,8 +194,10 @@ fn starting(mesh: &Mesh) -> Result<()> {
     const ROUNDS: usize = 8;
     mesh.pod_ready("shop/impatient", true)?;
     let server = Pod::new("shop", "server", "node2").http(8080, ANSWER).ip("10.244.2.77").quick_end().yaml();
-    let capture = mesh.capture(&[QUESTION, ANSWER])?;
-    for round in 0..ROUNDS {
+    let mut rounds = Rounds::default();
+    while rounds.proven < ROUNDS {
+        let round = rounds.proven;
+        let capture = mesh.capture(&[QUESTION, ANSWER])?;
         let mut exec = ambit();
         exec.args(["exec", "--name", mesh.name(), "shop/client", "--", "python3", "-c", PREPARED]);
         let mut asker = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -176,10 +213,8 @@ fn starting(mesh: &Mesh) -> Result<()> {
         ensure!(answer.as_deref() == Some(ANSWER), "round {round}: {answer:?}");
         mesh.remove("server.yaml")?;
         mesh.pod_gone("shop/server")?;
+        rounds.judge(&capture.finish()?, &[QUESTION, ANSWER])?;
     }
-    let seen = capture.finish()?;
-    ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
-    ensure!(seen.count(QUESTION) == 0 && seen.count(ANSWER) == 0, "in the clear: {seen:?}");
     Ok(())
 }
 
@@ -209,14 +244,16 @@ fn joining(mesh: &Mesh) -> Result<()> {
         }
         Ok(())
     };
-    for round in 0..ROUNDS {
+    let mut rounds = Rounds::default();
+    while rounds.proven < ROUNDS {
+        let round = rounds.proven;
         in_or_out(false)?;
         let strict = round % 2 == 1;
         if strict {
             mesh.apply("strict.yaml", STRICT)?;
         }
         let capture = mesh.capture(&[QUESTION])?;
-        let traffic = mesh.traffic("plain/client", "server:80", &["--every", "2", "--at-least", "20"])?;
+        let traffic = mesh.traffic("plain/client", "server:80", &["--every", "10", "--at-least", "20"])?;
         in_or_out(true)?;
         // Nobody waits for anything: what status says holds.
         for _ in 0..3 {
@@ -224,11 +261,9 @@ fn joining(mesh: &Mesh) -> Result<()> {
             ensure!(answer.with_context(|| format!("round {round}, strict: {strict}"))? == ANSWER);
         }
         let tally = traffic.finish()?;
-        let seen = capture.finish()?;
-        ensure!(seen.lost == 0 && seen.hbone > 0, "the capture proves nothing: {seen:?}");
-        ensure!(seen.count(QUESTION) == 0, "round {round}: in the clear after status said `yes`: {seen:?}");
+        rounds.judge(&capture.finish()?, &[QUESTION]).context("after status said `yes`")?;
         // Out again under traffic: what is under way is finished.
-        let leaving = mesh.traffic("plain/client", "server:80", &["--every", "2", "--at-least", "20"])?;
+        let leaving = mesh.traffic("plain/client", "server:80", &["--every", "10", "--at-least", "20"])?;
         in_or_out(false)?;
         let out = leaving.finish()?;
         if strict {
@@ -249,17 +284,38 @@ fn unanswered() -> Result<()> {
 
 fn unanswering(mesh: &Mesh) -> Result<()> {
     let stopped = mesh.process("ztunnel-node1")?;
-    signal(stopped.pid, Signal::STOP)?;
-    mesh.apply("late.yaml", &Pod::new("shop", "late", "node2").yaml())?;
-    until("status says for whom the pod waits", || {
-        let late = mesh.pod("shop/late")?;
-        ensure!(late.mesh.state == "pending" && !late.ready, "{late:?}");
-        ensure!(late.mesh.reason.contains("istio-system/ztunnel-node1 has not"), "{late:?}");
-        Ok(())
-    })?;
-    mesh.pod_ready("shop/late", true)?;
-    mesh.log_line("istiod-lite", &["does not acknowledge what is published", "istio-system/ztunnel-node1"])?;
     let older_tables = || anyhow::Ok(mesh.program("ztunnel-node1")?.older_tables);
+    // The control plane waits for a few seconds, and only in these it can be seen: on a busy machine they may be over before a look.
+    let mut waited = None;
+    for number in 1..=4 {
+        let name = format!("late-{number}");
+        let pod = format!("shop/{name}");
+        signal(stopped.pid, Signal::STOP)?;
+        // Not `apply`: by the time that the folder is known to be read, these seconds might be over.
+        mesh.folder.write(&format!("{name}.yaml"), &Pod::new("shop", &name, "node2").yaml())?;
+        let seen = until("status says for whom the pod waits, or it does not wait any more", || {
+            let late = mesh.pod(&pod)?;
+            if late.ready {
+                return Ok(false);
+            }
+            ensure!(late.mesh.state == "pending", "{late:?}");
+            ensure!(late.mesh.reason.contains("istio-system/ztunnel-node1 has not"), "{late:?}");
+            Ok(true)
+        })?;
+        if seen {
+            waited = Some(pod);
+            break;
+        }
+        signal(stopped.pid, Signal::CONT)?;
+        mesh.pod_known(&pod, true)?;
+        until("it has acknowledged everything, and is waited for again", || {
+            ensure!(older_tables()?.is_none(), "{:?}", older_tables()?);
+            Ok(())
+        })?;
+    }
+    let late = waited.context("no pod was seen to wait for the ztunnel that does not answer")?;
+    mesh.pod_ready(&late, true)?;
+    mesh.log_line("istiod-lite", &["does not acknowledge what is published", "istio-system/ztunnel-node1"])?;
     until("status says whose tables may be older, and what to do", || {
         let told = older_tables()?.context("it says nothing")?;
         ensure!(told.contains("ambit restart ztunnel-node1"), "{told}");

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::Suite;
-use e2e::until::until;
+use e2e::until::until_within;
 use e2e::yaml::{Pod, all, namespace};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("on_demand::addresses_come_when_needed_and_go_when_unused", come_and_go);
@@ -14,7 +15,7 @@ pub(crate) fn trials(suite: &mut Suite) {
 const QUESTION: &str = "a-secret-question";
 
 fn come_and_go() -> Result<()> {
-    let settings = ["XDS_ON_DEMAND=true", "ISTIO_META_DNS_CAPTURE=false", "XDS_ON_DEMAND_UNUSED_RELEASE_TIMEOUT=4s"]
+    let settings = ["XDS_ON_DEMAND=true", "ISTIO_META_DNS_CAPTURE=false", "XDS_ON_DEMAND_UNUSED_RELEASE_TIMEOUT=15s"]
         .map(|setting| format!("ztunnel:{setting}"));
     let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
     let mesh = Mesh::up_with(
@@ -42,7 +43,7 @@ fn used(mesh: &Mesh) -> Result<()> {
         // Whoever is asked for is awaited: the very first connection is in the mesh.
         mesh.get("shop/client", &once).context(round)?;
         ensure!(held(mesh)?.is_superset(&names(&["client", "kept", "once"])), "{round}: {:?}", held(mesh)?);
-        until("what nobody uses is let go of", || {
+        until_within(Duration::from_secs(60), "what nobody uses is let go of", || {
             let held = held(mesh)?;
             ensure!(held == names(&["client", "kept"]), "{round}: {held:?}");
             Ok(())

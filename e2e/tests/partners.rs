@@ -86,7 +86,7 @@ fn authorizer() -> Result<()> {
     mesh.edit("base.yaml", http, grpc)?;
     until("it is asked over gRPC", || {
         expect("/admin", &ALLOWED, ("200", "", ""))?;
-        mesh.log_line("shop/ext-authz", &["[gRPCv3][allowed]", "/sa/default"]).map(drop)
+        mesh.logged("shop/ext-authz", &["[gRPCv3][allowed]", "/sa/default"]).map(drop)
     })?;
     expect("/admin", &MALLORY, ("403", "denied", denied))?;
     expect("/", &MALLORY, ("200", "", "/ for mallory"))

@@ -61,7 +61,7 @@ fn pods() -> Result<()> {
     // Nobody has made the Gateway: a policy is for it, and the pod says that it is behind it.
     until("it is not gone around", || {
         ensure!(ask(&mesh, "shop/client", "GET", &lone).is_err(), "it went around a waypoint that is not there");
-        mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT", "shop/waypoint.shop"]).map(drop)
+        mesh.logged("ztunnel-node1", &["UNKNOWN_WAYPOINT", "shop/waypoint.shop"]).map(drop)
     })?;
     mesh.apply("gateway.yaml", &gateway)?;
     mesh.pod_ready("shop/waypoint-1", false)?;
@@ -78,14 +78,12 @@ fn pods() -> Result<()> {
     is(&mesh, ("shop/client", "DELETE", "http://web/"), "200")?;
     mesh.log_line("ztunnel-node1", &["direction=\"outbound\"", "dst.service=\"web.shop.svc.cluster.local\""])?;
     // Nor around it from outside of the mesh: only where a Service brings connections straight the door is open.
-    mesh.refused_at_last("outside/client", &lone)?;
-    mesh.log_line("ztunnel-node2", &["ambit_waypoint_only_pods_of_shop.waypoint"])?;
+    mesh.refused_because("outside/client", &lone, "ztunnel-node2", &["ambit_waypoint_only_pods_of_shop.waypoint"])?;
     is(&mesh, ("outside/client", "GET", &web), "200")?;
     // For services again: the pod's own wish is not granted, and is not gone around either; the namespace's is not for pods.
     mesh.edit("gateway.yaml", "istio.io/waypoint-for: workload", "istio.io/waypoint-for: service")?;
     until("the Service is behind it", || is(&mesh, ("shop/client", "DELETE", "http://web/"), "403"))?;
-    mesh.refused_at_last("shop/client", &lone)?;
-    mesh.log_line("ztunnel-node1", &["UNKNOWN_WAYPOINT", "_not-bound.waypoint.shop"])?;
+    mesh.refused_because("shop/client", &lone, "ztunnel-node1", &["UNKNOWN_WAYPOINT", "_not-bound.waypoint.shop"])?;
     // Both.
     mesh.edit("gateway.yaml", "istio.io/waypoint-for: service", "istio.io/waypoint-for: all")?;
     until("the pod is behind it, too", || is(&mesh, ("shop/client", "GET", &lone), "200"))?;

@@ -80,6 +80,12 @@ fn seen(mesh: &Mesh) -> Result<()> {
         ensure!(log.lines().any(|line| line.contains(&to) && said.iter().all(|word| line.contains(word))), "not said");
         Ok(())
     })?;
+    // What was asked before is over: it would have a place, too.
+    until("no socket is open at the server's node", || {
+        let open = mesh.metrics("node2")?.sum("istio_tcp_sockets_open", &[]);
+        ensure!(open == 0.0, "{open} are");
+        Ok(())
+    })?;
     // Of the server's four places, the client has the connection of its node and one tunnel on it, which is its share.
     let held = mesh.traffic("shop/client", &format!("{server}:9100"), &["--kept"])?;
     ensure!(mesh.get("shop/client", &page).is_err(), "SOURCE_OVERLOADED: there was room");

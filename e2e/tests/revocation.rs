@@ -101,7 +101,18 @@ fn cut(mesh: &Mesh, list: &Path) -> Result<()> {
             ensure!(cut > 0.0 && closed > 0.0, "{cut} cut, {closed} closed");
             Ok(())
         })?;
-        ensure!(mesh.get(&caller, &format!("http://{callee}:8080/")).is_err(), "{account} gets in again");
+        // Nobody gets in with it again, for the same reason as before: one more line of it.
+        let again = format!("http://{callee}:8080/");
+        let said = ["CERT_REVOKED", &format!("direction=\"{direction}\"")];
+        let is_it = |line: &&str| said.iter().all(|word| line.contains(word));
+        let lines = || Ok::<_, anyhow::Error>(mesh.log(&ztunnel)?.lines().filter(is_it).count());
+        let before = lines()?;
+        ensure!(mesh.get(&caller, &again).is_err(), "{account} gets in again");
+        until("the log says why", || {
+            ensure!(mesh.get(&caller, &again).is_err(), "{account} gets in again");
+            ensure!(lines()? > before, "no new line says so");
+            Ok(())
+        })?;
     }
     bystander.finish()?.flawless(20)
 }

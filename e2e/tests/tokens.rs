@@ -79,7 +79,7 @@ fn tokens() -> Result<()> {
     // Around the waypoint nobody is told who asks.
     let direct = format!("http://{}:8080/", mesh.ip("shop/web", false)?);
     ensure!(mesh.get("shop/client", &direct).is_err(), "it went around the waypoint to {direct}");
-    Ok(())
+    mesh.refused_because("shop/client", &direct, "ztunnel-node2", &["ambit_waypoint_only_web"])
 }
 
 /// On a node's own network, where the control plane reaches it: what it is told by PUT it says to everybody, until then 503.

@@ -20,13 +20,13 @@ fn curl(mesh: &Mesh, arguments: &[&str]) -> Result<(String, f64, String)> {
     Ok((status.to_owned(), seconds.parse()?, body.trim_end().to_owned()))
 }
 
-/// How many of 60 requests each version answered.
+/// How many of 150 requests each version answered.
 fn versions(mesh: &Mesh) -> Result<(usize, usize)> {
-    let urls = vec!["http://reviews/"; 60];
+    let urls = vec!["http://reviews/"; 150];
     let output = mesh.exec("shop/client", &[&["curl", "-sS", "-m", "10"], &urls[..]].concat())?;
     let count = |version: &str| output.stdout.lines().filter(|line| line.starts_with(version)).count();
     let (old, new) = (count("reviews-v1 "), count("reviews-v2 "));
-    ensure!(old + new == 60, "{}", output.stdout);
+    ensure!(old + new == 150, "{}", output.stdout);
     Ok((old, new))
 }
 
@@ -53,10 +53,11 @@ fn follows() -> Result<()> {
     mesh.log_line("shop/waypoint-1", &["response_code=200", "FAULT_DELAYED", "shop/reviews slow"])?;
     // Text, not elements: this is below /slow, too.
     let (status, seconds, _) = curl(&mesh, &["http://reviews/slower"])?;
-    ensure!(status == "504" && (0.5..2.5).contains(&seconds), "{status} after {seconds} s");
+    ensure!(status == "504" && seconds >= 0.5, "{status} after {seconds} s");
     mesh.log_line("shop/waypoint-1", &["response_code=504", "REQUEST_TIMEOUT", "shop/reviews impatient"])?;
     let (old, new) = versions(&mesh)?;
-    ensure!((1..=25).contains(&new), "{old} of v1 and {new} of v2, where about 6 of 60 were to be of v2");
+    // By chance: none, or so many, happens less than once in a million runs.
+    ensure!((1..=60).contains(&new), "{old} of v1 and {new} of v2, where about 15 of 150 were to be of v2");
     // An edit is followed, of the weights and of who is in a subset.
     mesh.edit("base.yaml", "subset: v1}, weight: 90}", "subset: v1}, weight: 0}")?;
     until("the edited weights are followed", || {

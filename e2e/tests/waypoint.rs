@@ -85,7 +85,11 @@ fn circuit_breaker() -> Result<()> {
     let open = gate.path().join("open");
     let slow = format!("import os\n{:22}while not os.path.exists('{}'): time.sleep(0.01)", "", open.display());
     ensure!(example.contains("time.sleep(2)"), "the example is another one now");
-    let mesh = Mesh::up(&example.replace("time.sleep(2)", &slow))?;
+    // And ejected for so long that the bad one is not back before the end.
+    let short = "baseEjectionTime: 30s";
+    ensure!(example.contains(short), "the example is another one now");
+    let example = example.replace("time.sleep(2)", &slow).replace(short, "baseEjectionTime: 600s");
+    let mesh = Mesh::up(&example)?;
     let rejected = mesh.status()?.rejected;
     ensure!(rejected.is_empty(), "{rejected:?}");
     until("the rule is followed, and the bad one ejected", || {
@@ -105,8 +109,8 @@ fn circuit_breaker() -> Result<()> {
             until("it is on its way", || {
                 let dump = mesh.get("shop/waypoint-1", "http://127.0.0.1:15000/config_dump")?;
                 let dump: serde_json::Value = serde_json::from_str(&dump)?;
-                let ports = dump["upstreams"].as_array().into_iter().flatten();
-                let port = ports.filter(|port| port["service"] == "shop/web.shop.svc.cluster.local").next();
+                let mut ports = dump["upstreams"].as_array().into_iter().flatten();
+                let port = ports.find(|port| port["service"] == "shop/web.shop.svc.cluster.local");
                 let port = port.context("its service is not in the dump")?;
                 let active =
                     port["endpoints"].as_array().into_iter().flatten().filter_map(|one| one["active"].as_u64());
@@ -149,19 +153,23 @@ fn load_balancing() -> Result<()> {
     until("the slow one gets few requests", || {
         let slow = slow(20)?;
         ensure!(slow <= 2, "{slow} of 20");
-        mesh.log_line("shop/waypoint-1", &["response_code=200"]).map(drop)
+        mesh.logged("shop/waypoint-1", &["response_code=200"]).map(drop)
     })?;
-    // The dump has why: the policy, and who costs more.
-    let dump: serde_json::Value =
-        serde_json::from_str(&mesh.get("shop/waypoint-1", "http://127.0.0.1:15000/config_dump")?)?;
-    let port = dump["upstreams"].as_array().into_iter().flatten().find(|port| port["trafficPolicy"] == "shop/fast");
-    let port = port.with_context(|| format!("no port is balanced by shop/fast: {}", dump["upstreams"]))?;
-    let cost = |name: &str| {
-        let endpoints = port["endpoints"].as_array().into_iter().flatten();
-        let of = endpoints.filter(|one| one["workload"].as_str().is_some_and(|uid| uid.ends_with(name)));
-        of.filter_map(|one| one["cost"].as_f64()).next()
-    };
-    ensure!(cost("/slow") > cost("/fast"), "{port}");
+    // The dump has why: the policy, and who costs more. What was measured once is forgotten when nobody asks.
+    until("the slow one costs more", || {
+        slow(5)?;
+        let dump: serde_json::Value =
+            serde_json::from_str(&mesh.get("shop/waypoint-1", "http://127.0.0.1:15000/config_dump")?)?;
+        let port = dump["upstreams"].as_array().into_iter().flatten().find(|port| port["trafficPolicy"] == "shop/fast");
+        let port = port.with_context(|| format!("no port is balanced by shop/fast: {}", dump["upstreams"]))?;
+        let cost = |name: &str| {
+            let endpoints = port["endpoints"].as_array().into_iter().flatten();
+            let of = endpoints.filter(|one| one["workload"].as_str().is_some_and(|uid| uid.ends_with(name)));
+            of.filter_map(|one| one["cost"].as_f64()).next().with_context(|| format!("no cost of {name}: {port}"))
+        };
+        ensure!(cost("/slow")? > cost("/fast")?, "{port}");
+        Ok(())
+    })?;
     // Without it one is as good as the other: in turn, so that it is no chance.
     mesh.edit("base.yaml", "loadBalancer: {type: PeakEWMA}", "rateLimits: {local: [{requests: 1000, per: 1s}]}")?;
     mesh.edit("base.yaml", "loadBalancer: {warmup: {duration: 1m}}", "loadBalancer: {simple: ROUND_ROBIN}")?;
@@ -213,9 +221,19 @@ fn comes_and_goes() -> Result<()> {
     mesh.refused_because("shop/client", &direct, "ztunnel-node1", &["ambit_waypoint_only_web"])?;
     mesh.apply("gateway.yaml", &gateway)?;
     mesh.pod_ready("shop/waypoint-1", false)?;
-    until("the waypoint answers", || curl(&mesh, &["http://web-v1/"]).map(drop))?;
-    until("what goes to it is seen there", || mesh.log_line("shop/waypoint-1", &["web-v1.shop"]).map(drop))?;
+    until("the waypoint answers, and what goes to it is seen there", || {
+        curl(&mesh, &["http://web-v1/"])?;
+        mesh.logged("shop/waypoint-1", &["web-v1.shop"]).map(drop)
+    })?;
+    // For the same reason as before: one more line of it.
+    let lines = || Ok::<_, anyhow::Error>(mesh.log("ztunnel-node1")?.matches("ambit_waypoint_only_web").count());
+    let before = lines()?;
     ensure!(mesh.get("shop/client", &direct).is_err(), "it went around the waypoint to {direct}");
+    until("the policy is why", || {
+        ensure!(mesh.get("shop/client", &direct).is_err(), "it went around the waypoint to {direct}");
+        ensure!(lines()? > before, "no new line says so");
+        Ok(())
+    })?;
     mesh.remove("gateway.yaml")?;
     mesh.pod_gone("shop/waypoint-1")?;
     until("what a route is attached to is refused again", refused)

@@ -128,7 +128,7 @@ fn rollout_of(mesh: &Mesh) -> Result<()> {
     let over_there = over.to_str().context("its name is no text")?;
     until("the waypoint answers", || {
         mesh.get("shop/client", "http://web/seen")?;
-        mesh.log_line("shop/waypoint-1", &["web.shop", "/seen"]).map(drop)
+        mesh.logged("shop/waypoint-1", &["web.shop", "/seen"]).map(drop)
     })?;
     std::thread::scope(|scope| {
         let limit = Duration::from_secs(300);

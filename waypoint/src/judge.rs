@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_model::policy::{Decision, Facts, Policy, Reason};
+use mesh_model::route::Rule;
 use mesh_proxy::covering::Covered;
 use mesh_proxy::judge::Judgement;
 use mesh_proxy::local_workload::AWAIT_TABLES;
@@ -28,9 +29,21 @@ fn now(worker: &Worker, target: &Target) -> Result<Rc<Covered>, Arc<str>> {
     }
 }
 
-/// Those that are known.
-pub(crate) fn policies(worker: &Worker, target: &Target) -> Vec<Arc<Policy>> {
-    worker.context.proxy.tables.read(|tables| tables.policies_of_routes(&target.routes).policies)
+/// Whether a policy that may judge a request for `target` speaks of paths: of the service, or of one behind this waypoint to which its
+/// routes send requests or copies. One that has not come yet may.
+pub(crate) fn speaks_of_paths(worker: &Worker, target: &Target) -> bool {
+    let speaks = |policy: &Arc<Policy>| {
+        let matches = policy.rules.iter().flat_map(|rule| &rule.clauses).flat_map(|clause| &clause.matches);
+        matches.filter_map(|one| one.http.as_ref()).any(|http| !(http.paths.is_empty() && http.not_paths.is_empty()))
+    };
+    worker.context.proxy.tables.read(|tables| {
+        let rules = target.routes.rules.iter();
+        let behind_us = rules.flat_map(Rule::services).filter_map(|service| tables.routes(service));
+        [&target.routes].into_iter().chain(behind_us).any(|routes| {
+            let attached = worker.attached(tables, routes);
+            !attached.missing.is_empty() || attached.policies.iter().any(speaks)
+        })
+    })
 }
 
 /// Those that judge, all of them; waits a while for one that is named and has not come yet.

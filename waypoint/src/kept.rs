@@ -1,15 +1,16 @@
 //! A body that is kept while it passes, so that it can be sent again from its beginning.
 //!
-//! Nothing waits for it: what has come is sent on, and a copy that shares its bytes stays until the answer has come.
+//! Nothing waits for it: what has come is sent on, and a copy stays until the answer has come. It is a copy because a piece of what was read
+//! holds all that was read with it, which may be a thousand times as much.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::error::Error as AnyError;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use h2::Reason;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
@@ -43,34 +44,31 @@ pub(crate) struct KeptBody<B>(Rc<RefCell<Source<B>>>);
 struct Source<B> {
     /// What has not come yet.
     rest: B,
-    /// What has, or what of it the present reader still has to send.
-    come: VecDeque<Piece>,
-    /// How many of them the present reader has sent.
-    sent: usize,
-    /// Bytes of all of them.
-    bytes: usize,
+    /// What has come and is kept, or what of it the present reader still has to send.
+    come: Vec<u8>,
+    /// The last that has come.
+    trailers: Option<HeaderMap>,
+    /// What the present reader has sent.
+    sent: Sent,
+    /// What it takes of the room.
+    taken: usize,
+    room: Room,
+    /// What comes is kept.
+    keeps: bool,
     /// All that has come is still here.
     whole: bool,
     /// Why it broke off.
     broke: Option<String>,
     /// The number of the reader that sends it now: those before it have failed.
     reader: u32,
-    room: Room,
+    /// Who waits for what has not come.
+    waits: Option<Waker>,
 }
 
-#[derive(Clone)]
-enum Piece {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl From<Piece> for Frame<Bytes> {
-    fn from(piece: Piece) -> Self {
-        match piece {
-            Piece::Data(data) => Self::data(data),
-            Piece::Trailers(trailers) => Self::trailers(trailers),
-        }
-    }
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    bytes: usize,
+    trailers: bool,
 }
 
 /// Its present reader.
@@ -79,16 +77,27 @@ pub(crate) struct Reader<B> {
     number: u32,
 }
 
-/// Another try has begun.
+/// Another try has begun. The endpoint of the one before is told that it is not wanted any more.
 #[derive(Debug, thiserror::Error)]
 #[error("it is being sent again elsewhere")]
-struct Superseded;
+struct Superseded(#[source] h2::Error);
 
 impl<B> KeptBody<B> {
-    /// Keeps what passes of `body` if there is room for it.
-    pub(crate) fn new(body: B, room: Room) -> Self {
-        let (come, broke) = (VecDeque::new(), None);
-        Self(Rc::new(RefCell::new(Source { rest: body, come, sent: 0, bytes: 0, whole: true, broke, reader: 0, room })))
+    /// Keeps what passes of `body` if that is wanted, and as long as there is room.
+    pub(crate) fn new(body: B, keeps: bool, room: Room) -> Self {
+        Self(Rc::new(RefCell::new(Source {
+            rest: body,
+            come: Vec::new(),
+            trailers: None,
+            sent: Sent::default(),
+            taken: 0,
+            room,
+            keeps,
+            whole: true,
+            broke: None,
+            reader: 0,
+            waits: None,
+        })))
     }
 
     /// The body from its beginning; who has had it before gets nothing more of it. None: its beginning is not here any more.
@@ -97,7 +106,11 @@ impl<B> KeptBody<B> {
         if !source.whole {
             return None;
         }
-        (source.sent, source.reader) = (0, source.reader + 1);
+        (source.sent, source.reader) = (Sent::default(), source.reader + 1);
+        // Who waited hears that it waits for nothing.
+        if let Some(waits) = source.waits.take() {
+            waits.wake();
+        }
         Some(Reader { source: self.0.clone(), number: source.reader })
     }
 
@@ -120,47 +133,73 @@ impl<B> KeptBody<B> {
 impl<B> Source<B> {
     fn let_go(&mut self) {
         self.whole = false;
-        self.come.drain(..self.sent);
-        self.sent = 0;
-        self.room.give_back(std::mem::take(&mut self.bytes));
+        self.come = self.come.split_off(self.sent.bytes);
+        self.sent.bytes = 0;
+        self.settle();
     }
 
-    fn keep(&mut self, piece: Piece) {
-        let bytes = match &piece {
-            Piece::Data(data) => data.len(),
-            // As HTTP/2 counts them (RFC 9113, 6.5.2).
-            Piece::Trailers(all) => all.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum(),
-        };
-        if self.bytes + bytes > KEPT_BODY || !self.room.take(bytes) {
-            return self.let_go();
+    /// Something that has come is still to be sent.
+    fn is_ahead(&self) -> bool {
+        self.come.len() > self.sent.bytes || self.trailers.is_some() && !self.sent.trailers
+    }
+
+    /// Takes as much of the room as it holds.
+    fn settle(&mut self) {
+        let less = self.taken - self.taken.min(self.come.len());
+        self.taken -= less;
+        self.room.give_back(less);
+    }
+
+    /// Room for so much more, if there is.
+    fn fits(&mut self, bytes: usize) -> bool {
+        let fits = self.keeps && self.taken + bytes <= KEPT_BODY && self.room.take(bytes);
+        if fits {
+            self.taken += bytes;
         }
-        self.bytes += bytes;
-        self.come.push_back(piece);
-        self.sent += 1;
+        fits
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            match self.fits(data.len()) {
+                true => {
+                    self.come.extend_from_slice(data);
+                    self.sent.bytes += data.len();
+                }
+                false => self.let_go(),
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            // As HTTP/2 counts them (RFC 9113, 6.5.2).
+            match self.fits(trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()) {
+                true => (self.trailers, self.sent.trailers) = (Some(trailers.clone()), true),
+                false => self.let_go(),
+            }
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>>
     where
         B: HttpBody<Data = Bytes, Error = Error> + Unpin,
     {
-        if let Some(piece) = self.come.get(self.sent) {
-            let piece = piece.clone();
-            if self.whole {
-                self.sent += 1;
-            } else {
-                self.come.pop_front();
+        let kept = self.come.get(self.sent.bytes..).unwrap_or_default();
+        if !kept.is_empty() {
+            let data = Bytes::copy_from_slice(kept);
+            self.sent.bytes = self.come.len();
+            if !self.whole {
+                self.let_go();
             }
-            return Poll::Ready(Some(Ok(piece.into())));
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let frame = ready!(Pin::new(&mut self.rest).poll_frame(cx));
+        if let Some(trailers) = self.trailers.as_ref().filter(|_| !self.sent.trailers) {
+            self.sent.trailers = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
+            self.waits = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         match &frame {
-            Some(Ok(frame)) if self.whole => {
-                if let Some(data) = frame.data_ref() {
-                    self.keep(Piece::Data(data.clone()));
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.keep(Piece::Trailers(trailers.clone()));
-                }
-            }
+            Some(Ok(frame)) if self.whole => self.keep(frame),
             Some(Err(error)) => {
                 self.broke = Some(error.to_string());
                 self.let_go();
@@ -173,7 +212,7 @@ impl<B> Source<B> {
 
 impl<B> Drop for Source<B> {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes);
+        self.room.give_back(self.taken);
     }
 }
 
@@ -182,7 +221,7 @@ impl<B: HttpBody<Data = Bytes, Error = Error> + Unpin> Reader<B> {
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut source = self.source.borrow_mut();
         if source.reader != self.number {
-            return Poll::Ready(Some(Err(Box::new(Superseded))));
+            return Poll::Ready(Some(Err(Box::new(Superseded(Reason::CANCEL.into())))));
         }
         source.poll(cx)
     }
@@ -190,21 +229,17 @@ impl<B: HttpBody<Data = Bytes, Error = Error> + Unpin> Reader<B> {
     /// Nothing more comes.
     pub(crate) fn is_end_stream(&self) -> bool {
         let source = self.source.borrow();
-        source.reader == self.number && source.come.len() == source.sent && source.rest.is_end_stream()
+        source.reader == self.number && !source.is_ahead() && source.rest.is_end_stream()
     }
 
     /// How much more comes.
     pub(crate) fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
-        let mut bytes = 0;
-        for piece in source.come.range(source.sent..) {
-            match piece {
-                Piece::Data(data) => bytes += data.len() as u64,
-                // As of a body that does not say how long it is: what has trailers is not written with its length.
-                Piece::Trailers(_) => return SizeHint::new(),
-            }
+        match source.trailers {
+            // As of a body that does not say how long it is: what has trailers is not written with its length.
+            Some(_) => SizeHint::new(),
+            None => longer(&source.rest.size_hint(), (source.come.len() - source.sent.bytes) as u64),
         }
-        longer(&source.rest.size_hint(), bytes)
     }
 }
 
@@ -220,19 +255,37 @@ pub(crate) fn longer(rest: &SizeHint, bytes: u64) -> SizeHint {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     use super::*;
 
     /// What comes, as it stands here.
     struct Frames(VecDeque<Result<Piece, Error>>);
 
+    #[derive(Clone)]
+    enum Piece {
+        Data(Bytes),
+        Trailers(HeaderMap),
+        /// Nothing yet.
+        Later,
+    }
+
     impl HttpBody for Frames {
         type Data = Bytes;
         type Error = Error;
 
         fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-            Poll::Ready(self.0.pop_front().map(|piece| piece.map(Frame::from)))
+            match self.0.pop_front() {
+                Some(Ok(Piece::Data(data))) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Ok(Piece::Trailers(trailers))) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Some(Ok(Piece::Later)) => Poll::Pending,
+                Some(Err(error)) => Poll::Ready(Some(Err(error))),
+                None => Poll::Ready(None),
+            }
         }
 
         fn is_end_stream(&self) -> bool {
@@ -271,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_sent_again_from_its_beginning_with_what_comes_later() {
         let room = Room::default();
-        let kept = KeptBody::new(pieces([10, 20]), room.clone());
+        let kept = KeptBody::new(pieces([10, 20]), true, room.clone());
         let first = kept.read().unwrap();
         assert_eq!(first.size_hint().exact(), Some(30));
         assert_eq!(next(&first).await.unwrap().unwrap().data_ref().map(Bytes::len), Some(10));
@@ -290,7 +343,7 @@ mod tests {
         let trailers = HeaderMap::from_iter([(http::header::TRAILER, http::HeaderValue::from_static("all"))]);
         let mut frames = pieces([10, 0]);
         frames.0.push_back(Ok(Piece::Trailers(trailers.clone())));
-        let kept = KeptBody::new(frames, Room::default());
+        let kept = KeptBody::new(frames, true, Room::default());
         assert_eq!(all(&kept.read().unwrap()).await, (10, Some(trailers.clone())));
         let again = kept.read().unwrap();
         assert_eq!((again.is_end_stream(), again.size_hint().exact()), (false, None));
@@ -300,27 +353,67 @@ mod tests {
     #[tokio::test]
     async fn what_is_let_go_of_goes_on_where_it_is() {
         let room = Room::default();
-        let kept = KeptBody::new(pieces([10, 20]), room.clone());
-        assert_eq!(all(&kept.read().unwrap()).await, (30, None));
+        let mut frames = pieces([10, 20]);
+        frames.0.push_back(Ok(Piece::Data(vec![b'x'; 5].into())));
+        let kept = KeptBody::new(frames, true, room.clone());
+        let first = kept.read().unwrap();
+        for _ in 0..2 {
+            next(&first).await.unwrap().unwrap();
+        }
         let second = kept.read().unwrap();
-        next(&second).await.unwrap().unwrap();
         kept.let_go();
         assert!(!kept.is_whole() && kept.read().is_none());
-        assert_eq!(room.0.get(), 0, "what is still to be sent of it is on its way");
-        assert_eq!(all(&second).await, (20, None));
+        assert_eq!(room.0.get(), 30, "it is still to be sent");
+        assert_eq!(next(&second).await.unwrap().unwrap().data_ref().map(Bytes::len), Some(30));
+        assert_eq!(room.0.get(), 0);
+        assert_eq!(all(&second).await, (5, None));
+        assert_eq!(room.0.get(), 0, "what came later is not kept");
+    }
+
+    struct Counts(AtomicUsize);
+
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Else it would hold its connection for as long as nothing comes.
+    #[test]
+    fn who_waits_hears_that_another_has_it() {
+        let frames = Frames([Ok(Piece::Later)].into());
+        let kept = KeptBody::new(frames, true, Room::default());
+        let (first, woken) = (kept.read().unwrap(), Arc::new(Counts(AtomicUsize::new(0))));
+        let waker = woken.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        assert!(first.poll(&mut cx).is_pending());
+        let _second = kept.read().unwrap();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(first.poll(&mut cx), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_would_send_again_is_not_kept() {
+        let room = Room::default();
+        let kept = KeptBody::new(pieces([10, 20]), false, room.clone());
+        drop(kept.read().unwrap());
+        let reader = kept.read().expect("nothing of it was sent");
+        next(&reader).await.unwrap().unwrap();
+        assert_eq!((kept.is_whole(), room.0.get()), (false, 0));
+        assert_eq!(all(&reader).await, (20, None));
     }
 
     #[tokio::test]
     async fn what_is_too_long_or_has_no_room_is_sent_once() {
         let room = Room::default();
         for (lengths, is_kept) in [([1, KEPT_BODY - 1], true), ([1, KEPT_BODY], false), ([KEPT_BODY + 1, 5], false)] {
-            let kept = KeptBody::new(pieces(lengths), room.clone());
+            let kept = KeptBody::new(pieces(lengths), true, room.clone());
             assert_eq!(all(&kept.read().unwrap()).await, (lengths.iter().sum(), None));
             assert_eq!(kept.is_whole(), is_kept, "{lengths:?}");
         }
         assert_eq!(room.0.get(), 0);
         assert!(room.take(KEPT - 10));
-        let kept = KeptBody::new(pieces([10, 1]), room.clone());
+        let kept = KeptBody::new(pieces([10, 1]), true, room.clone());
         assert_eq!(all(&kept.read().unwrap()).await, (11, None));
         assert!(!kept.is_whole(), "there was no room for all of it");
     }
@@ -329,7 +422,7 @@ mod tests {
     async fn one_that_breaks_off_is_not_sent_again() {
         let mut frames = pieces([1, 2]);
         frames.0.push_back(Err("gone".into()));
-        let kept = KeptBody::new(frames, Room::default());
+        let kept = KeptBody::new(frames, true, Room::default());
         let reader = kept.read().unwrap();
         while next(&reader).await.unwrap().is_ok() {}
         assert_eq!((kept.is_whole(), kept.broke().as_deref()), (false, Some("gone")));

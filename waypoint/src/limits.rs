@@ -22,7 +22,7 @@ pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIME: Duration = Duration::from_secs(20);
 /// Bytes of a request's body that are kept until its answer comes, in case it has to be sent again. A longer one is sent once.
 pub(crate) const KEPT_BODY: usize = 64 << 10;
-/// Bytes of all bodies that a data thread keeps. What comes when there is no room is sent once.
+/// Bytes of all bodies that a data thread keeps, in up to twice as much memory. What comes when there is no room is sent once.
 pub(crate) const KEPT: usize = 16 << 20;
 /// Requests of one data thread about which authorizers or rate limit services are being asked: about as many as a thread can have open.
 pub(crate) const ASKS: usize = 4096;

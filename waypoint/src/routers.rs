@@ -26,22 +26,28 @@ const MANY_RULES: usize = 100;
 
 /// Of each service that is behind this waypoint, and of workloads that were asked for.
 #[derive(Default)]
-pub(crate) struct Routers(HashMap<NamespacedName, Followed>);
+pub(crate) struct Routers {
+    known: HashMap<NamespacedName, Followed>,
+    /// How often the tables have said something else.
+    told: u64,
+}
 
 /// What holds for a service or workload that is behind this waypoint, or was until lately.
 struct Followed {
     router: Arc<Router>,
     /// Its policies, when all of them were known last, and the revision of the tables that was so in.
     policies: Option<(u64, Covering)>,
+    /// When the tables told of it by its own key.
+    told: u64,
     /// Since when it is not any more.
     left: Option<Instant>,
-    /// Whether it is not any more, for its callers' connections.
-    leaves: watch::Sender<bool>,
+    /// Whether it is not any more, for its callers' connections, once there is one.
+    leaves: Option<watch::Sender<bool>>,
 }
 
 impl Followed {
     fn new(router: Arc<Router>) -> Self {
-        Self { router, policies: None, left: None, leaves: watch::Sender::default() }
+        Self { router, policies: None, told: 0, left: None, leaves: None }
     }
 
     /// To take many rules apart takes as long as some hundred requests: another thread does it.
@@ -67,51 +73,66 @@ impl Followed {
             self.policies = Some((revision, covering));
         }
     }
+
+    fn has_left(&mut self, left: bool) {
+        self.left = left.then(|| self.left.unwrap_or_else(Instant::now));
+        if let Some(leaves) = &self.leaves {
+            leaves.send_if_modified(|told| std::mem::replace(told, left) != left);
+        }
+    }
 }
 
 impl Routers {
     /// This holds for something that is asked for.
     pub(crate) fn follows(&mut self, asked: &NamespacedName, router: &Arc<Router>) {
-        match self.0.get_mut(asked) {
+        match self.known.get_mut(asked) {
             Some(known) => known.replace(router),
-            None => drop(self.0.insert(asked.clone(), Followed::new(router.clone()))),
+            None => drop(self.known.insert(asked.clone(), Followed::new(router.clone()))),
         }
     }
 
     /// What was told last of something that is behind this waypoint, or was a while ago.
     pub(crate) fn lately(&self, asked: &NamespacedName) -> Option<Arc<Router>> {
-        let known = self.0.get(asked).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
+        let known = self.known.get(asked).filter(|known| known.left.is_none_or(|left| left.elapsed() < LEAVES));
         known.map(|known| known.router.clone())
     }
 
-    /// The policies of these routes when all of them were known last.
-    pub(crate) fn last_policies(&self, routes: &Arc<ServiceRoutes>) -> Option<&Covering> {
-        let known = self.0.get(&routes.service).filter(|known| Arc::ptr_eq(known.router.routes(), routes))?;
-        known.policies.as_ref().map(|(_, covering)| covering)
+    /// The policies of these routes when all of them were known last, and what the revision was.
+    pub(crate) fn last_policies(&self, routes: &Arc<ServiceRoutes>) -> Option<(u64, &Covering)> {
+        let known = self.known.get(&routes.service).filter(|known| Arc::ptr_eq(known.router.routes(), routes))?;
+        known.policies.as_ref().map(|(revision, covering)| (*revision, covering))
     }
 
     /// Whether something is not behind this waypoint any more, now and later; None of what nobody knows.
-    pub(crate) fn leaves(&self, asked: &NamespacedName) -> Option<watch::Receiver<bool>> {
-        self.0.get(asked).map(|known| known.leaves.subscribe())
+    pub(crate) fn leaves(&mut self, asked: &NamespacedName) -> Option<watch::Receiver<bool>> {
+        let known = self.known.get_mut(asked)?;
+        let left = known.left.is_some();
+        Some(known.leaves.get_or_insert_with(|| watch::Sender::new(left)).subscribe())
     }
 
     /// The tables say something else. `own` is this waypoint, once they tell of it.
     pub(crate) fn follow(&mut self, tables: &Tables, own: Option<Own<'_>>) {
+        self.told += 1;
         for router in tables.all_routers() {
             let service = &router.routes().service;
-            self.follows(service, router);
-            if let Some(known) = self.0.get_mut(service) {
-                known.keep_policies(tables);
-            }
+            let known = match self.known.get_mut(service) {
+                Some(known) => known,
+                None => self.known.entry(service.clone()).or_insert_with(|| Followed::new(router.clone())),
+            };
+            known.replace(router);
+            known.keep_policies(tables);
+            known.has_left(false);
+            known.told = self.told;
         }
-        self.0.retain(|asked, known| {
+        self.known.retain(|asked, known| {
+            if known.told == self.told {
+                return true;
+            }
             let now = target::router(tables, own, asked);
             if let Some(router) = now {
                 known.replace(router);
             }
-            known.left = now.is_none().then(|| known.left.unwrap_or_else(Instant::now));
-            let left = known.left.is_some();
-            known.leaves.send_if_modified(|told| std::mem::replace(told, left) != left);
+            known.has_left(now.is_none());
             known.left.is_none_or(|left| left.elapsed() < LEAVES)
         });
     }
@@ -164,7 +185,7 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         assert!(routers.lately(&cart()).is_none());
         routers.follow(&tables, None);
-        assert!(routers.0.is_empty(), "kept for ever");
+        assert!(routers.known.is_empty(), "kept for ever");
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,7 +194,7 @@ mod tests {
         let mut tables = Tables::default();
         let last = |routers: &Routers| {
             let routes = routers.lately(&cart()).unwrap().routes().clone();
-            routers.last_policies(&routes).map(|covering| covering.policies.len())
+            routers.last_policies(&routes).map(|(_, covering)| covering.policies.len())
         };
         tables.apply(routes(&["deny"]));
         routers.follow(&tables, None);

@@ -8,7 +8,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::pod::PodInfo;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::route::select::Router;
-use mesh_model::tables::Tables;
+use mesh_model::tables::{Covering, Tables};
 use mesh_model::workload::Workload;
 use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
@@ -97,7 +97,7 @@ impl Worker {
 
     /// Whether something is not behind this waypoint any more, now and later; None of what nobody knows.
     pub(crate) fn leaves(&self, asked: &NamespacedName) -> Option<watch::Receiver<bool>> {
-        self.routers.borrow().leaves(asked)
+        self.routers.borrow_mut().leaves(asked)
     }
 
     /// How many pods the waypoint has, now and later. What is so when this is called counts as seen.
@@ -107,17 +107,27 @@ impl Worker {
 
     /// The policies that cover the service of these routes.
     pub(crate) fn covered(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Rc<Covered> {
-        let mut kept = self.covered.borrow_mut();
+        let (mut kept, routers) = (self.covered.borrow_mut(), self.routers.borrow());
         if tables.routes(&routes.service).is_none() {
-            // Its policies go when it goes; those that it had still hold.
-            if let Some(last) = kept.last_whole(&routes.service, routes) {
-                return last;
-            }
-            if let Some(last) = self.routers.borrow().last_policies(routes) {
-                return kept.covered(&routes.service, routes, tables.policy_revision(), || last.clone());
+            // Its policies go when it goes; those that it had still hold: the newest, whether anybody has asked since or not.
+            let judged = kept.last_whole(&routes.service, routes);
+            let told = routers.last_policies(routes);
+            match (judged, told) {
+                (Some((revision, judged)), told) if told.is_none_or(|(newer, _)| newer <= revision) => return judged,
+                (_, Some((revision, told))) => {
+                    return kept.covered(&routes.service, routes, revision, || told.clone());
+                }
+                _ => {}
             }
         }
         kept.covered(&routes.service, routes, tables.policy_revision(), || tables.policies_of_routes(routes))
+    }
+
+    /// The policies that [`Self::covered`] makes ready.
+    pub(crate) fn attached(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Covering {
+        let left = tables.routes(&routes.service).is_none();
+        let last = left.then(|| self.routers.borrow().last_policies(routes).map(|(_, told)| told.clone())).flatten();
+        last.unwrap_or_else(|| tables.policies_of_routes(routes))
     }
 
     /// Lets go of what the tables tell of no more.

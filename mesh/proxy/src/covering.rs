@@ -37,8 +37,8 @@ struct Made<V> {
     of: Arc<V>,
     revision: u64,
     covered: Rc<Covered>,
-    /// The last one in which nothing was missing.
-    whole: Option<Rc<Covered>>,
+    /// The last one in which nothing was missing, and its revision.
+    whole: Option<(u64, Rc<Covered>)>,
 }
 
 impl<K, V> Default for Kept<K, V> {
@@ -59,7 +59,7 @@ impl<K: Hash + Eq + Clone, V> Kept<K, V> {
         }
         let covered = Rc::new(Covered::from(covering()));
         let before = self.0.remove(key).filter(|made| Arc::ptr_eq(&made.of, of)).and_then(|made| made.whole);
-        let whole = covered.missing.is_none().then(|| covered.clone()).or(before);
+        let whole = covered.missing.is_none().then(|| (revision, covered.clone())).or(before);
         if self.0.len() >= MOST {
             self.0.clear();
         }
@@ -69,8 +69,8 @@ impl<K: Hash + Eq + Clone, V> Kept<K, V> {
 }
 
 impl<K: Hash + Eq, V> Kept<K, V> {
-    /// What covered `of` when nothing of that was missing, whatever has come of the policies since.
-    pub fn last_whole(&self, key: &K, of: &Arc<V>) -> Option<Rc<Covered>> {
+    /// What covered `of` when nothing of that was missing, whatever has come of the policies since; and what their revision was.
+    pub fn last_whole(&self, key: &K, of: &Arc<V>) -> Option<(u64, Rc<Covered>)> {
         self.0.get(key).filter(|made| Arc::ptr_eq(&made.of, of))?.whole.clone()
     }
 }
@@ -104,7 +104,7 @@ mod tests {
         assert!(kept.last_whole(&0, &other).is_none(), "something was always missing");
         kept.covered(&0, &other, 3, Covering::default);
         kept.covered(&0, &other, 4, || missing("f"));
-        assert!(kept.last_whole(&0, &other).is_some_and(|whole| whole.missing.is_none()));
+        assert!(kept.last_whole(&0, &other).is_some_and(|(revision, whole)| revision == 3 && whole.missing.is_none()));
         assert!(kept.last_whole(&0, &one).is_none(), "it is of the other");
         for key in 0..2 * MOST {
             kept.covered(&key, &one, 2, Covering::default);

@@ -1,27 +1,24 @@
 //! The canonical form of a request: the one that policies judge, routes match and endpoints get.
 //!
-//! `//`, `%2F` and `%5C` mean different things to different servers. Where a policy of the service speaks of paths, none of them may
-//! go around it: slashes are merged, and encoded ones refused. Elsewhere they are the application's, as in Istio.
-
-use std::sync::Arc;
+//! `//`, `%2F` and `%5C` mean different things to different servers. Where a policy of the service, or of one to which its routes send,
+//! speaks of paths, none of them may go around it: slashes are merged, and encoded ones refused. Elsewhere they are the application's, as in Istio.
 
 use http::request::Parts;
 use http::uri::{self, PathAndQuery, Scheme};
 use http::{StatusCode, Uri};
 use mesh_model::http::{Received, Request, Rules, canonical};
-use mesh_model::policy::Policy;
 use mesh_model::reason::ReasonCode;
 
 use super::answer::Refused;
 
-/// The form of a request. `policies` are those that will judge it.
+/// The form of a request. `speaks_of_paths` says whether a policy that may judge it does.
 ///
 /// # Errors
 /// When it could be read in more than one way.
-pub(super) fn of(head: &Parts, policies: impl FnOnce() -> Vec<Arc<Policy>>) -> Result<Request, Refused> {
+pub(super) fn of(head: &Parts, speaks_of_paths: impl FnOnce() -> bool) -> Result<Request, Refused> {
     let extended = head.extensions.get::<hyper::ext::Protocol>().is_some();
     let received = Received::of_uri(head.version, &head.method, &head.uri, &head.headers, extended);
-    let strict = is_odd(head.uri.path()) && policies().iter().any(|policy| speaks_of_paths(policy));
+    let strict = is_odd(head.uri.path()) && speaks_of_paths();
     let rules = Rules { merge_slashes: strict, keep_encoded_slashes: !strict };
     canonical(&received, rules).map_err(|refusal| Refused::new(StatusCode::BAD_REQUEST, refusal.reason(), refusal))
 }
@@ -31,11 +28,6 @@ fn is_odd(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.windows(2).any(|two| two == b"//")
         || bytes.windows(3).any(|three| three[0] == b'%' && matches!(&three[1..], b"2f" | b"2F" | b"5c" | b"5C"))
-}
-
-fn speaks_of_paths(policy: &Policy) -> bool {
-    let matches = policy.rules.iter().flat_map(|rule| &rule.clauses).flat_map(|clause| &clause.matches);
-    matches.filter_map(|one| one.http.as_ref()).any(|http| !(http.paths.is_empty() && http.not_paths.is_empty()))
 }
 
 /// Writes it back: what is passed on is what was judged, to `target` and `authority`, which are its own or those of a route.

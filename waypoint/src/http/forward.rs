@@ -70,7 +70,11 @@ enum Failed {
     /// Nothing was sent, and another endpoint may take it.
     Unsent(Option<Unreachable>),
     /// It was sent, and its endpoint has not taken it.
-    Untaken(Refused),
+    Untaken {
+        refused: Refused,
+        /// It leaves: it was not too much for it.
+        leaves: bool,
+    },
     /// It was sent.
     Sent {
         refused: Refused,
@@ -85,7 +89,7 @@ impl Failed {
     fn code(&self) -> ReasonCode {
         match self {
             Self::Unsent(why) => why.as_ref().map_or(ReasonCode::PeerClosed, Unreachable::code),
-            Self::Untaken(refused) | Self::Sent { refused, .. } | Self::For(refused) => refused.code,
+            Self::Untaken { refused, .. } | Self::Sent { refused, .. } | Self::For(refused) => refused.code,
         }
     }
 }
@@ -106,13 +110,14 @@ pub(super) async fn forward(
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
     let until = hop.deadline;
-    let mut replay = Replay::new(request, &worker.kept_bodies);
+    let replay = Replay::new(request, version, hop.retry, &worker.kept_bodies);
     let (mut connections, mut again) = (0, 0);
     let (mut not, mut unreachable, mut renewed) = (None, None, false);
-    let (mut hashed, mut retrying) = (Hashed::default(), None);
+    let (mut hashed, mut retrying, mut next) = (Hashed::default(), None, None);
     loop {
         // Never missing: it was not sent, or it is kept.
-        let Some(mut request) = replay.next() else { return Err(never_sent(unreachable)) };
+        let request = next.take().or_else(|| replay.next());
+        let Some(mut request) = request else { return Err(never_sent(unreachable)) };
         let by = |by: &HashBy| hashed.of(by, &request, caller.from.ip());
         let picked =
             upstream::choose(worker, &caller.waypoint, (&hop.service, hop.dialled, hop.subset.as_ref()), by, not);
@@ -144,13 +149,18 @@ pub(super) async fn forward(
                 (Ok((pooled, answer)), wanted && replay.is_kept())
             }
             Ok(Err(Failed::For(refused))) => return Err(refused),
-            Ok(Err(Failed::Sent { .. } | Failed::Untaken(_))) if replay.broke().is_some() => {
+            Ok(Err(Failed::Sent { .. } | Failed::Untaken { .. })) if replay.broke().is_some() => {
                 let why = format!("its body broke off: {}", replay.broke().unwrap_or_default());
                 return Err(Refused::new(StatusCode::BAD_REQUEST, ReasonCode::CallerGone, why));
             }
-            Ok(Err(Failed::Untaken(refused))) => {
-                connections += 1;
+            Ok(Err(Failed::Untaken { refused, leaves })) => {
                 not = Some(picked.endpoint.address());
+                connections += 1;
+                if !leaves {
+                    picked.ended(Outcome::Failed);
+                    // Once: what is too much for all of them gets no better by more.
+                    connections += TRIES / 2;
+                }
                 if connections < TRIES && replay.is_kept() {
                     continue;
                 }
@@ -190,8 +200,9 @@ pub(super) async fn forward(
         if retry.is_some() {
             retrying = None;
         }
-        let allowed = retry.and_then(|retry| Some((retry, picked.take(worker, Limit::Retries).ok()?)));
-        let Some((retry, allowed)) = allowed else {
+        // It is taken back now: while it waits, the endpoint that has answered would go on to get more of it than is kept.
+        let allowed = retry.and_then(|retry| Some((retry, picked.take(worker, Limit::Retries).ok()?, replay.next()?)));
+        let Some((retry, allowed, request)) = allowed else {
             let (mut pooled, answer) = ended?;
             replay.is_answered();
             let carried = pooled.carried.take();
@@ -200,7 +211,7 @@ pub(super) async fn forward(
             hashed.tell(answer.head.headers_mut());
             return Ok(answer.until(hop.deadline));
         };
-        retrying = Some(allowed);
+        (retrying, next) = (Some(allowed), Some(request));
         not = Some(picked.endpoint.address());
         // What is not the answer is let go of before anybody waits.
         drop((ended, permit, active));
@@ -241,7 +252,8 @@ async fn attempt(
             Err(match failed {
                 // Its endpoint has closed it meanwhile.
                 SendError::Unsent(_) => Failed::Unsent(None),
-                SendError::Untaken(_) => Failed::Untaken(refused()),
+                SendError::Leaves(_) => Failed::Untaken { refused: refused(), leaves: true },
+                SendError::RefusedStream(_) => Failed::Untaken { refused: refused(), leaves: false },
                 SendError::Sent(_) => Failed::Sent { refused: refused(), kept: pooled.is_used() },
             })
         }

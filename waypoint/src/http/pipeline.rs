@@ -83,7 +83,7 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
         let why = "its body has a transfer coding besides chunked";
         return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, ReasonCode::BadRequest, why));
     }
-    let mut form = form::of(&head, || judge::policies(&caller.worker, &target))?;
+    let mut form = form::of(&head, || judge::speaks_of_paths(&caller.worker, &target))?;
     // 3
     let rules = &target.routes.tokens;
     // A backend's own rules may want what these take away.

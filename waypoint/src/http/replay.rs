@@ -9,6 +9,8 @@ use mesh_model::route::Retry;
 
 use crate::body::Body;
 use crate::kept::{KeptBody, Room};
+use crate::limits::KEPT_BODY;
+use crate::upstream::HttpVersion;
 
 /// Between two tries where the route says nothing, as Envoy has it.
 const BACKOFF: Duration = Duration::from_millis(25);
@@ -21,15 +23,20 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Keeps the body as it passes, if it is short enough.
-    pub(super) fn new(request: Request<Body>, room: &Room) -> Self {
+    /// Keeps the body as it passes, if it is short enough, and somebody may want it again: a route, an endpoint of HTTP/2 that says that
+    /// it has not taken the request, or a request that does the same twice.
+    pub(super) fn new(request: Request<Body>, version: HttpVersion, retry: Option<&Retry>, room: &Room) -> Self {
         let (head, body) = request.into_parts();
-        let body = (body.size_hint().exact() != Some(0)).then(|| KeptBody::new(body, room.clone()));
+        let length = body.size_hint();
+        let again =
+            version == HttpVersion::Http2 || retry.is_some_and(|retry| retry.attempts > 0) || is_idempotent(&head);
+        let keeps = again && length.lower() <= KEPT_BODY as u64;
+        let body = (length.exact() != Some(0)).then(|| KeptBody::new(body, keeps, room.clone()));
         Self { head, body }
     }
 
     /// The request for the next try, if there can be one.
-    pub(super) fn next(&mut self) -> Option<Request<Body>> {
+    pub(super) fn next(&self) -> Option<Request<Body>> {
         let body = match &self.body {
             Some(kept) => Body::kept(kept.read()?),
             None => Body::empty(),
@@ -44,8 +51,7 @@ impl Replay {
 
     /// Doing it twice is like doing it once (RFC 9110 9.2.2), and it can be sent again.
     pub(super) fn is_harmless(&self) -> bool {
-        let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
-        idempotent.contains(&self.head.method) && self.is_kept()
+        is_idempotent(&self.head) && self.is_kept()
     }
 
     /// Why its caller broke it off, if it did.
@@ -61,6 +67,11 @@ impl Replay {
     }
 }
 
+fn is_idempotent(head: &Parts) -> bool {
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE];
+    idempotent.contains(&head.method)
+}
+
 /// How long to wait before try `number`, counted from 1: twice as long each time, at most ten times the first.
 pub(super) fn backoff(retry: &Retry, number: u32) -> Duration {
     let first = retry.backoff.unwrap_or(BACKOFF);
@@ -72,7 +83,6 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::limits::KEPT_BODY;
 
     #[test]
     fn tries_wait_longer_and_longer() {
@@ -84,17 +94,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_sent_is_sent_again_only_if_it_was_kept() {
-        // (method, body, whether it can be sent again, whether that is harmless)
-        for (method, body, again, harmless) in [
-            (Method::GET, Body::empty(), true, true),
-            (Method::POST, Body::empty(), true, false),
-            (Method::POST, Body::whole("short"), true, false),
-            (Method::PUT, Body::whole("short"), true, true),
-            (Method::PUT, Body::whole(vec![0; KEPT_BODY + 1]), false, false),
+        let retry = Retry { attempts: 1, ..Retry::default() };
+        let (one, two) = (HttpVersion::Http1, HttpVersion::Http2);
+        // (method, body, what the endpoint speaks, whether the route wants tries, whether it can be sent again, and that is harmless)
+        for (method, body, version, wanted, again, harmless) in [
+            (Method::GET, Body::empty(), one, false, true, true),
+            (Method::POST, Body::empty(), one, false, true, false),
+            (Method::POST, Body::whole("short"), one, false, false, false),
+            (Method::POST, Body::whole("short"), one, true, true, false),
+            (Method::POST, Body::whole("short"), two, false, true, false),
+            (Method::PUT, Body::whole("short"), one, false, true, true),
+            (Method::PUT, Body::whole(vec![0; KEPT_BODY + 1]), two, true, false, false),
         ] {
             let request = Request::builder().method(&method).body(body).unwrap();
             let length = request.body().size_hint().exact();
-            let mut replay = Replay::new(request, &Room::default());
+            let replay = Replay::new(request, version, wanted.then_some(&retry), &Room::default());
             // Nothing of it is sent.
             drop(replay.next().unwrap());
             let first = replay.next().unwrap();

@@ -54,9 +54,12 @@ pub(crate) enum SendError {
     /// Nothing was sent: another connection may have it.
     #[error("nothing was sent: {0}")]
     Unsent(hyper::Error),
-    /// The endpoint says that it has not taken it, and will not (RFC 9113, 8.7).
-    #[error("not taken: {0}")]
-    Untaken(hyper::Error),
+    /// The endpoint ends its connection in order, and has not taken it (RFC 9113, 8.7).
+    #[error("not taken, its endpoint leaves: {0}")]
+    Leaves(hyper::Error),
+    /// The endpoint has refused its stream, and so has not taken it (RFC 9113, 8.7): as it does when it has too many.
+    #[error("not taken, its endpoint refused it: {0}")]
+    RefusedStream(hyper::Error),
     /// Something was sent, and what came of it is not known.
     #[error("{0}")]
     Sent(hyper::Error),
@@ -66,23 +69,17 @@ impl SendError {
     fn of(mut error: TrySendError<Request<Body>>) -> Self {
         let unsent = error.take_message().is_some();
         let error = error.into_error();
-        match unsent {
-            true => Self::Unsent(error),
-            false if untaken(&error) => Self::Untaken(error),
-            false => Self::Sent(error),
+        if unsent {
+            return Self::Unsent(error);
+        }
+        // What the endpoint says, and not what we or a caller do.
+        let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).filter(|h2| h2.is_remote());
+        match h2.map(|h2| (h2.is_go_away(), h2.is_reset(), h2.reason())) {
+            Some((true, _, Some(Reason::NO_ERROR))) => Self::Leaves(error),
+            Some((_, true, Some(Reason::REFUSED_STREAM))) => Self::RefusedStream(error),
+            _ => Self::Sent(error),
         }
     }
-}
-
-/// The endpoint has ended its connection in order without it, or refused its stream.
-fn untaken(error: &hyper::Error) -> bool {
-    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(|error| {
-        let reason = error.reason();
-        error.is_remote()
-            && (error.is_go_away() && reason == Some(Reason::NO_ERROR)
-                || error.is_reset() && reason == Some(Reason::REFUSED_STREAM))
-    })
 }
 
 /// Spawns on the data thread.

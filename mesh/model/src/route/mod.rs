@@ -153,6 +153,22 @@ pub struct Rule {
     pub fault: Option<Fault>,
 }
 
+impl Rule {
+    /// The services to which it sends requests or copies of them, as often as it names them.
+    pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
+        let own = self.filters.iter().chain(self.backends.iter().flat_map(|backend| &backend.filters));
+        let mirrors = own.filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => Some(&mirror.backend),
+            _ => None,
+        });
+        let targets = self.backends.iter().map(|backend| &backend.target).chain(mirrors);
+        targets.filter_map(|target| match target {
+            BackendTarget::Service(service, _) | BackendTarget::Subset(service, ..) => Some(service),
+            BackendTarget::Invalid(_) => None,
+        })
+    }
+}
+
 /// All that are set (HTTPRouteMatch, GRPCRouteMatch). With none set it matches everything.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RequestMatch {
