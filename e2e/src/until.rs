@@ -3,7 +3,7 @@ use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
 /// How long an effect may take before a test gives up: far more than it should, so that a slow machine is no failure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -34,8 +34,8 @@ fn reused(mesh: &Mesh) -> Result<()> {
     mesh.apply("tenant.yaml", &bob())?;
     mesh.pod_ready("shop/bob", true)?;
     mesh.get_at_last("shop/client", "http://bob/")?;
-    let to_bob = mesh.traffic("shop/client", "bob:80", &["--every", "5", "--limit", "3000"])?;
-    let to_mallory = mesh.traffic("shop/client", "mallory:80", &["--every", "5", "--limit", "3000"])?;
+    let to_bob = mesh.traffic("shop/client", "bob:80", &["--every", "1", "--limit", "500"])?;
+    let to_mallory = mesh.traffic("shop/client", "mallory:80", &["--every", "1", "--limit", "500"])?;
     for _ in 0..4 {
         // One edit: the address has a new owner as soon as the old one is gone.
         mesh.apply("tenant.yaml", &mallory())?;

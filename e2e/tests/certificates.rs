@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What certificates get; renewed at about half of it.
-pub(crate) const LIFETIME: &str = "16s";
+pub(crate) const LIFETIME: &str = "6s";
 /// Certificates seen before the judgement.
-const GENERATIONS: usize = 3;
+const GENERATIONS: usize = 4;
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("certificates::renewed_every_few_seconds_without_a_failed_request", renewal);
@@ -38,7 +38,7 @@ pub(crate) fn renewed(mesh: &Mesh) -> Result<()> {
     let kept = mesh.traffic("shop/client", &format!("{ip}:9100"), &["--kept", "--at-least", "200"])?;
     let mut seen = [BTreeSet::new(), BTreeSet::new()];
     let mut newcomers = 0;
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_secs(60);
     until_within(limit, "several certificates of each side were in use", || {
         for (serials, (node, account)) in seen.iter_mut().zip([("node1", "client"), ("node2", "server")]) {
             serials.insert(serial(mesh, node, account)?);

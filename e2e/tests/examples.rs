@@ -22,7 +22,7 @@ fn demo() -> Result<()> {
         command.env("XDG_RUNTIME_DIR", runtime.path());
         command
     };
-    let output = command::run(ambit().arg("demo"), Duration::from_secs(300))?;
+    let output = command::run(ambit().arg("demo"), Duration::from_secs(90))?;
     ensure!(output.code == 0, "the demo ended with {}:\n{}\n{}", output.code, output.stdout, output.stderr);
     // Without --keep nothing of it runs on.
     let status = command::run(ambit().args(["status", "--name", "demo"]), command::LIMIT)?.bad()?;

@@ -2,12 +2,8 @@
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
 use e2e::harness::{Suite, need_program};
-use e2e::until::{until, until_within};
+use e2e::until::until;
 use std::path::Path;
-use std::time::Duration;
-
-/// One look is 60 connections, which may take most of the usual time.
-const LONG: Duration = Duration::from_secs(90);
 
 pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("l4_routes::a_tcp_route_splits_connections", tcp);
@@ -52,7 +48,7 @@ fn tcp() -> Result<()> {
     let mesh = up("tcp-route")?;
     // Before the route is followed, connections go to the service itself: to either version, as it comes.
     mesh.edit("base.yaml", "port: 5432, weight: 20}", "port: 5432, weight: 0}")?;
-    until_within(LONG, "all connections go to the one backend that has a weight", || {
+    until("all connections go to the one backend that has a weight", || {
         let [old, new, closed] = versions(&mesh, "shop/client")?;
         ensure!((old, new, closed) == (60, 0, 0), "{old} to v1, {new} to v2, {closed} closed");
         Ok(())
@@ -60,7 +56,7 @@ fn tcp() -> Result<()> {
     mesh.log_line("shop/waypoint-1", &["connection complete", "dst.workload=\"db-v1\""])?;
     mesh.edit("base.yaml", "port: 5432, weight: 80}", "port: 5432, weight: 1}")?;
     mesh.edit("base.yaml", "port: 5432, weight: 0}", "port: 5432, weight: 1}")?;
-    until_within(LONG, "both versions have their share", || {
+    until("both versions have their share", || {
         let [old, new, closed] = versions(&mesh, "shop/client")?;
         // By chance: fewer than 10 of 60 once in 10^7 times.
         ensure!(old >= 10 && new >= 10 && closed == 0, "{old} to v1, {new} to v2, {closed} closed");
@@ -72,7 +68,7 @@ fn tcp() -> Result<()> {
     mesh.log_line("shop/waypoint-1", &["POLICY_DENIED", "shop/not-the-intern"])?;
     // So is the share of one that is not there; and the route's author is told.
     mesh.edit("base.yaml", "{name: db-v2, port: 5432, weight: 1}", "{name: db-v3, port: 5432, weight: 1}")?;
-    until_within(LONG, "the share of a backend that is not there is closed", || {
+    until("the share of a backend that is not there is closed", || {
         let [old, new, closed] = versions(&mesh, "shop/client")?;
         ensure!(old >= 10 && new == 0 && closed >= 10, "{old} to v1, {new} to v2, {closed} closed");
         Ok(())
@@ -85,7 +81,7 @@ fn tcp() -> Result<()> {
     })?;
     // Without it, to the service itself again.
     mesh.edit("base.yaml", "kind: Service, name: db, port: 5432}]", "kind: Service, name: db-v1, port: 5432}]")?;
-    until_within(LONG, "without a route connections go to the service itself", || {
+    until("without a route connections go to the service itself", || {
         let [old, new, closed] = versions(&mesh, "shop/client")?;
         ensure!(old > 0 && new > 0 && closed == 0, "{old} to v1, {new} to v2, {closed} closed");
         Ok(())

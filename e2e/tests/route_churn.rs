@@ -16,7 +16,7 @@ pub(crate) fn trials(suite: &mut Suite) {
 /// Edits of the route while requests are made.
 const EDITS: usize = 100;
 /// How long the requests may take, on a machine that does much else.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// A server that takes leave as one should: it says that its connections end, and ends when nobody is left.
 pub(crate) fn server(name: &str, version: &str, node: &str) -> String {
@@ -53,7 +53,7 @@ spec:
                   pass
           def leave(*_):
               leaving.set()
-              threading.Timer(15, lambda: os._exit(0)).start()
+              threading.Timer(4, lambda: os._exit(0)).start()
           signal.signal(signal.SIGTERM, leave)
           class Server(http.server.ThreadingHTTPServer):
               request_queue_size = 128

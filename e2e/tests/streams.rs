@@ -15,7 +15,7 @@ pub(crate) fn trials(suite: &mut Suite, town: &SharedMesh) {
     suite.on(town, "streams::the_server_speaks_first", server_first);
 }
 
-const LONG: Duration = Duration::from_secs(400);
+const LONG: Duration = Duration::from_secs(120);
 
 fn peer(mesh: &Mesh) -> Result<String> {
     Ok(format!("{}:9100", mesh.ip("shop/web", false)?))

@@ -63,7 +63,7 @@ fn tell(stage: &mut Stage, view: &View) -> Result<Vec<Row>> {
 
     let step = view.begin("Two nodes, four pods, control plane, CA, node agents and ztunnels start");
     stage.start(&[("shop.yaml", SHOP), ("namespace.yaml", NAMESPACE)])?;
-    let status = stage.wait_ready(Duration::from_secs(60))?;
+    let status = stage.wait_ready(Duration::from_secs(30))?;
     step.done(&format!("{} programs, {} pods ready", status.programs.len(), status.pods.len()));
 
     let step = view.begin("Before: the storefront asks orders, and we listen on the wire between the nodes");

@@ -15,7 +15,7 @@ pub(super) const URL: &str = "http://orders.shop/";
 /// Who asks.
 pub(super) const STOREFRONT: &str = "spiffe://cluster.local/ns/shop/sa/storefront";
 /// Longest wait for a change to take effect.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A mesh of the demo's own.
 pub(super) struct Stage {
@@ -100,8 +100,7 @@ impl Stage {
     /// An HTTP call from a pod of the shop; the answer, or why there was none.
     pub(super) fn call(&self, pod: &str, url: &str) -> Result<Result<String, String>> {
         let output = Command::new(exe::own())
-            .args(["exec", "--name", NAME, "-n", "shop", pod, "--"])
-            .args(["ambit", "tool", "http-get", "--timeout", "15", url])
+            .args(["exec", "--name", NAME, "-n", "shop", pod, "--", "ambit", "tool", "http-get", "--timeout", "3", url])
             .output()
             .context("cannot run a command in a pod")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -132,11 +132,7 @@ fn pod(key: &Key, pod: &Key, gateway: &Gateway, settings: &Settings) -> Option<P
         "command": ["ambit", PROGRAM],
         "env": env,
         "ports": [{"name": "mesh", "containerPort": HBONE}],
-        // One that answers late, on a machine that does much else, is not taken from its clients for that.
-        "readinessProbe": {
-            "httpGet": {"path": "/healthz/ready", "port": READINESS},
-            "periodSeconds": 1, "timeoutSeconds": 5,
-        },
+        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": READINESS}, "periodSeconds": 1},
     });
     let metadata = json!({
         "name": pod.1, "namespace": pod.0, "labels": labels, "annotations": annotations(gateway),

@@ -23,7 +23,7 @@ const LONGEST: usize = 4 << 20;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a server that is told to end goes on: whoever has not heard yet still comes.
-const LEAVES: Duration = Duration::from_secs(15);
+const LEAVES: Duration = Duration::from_secs(4);
 /// So often a call is made anew that its server has not taken, as gRPC's own clients do.
 const UNTAKEN: u32 = 5;
 /// gRPC's `UNAVAILABLE`.

@@ -167,7 +167,7 @@ fn resets(to: &str, connections: usize) -> Result<ExitCode> {
 
 #[allow(clippy::print_stdout, reason = "its output is its purpose")]
 fn first_line(to: &str) -> Result<ExitCode> {
-    let stream = connect(to, Duration::from_secs(20))?;
+    let stream = connect(to, Duration::from_secs(5))?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).context("the server sent nothing")?;
     print!("{line}");

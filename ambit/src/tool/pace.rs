@@ -22,8 +22,8 @@ pub(crate) struct Pace {
     /// Milliseconds from one request to the next.
     #[arg(long, default_value_t = 10)]
     every: u64,
-    /// Milliseconds after which a request has failed: by default so many that a machine that does much else loses none.
-    #[arg(long, default_value_t = 20_000)]
+    /// Milliseconds after which a request has failed.
+    #[arg(long, default_value_t = 3000)]
     limit: u64,
     /// Ask on one connection all the time. Its end is a failure.
     #[arg(long)]
