@@ -39,9 +39,10 @@ pub(crate) fn speaks_of_paths(worker: &Worker, target: &Target) -> bool {
     worker.context.proxy.tables.read(|tables| {
         let rules = target.routes.rules.iter();
         let behind_us = rules.flat_map(Rule::services).filter_map(|service| tables.routes(service));
-        [&target.routes].into_iter().chain(behind_us).any(|routes| {
-            let attached = worker.attached(tables, routes);
-            !attached.missing.is_empty() || attached.policies.iter().any(speaks)
+        let own = tables.routes(&target.routes.service).unwrap_or(&target.routes);
+        [own].into_iter().chain(behind_us).any(|routes| {
+            let covered = worker.covered(tables, routes);
+            covered.missing.is_some() || covered.policies.policies().iter().any(speaks)
         })
     })
 }

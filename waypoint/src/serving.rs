@@ -8,7 +8,7 @@ use mesh_model::address::NamespacedName;
 use mesh_model::pod::PodInfo;
 use mesh_model::route::ServiceRoutes;
 use mesh_model::route::select::Router;
-use mesh_model::tables::{Covering, Tables};
+use mesh_model::tables::Tables;
 use mesh_model::workload::Workload;
 use mesh_proxy::connections::Connections;
 use mesh_proxy::covering::{Covered, Kept};
@@ -121,13 +121,6 @@ impl Worker {
             }
         }
         kept.covered(&routes.service, routes, tables.policy_revision(), || tables.policies_of_routes(routes))
-    }
-
-    /// The policies that [`Self::covered`] makes ready.
-    pub(crate) fn attached(&self, tables: &Tables, routes: &Arc<ServiceRoutes>) -> Covering {
-        let left = tables.routes(&routes.service).is_none();
-        let last = left.then(|| self.routers.borrow().last_policies(routes).map(|(_, told)| told.clone())).flatten();
-        last.unwrap_or_else(|| tables.policies_of_routes(routes))
     }
 
     /// Lets go of what the tables tell of no more.

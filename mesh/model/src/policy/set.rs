@@ -64,6 +64,11 @@ impl PolicySet {
         set
     }
 
+    /// All of them.
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
     /// [`decide`](super::decide()) over these.
     pub fn decide(&self, facts: &Facts) -> Decision {
         self.of(&Subject::new(facts, None))
