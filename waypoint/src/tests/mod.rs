@@ -5,6 +5,7 @@ mod asked;
 mod balanced;
 mod connections;
 mod ends;
+mod left;
 mod limited;
 mod named;
 mod networks;
