@@ -140,7 +140,7 @@ impl Worker {
             news
         });
         self.keys.follow(tables);
-        self.rate_limits.follow(&self.context.rate_limits, tables);
+        self.rate_limits.follow(&self.context.rate_limits, tables, |service| self.lately(service).is_some());
         self.context.rate_limits.follow();
     }
 }

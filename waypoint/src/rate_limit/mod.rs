@@ -121,12 +121,14 @@ impl KnownLimits {
         Some(found)
     }
 
-    /// Follows what the tables say of services that were asked about, and lets go of others.
-    pub(crate) fn follow(&self, all: &RateLimits, tables: &Tables) {
+    /// Follows what the tables say of services that were asked about, and lets go of others. One that has left the waypoint and is
+    /// still served for a while (`lately`) goes on to be counted as before.
+    pub(crate) fn follow(&self, all: &RateLimits, tables: &Tables, lately: impl Fn(&NamespacedName) -> bool) {
         self.0.borrow_mut().retain(|service, known| {
-            let Some(routes) = tables.routes(service).filter(|routes| !routes.rate_limits.is_empty()) else {
+            let Some(routes) = tables.routes(service) else { return lately(service) };
+            if routes.rate_limits.is_empty() {
                 return false;
-            };
+            }
             if !Arc::ptr_eq(&known.said, &routes.rate_limits) {
                 known.found = routes.rate_limits.iter().map(|limit| all.of(limit)).collect();
                 known.said = routes.rate_limits.clone();

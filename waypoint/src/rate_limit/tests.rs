@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use mesh_model::identity::SpiffeId;
 use mesh_model::rate_limit::{About, LimitKey, LocalRateLimit};
+use mesh_model::resource::{Kind as TableKind, Resource};
 
 use super::*;
 use crate::limits::{RATE_KEYS, RATE_SHARDS};
@@ -50,6 +51,24 @@ async fn what_does_not_change_a_limit_leaves_its_buckets() {
     drop((before, found, known, other));
     all.follow();
     assert_eq!(all.dump().as_array().unwrap().len(), 0);
+}
+
+/// Seen red while a service's buckets went with it: each change of the tables filled them again for whoever came until he had heard.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_left_and_is_still_served_is_counted_as_before() {
+    let (all, known, mut tables) = (RateLimits::new(Default::default()), KnownLimits::default(), Tables::default());
+    let said = Arc::new(routes(vec![limit("a", 1, None)]));
+    tables.apply(Resource::Routes(said.clone()));
+    assert!(take(&known.of(&all, &said).unwrap()[0], "-").is_ok());
+    tables.remove(TableKind::Routes, &said.service.to_string());
+    let follow = |lately: bool| {
+        known.follow(&all, &tables, |service| lately && *service == said.service);
+        all.follow();
+    };
+    follow(true);
+    assert!(take(&known.of(&all, &said).unwrap()[0], "-").is_err(), "there was one, and it is taken");
+    follow(false);
+    assert_eq!(all.dump().as_array().unwrap().len(), 0, "kept for ever");
 }
 
 #[tokio::test(start_paused = true)]
