@@ -112,7 +112,7 @@ pub(super) async fn forward(
     let until = hop.deadline;
     let replay = Replay::new(request, version, hop.retry, &worker.kept_bodies);
     let (mut connections, mut again) = (0, 0);
-    let (mut not, mut unreachable, mut renewed) = (None, None, false);
+    let (mut not, mut unreachable, mut renewed, mut was_refused) = (None, None, false, false);
     let (mut hashed, mut retrying, mut next) = (Hashed::default(), None, None);
     loop {
         // Never missing: it was not sent, or it is kept.
@@ -158,10 +158,10 @@ pub(super) async fn forward(
                 connections += 1;
                 if !leaves {
                     picked.ended(Outcome::Failed);
-                    // Once: what is too much for all of them gets no better by more.
-                    connections += TRIES / 2;
                 }
-                if connections < TRIES && replay.is_kept() {
+                // What is too much for two of them is sent to no third: that would make it more.
+                let too_much = !leaves && std::mem::replace(&mut was_refused, true);
+                if !too_much && connections < TRIES && replay.is_kept() {
                     continue;
                 }
                 (Err(refused), replay.is_kept())
