@@ -263,7 +263,7 @@ impl Agent {
         }
         for pod in pods {
             let enrolment = enrolment(pod, &self.policy.selection);
-            let (settings, ignored) = Settings::of(&pod.annotations, self.policy.defaults);
+            let (settings, ignored) = Settings::of(pod, self.policy.defaults);
             let known = self.pods.entry(pod.uid.clone()).or_insert_with(|| Managed::new(pod, enrolment, &settings));
             if known.pod.annotations != pod.annotations || known.reached.held().is_none() {
                 for what in ignored {

@@ -24,7 +24,7 @@ pub struct Config {
     pub enrolled_file: PathBuf,
     /// `CNI_EVENT_ADDRESS`: where the CNI plugin asks.
     pub plugin_socket: PathBuf,
-    /// `AMBIENT_IPV6`, `AMBIENT_DNS_CAPTURE`.
+    /// `AMBIENT_IPV6`, `AMBIENT_DNS_CAPTURE`, `AMBIENT_HOST_PROBES_ANY_PORT`.
     pub redirection: Defaults,
     /// `EXCLUDE_NAMESPACES` (comma list), `SYSTEM_NAMESPACE`.
     pub selection: Selection,
@@ -104,6 +104,7 @@ impl Config {
             redirection: Defaults {
                 ipv6: env.bool("AMBIENT_IPV6")?.unwrap_or(true),
                 dns_capture: env.bool("AMBIENT_DNS_CAPTURE")?.unwrap_or(true),
+                probes_any_port: env.bool("AMBIENT_HOST_PROBES_ANY_PORT")?.unwrap_or(false),
             },
             selection,
             kubelet_uid: host_probes.then_some(uid),
@@ -189,7 +190,7 @@ mod tests {
         let plain = config(&["--pods-file", "/run/n1/pods.json"]).unwrap();
         assert_eq!(plain.enrolled_file, Path::new("/run/n1/enrolled.json"));
         assert_eq!(plain.ztunnel_socket, Path::new("/var/run/ztunnel/ztunnel.sock"));
-        assert_eq!(plain.redirection, Defaults { ipv6: true, dns_capture: true });
+        assert_eq!(plain.redirection, Defaults { ipv6: true, dns_capture: true, probes_any_port: false });
         assert_eq!(plain.selection, Selection::default());
         assert_eq!((plain.kubelet_uid, plain.health_port, plain.monitoring_port), (Some(0), Some(8000), Some(15014)));
 
@@ -198,10 +199,11 @@ mod tests {
             "--ambient-ipv6=false",
             "--exclude-namespaces=a, b",
             "--ambient-host-probes=false",
+            "--ambient-host-probes-any-port=true",
             "--health-port=0",
         ])
         .unwrap();
-        assert!(!set.redirection.ipv6);
+        assert!(!set.redirection.ipv6 && set.redirection.probes_any_port);
         assert_eq!(set.selection.excluded_namespaces, ["a", "b"]);
         assert_eq!((set.kubelet_uid, set.health_port), (None, None));
 

@@ -13,6 +13,7 @@
 //! | [`redirect`] | the rules of a pod's namespace: as data and text (pure), and over netlink |
 //! | [`netns`] | open and enter a network namespace |
 //! | [`sandboxes`] | find pods' network namespaces by the node's processes |
+//! | [`probe_ports`] | which ports of a pod its kubelet dials (pure) |
 //! | [`probes`] | the node's own rules, for the kubelet's probes |
 //! | `managed` | one pod: what is wanted, what has been done, when to try again |
 //! | `operations`, `agent` | the steps on one pod; the loop over all |
@@ -49,6 +50,7 @@ pub mod plugin;
 pub mod plugin_client;
 pub mod plugin_server;
 pub mod pods;
+pub mod probe_ports;
 pub mod probes;
 pub mod reconcile;
 pub mod redirect;

@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_failure_is_news_once() {
         let pod = Pod::default();
-        let (settings, _) = Settings::of(&pod.annotations, Defaults { ipv6: true, dns_capture: true });
+        let (settings, _) = Settings::of(&pod, Defaults { ipv6: true, dns_capture: true, probes_any_port: false });
         let mut managed = Managed::new(&pod, Enrolment::In(Because::PodLabel), &settings);
         let mut fail = |why, text: &str, again| managed.fail(why, &text, again);
         assert!(fail(Why::NoZtunnel, "no ztunnel is connected", false));

@@ -44,6 +44,9 @@ pub struct Pod {
     pub netns: Option<PathBuf>,
     /// How far its life has come.
     pub phase: Phase,
+    /// The ports that its kubelet dials, as [`Probed::ports`](crate::probe_ports::Probed::ports) says them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probe_ports: Vec<u16>,
     /// What everybody's tables hold of it; [`KnownAs::NotTold`] where the source cannot tell.
     #[serde(skip_serializing_if = "KnownAs::is_not_told")]
     pub known_as: KnownAs,
@@ -260,7 +263,7 @@ mod tests {
             r#"{"pods":[{"uid":"u","name":"a","namespace":"ns","serviceAccount":"sa","labels":{"app":"a"},"annotations":{},"namespaceLabels":{"l":"v"},"hostNetwork":false,"ips":["10.244.1.2"],"netns":"/run/netns/u","phase":"Running","knownAs":"unsettled"}]}"#
         );
         let others = [
-            Pod { uid: "v".to_owned(), known_as: KnownAs::Hbone, phase: Phase::Failed, ..pod.clone() },
+            Pod { uid: "v".to_owned(), known_as: KnownAs::Hbone, phase: Phase::Failed, probe_ports: vec![80, 8080], ..pod.clone() },
             Pod { uid: "w".to_owned(), known_as: KnownAs::NotTold, phase: Phase::Unknown, netns: None, ..pod.clone() },
         ];
         let all: Vec<Pod> = std::iter::once(pod).chain(others).collect();

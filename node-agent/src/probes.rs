@@ -1,4 +1,5 @@
-//! The node's own rules: probes of the kubelet reach pods from an address that their rules let pass ztunnel.
+//! The node's own rules: probes of the kubelet reach pods from an address that their rules let pass ztunnel, to the ports
+//! that the kubelet dials.
 //!
 //! Without them STRICT mutual TLS would make every probe fail. nftables cannot ask "is this a local process", so the
 //! rules match the user the kubelet runs as, and only towards enrolled pods of this node.

@@ -128,12 +128,17 @@ fn join(staged: bool) -> Step {
 mod tests {
     use super::*;
     use crate::enroll::Because;
+    use crate::pods::Pod;
+    use crate::redirect::settings::Defaults;
 
     #[test]
     fn from_what_is_to_what_should_be() {
         use KnownAs::{Hbone, Later, NotTold, Tcp, Unsettled};
         use Stage::{Captured, Leaving, Opened, Serving};
-        let plain = Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() };
+        let (plain, _) = Settings::of(
+            &Pod::default(),
+            Defaults { ipv6: true, dns_capture: false, probes_any_port: false },
+        );
         let ingress = Settings { inbound_capture: false, ..plain.clone() };
         let (a, b) = (&Place::Path("/netns/a".into()), &Place::Path("/netns/b".into()));
         let member = Enrolment::In(Because::PodLabel);

@@ -15,7 +15,7 @@ use mesh_runtime::shutdown::{Reason, Shutdown};
 use node_agent::cni::{AddRequest, IpConfig, IpNet};
 use node_agent::config::Config;
 use node_agent::plugin_client::{self, CmdAddError};
-use node_agent::redirect::{Settings, apply};
+use node_agent::redirect::{ProbePorts, Settings, apply};
 use node_agent::sandboxes::{Sandboxes, Sought};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -182,6 +182,7 @@ fn pod(uid: &str, name: &str, netns: Option<&Netns>) -> Value {
     json!({
         "uid": uid, "name": name, "namespace": "ns", "serviceAccount": "sa", "phase": "Running",
         "namespaceLabels": { "istio.io/dataplane-mode": "ambient" }, "ips": [POD_V4, POD_V6], "netns": path,
+        "probePorts": [8080],
     })
 }
 
@@ -191,7 +192,13 @@ fn labelled(mut pod: Value, value: &str) -> Value {
 }
 
 async fn missing(netns: &Netns) -> Vec<String> {
-    let settings = Settings { ipv6: true, inbound_capture: true, dns_capture: true, outbound_interfaces: Vec::new() };
+    let settings = Settings {
+        ipv6: true,
+        inbound_capture: true,
+        dns_capture: true,
+        outbound_interfaces: Vec::new(),
+        probe_ports: ProbePorts::Only(vec![8080]),
+    };
     apply::missing(netns.as_fd(), &settings).await.unwrap()
 }
 
@@ -533,8 +540,11 @@ async fn probes_of_the_node_reach_strict_pods() {
     for address in [SocketAddr::new(POD_V4.into(), 8080), SocketAddr::new(POD_V6.into(), 8080)] {
         let mut probe = std::net::TcpStream::connect_timeout(&address, PATIENCE).unwrap();
         talk(&mut probe, &mut accept(&app).0);
+        assert!(!is_dialled(&inbound));
+        // Where nobody probes, the node is one like any other.
+        let mut other = std::net::TcpStream::connect_timeout(&SocketAddr::new(address.ip(), 9090), PATIENCE).unwrap();
+        talk(&mut other, &mut accept(&inbound).0);
     }
-    assert!(!is_dialled(&inbound));
     // A pod that left the mesh is probed like any other, from the node's own address.
     node.write(&[labelled(pod("u1", "web", Some(&netns)), "none")]);
     expect_del(&mut ztunnel, "u1").await;

@@ -12,7 +12,7 @@ use common::{
 use mesh_netlink::nftables::{Nftables, Rule, Transaction, Verdict};
 use mesh_netlink::routing::{Family, LOOPBACK, MarkRule, Route};
 use node_agent::redirect::rules::{PROBE_ADDRESS_V4, Table, ZTUNNEL_MARK};
-use node_agent::redirect::{Settings, apply};
+use node_agent::redirect::{ProbePorts, Settings, apply};
 
 fn main() {
     common::main(vec![
@@ -20,7 +20,7 @@ fn main() {
         ("outbound_is_captured_in_both_families", outbound_is_captured_in_both_families),
         ("what_passes_ztunnel_by", what_passes_ztunnel_by),
         ("an_application_is_not_taken_for_ztunnel", an_application_is_not_taken_for_ztunnel),
-        ("probes_pass_ztunnel_by", probes_pass_ztunnel_by),
+        ("probes_pass_ztunnel_by_to_their_ports", probes_pass_ztunnel_by_to_their_ports),
         ("ztunnel_speaks_with_a_foreign_address", ztunnel_speaks_with_a_foreign_address),
         ("ingress_mode_captures_only_outbound", ingress_mode_captures_only_outbound),
         ("machines_inside_the_pod_are_outbound", machines_inside_the_pod_are_outbound),
@@ -34,7 +34,13 @@ fn main() {
 }
 
 fn settings() -> Settings {
-    Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() }
+    Settings {
+        ipv6: true,
+        inbound_capture: true,
+        dns_capture: false,
+        outbound_interfaces: Vec::new(),
+        probe_ports: ProbePorts::Only(vec![8080]),
+    }
 }
 
 fn captured(settings: &Settings) -> Pair {
@@ -137,21 +143,28 @@ fn an_application_is_not_taken_for_ztunnel() {
     talk(&mut onward, &mut accept(&server).0);
 }
 
-fn probes_pass_ztunnel_by() {
-    let pair = captured(&settings());
-    let app = pair.pod.listen("0.0.0.0:8080");
-    let inbound = pair.pod.listen_as_ztunnel(15006);
-    pair.client.add_address(PROBE_ADDRESS_V4);
-    let mut probe = pair.client.run(|| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::new(PROBE_ADDRESS_V4.into(), 0).into()).unwrap();
-        socket.connect_timeout(&SocketAddr::new(POD_V4.into(), 8080).into(), PATIENCE).unwrap();
-        std::net::TcpStream::from(socket)
-    });
-    let (mut accepted, peer) = accept(&app);
-    assert_eq!(peer.ip(), PROBE_ADDRESS_V4);
-    talk(&mut probe, &mut accepted);
-    assert!(!is_dialled(&inbound));
+fn probes_pass_ztunnel_by_to_their_ports() {
+    let other = Settings { probe_ports: ProbePorts::Only(vec![9000]), ..settings() };
+    let any = Settings { probe_ports: ProbePorts::Any, ..settings() };
+    for (settings, passes) in [(settings(), [true, false]), (other, [false, true]), (any, [true, true])] {
+        let pair = captured(&settings);
+        pair.client.add_address(PROBE_ADDRESS_V4);
+        let inbound = pair.pod.listen_as_ztunnel(15006);
+        for (port, passes) in [8080, 9000].into_iter().zip(passes) {
+            let app = pair.pod.listen(&format!("0.0.0.0:{port}"));
+            let mut probe = pair.client.run(|| {
+                let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                socket.bind(&SocketAddr::new(PROBE_ADDRESS_V4.into(), 0).into()).unwrap();
+                socket.connect_timeout(&SocketAddr::new(POD_V4.into(), port).into(), PATIENCE).unwrap();
+                TcpStream::from(socket)
+            });
+            let (taken, left) = if passes { (&app, &inbound) } else { (&inbound, &app) };
+            let (mut accepted, peer) = accept(taken);
+            assert_eq!(peer.ip(), PROBE_ADDRESS_V4);
+            talk(&mut probe, &mut accepted);
+            assert!(!is_dialled(left), "{port} of {settings:?}");
+        }
+    }
 }
 
 fn ztunnel_speaks_with_a_foreign_address() {

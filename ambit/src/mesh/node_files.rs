@@ -20,7 +20,7 @@ pub(crate) fn belongs(pod: &Pod, agent: &Config) -> Result<String, String> {
 pub(crate) fn dns_is_captured(pod: &Pod, agent: &Config) -> bool {
     pod.netns.is_some()
         && belongs(pod, agent).is_ok()
-        && Settings::of(&pod.annotations, agent.redirection).0.dns_capture
+        && Settings::of(pod, agent.redirection).0.dns_capture
 }
 
 /// What a node's agent did about its pods, by their uid. A broken file is logged as the agent's fault.

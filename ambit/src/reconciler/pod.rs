@@ -7,6 +7,7 @@ use crate::pods::life::Life;
 use crate::pods::sandbox::Sandbox;
 use crate::pods::state::{PodState, StateHandle};
 use k8s_openapi::api::core::v1::Pod;
+use node_agent::probe_ports::Probed;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct RunningPod {
     /// Its own address, unless it shares its node's.
     pub(super) pair: Option<Pair>,
     pub(super) ips: Vec<IpAddr>,
+    /// The ports that its node dials.
+    pub(super) probe_ports: Vec<u16>,
     /// Names its wire.
     pub(super) serial: u64,
     pub(super) sandbox: Arc<Sandbox>,
@@ -69,6 +72,7 @@ impl RunningPod {
     ) -> Self {
         RunningPod {
             key,
+            probe_ports: probe_ports(&pod),
             pod,
             namespace_labels,
             uid,
@@ -141,4 +145,10 @@ impl RunningPod {
             Course::Living(task) => Some(task),
         }
     }
+}
+
+/// The ports that a kubelet dials.
+fn probe_ports(pod: &Pod) -> Vec<u16> {
+    let spec = serde_json::to_value(&pod.spec).and_then(serde_json::from_value::<Option<Probed>>);
+    spec.ok().flatten().unwrap_or_default().ports()
 }

@@ -194,6 +194,7 @@ impl Reconciler {
                 Phase::Succeeded => pods::Phase::Succeeded,
                 Phase::Failed => pods::Phase::Failed,
             },
+            probe_ports: pod.probe_ports.clone(),
             known_as: match pod.told.known_as(&self.held, &pod.uid) {
                 Some(Protocol::Hbone) => KnownAs::Hbone,
                 Some(Protocol::Tcp) => KnownAs::Tcp,

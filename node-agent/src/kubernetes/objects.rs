@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use crate::pods::{KnownAs, Phase, Pod};
+use crate::probe_ports::Probed;
 
 /// Labels or annotations.
 pub type Map = BTreeMap<String, String>;
@@ -39,6 +40,8 @@ pub fn pod(json: &str) -> Result<Pod, String> {
     struct Spec {
         service_account_name: String,
         host_network: bool,
+        #[serde(flatten)]
+        probed: Probed,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
@@ -66,6 +69,7 @@ pub fn pod(json: &str) -> Result<Pod, String> {
         host_network: spec.host_network,
         ips,
         phase: status.phase,
+        probe_ports: spec.probed.ports(),
         known_as: KnownAs::Later,
         ..Pod::default()
     })
@@ -104,7 +108,10 @@ mod tests {
     fn a_pod_as_the_api_server_has_it() {
         let read = pod(r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-0","namespace":"shop","uid":"u1",
             "labels":{"app":"web"},"annotations":{"a":"b"},"resourceVersion":"7","managedFields":[{}]},
-            "spec":{"serviceAccountName":"web","nodeName":"n1","containers":[{"name":"c","securityContext":{}}]},
+            "spec":{"serviceAccountName":"web","nodeName":"n1","containers":[{"name":"c","securityContext":{},
+            "ports":[{"name":"http","containerPort":8080,"protocol":"TCP"}],
+            "readinessProbe":{"httpGet":{"path":"/ready","port":"http","scheme":"HTTP"},"timeoutSeconds":1}}],
+            "initContainers":[{"name":"s","restartPolicy":"Always","startupProbe":{"grpc":{"port":9000,"service":""}}}]},
             "status":{"phase":"Running","podIP":"10.244.1.5","podIPs":[{"ip":"10.244.1.5"},{"ip":"fd00::5"}],
             "conditions":[]}}"#)
         .unwrap();
@@ -117,6 +124,7 @@ mod tests {
             annotations: [("a".to_owned(), "b".to_owned())].into(),
             ips: vec!["10.244.1.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             phase: Phase::Running,
+            probe_ports: vec![8080, 9000],
             known_as: KnownAs::Later,
             ..Pod::default()
         };

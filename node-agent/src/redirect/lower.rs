@@ -81,19 +81,20 @@ mod tests {
 
     use mesh_netlink::nftables::{CtKey, Expression, MetaKey, Part};
 
-    use super::super::{Settings, rules};
+    use super::super::{ProbePorts, Settings, rules};
     use super::*;
 
     /// What the kernel is told and what people are shown are made apart from the same rule; this reads the one back as the
     /// other would say it, so that neither drifts. Conditions that a later one implies are left out, as nftables does.
     #[test]
     fn what_is_sent_reads_as_what_is_shown() {
-        for dns_capture in [false, true] {
+        for (dns_capture, probe_ports) in [(false, ProbePorts::Only(vec![80, 8080])), (true, ProbePorts::Any)] {
             let settings = Settings {
                 ipv6: true,
                 inbound_capture: true,
                 dns_capture,
                 outbound_interfaces: vec!["tap0".to_owned()],
+                probe_ports,
             };
             for shown in rules::rules(&settings) {
                 assert_eq!(read(rule(&shown).expressions()), shown.to_string());

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`settings`] | what of a pod's annotations and the node's defaults bears on its rules (pure) |
+//! | [`settings`] | what of a pod's annotations and probes and of the node's defaults bears on its rules (pure) |
 //! | [`rules`] | the rules, as data and as text (pure) |
 //! | [`apply`] | install, check and remove them over netlink |
 
@@ -11,4 +11,4 @@ mod lower;
 pub mod rules;
 pub mod settings;
 
-pub use settings::Settings;
+pub use settings::{ProbePorts, Settings};

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Settings;
+use super::{ProbePorts, Settings};
 
 /// Where ztunnel takes what the pod sends out.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -239,10 +239,15 @@ pub fn rules(settings: &Settings) -> Vec<Rule> {
     }
     // What ztunnel sends to the application from a foreign address, as it comes in again over lo.
     rule(Mangle, Prerouting, vec![PacketMark(Equal, ZTUNNEL_MARK)], SetConnectionMark(INBOUND_MARK));
-    // Probes pass ztunnel by, or STRICT would kill the pod.
+    // Probes pass ztunnel by, or STRICT would kill the pod. Who sends them nobody can tell from what else the node sends.
+    let probed: Vec<Match> = match &settings.probe_ports {
+        _ if !settings.inbound_capture => Vec::new(),
+        ProbePorts::Any => vec![tcp()],
+        ProbePorts::Only(ports) => ports.iter().map(|port| Port(Tcp, Destination, Equal, *port)).collect(),
+    };
     for (_, probe) in &families {
-        if settings.inbound_capture {
-            rule(Nat, Prerouting, vec![Address(Source, Equal, *probe), tcp()], Accept);
+        for port in &probed {
+            rule(Nat, Prerouting, vec![Address(Source, Equal, *probe), port.clone()], Accept);
         }
         rule(Nat, Output, vec![Address(Destination, Equal, *probe), tcp()], Accept);
     }

@@ -1,7 +1,13 @@
 use super::*;
 
 fn plain() -> Settings {
-    Settings { ipv6: true, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() }
+    Settings {
+        ipv6: true,
+        inbound_capture: true,
+        dns_capture: false,
+        outbound_interfaces: Vec::new(),
+        probe_ports: ProbePorts::Only(vec![8080]),
+    }
 }
 
 /// The lines of one chain.
@@ -9,7 +15,7 @@ fn chain(settings: &Settings, table: Table, hook: Hook) -> Vec<String> {
     rules(settings).iter().filter(|rule| (rule.table, rule.hook) == (table, hook)).map(Rule::to_string).collect()
 }
 
-/// Trap 8: each rule with an address in both families. Trap 10: probes pass by their source address. Trap 11: so does a
+/// Trap 8: each rule with an address in both families. Trap 10: probes pass by their source address, to their ports. Trap 11: so does a
 /// pod's call of its own address.
 #[test]
 fn the_whole_set() {
@@ -17,8 +23,8 @@ fn the_whole_set() {
         to_text(&rules(&plain())),
         "table inet istio-ambient-nat {
 \tchain istio-prerouting {
-\t\tip saddr 169.254.7.127 meta l4proto tcp counter accept
-\t\tip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff meta l4proto tcp counter accept
+\t\tip saddr 169.254.7.127 tcp dport 8080 counter accept
+\t\tip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff tcp dport 8080 counter accept
 \t\tip daddr != 127.0.0.1 tcp dport != 15008 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
 \t\tip6 daddr != ::1 tcp dport != 15008 tcp flags & (syn | ack) == syn meta mark & 0x00000fff != 0x00000539 counter redirect to :15006
 \t}
@@ -83,6 +89,19 @@ fn without_ipv6_no_rule_names_an_ipv6_address() {
     assert!(!text.contains("ip6"), "{text}");
     // Mark-only rules serve both families and stay.
     assert!(text.contains("ct mark & 0x00000fff == 0x00000111"));
+}
+
+#[test]
+fn probes_pass_where_a_pod_names_ports_or_everywhere_if_asked() {
+    let passes = |probe_ports| {
+        let mut lines = chain(&Settings { ipv6: false, probe_ports, ..plain() }, Table::Nat, Hook::Prerouting);
+        lines.retain(|line| line.ends_with("accept"));
+        lines
+    };
+    assert_eq!(passes(ProbePorts::Only(Vec::new())), Vec::<String>::new());
+    let pass = |what: &str| format!("ip saddr 169.254.7.127 {what} counter accept");
+    assert_eq!(passes(ProbePorts::Only(vec![80, 9000])), [pass("tcp dport 80"), pass("tcp dport 9000")]);
+    assert_eq!(passes(ProbePorts::Any), [pass("meta l4proto tcp")]);
 }
 
 #[test]
