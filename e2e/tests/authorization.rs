@@ -15,6 +15,7 @@ pub(crate) fn trials(suite: &mut Suite, town: &SharedMesh) {
     suite.on(town, "authorization::deny_by_ip", deny_ip);
     suite.on(town, "authorization::an_allow_policy_for_nobody_closes_for_all", allow_nothing);
     suite.on(town, "authorization::strict_refuses_plaintext_and_permissive_takes_it", strict);
+    suite.on(town, "authorization::its_node_passes_strict_to_the_ports_that_are_probed_alone", node);
     suite.on(town, "authorization::an_open_connection_is_cut_once_it_is_denied", cut);
     suite.on(town, "authorization::holds_between_two_pods_of_one_node", one_node);
 }
@@ -140,14 +141,16 @@ fn allow_nothing(mesh: &Mesh) -> Result<()> {
     )
 }
 
+/// How pods of the shop may be called.
+fn mode(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: default, namespace: shop}}\n\
+         spec: {{mtls: {{mode: {mode}}}}}\n"
+    )
+}
+
 /// Row P3.
 fn strict(mesh: &Mesh) -> Result<()> {
-    let mode = |mode: &str| {
-        format!(
-            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: default, namespace: shop}}\n\
-             spec: {{mtls: {{mode: {mode}}}}}\n"
-        )
-    };
     judge(
         mesh,
         &mode("STRICT"),
@@ -160,6 +163,53 @@ fn strict(mesh: &Mesh) -> Result<()> {
         mesh.apply(FILE, &mode("PERMISSIVE"))?;
         mesh.get_at_last("outside/client", WEB).map(drop)
     })
+}
+
+/// A pod that is probed on one of its ports, by the name that it has.
+const PROBED: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: probed, namespace: shop}
+spec:
+  nodeName: node2
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: public
+    command: [ambit, tool, http-server, --port, '8080', --text, public]
+    ports: [{name: web, containerPort: 8080}]
+    readinessProbe: {tcpSocket: {port: web}}
+  - name: admin
+    command: [ambit, tool, http-server, --port, '8081', --text, admin]
+";
+
+/// Trap 10. Seen red with the ports of probes left out of the rules, and with all ports in them.
+fn node(mesh: &Mesh) -> Result<()> {
+    mesh.apply("probed.yaml", PROBED)?;
+    let judged = probed(mesh);
+    let removed = mesh.remove("probed.yaml");
+    judged.and(removed)
+}
+
+fn probed(mesh: &Mesh) -> Result<()> {
+    const NODE: &str = "kit/node2";
+    mesh.pod_ready("shop/probed", true)?;
+    let address = mesh.ip("shop/probed", false)?;
+    let [public, admin] = [8080, 8081].map(|port| format!("http://{address}:{port}/"));
+    // As a caller in plain text, it is let in; only what is not probed goes through ztunnel.
+    ensure!(mesh.get(NODE, &public)? == "public" && mesh.get_at_last(NODE, &admin)? == "admin");
+    mesh.log_line("ztunnel-node2", &["src.addr=169.254.7.127:", &format!("dst.addr={address}:8081")])?;
+    with_policy(mesh, &mode("STRICT"), || {
+        let refused = ["POLICY_DENIED", "converted_peer_authentication_default", "src.addr=169.254.7.127:"];
+        let to = format!("dst.addr={address}:8081");
+        mesh.refused_because(NODE, &admin, "ztunnel-node2", &[&refused[..], &[&to]].concat())?;
+        ensure!(mesh.get(NODE, &public)? == "public");
+        mesh.pod_ready("shop/probed", true).map(drop)
+    })?;
+    let log = mesh.log("ztunnel-node2")?;
+    let probes =
+        |line: &&str| line.contains("src.addr=169.254.7.127:") && line.contains(&format!("dst.addr={address}:8080"));
+    ensure!(!log.lines().any(|line| probes(&line)), "a probe went through ztunnel");
+    Ok(())
 }
 
 /// Trap 45.

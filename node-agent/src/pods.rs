@@ -263,7 +263,13 @@ mod tests {
             r#"{"pods":[{"uid":"u","name":"a","namespace":"ns","serviceAccount":"sa","labels":{"app":"a"},"annotations":{},"namespaceLabels":{"l":"v"},"hostNetwork":false,"ips":["10.244.1.2"],"netns":"/run/netns/u","phase":"Running","knownAs":"unsettled"}]}"#
         );
         let others = [
-            Pod { uid: "v".to_owned(), known_as: KnownAs::Hbone, phase: Phase::Failed, probe_ports: vec![80, 8080], ..pod.clone() },
+            Pod {
+                uid: "v".to_owned(),
+                known_as: KnownAs::Hbone,
+                phase: Phase::Failed,
+                probe_ports: vec![80, 8080],
+                ..pod.clone()
+            },
             Pod { uid: "w".to_owned(), known_as: KnownAs::NotTold, phase: Phase::Unknown, netns: None, ..pod.clone() },
         ];
         let all: Vec<Pod> = std::iter::once(pod).chain(others).collect();

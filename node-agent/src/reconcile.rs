@@ -135,10 +135,8 @@ mod tests {
     fn from_what_is_to_what_should_be() {
         use KnownAs::{Hbone, Later, NotTold, Tcp, Unsettled};
         use Stage::{Captured, Leaving, Opened, Serving};
-        let (plain, _) = Settings::of(
-            &Pod::default(),
-            Defaults { ipv6: true, dns_capture: false, probes_any_port: false },
-        );
+        let (plain, _) =
+            Settings::of(&Pod::default(), Defaults { ipv6: true, dns_capture: false, probes_any_port: false });
         let ingress = Settings { inbound_capture: false, ..plain.clone() };
         let (a, b) = (&Place::Path("/netns/a".into()), &Place::Path("/netns/b".into()));
         let member = Enrolment::In(Because::PodLabel);

@@ -18,9 +18,7 @@ pub(crate) fn belongs(pod: &Pod, agent: &Config) -> Result<String, String> {
 
 /// Whether a pod's DNS goes to ztunnel: it is to be in the mesh, and neither it nor the agent's settings say otherwise.
 pub(crate) fn dns_is_captured(pod: &Pod, agent: &Config) -> bool {
-    pod.netns.is_some()
-        && belongs(pod, agent).is_ok()
-        && Settings::of(pod, agent.redirection).0.dns_capture
+    pod.netns.is_some() && belongs(pod, agent).is_ok() && Settings::of(pod, agent.redirection).0.dns_capture
 }
 
 /// What a node's agent did about its pods, by their uid. A broken file is logged as the agent's fault.
