@@ -16,6 +16,7 @@ use crate::ca::sign::Lifetimes;
 use crate::deploy;
 use crate::jwks::{self, allowed::Allowed};
 use crate::translate::{Mesh, Pools};
+use crate::untaint;
 
 /// Most bytes that a bound may be set to: what the length of a gRPC message can say.
 const MAX_BYTES: usize = u32::MAX as usize;
@@ -42,6 +43,9 @@ pub struct Config {
     /// `VALIDATION_WEBHOOK_CONFIG_NAME`, `VALIDATION_WEBHOOK_FAILURE_POLICY`, `WEBHOOK_PORT`: the validating webhook of a cluster; there is
     /// none, when its configuration is not named.
     pub webhook: Option<admission::Settings>,
+    /// `PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS`, `UNTAINT_NAMESPACE`: where the node agents are whose nodes lose a taint once they are ready;
+    /// none does, unless that is asked for.
+    pub untaint: Option<untaint::Settings>,
     /// `OVERLAY`: the directory of status that the machinery writes.
     pub overlay: Option<PathBuf>,
     /// `STATE_DIR`: where the CA's key is kept, default `./istiod-state`.
@@ -167,6 +171,12 @@ impl Config {
             let parse = |list: &str| commas(list).map(|net| net.parse().ok()).collect::<Option<Vec<_>>>();
             Ok(env.read(name, form, parse)?.unwrap_or_default())
         };
+        let trusted_accounts = accounts.unwrap_or_else(|| vec![NamespacedName::new("istio-system", "ztunnel")]);
+        let untaints = env.bool("PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS")?.unwrap_or(false);
+        let untaint = untaint::Settings {
+            namespace: text("UNTAINT_NAMESPACE", &own_namespace),
+            ztunnels: trusted_accounts.clone(),
+        };
         let refresh = env.duration("PILOT_JWT_PUB_KEY_REFRESH_INTERVAL")?.unwrap_or(jwks::Settings::default().refresh);
         let jwks = jwks::Settings {
             refresh: refresh.max(SHORTEST_REFRESH),
@@ -184,6 +194,7 @@ impl Config {
             root_map,
             waypoints,
             webhook,
+            untaint: untaints.then_some(untaint),
             overlay: path("OVERLAY"),
             state: path("STATE_DIR").unwrap_or_else(|| "./istiod-state".into()),
             plugged_ca: path("PLUGGED_CA"),
@@ -199,7 +210,7 @@ impl Config {
             token_keys,
             token_audiences: commas(&text("TOKEN_AUDIENCES", "istio-ca")).collect(),
             token_issuer: env.non_empty("TOKEN_ISSUER").map(str::to_owned),
-            trusted_accounts: accounts.unwrap_or_else(|| vec![NamespacedName::new("istio-system", "ztunnel")]),
+            trusted_accounts,
             // A default above the limit would refuse everybody who leaves the choice to us.
             lifetimes: Lifetimes { default: default.min(max), max },
             hosts: env.non_empty("ISTIOD_CUSTOM_HOST").map(|list| commas(list).collect()).unwrap_or_default(),

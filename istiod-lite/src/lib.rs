@@ -18,6 +18,7 @@
 //! | [`held`] | what of it the tables of every proxy hold |
 //! | [`status`] | tells the user what was accepted, and why not |
 //! | [`deploy`] | runs waypoints on a cluster |
+//! | [`untaint`] | takes the taint of nodes that wait for their node agent |
 //! | [`leader`] | of several replicas, which one writes |
 //! | [`ca`] | the certificate authority: signs, and decides for whom |
 //! | [`serve`], `services` | TLS, and who may subscribe; the two services on one port |
@@ -47,6 +48,7 @@ mod services;
 pub mod source;
 pub mod status;
 pub mod translate;
+pub mod untaint;
 
 pub use app::{main, run};
 pub use config::Config;

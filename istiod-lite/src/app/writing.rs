@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::deploy;
 use crate::leader::{self, Candidate, LeaderMetrics, while_leading};
 use crate::status::{self, Status};
+use crate::untaint;
 
 /// What it is made of.
 pub(super) struct Known {
@@ -33,6 +34,10 @@ pub(super) fn begin(client: &Client, config: &Config, known: Known, metrics: Lea
     if let Some(settings) = config.webhook.clone() {
         let to = client.clone();
         write(drain, &leads, move || admission::keep::keep(to.clone(), settings.clone(), material.clone()));
+    }
+    if let Some(settings) = config.untaint.clone() {
+        let to = client.clone();
+        write(drain, &leads, move || untaint::keep(to.clone(), settings.clone()));
     }
     let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
     let (problems, told) = watch::channel(Arc::default());

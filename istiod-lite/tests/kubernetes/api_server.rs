@@ -187,7 +187,14 @@ impl ApiServer {
 
     /// What a template of the control plane's chart makes: None, and said loudly, where there is no `helm`.
     pub(crate) fn chart(&self, template: &str) -> Option<String> {
-        self.rendered("istiod-lite", &[&format!("--show-only=templates/{template}.yaml")])
+        self.chart_set(template, &[])
+    }
+
+    /// [`Self::chart`], with values that are set.
+    pub(crate) fn chart_set(&self, template: &str, values: &[&str]) -> Option<String> {
+        let values = values.iter().map(|value| format!("--set={value}"));
+        let all: Vec<String> = values.chain([format!("--show-only=templates/{template}.yaml")]).collect();
+        self.rendered("istiod-lite", &all.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Our chart's own definitions of kinds, and the roles of users: None, and said loudly, where there is no `helm`.

@@ -4,6 +4,7 @@
 mod api_server;
 mod kinds;
 mod leader;
+mod untaint;
 mod waypoint;
 mod webhook;
 
