@@ -199,7 +199,7 @@ fn probed(mesh: &Mesh) -> Result<()> {
     ensure!(mesh.get(NODE, &public)? == "public" && mesh.get_at_last(NODE, &admin)? == "admin");
     mesh.log_line("ztunnel-node2", &["src.addr=169.254.7.127:", &format!("dst.addr={address}:8081")])?;
     with_policy(mesh, &mode("STRICT"), || {
-        let refused = ["POLICY_DENIED", "converted_peer_authentication_default", "src.addr=169.254.7.127:"];
+        let refused = ["POLICY_DENIED", "istio_converted_static_strict", "src.addr=169.254.7.127:"];
         let to = format!("dst.addr={address}:8081");
         mesh.refused_because(NODE, &admin, "ztunnel-node2", &[&refused[..], &[&to]].concat())?;
         ensure!(mesh.get(NODE, &public)? == "public");
