@@ -250,7 +250,31 @@ fn request_authentication(choices: &mut Choices<'_>, namespace: &str, name: &str
     json!({"metadata": metadata, "spec": spec})
 }
 
+/// One that says where another network's gateway is, or does not quite.
+fn remote_gateway(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    let name = choices.one_of(&["far", "farther"]);
+    let mut metadata = policy_metadata(choices, namespace, name);
+    match choices.below(5) {
+        0 => {}
+        1 => metadata["labels"]["topology.istio.io/network"] = "net".into(),
+        _ => metadata["labels"]["topology.istio.io/network"] = "far".into(),
+    }
+    let protocol = choices.one_of(&["HBONE", "HBONE", "HBONE", "TLS"]);
+    let addresses = match choices.below(4) {
+        0 => json!([]),
+        1 => json!([{"type": "Hostname", "value": "far.example.com"}]),
+        2 => json!([{"value": "192.0.2.7"}, {"value": "192.0.2.8"}]),
+        _ => json!([{"value": "192.0.2.8"}]),
+    };
+    let listener = json!({"name": "a", "port": 15008 + choices.below(2), "protocol": protocol});
+    let spec = json!({"gatewayClassName": "istio-remote", "listeners": [listener], "addresses": addresses});
+    json!({"metadata": metadata, "spec": spec})
+}
+
 fn gateway(choices: &mut Choices<'_>, namespace: &str) -> Value {
+    if choices.below(3) == 0 {
+        return remote_gateway(choices, namespace);
+    }
     let metadata = metadata(choices, Some(namespace), "way");
     let from = choices.one_of(&["Same", "All", "Selector", "None"]);
     let mut namespaces = json!({"from": from});
@@ -379,7 +403,7 @@ fn service_entry(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Valu
         "ports": [{"number": 80 + choices.below(2), "name": "http", "protocol": "HTTP", "targetPort": 8080}],
     });
     let endpoint = json!({
-        "address": choices.one_of(&["10.0.0.1", "192.0.2.9", "fd00::9"]), "network": choices.one_of(&["", "far"]),
+        "address": choices.one_of(&["10.0.0.1", "192.0.2.9", "fd00::9"]), "network": choices.one_of(&["", "far", "net"]),
         "ports": {"http": 8000 + choices.below(2)}, "weight": choices.below(3), "serviceAccount": "vm",
         "labels": {"istio.io/use-waypoint": choices.one_of(&["none", "way"])},
     });
@@ -413,7 +437,7 @@ fn workload_entry(choices: &mut Choices<'_>, namespace: &str, name: &str) -> Val
     let metadata = entry_metadata(choices, namespace, name);
     let mut spec = json!({
         "address": choices.one_of(&["192.0.2.9", "10.0.0.1", "vm.example.com", "unix:///run/x"]),
-        "network": choices.one_of(&["", "far"]), "locality": choices.one_of(&["", "r/z/s"]),
+        "network": choices.one_of(&["", "far", "net"]), "locality": choices.one_of(&["", "r/z/s"]),
         "labels": {"app": choices.one_of(&APPS), "other": "x"},
     });
     if spec["address"] != "unix:///run/x" {
@@ -519,7 +543,7 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             request_authentication(choices, namespace, name)
         }
         Kind::GatewayClass => {
-            let name = choices.one_of(&["istio-waypoint", "other"]);
+            let name = choices.one_of(&["istio-waypoint", "other", "istio-remote"]);
             let mut metadata = metadata(choices, None, name);
             if choices.below(2) == 0 {
                 metadata["labels"]["istio.io/waypoint-for"] = choices.one_of(&["all", "workload"]).into();
@@ -855,6 +879,23 @@ fn so_do_changes_of_services_that_have_a_waypoint() {
             .map(|(kind, value)| Object::from_value(kind, &value).unwrap())
             .into();
     search(|mesh| Scene { mesh, kinds: &BEHIND, beginning: beginning.clone() });
+}
+
+/// What depends on other networks: their gateways, who is there, and which network is this one.
+#[test]
+fn so_do_changes_of_other_networks_and_their_gateways() {
+    const ELSEWHERE: [Kind; 9] = [
+        Kind::Namespace,
+        Kind::Gateway,
+        Kind::Gateway,
+        Kind::Gateway,
+        Kind::GatewayClass,
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::WorkloadEntry,
+        Kind::WorkloadEntry,
+    ];
+    search(|mesh| Scene { mesh, kinds: &ELSEWHERE, beginning: Vec::new() });
 }
 
 /// Where changes are made, and of what.

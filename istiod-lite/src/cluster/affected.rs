@@ -30,6 +30,8 @@ pub struct Affected {
     pub relabelled: BTreeSet<Arc<str>>,
     /// The labels changed by which Services name this control plane.
     pub revisions: bool,
+    /// A Gateway changed that says where another network's is: they are decided on together.
+    pub networks: bool,
     /// Services to translate.
     pub services: BTreeSet<NamespacedName>,
     /// Services whose endpoints to look for.
@@ -70,6 +72,10 @@ impl Affected {
                 }
             }
             Kind::ServiceEntry => self.entries_changed = true,
+            Kind::Gateway => {
+                let is_remote = |object: &Kept| matches!(object, Kept::Gateway(gateway) if gateway.is_remote());
+                self.networks |= old.into_iter().chain(new).any(is_remote);
+            }
             _ => {}
         }
     }
@@ -175,11 +181,18 @@ impl Affected {
                 self.by_provider(cluster);
             }
             Kept::WorkloadEntry(entry) => {
+                // Who is reached through a gateway is named by the services themselves.
+                let is_named = !entry.spec.network.is_empty();
                 let services = cluster.services_in(&key.namespace).filter(|(service, object)| {
                     relations::selects(object, &entry.metadata)
-                        && index.attachments().may_have_subsets(cluster, service)
+                        && (is_named || index.attachments().may_have_subsets(cluster, service))
                 });
                 self.services.extend(services.map(|(service, _)| service.clone()));
+                let entries = cluster.service_entries_in(&key.namespace).filter(|(_, object)| {
+                    let selector = object.spec.workload_selector.as_ref();
+                    is_named && selector.is_some_and(|selector| selector.matches(&entry.metadata))
+                });
+                self.entries.extend(entries.map(|(name, _)| name.clone()));
                 self.told.insert(key.clone());
                 self.workload_entries.insert(name);
             }

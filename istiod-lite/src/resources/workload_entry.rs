@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::canonical_ip;
+use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,14 @@ pub enum EndpointAddress {
 }
 
 impl WorkloadEntrySpec {
+    /// Whose identity it proves: the namespace's `default` account where it names none.
+    pub fn account(&self) -> &str {
+        match self.service_account.as_str() {
+            "" => DEFAULT_SERVICE_ACCOUNT,
+            account => account,
+        }
+    }
+
     /// What its address is.
     pub fn endpoint(&self) -> EndpointAddress {
         match self.address.parse() {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Status;
 use super::deployed::{self, Problems};
+use crate::resources::gateway_api::gateway::REMOTE_CLASS;
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::translate::condition::PolicyStatus;
@@ -29,11 +30,14 @@ impl Attached<'_> {
     }
 }
 
-/// Of each route and TrafficPolicy, and of each Gateway of these classes. Of one that was rejected nobody knows the class here.
+/// Of each route and TrafficPolicy, and of each Gateway of these classes, or that says where another network's is. Of one that was rejected nobody knows the class here.
 pub(super) fn wanted<'a>(status: &'a Status, classes: &[String], problems: &Problems) -> BTreeMap<Key, Attached<'a>> {
     let is_ours = |status: &&PolicyStatus| match status.key.kind {
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TcpRoute | Kind::TlsRoute | Kind::TrafficPolicy => true,
-        Kind::Gateway => status.waypoint.as_ref().is_some_and(|waypoint| classes.contains(&waypoint.class)),
+        Kind::Gateway => status
+            .waypoint
+            .as_ref()
+            .is_some_and(|waypoint| classes.contains(&waypoint.class) || waypoint.class == REMOTE_CLASS),
         _ => false,
     };
     let told = status.policies.iter().filter(is_ours);

@@ -9,6 +9,7 @@ use mesh_kube::write::{self, WriteError};
 use mesh_kube::{Client, Resource};
 use mesh_runtime::backoff::Backoff;
 use mesh_runtime::timestamp::Timestamp;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use super::attached::{self, Attached};
 use super::deployed::Problems;
 use super::object::{Metadata, Object, api_version};
 use super::{addresses, conditions, gateway, parents, rejected};
+use crate::resources::gateway_api::gateway::REMOTE_CLASS;
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
 use crate::source::kubernetes::kinds;
@@ -158,13 +160,24 @@ impl Writer {
     async fn rejected_gateway(&self, key: &Key, why: &Rejected) -> Result<(), WriteError> {
         let there: Value = write::get(&self.client, kinds::resource(key.kind), &key.namespace, &key.name).await?;
         let class = there["spec"]["gatewayClassName"].as_str().unwrap_or_default();
-        if !self.classes.iter().any(|ours| ours == class) {
+        if !self.classes.iter().any(|ours| ours == class) && !self.is_only_ours(class).await? {
             return Ok(());
         }
         let (conditions, generation) = (rejected::gateway(why), rejected::generation(why));
         match gateway::rejected(&conditions, generation, &there["status"], &format!("{:.0}", now())) {
             Some(status) => self.gateway_status(key, &there, &status).await,
             None => Ok(()),
+        }
+    }
+
+    /// Whether a class is that of other networks' gateways, and no other controller has it.
+    async fn is_only_ours(&self, class: &str) -> Result<bool, WriteError> {
+        if class != REMOTE_CLASS {
+            return Ok(false);
+        }
+        match write::get::<IgnoredAny>(&self.client, kinds::resource(Kind::GatewayClass), "", class).await {
+            Err(error) if error.is_not_found() => Ok(true),
+            there => there.map(|_| false),
         }
     }
 
@@ -241,7 +254,7 @@ impl Writer {
         };
         let place = if namespace.is_empty() { "default" } else { namespace };
         let event = event(name, place, (kind, resource), rejected, &there.metadata.uid);
-        match write::create::<serde::de::IgnoredAny>(&self.client, EVENTS, place, &event).await {
+        match write::create::<IgnoredAny>(&self.client, EVENTS, place, &event).await {
             // Another replica, or another life of us, has said so.
             Err(WriteError::Refused { code: 409, .. }) => Ok(()),
             other => other.map(drop),

@@ -21,7 +21,7 @@ pub struct PolicyStatus {
     /// Of a route, what is true of it at each parent that is a Service; of a traffic policy, at each target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
-    /// Of a Gateway that is a waypoint.
+    /// Of a Gateway that is a waypoint, or the gateway of another network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<WaypointStatus>,
     /// `metadata.generation` of the object that this is about; None of one that has none.
@@ -32,7 +32,7 @@ pub struct PolicyStatus {
     pub addresses: Option<Vec<HostAddress>>,
 }
 
-/// What else a waypoint's Gateway says of itself.
+/// What else the Gateway of a waypoint, or of another network, says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaypointStatus {
     /// Its class.

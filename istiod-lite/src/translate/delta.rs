@@ -25,18 +25,20 @@ use super::entries;
 use super::entries::defined::{Entries, Entry};
 use super::guard::OfPods;
 use super::mesh::Mesh;
+use super::networks::Networks;
 use super::peer_authentication::Modes;
 use super::policy::Policies;
 use super::request_authentication::Authentications;
 use super::revision::Revisions;
-use super::world::{World, network};
-use super::{behind, guard, names, outsider, routes, service, told, workload};
+use super::world::World;
+use super::{behind, guard, names, networks, outsider, routes, service, told, workload};
 use crate::cluster::affected::Affected;
 use crate::cluster::attachments;
 use crate::cluster::index::Index;
 use crate::cluster::pairs::Pairs;
 use crate::cluster::{Change, Cluster};
 use crate::resources;
+use crate::resources::gateway_api::gateway::REMOTE_CLASS;
 use crate::resources::labels::Labelled;
 
 /// What differs.
@@ -61,7 +63,7 @@ pub struct Translator {
     mesh: Mesh,
     cluster: Cluster,
     index: Index,
-    network: Arc<str>,
+    networks: Networks,
     revisions: Revisions,
     policies: Policies,
     authentications: Authentications,
@@ -86,7 +88,7 @@ impl Translator {
         let cluster = Cluster::default();
         let revisions = Revisions::new(&cluster, &mesh);
         Self {
-            network: network(&cluster, &mesh),
+            networks: Networks::new(&cluster, &mesh),
             policies: Policies::new(&mesh),
             authentications: Authentications::default(),
             modes: Modes::new(&cluster, &mesh, &revisions, &mut Vec::new()),
@@ -157,7 +159,8 @@ impl Translator {
         let mut affected = std::mem::take(&mut self.affected);
         let mut delta = Delta::default();
         let mut outside = BTreeSet::new();
-        self.look_at_the_whole(&mut affected, &mut outside);
+        self.look_at_the_whole(&mut affected);
+        self.networks(&mut affected, &mut outside, &mut delta);
         affected.by_services(&self.cluster, &self.index);
         self.policies(&mut affected, &mut delta);
         self.authentications(&affected, &mut delta);
@@ -293,22 +296,14 @@ impl Translator {
         World {
             cluster: &self.cluster,
             mesh: &self.mesh,
-            network: self.network.clone(),
+            network: self.networks.own.clone(),
+            networks: &self.networks,
             attachments: self.index.attachments(),
         }
     }
 
     /// What all objects say in common, and who depends on it.
-    fn look_at_the_whole(&mut self, affected: &mut Affected, outside: &mut BTreeSet<Arc<str>>) {
-        let network = network(&self.cluster, &self.mesh);
-        if network != self.network {
-            self.network = network;
-            affected.services.extend(self.cluster.services().map(|(key, _)| key.clone()));
-            affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone()));
-            affected.entries.extend(self.cluster.service_entries().map(|(key, _)| key.clone()));
-            affected.workload_entries.extend(self.cluster.workload_entries().map(|(key, _)| key.clone()));
-            outside.extend(self.members.all_outside());
-        }
+    fn look_at_the_whole(&mut self, affected: &mut Affected) {
         if affected.revisions {
             let revisions = Revisions::new(&self.cluster, &self.mesh);
             if revisions != self.revisions {
@@ -326,13 +321,44 @@ impl Translator {
         }
     }
 
+    /// This cluster's own network, and the gateways of others.
+    fn networks(&mut self, affected: &mut Affected, outside: &mut BTreeSet<Arc<str>>, delta: &mut Delta) {
+        let is_other = networks::own(&self.cluster, &self.mesh) != self.networks.own;
+        if !affected.networks && !is_other {
+            return;
+        }
+        let now = Networks::new(&self.cluster, &self.mesh);
+        let before = std::mem::replace(&mut self.networks, now);
+        if is_other {
+            affected.services.extend(self.cluster.services().map(|(key, _)| key.clone()));
+            affected.pods.extend(self.cluster.pods().map(|(key, _)| key.clone()));
+            affected.entries.extend(self.cluster.service_entries().map(|(key, _)| key.clone()));
+            affected.workload_entries.extend(self.cluster.workload_entries().map(|(key, _)| key.clone()));
+            outside.extend(self.members.all_outside());
+        }
+        let differing = self.networks.differing(&before);
+        let entries = self.cluster.service_entries();
+        let entries =
+            entries.filter(|(_, object)| object.spec.endpoints.iter().any(|own| differing.contains(&*own.network)));
+        affected.entries.extend(entries.map(|(key, _)| key.clone()));
+        let entries = self.cluster.workload_entries().filter(|(_, object)| differing.contains(&*object.spec.network));
+        affected.workload_entries.extend(entries.map(|(key, _)| key.clone()));
+        let gateways = self.index.attachments().gateways_of(REMOTE_CLASS);
+        affected.told.extend(
+            gateways.iter().map(|key| resources::Key::new(resources::Kind::Gateway, Some(&key.namespace), &key.name)),
+        );
+        delta.removed.extend(before.workloads().map(|workload| (Kind::Address, workload.uid.to_string())));
+        delta.resources.extend(self.networks.workloads().cloned().map(Resource::Workload));
+    }
+
     fn policies(&mut self, affected: &mut Affected, delta: &mut Delta) {
         for key in &affected.policies {
             let object = self.cluster.authorization_policy(key).map(|object| &**object);
             let world = World {
                 cluster: &self.cluster,
                 mesh: &self.mesh,
-                network: self.network.clone(),
+                network: self.networks.own.clone(),
+                networks: &self.networks,
                 attachments: self.index.attachments(),
             };
             let updated = self.policies.update(key, object, &world, &self.revisions);
@@ -373,7 +399,8 @@ impl Translator {
             let world = World {
                 cluster: &self.cluster,
                 mesh: &self.mesh,
-                network: self.network.clone(),
+                network: self.networks.own.clone(),
+                networks: &self.networks,
                 attachments: self.index.attachments(),
             };
             let condition = self.authentications.update(key, object, &world, &self.revisions);

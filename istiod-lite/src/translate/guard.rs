@@ -120,8 +120,7 @@ fn principal(waypoint: &NamespacedName, context: &Context<'_>) -> Option<StringM
         return None;
     }
     let NamespacedName { namespace, name: account } = waypoint;
-    let annotations = gateway.and_then(|gateway| gateway.metadata.annotations.as_ref());
-    let account = annotations.and_then(|all| all.get(SERVICE_ACCOUNT)).map_or(&**account, String::as_str);
+    let account = gateway.and_then(|gateway| gateway.service_account()).unwrap_or(account);
     Some(StringMatch::Exact(format!("{}/ns/{namespace}/sa/{account}", context.mesh.trust_domain).into()))
 }
 
@@ -147,9 +146,6 @@ fn is_enforced(own: Option<Target>, waypoint: &NamespacedName, context: &Context
     let limits = || targets.iter().any(|target| context.attachments.is_limited(target));
     targets.iter().any(|target| context.attachments.policies_of(target).any(enforces)) || tokens() || limits()
 }
-
-/// Annotation on a Gateway: its pods run as another account than the one of its name.
-const SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
 
 /// The ports of its pods: numbers, and what names come to in each of them.
 fn targets(service: &KubernetesService, namespace: &str, context: &Context<'_>) -> BTreeSet<u16> {

@@ -18,6 +18,8 @@
 //! | `names`, `ports`, `locality` | what things are called, their ports, and where nodes are, as all of them need | |
 //! | `mesh`, `world`, `context` | what is set, and what is known of everything else | |
 //! | [`revision`] | `istio.io/rev` | whether an object is for this control plane |
+//! | `networks` | Gateways of class `istio-remote` | Workload, and the way to endpoints of other networks |
+//! | `elsewhere` | WorkloadEntry, ServiceEntry | who may answer for a Service on other networks |
 //! | `waypoint` | `istio.io/use-waypoint`, Gateways | the waypoint in the way to a service or workload |
 //! | `attached` | what a policy may target to be for a service | policies, tokens and traces of ServiceRoutes |
 //! | `behind` | Gateway | ServiceRoutes, for connections to workloads at its waypoint |
@@ -31,7 +33,7 @@
 //! | `route` | a route of whichever kind, and the order of those of a service | |
 //! | `stream_route` | TCPRoute, TLSRoute | rules of ServiceRoutes for what is no HTTP |
 //! | `http_route`, `grpc_route`, `http_filter`, `backends`, `backend_ref` | parts of routes | parts of ServiceRoutes |
-//! | [`condition`], `told`, `waypoint_told`, `route_told`, `traffic_told`, `traffic_policy_told`, `virtual_service_told` | | what users are told |
+//! | [`condition`], `told`, `waypoint_told`, `networks_told`, `route_told`, `traffic_told`, `traffic_policy_told`, `virtual_service_told` | | what users are told |
 //! | [`delta`] | changes of objects | what of all this differs now |
 //!
 //! Begin with [`translate()`], which says what a cluster means; [`delta`] keeps that up to date.
@@ -47,6 +49,7 @@ mod context;
 pub mod delta;
 mod distribution;
 mod dry_run;
+mod elsewhere;
 pub mod endpoints;
 mod entries;
 mod grpc_route;
@@ -57,6 +60,8 @@ mod load_balancer;
 mod locality;
 mod mesh;
 mod names;
+mod networks;
+mod networks_told;
 mod notes;
 mod outsider;
 pub mod peer_authentication;
@@ -100,8 +105,9 @@ use condition::PolicyStatus;
 use context::{Context, Guards};
 use endpoints::{Inputs, Owner};
 use entries::defined::Entries;
+use networks::Networks;
 use request_authentication::Authentications;
-use world::{World, network};
+use world::World;
 
 pub use entries::Pools;
 pub use mesh::Mesh;
@@ -124,7 +130,8 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     let statuses = &mut translation.statuses;
     let revisions = revision::Revisions::new(cluster, mesh);
     let attachments = Attachments::of(cluster);
-    let world = World { cluster, mesh, network: network(cluster, mesh), attachments: &attachments };
+    let networks = Networks::new(cluster, mesh);
+    let world = World { cluster, mesh, network: networks.own.clone(), networks: &networks, attachments: &attachments };
     let mut policies = policy::Policies::new(mesh);
     for (key, object) in cluster.authorization_policies() {
         let updated = policies.update(key, Some(object), &world, &revisions);
@@ -189,6 +196,7 @@ pub fn translate(cluster: &Cluster, mesh: &Mesh) -> Translation {
     }
     resources.extend(defined.iter().flat_map(|entry| entries::resources(entry, &context)));
     for_waypoints.extend(defined.iter().flat_map(|entry| entries::for_waypoint(entry, &context)));
+    resources.extend(networks.workloads().cloned().map(Resource::Workload));
     let mut workloads = Vec::new();
     for (key, object) in cluster.workload_entries() {
         let (found, status) = entries::workload_entry(key, object, &revisions, &context);

@@ -9,8 +9,8 @@ use mesh_model::workload::PortMapping;
 
 use super::context::Context;
 use super::service_spec::{cluster_ips, ip_families, is_external_name, publishes_not_ready, service_ports, tcp_ports};
-use super::{distribution, names, ports, waypoint};
-use crate::cluster::relations::has_selector;
+use super::{distribution, elsewhere, names, ports, waypoint};
+use crate::cluster::relations::{self, has_selector};
 
 /// A Service as proxies are told of it.
 pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> Service {
@@ -40,6 +40,12 @@ pub(super) fn translate(service: &KubernetesService, context: &Context<'_>) -> S
                 app_protocol: ports::app_protocol(port),
             })
             .collect(),
+        subject_alt_names: elsewhere::identities(
+            &namespace,
+            |metadata| relations::selects(service, metadata),
+            &[],
+            context,
+        ),
         load_balancing: load_balancing(service, context.cluster.namespace(&namespace).map(|n| &**n)),
         ip_families: ip_families(spec),
         waypoint: waypoint::of_service(service, context).and_then(|verdict| verdict.address),

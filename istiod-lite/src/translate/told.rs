@@ -6,8 +6,8 @@ use super::condition::{Condition, PolicyStatus};
 use super::route::Route;
 use super::world::World;
 use super::{
-    distribution, endpoints, route_told, telemetry, traffic_policy_told, traffic_told, virtual_service_told,
-    waypoint_told,
+    distribution, endpoints, networks_told, route_told, telemetry, traffic_policy_told, traffic_told,
+    virtual_service_told, waypoint_told,
 };
 use crate::cluster::Kept;
 use crate::resources::{Key, Kind, MeshConfig};
@@ -92,7 +92,10 @@ pub(super) fn of(key: &Key, world: &World<'_>) -> Vec<(Position, PolicyStatus)> 
         match &object {
             Kept::Gateway(gateway) => {
                 status.generation = gateway.metadata.generation;
-                status.waypoint = waypoint_told::waypoint(key, gateway, world);
+                status.waypoint = match gateway.is_remote() {
+                    true => networks_told::place(gateway, world),
+                    false => waypoint_told::waypoint(key, gateway, world),
+                };
             }
             Kept::TrafficPolicy(policy) => {
                 status.generation = policy.metadata.generation;
@@ -127,6 +130,9 @@ fn conditions(part: Part, key: &Key, object: &Kept, world: &World<'_>) -> Vec<Co
         (Part::VirtualService, Kept::VirtualService(object)) => Some(virtual_service_told::of(&key.object(), object, world)),
         (Part::Telemetry, Kept::Telemetry(object)) => Some(telemetry::told(&key.object(), object, world)),
         (Part::MeshConfig, Kept::MeshConfig(config)) => mesh_config_told(key, config, world),
+        (Part::Gateway, Kept::Gateway(gateway)) if gateway.is_remote() => {
+            return networks_told::of_gateway(&key.object(), gateway, world);
+        }
         (Part::Gateway, Kept::Gateway(gateway)) => return waypoint_told::of_gateway(key, gateway, world),
         (Part::ServiceDistribution, Kept::Service(object)) => distribution::unknown_in_service(object),
         (Part::NamespaceDistribution, Kept::Namespace(object)) => distribution::unknown_on_namespace(object),

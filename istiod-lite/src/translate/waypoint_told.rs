@@ -10,7 +10,7 @@ use super::world::World;
 use crate::cluster::Kept;
 use crate::cluster::relations::{Asked, is_gateway, label, waypoint as asked};
 use crate::resources::gateway_api::Gateway;
-use crate::resources::gateway_api::gateway::{Address, WAYPOINT_CLASSES};
+use crate::resources::gateway_api::gateway::{Address, EAST_WEST_CLASS, REMOTE_CLASS, WAYPOINT_CLASSES};
 use crate::resources::labels::Labelled;
 use crate::resources::{Key, Kind};
 
@@ -114,7 +114,8 @@ fn fix(why: Unbound, waypoint: &NamespacedName) -> String {
 fn network_is_not_read(network: &str, root_namespace: &str) -> Condition {
     let message = format!(
         "the label topology.istio.io/network: {network} is not followed here: it is taken for a part of this network, and \
-         reached straight. As in Istio, a cluster's network is the label of the namespace {root_namespace}"
+         reached straight. As in Istio, a cluster's network is the label of the namespace {root_namespace}, and that of a \
+         WorkloadEntry is its spec.network"
     );
     Condition { kind: "istio.io/NetworkApplied".into(), status: false, reason: "NotRead".into(), message }
 }
@@ -162,9 +163,13 @@ pub(super) fn waypoint(key: &Key, gateway: &Gateway, world: &World<'_>) -> Optio
 }
 
 fn unknown_class(class: &str) -> Condition {
-    let message = format!(
-        "there is no GatewayClass {class}, and no gateway is run for it here: waypoints are of the class {}",
-        WAYPOINT_CLASSES.join(" or ")
-    );
+    let others = match class {
+        EAST_WEST_CLASS => "no gateway by which other networks come in is run here".to_owned(),
+        _ => {
+            let waypoints = WAYPOINT_CLASSES.join(" or ");
+            format!("waypoints are of the class {waypoints}, gateways of other networks of {REMOTE_CLASS}")
+        }
+    };
+    let message = format!("there is no GatewayClass {class}, and no gateway is run for it here: {others}");
     Condition { kind: "Accepted".into(), status: false, reason: "Pending".into(), message }
 }

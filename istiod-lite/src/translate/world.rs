@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use mesh_model::labels;
-
 use super::mesh::Mesh;
+use super::networks::Networks;
 use crate::cluster::Cluster;
 use crate::cluster::attachments::Attachments;
 
@@ -13,12 +12,7 @@ pub(super) struct World<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) mesh: &'a Mesh,
     pub(super) network: Arc<str>,
+    /// This network, and the ways to others.
+    pub(super) networks: &'a Networks,
     pub(super) attachments: &'a Attachments,
-}
-
-/// The network of this cluster: a label on its root namespace; empty without.
-pub(super) fn network(cluster: &Cluster, mesh: &Mesh) -> Arc<str> {
-    let root = cluster.namespace(&mesh.root_namespace);
-    let label = root.and_then(|n| n.metadata.labels.as_ref()?.get(labels::TOPOLOGY_NETWORK));
-    label.map_or("", String::as_str).into()
 }

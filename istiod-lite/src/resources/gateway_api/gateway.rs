@@ -39,7 +39,7 @@ pub struct GatewayClassSpec {
     pub parameters_ref: Option<Value>,
 }
 
-/// A waypoint, if its class is one of waypoints.
+/// A waypoint, if its class is one of waypoints; the gateway of another network, if it is [`REMOTE_CLASS`].
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Gateway {
     #[serde(rename = "apiVersion", default, skip_serializing)]
@@ -65,7 +65,7 @@ pub struct GatewaySpec {
     /// Ports.
     #[serde(default, deserialize_with = "null_as_default")]
     pub listeners: Vec<Listener>,
-    /// Where it is, if somebody else runs it.
+    /// Where it is, if somebody else runs it, as the gateway of another network always is.
     #[serde(default, deserialize_with = "null_as_default")]
     pub addresses: Vec<Address>,
     /// Labels and annotations of what is made for it.
@@ -192,6 +192,12 @@ pub struct GatewayStatus {
 
 /// The classes whose Gateways are waypoints of this control plane.
 pub const WAYPOINT_CLASSES: [&str; 2] = ["ambit-waypoint", "istio-waypoint"];
+/// The class whose Gateways say where the gateways of other networks are. Nothing is run for them.
+pub const REMOTE_CLASS: &str = "istio-remote";
+/// The class of gateways by which other networks come in here. None are run.
+pub const EAST_WEST_CLASS: &str = "istio-east-west";
+/// Annotation on a Gateway: its pods run as another account than the one of its name.
+pub const SERVICE_ACCOUNT: &str = "gateway.istio.io/service-account";
 /// What a waypoint's listener speaks.
 pub const HBONE: &str = "HBONE";
 /// Where.
@@ -201,6 +207,16 @@ impl Gateway {
     /// Whether this control plane runs it.
     pub fn is_waypoint(&self) -> bool {
         WAYPOINT_CLASSES.contains(&&*self.spec.gateway_class_name)
+    }
+
+    /// Whether it says where the gateway of another network is.
+    pub fn is_remote(&self) -> bool {
+        self.spec.gateway_class_name == REMOTE_CLASS
+    }
+
+    /// The account that its pods run as, if it is said.
+    pub fn service_account(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(SERVICE_ACCOUNT).map(String::as_str)
     }
 
     /// Somebody else runs it, there.
@@ -247,6 +263,9 @@ pub(in crate::resources) fn validate(gateway: &Gateway) -> Checked {
         }
         check::port(listener.port, &at.field("port"))?;
     }
+    if gateway.is_remote() {
+        return addresses(&spec.addresses, &path.field("addresses"));
+    }
     // Of other classes, other controllers say what is right.
     if !gateway.is_waypoint() {
         return Ok(());
@@ -284,10 +303,13 @@ pub(in crate::resources) fn validate(gateway: &Gateway) -> Checked {
         "a waypoint serves the services that name it, whatever the host: remove it",
     )?;
     allowed_routes(listener.allowed_routes.as_ref(), &at.field("allowedRoutes"))?;
-    let addresses = path.field("addresses");
-    check::at_most(&spec.addresses, 16, &addresses)?;
-    for (i, address) in spec.addresses.iter().enumerate() {
-        address_of(address, &addresses.index(i))?;
+    addresses(&spec.addresses, &path.field("addresses"))
+}
+
+fn addresses(all: &[Address], path: &FieldPath) -> Checked {
+    check::at_most(all, 16, path)?;
+    for (i, address) in all.iter().enumerate() {
+        address_of(address, &path.index(i))?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(super) fn reduce_foreign(kind: Kind, value: &mut Value) {
     let parts: &[&str] = match kind {
         Kind::Gateway => {
             let class = value["spec"]["gatewayClassName"].as_str().unwrap_or_default();
-            if gateway::WAYPOINT_CLASSES.contains(&class) {
+            if gateway::WAYPOINT_CLASSES.contains(&class) || class == gateway::REMOTE_CLASS {
                 return;
             }
             &["gatewayClassName"]

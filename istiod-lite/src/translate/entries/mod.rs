@@ -77,6 +77,6 @@ pub(super) fn workload_entry(
 ) -> (Option<Workload>, PolicyStatus) {
     let another = revisions.left_to_another(&object.metadata);
     let found = if another.is_none() { workload::of_workload_entry(key, object, context) } else { None };
-    let condition = another.unwrap_or_else(|| told::of_workload_entry(found.as_ref()));
+    let condition = another.unwrap_or_else(|| told::of_workload_entry(found.as_ref(), context));
     (found, PolicyStatus::new(Key::new(Kind::WorkloadEntry, Some(&key.namespace), &key.name), vec![condition]))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{GatewayAddress, NetworkAddress};
 use mesh_model::service::{BalanceMode, LoadBalancing, Service, Vip};
 use mesh_model::workload::{AppProtocol, PortMapping};
@@ -10,7 +11,7 @@ use super::defined::{Entry, Host, is_private};
 use super::ports::{number, tcp_ports};
 use crate::resources::service_entry::{Resolution, block};
 use crate::translate::context::Context;
-use crate::translate::{distribution, waypoint};
+use crate::translate::{distribution, elsewhere, waypoint};
 
 /// A host as proxies are told of it.
 pub(super) fn translate(entry: &Entry, host: &Host, context: &Context<'_>) -> Service {
@@ -32,13 +33,23 @@ pub(super) fn translate(entry: &Entry, host: &Host, context: &Context<'_>) -> Se
                 app_protocol: app_protocol(&port.protocol),
             })
             .collect(),
-        subject_alt_names: object.spec.subject_alt_names.iter().map(|name| name.as_str().into()).collect(),
+        subject_alt_names: subject_alt_names(entry, context),
         waypoint: waypoint(entry, context),
         load_balancing: load_balancing(entry, context),
         canonical: host.canonical,
         private: is_private(entry),
         ..Service::empty(namespace, host.name.clone())
     }
+}
+
+/// Who may answer for it: whom its author names; else, on other networks, its endpoints.
+fn subject_alt_names(entry: &Entry, context: &Context<'_>) -> Vec<Arc<str>> {
+    let spec = &entry.object.spec;
+    if !spec.subject_alt_names.is_empty() || spec.resolution == Resolution::None {
+        return spec.subject_alt_names.iter().map(|name| name.as_str().into()).collect();
+    }
+    let selects = |metadata: &ObjectMeta| entry.selects(metadata);
+    elsewhere::identities(&entry.key.namespace, selects, &spec.endpoints, context)
 }
 
 /// The waypoint in the way to its services.

@@ -1,5 +1,7 @@
 //! What authors of ServiceEntries and WorkloadEntries are told.
 
+use std::collections::BTreeSet;
+
 use mesh_model::workload::{Tunnel, Workload};
 
 use super::defined::{Entry, Host, is_private, normal};
@@ -9,6 +11,7 @@ use crate::resources::workload_entry::EndpointAddress;
 use crate::resources::{Kind, host};
 use crate::translate::condition::Condition;
 use crate::translate::context::Context;
+use crate::translate::networks_told;
 
 /// Type of the condition about what needs a waypoint and has none.
 const WAYPOINT_MISSING: &str = "istio.io/WaypointMissing";
@@ -75,6 +78,10 @@ fn notes(entry: &Entry, context: &Context<'_>) -> Vec<String> {
             let address = &endpoint.address;
             notes.push(format!("spec.endpoints[{i}] is left out: a later one has the address {address:?}, too"));
         }
+    }
+    if spec.resolution != Resolution::None {
+        let others: BTreeSet<&str> = spec.endpoints.iter().map(|endpoint| &*endpoint.network).collect();
+        notes.extend(others.into_iter().filter_map(|network| networks_told::unreached(network, context)));
     }
     let udp: Vec<String> =
         spec.ports.iter().filter(|p| p.protocol.eq_ignore_ascii_case("UDP")).map(|p| p.name.clone()).collect();
@@ -145,11 +152,20 @@ fn visibility(entry: &Entry) -> Option<Condition> {
 }
 
 /// What is told of a WorkloadEntry.
-pub(super) fn of_workload_entry(found: Option<&Workload>) -> Condition {
+pub(super) fn of_workload_entry(found: Option<&Workload>, context: &Context<'_>) -> Condition {
     let Some(workload) = found else {
         return Condition::ignored("Ignored", "spec.address is a Unix socket, which no proxy of a node reaches");
     };
-    let how = if workload.tunnel == Tunnel::Hbone { "by HBONE" } else { "in plain text" };
+    if let Some(why) = networks_told::unreached(&workload.network, context) {
+        return Condition::ignored("UnknownNetworkGateway", why);
+    }
+    let how = match workload.tunnel {
+        _ if context.networks.is_other(&workload.network) => {
+            format!("through the gateway of its network, {}", workload.network)
+        }
+        Tunnel::Hbone => "by HBONE".to_owned(),
+        Tunnel::None => "in plain text".to_owned(),
+    };
     let services = match workload.services.len() {
         0 => "no service selects it".to_owned(),
         1 => "one service selects it".to_owned(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service as KubernetesService, ServicePort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::address::{GatewayAddress, NamespacedName};
-use mesh_model::identity::DEFAULT_SERVICE_ACCOUNT;
 use mesh_model::labels;
 use mesh_model::shared::text;
 use mesh_model::workload::{AppProtocol, Locality, Memberships, PortMapping, Tunnel, Workload, WorkloadType};
@@ -142,19 +141,18 @@ fn workload(
     let mut place = own.locality.split('/').map(text);
     let mut part = || place.next().unwrap_or_else(|| text(""));
     let (canonical_name, canonical_revision) = workload::canonical(author.metadata, &author.workload_name);
+    let network = if own.network.is_empty() { context.network.clone() } else { text(&own.network) };
     Some(Workload {
         name: name.clone(),
         namespace: namespace.clone(),
         addresses,
         hostname: text(&hostname),
-        network: if own.network.is_empty() { context.network.clone() } else { text(&own.network) },
+        network_gateway: context.networks.gateway_of(&network),
+        network,
         tunnel: if native_tunnel { Tunnel::Hbone } else { Tunnel::None },
         native_tunnel,
         trust_domain: context.mesh.trust_domain.clone(),
-        service_account: text(match own.service_account.as_str() {
-            "" => DEFAULT_SERVICE_ACCOUNT,
-            account => account,
-        }),
+        service_account: text(own.account()),
         canonical_name,
         canonical_revision,
         // As istiod sends it.

@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::cluster::attachments::Attachments;
 use crate::resources::{Kind, Object};
 use crate::translate::Mesh;
+use crate::translate::networks::Networks;
 
 const GROUP: &str = "gateway.networking.k8s.io";
 
@@ -19,7 +20,9 @@ fn verdicts(objects: Vec<Object>) -> [(String, Option<Unbound>); 2] {
     cluster.reset(objects);
     let attachments = Attachments::of(&cluster);
     let mesh = Mesh::default();
-    let world = World { cluster: &cluster, mesh: &mesh, network: "".into(), attachments: &attachments };
+    let networks = Networks::new(&cluster, &mesh);
+    let world =
+        World { cluster: &cluster, mesh: &mesh, network: "".into(), networks: &networks, attachments: &attachments };
     let word = |verdict: Option<Verdict>| {
         let Some(verdict) = verdict else { return ("none".to_owned(), None) };
         let word = match (&verdict.address, verdict.unbound) {
