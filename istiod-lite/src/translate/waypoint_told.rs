@@ -164,7 +164,7 @@ pub(super) fn waypoint(key: &Key, gateway: &Gateway, world: &World<'_>) -> Optio
 
 fn unknown_class(class: &str) -> Condition {
     let others = match class {
-        EAST_WEST_CLASS => "no gateway by which other networks come in is run here".to_owned(),
+        EAST_WEST_CLASS => "it would be the one by which other networks come in, and none is part of Ambit".to_owned(),
         _ => {
             let waypoints = WAYPOINT_CLASSES.join(" or ");
             format!("waypoints are of the class {waypoints}, gateways of other networks of {REMOTE_CLASS}")

@@ -45,7 +45,7 @@ pub(super) fn translate(entry: &Entry, host: &Host, context: &Context<'_>) -> Se
 /// Who may answer for it: whom its author names; else, on other networks, its endpoints.
 fn subject_alt_names(entry: &Entry, context: &Context<'_>) -> Vec<Arc<str>> {
     let spec = &entry.object.spec;
-    if !spec.subject_alt_names.is_empty() || spec.resolution == Resolution::None {
+    if !spec.subject_alt_names.is_empty() {
         return spec.subject_alt_names.iter().map(|name| name.as_str().into()).collect();
     }
     let selects = |metadata: &ObjectMeta| entry.selects(metadata);

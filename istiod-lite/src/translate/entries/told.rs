@@ -1,7 +1,5 @@
 //! What authors of ServiceEntries and WorkloadEntries are told.
 
-use std::collections::BTreeSet;
-
 use mesh_model::workload::{Tunnel, Workload};
 
 use super::defined::{Entry, Host, is_private, normal};
@@ -79,9 +77,10 @@ fn notes(entry: &Entry, context: &Context<'_>) -> Vec<String> {
             notes.push(format!("spec.endpoints[{i}] is left out: a later one has the address {address:?}, too"));
         }
     }
-    if spec.resolution != Resolution::None {
-        let others: BTreeSet<&str> = spec.endpoints.iter().map(|endpoint| &*endpoint.network).collect();
-        notes.extend(others.into_iter().filter_map(|network| networks_told::unreached(network, context)));
+    for (i, endpoint) in spec.endpoints.iter().enumerate() {
+        let is_first = spec.endpoints[..i].iter().all(|earlier| earlier.network != endpoint.network);
+        let why = networks_told::unreached(&endpoint.network, context).filter(|_| is_first);
+        notes.extend(why.map(|why| format!("spec.endpoints[{i}].network: {why}")));
     }
     let udp: Vec<String> =
         spec.ports.iter().filter(|p| p.protocol.eq_ignore_ascii_case("UDP")).map(|p| p.name.clone()).collect();
@@ -157,7 +156,7 @@ pub(super) fn of_workload_entry(found: Option<&Workload>, context: &Context<'_>)
         return Condition::ignored("Ignored", "spec.address is a Unix socket, which no proxy of a node reaches");
     };
     if let Some(why) = networks_told::unreached(&workload.network, context) {
-        return Condition::ignored("UnknownNetworkGateway", why);
+        return Condition::ignored("UnknownNetworkGateway", format!("spec.network: {why}"));
     }
     let how = match workload.tunnel {
         _ if context.networks.is_other(&workload.network) => {
