@@ -36,6 +36,7 @@ use crate::debug;
 use crate::held;
 use crate::jwks::WithKeys;
 use crate::metrics::{ControlMetrics, Seen};
+use crate::mode::Part;
 use crate::publish::Publication;
 use crate::serve::connections::{ConnectionLimits, accept};
 use crate::serve::gate::{Gate, Subscribers};
@@ -273,7 +274,8 @@ async fn begin<S: Source>(
         let follow = reload::follow(directory, here, material, measured.ca.clone());
         tokio::spawn(until_drained(drain.clone(), follow));
     }
-    let services = Services::new(Gate::new(proof, cluster), authority.into_service(), discovery, measured.ca);
+    let certificates = config.mesh.mode.does(Part::Certificates).then(|| authority.into_service());
+    let services = Services::new(Gate::new(proof, cluster), certificates, discovery, measured.ca);
     let connections = accept(listener, tls, ConnectionLimits::new(config.connections));
     let server = tokio::spawn(serving::grpc(services, connections, drain.clone()));
 
@@ -282,6 +284,6 @@ async fn begin<S: Source>(
     let debug = serving::debug(&config, debug_routes, log, shutdown, drain.clone())?;
     let source = WithKeys::new(source, &config.jwks, measured.jwks);
     tokio::spawn(until_drained(drain, publishing::follow(source, publication, status, config.status_file, part)));
-    tracing::info!(%address, "serving discovery and certificates");
+    tracing::info!(%address, certificates = config.mesh.mode.does(Part::Certificates), "serving discovery");
     Ok(Running { address, health, metrics, webhook, debug, readiness, published: told, drain: trigger, server })
 }

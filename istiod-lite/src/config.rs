@@ -15,6 +15,7 @@ use crate::admission::{self, FailurePolicy};
 use crate::ca::sign::Lifetimes;
 use crate::deploy;
 use crate::jwks::{self, allowed::Allowed};
+use crate::mode::{self, Mode, Part};
 use crate::translate::{Mesh, Pools};
 use crate::untaint;
 
@@ -38,7 +39,8 @@ pub struct Config {
     /// `PILOT_CA_CERT_CONFIGMAP`: where namespaces of a cluster find the roots, default `istio-ca-root-cert`.
     pub root_map: String,
     /// `WAYPOINT_IMAGE`: what runs waypoints of a cluster; none are run, when unset. `WAYPOINT_CLASSES`: of which Gateways, default
-    /// `ambit-waypoint`.
+    /// `ambit-waypoint`. `WAYPOINT_CA_ADDRESS`: with `WAYPOINTS_ONLY`, who signs their certificates, default
+    /// `https://istiod.NAMESPACE.svc:15012` of our namespace.
     pub waypoints: Option<deploy::Settings>,
     /// `VALIDATION_WEBHOOK_CONFIG_NAME`, `VALIDATION_WEBHOOK_FAILURE_POLICY`, `WEBHOOK_PORT`: the validating webhook of a cluster; there is
     /// none, when its configuration is not named.
@@ -84,7 +86,7 @@ pub struct Config {
     /// `ISTIO_GPRC_MAXRECVMSGSIZE`, `XDS_NAMES_PER_CALLER`, `XDS_NAMES`: what subscribers may send and hold, in bytes.
     /// `KEEPALIVE_MAX_SERVER_CONNECTION_AGE`: for how long a stream lasts, default 30m; 0s is for ever.
     pub subscribers: Limits,
-    /// `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
+    /// `WAYPOINTS_ONLY`, `CLUSTER_ID`, `TRUST_DOMAIN`, `CLUSTER_DOMAIN`, `ROOT_NAMESPACE`, `REVISION`, `REVISION_TAGS`,
     /// `AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`, `PILOT_ENABLE_IP_AUTOALLOCATE` and its prefixes.
     pub mesh: Mesh,
 }
@@ -122,6 +124,8 @@ impl Config {
             let form = "the file with the keys that tokens are checked with";
             token_keys = Some(env.required("TOKEN_PUBLIC_KEY", form)?.into());
         }
+        let waypoints_only = env.bool("WAYPOINTS_ONLY")?.unwrap_or(false);
+        contradiction(env, waypoints_only, &folders)?;
         let defaults = Mesh::default();
         let allocates = env.bool("PILOT_ENABLE_IP_AUTOALLOCATE")?.unwrap_or(true);
         let pools = Pools {
@@ -144,12 +148,18 @@ impl Config {
         let own_namespace = text("POD_NAMESPACE", "istio-system");
         let root_map = text("PILOT_CA_CERT_CONFIGMAP", "istio-ca-root-cert");
         let (cluster_id, revision) = (text("CLUSTER_ID", &defaults.cluster_id), text("REVISION", &defaults.revision));
-        let classes = commas(&text("WAYPOINT_CLASSES", "ambit-waypoint")).collect();
+        let classes: Vec<_> = commas(&text("WAYPOINT_CLASSES", "ambit-waypoint")).collect();
+        let mode = if waypoints_only { Mode::WaypointsOnly { classes: classes.clone() } } else { Mode::Mesh };
         let suffix = if revision == *defaults.revision { String::new() } else { format!("-{revision}") };
         let config_map = NamespacedName::new(own_namespace.as_str(), format!("istio{suffix}"));
+        let control_plane = format!("https://{}{suffix}.{own_namespace}.svc:15012", mode.service());
+        let ca = waypoints_only.then(|| text("WAYPOINT_CA_ADDRESS", &format!("https://istiod.{own_namespace}.svc:15012")));
         let waypoints = env.non_empty("WAYPOINT_IMAGE").map(|image| deploy::Settings {
             image: image.to_owned(),
-            control_plane: format!("https://istiod{suffix}.{own_namespace}.svc:15012"),
+            ca: ca.unwrap_or_else(|| control_plane.clone()),
+            control_plane,
+            mode: mode.clone(),
+            serving_root: None,
             cluster_id: cluster_id.clone(),
             root_map: root_map.clone(),
             classes,
@@ -171,7 +181,11 @@ impl Config {
             let parse = |list: &str| commas(list).map(|net| net.parse().ok()).collect::<Option<Vec<_>>>();
             Ok(env.read(name, form, parse)?.unwrap_or_default())
         };
-        let trusted_accounts = accounts.unwrap_or_else(|| vec![NamespacedName::new("istio-system", "ztunnel")]);
+        // Whoever signs for ztunnels serves them.
+        let trusted_accounts = accounts.unwrap_or_else(|| {
+            let ztunnel = || NamespacedName::new("istio-system", "ztunnel");
+            mode.does(Part::Certificates).then(ztunnel).into_iter().collect()
+        });
         let untaints = env.bool("PILOT_ENABLE_NODE_UNTAINT_CONTROLLERS")?.unwrap_or(false);
         let untaint = untaint::Settings {
             namespace: text("UNTAINT_NAMESPACE", &own_namespace),
@@ -234,7 +248,9 @@ impl Config {
                 revision_tags: commas(&text("REVISION_TAGS", "")).collect(),
                 dry_run_policies: env.bool("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY")?.unwrap_or(false),
                 config_map,
-                pools: Some(pools).filter(|_| allocates),
+                // Addresses that istiod has allocated are read.
+                pools: Some(pools).filter(|_| allocates || waypoints_only),
+                mode,
             },
         })
     }
@@ -255,10 +271,10 @@ impl Config {
 
     /// The names in our own certificate: what proxies check when they connect.
     pub fn server_names(&self) -> Vec<String> {
-        let namespace = &self.mesh.root_namespace;
+        let (service, namespace) = (self.mesh.mode.service(), &self.mesh.root_namespace);
         let mut names = vec![
-            format!("istiod.{namespace}.svc"),
-            format!("istiod.{namespace}.svc.{}", self.mesh.domain),
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.{}", self.mesh.domain),
             "localhost".to_owned(),
             "127.0.0.1".to_owned(),
             "::1".to_owned(),
@@ -268,6 +284,19 @@ impl Config {
             names.push(self.listen.ip().to_string());
         }
         names
+    }
+}
+
+/// Refuses settings that contradict each other, by name.
+fn contradiction(env: &Env, waypoints_only: bool, folders: &[PathBuf]) -> Result<(), ConfigError> {
+    let argument = folders.first().map(|folder| folder.display().to_string());
+    let value = |name: &str| env.non_empty(name).or(argument.as_deref().filter(|_| name == "FOLDER"));
+    match mode::contradiction(waypoints_only, value) {
+        None => Ok(()),
+        Some((name, expected)) => Err(match value(name) {
+            Some(value) => ConfigError::Invalid { name: name.to_owned(), value: value.to_owned(), expected },
+            None => ConfigError::Missing { name: name.to_owned(), expected },
+        }),
     }
 }
 
@@ -281,7 +310,10 @@ pub(crate) fn every_setting() -> Env {
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mesh { cluster_id, trust_domain, root_namespace, revision, .. } = &self.mesh;
+        let Mesh { cluster_id, trust_domain, root_namespace, revision, mode, .. } = &self.mesh;
+        if let Mode::WaypointsOnly { classes } = mode {
+            write!(f, "nothing but waypoints, of the classes {classes:?}: ")?;
+        }
         match &self.cluster {
             None => write!(f, "folders {:?}, overlay {:?}", self.folders, self.overlay)?,
             Some(Access::InCluster) => write!(f, "the cluster around")?,
@@ -338,6 +370,35 @@ mod tests {
             assert!(with(name, value).unwrap_err().to_string().contains(name), "{name}");
         }
         assert!(Config::from_env(&env(&[]), Vec::new()).unwrap_err().to_string().contains("FOLDER"));
+    }
+
+    #[test]
+    fn waypoints_alone_have_two_control_planes() {
+        let set = [("KUBECONFIG", "/c"), ("WAYPOINTS_ONLY", "true"), ("WAYPOINT_IMAGE", "ambit:1")];
+        let with = |more: &[(&str, &str)], folders| Config::from_env(&env(&[set.as_slice(), more].concat()), folders);
+        let config = with(&[("POD_NAMESPACE", "mesh"), ("ROOT_NAMESPACE", "mesh")], Vec::new()).unwrap();
+        let waypoints = config.waypoints.clone().unwrap();
+        assert_eq!(
+            (&*waypoints.control_plane, &*waypoints.ca),
+            ("https://istiod-lite.mesh.svc:15012", "https://istiod.mesh.svc:15012")
+        );
+        assert!(config.server_names().contains(&"istiod-lite.mesh.svc".to_owned()));
+        assert_eq!(config.trusted_accounts, []);
+        let other = with(&[("WAYPOINT_CA_ADDRESS", "https://ca.corp:443"), ("REVISION", "v2")], Vec::new()).unwrap();
+        let waypoints = other.waypoints.unwrap();
+        assert_eq!(
+            (&*waypoints.control_plane, &*waypoints.ca),
+            ("https://istiod-lite-v2.istio-system.svc:15012", "https://ca.corp:443")
+        );
+        let refused = |more: &[(&str, &str)], folders: &[&str]| {
+            with(more, folders.iter().map(PathBuf::from).collect()).unwrap_err().to_string()
+        };
+        let error = refused(&[("PLUGGED_CA", "/ca")], &[]);
+        assert!(error.contains("PLUGGED_CA") && error.contains("WAYPOINTS_ONLY"), "{error}");
+        assert!(refused(&[("TOKEN_PUBLIC_KEY", "/k")], &["/yaml"]).contains("FOLDER=\"/yaml\""));
+        let whole = Config::from_env(&env(&[("KUBECONFIG", "/c"), ("WAYPOINT_IMAGE", "ambit:1")]), Vec::new()).unwrap();
+        let waypoints = whole.waypoints.unwrap();
+        assert_eq!(waypoints.control_plane, waypoints.ca);
     }
 
     #[test]

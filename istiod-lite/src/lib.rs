@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`resources`] | the Kubernetes kinds we read, as types, and what is refused in them |
+//! | [`mode`] | a whole mesh, or waypoints alone: what is ours to do (pure) |
 //! | [`cluster`] | what Kubernetes says now, by kind; who names whom, and what depends on what (pure) |
 //! | [`source`] | where objects come from: changes, and what is rejected. A folder of YAML, or an API server |
 //! | [`jwks`] | the keys that tokens are checked with, fetched from where RequestAuthentications say: a source around the source |
@@ -41,6 +42,7 @@ pub mod held;
 pub mod jwks;
 pub mod leader;
 pub mod metrics;
+pub mod mode;
 pub mod publish;
 pub mod resources;
 pub mod serve;

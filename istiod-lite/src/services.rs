@@ -31,14 +31,15 @@ type Certificates = IstioCertificateServiceServer<CertificateAuthority>;
 #[derive(Clone)]
 pub(crate) struct Services {
     gate: Gate,
-    certificates: Certificates,
+    /// None: somebody else signs.
+    certificates: Option<Certificates>,
     resources: Discovery,
     requests: Arc<Budget<String>>,
     metrics: CaMetrics,
 }
 
 impl Services {
-    pub(crate) fn new(gate: Gate, certificates: Certificates, resources: Discovery, metrics: CaMetrics) -> Self {
+    pub(crate) fn new(gate: Gate, certificates: Option<Certificates>, resources: Discovery, metrics: CaMetrics) -> Self {
         Self { gate, certificates, resources, requests: Budget::new(REQUESTS, REQUESTS_EACH), metrics }
     }
 
@@ -54,6 +55,10 @@ impl Services {
         request.extensions_mut().insert(Admitted(caller.clone()));
         match service.as_str() {
             <Certificates as NamedService>::NAME => {
+                let Some(mut certificates) = self.certificates else {
+                    let why = "certificates are not signed here: istiod signs them (CA_ADDRESS)";
+                    return Err(Status::unimplemented(why));
+                };
                 let _reserved = self.requests.take(caller.name(), 1).map_err(|full| {
                     tracing::warn!(caller = caller.name(), ?full, "more requests for certificates than there may be");
                     Status::resource_exhausted(match full {
@@ -62,7 +67,7 @@ impl Services {
                     })
                 })?;
                 let late = |_| Status::deadline_exceeded(format!("the request was not complete after {SIGNING:?}"));
-                let Ok(answer) = tokio::time::timeout(SIGNING, self.certificates.call(request)).await.map_err(late)?;
+                let Ok(answer) = tokio::time::timeout(SIGNING, certificates.call(request)).await.map_err(late)?;
                 Ok(answer)
             }
             <Discovery as NamedService>::NAME => {

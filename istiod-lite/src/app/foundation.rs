@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use crate::ca::material::{CA_CERT, Material};
 use crate::ca::proof::Proof;
 use crate::ca::review::Reviews;
-use crate::ca::secret::kept_in_secret;
+use crate::ca::secret::{MESH_ROOT, SERVING_ROOT, kept_in_secret};
 use crate::ca::token::Tokens;
 use crate::config::Config;
+use crate::mode::Part;
 
 /// Where Istio's charts mount the Secret `cacerts`.
 const MOUNTED_CA: &str = "/etc/cacerts";
@@ -51,14 +52,20 @@ pub(super) fn of_machine(config: &Config) -> anyhow::Result<Foundation> {
 
 /// On a cluster: a Secret that is mounted or kept by the API server, and the API server's word.
 pub(super) async fn of_cluster(config: &Config, client: Client) -> anyhow::Result<Foundation> {
+    // What istiod signs with is not ours, even where we could read it.
+    let signs = config.mesh.mode.does(Part::Certificates);
     let mounted = Path::new(MOUNTED_CA);
     let plugged = config.plugged_ca.as_deref().or_else(|| mounted.join(CA_CERT).exists().then_some(mounted));
+    let plugged = plugged.filter(|_| signs);
     let (material, first_start) = match plugged {
         Some(directory) => {
             tracing::info!(directory = %directory.display(), "signing with the certificate that is plugged in");
             (Material::plugged_in(directory).context("PLUGGED_CA")?, false)
         }
-        None => kept_in_secret(&client, &config.own_namespace, &config.mesh.trust_domain).await?,
+        None => {
+            let secret = if signs { MESH_ROOT } else { SERVING_ROOT };
+            kept_in_secret(&client, (&config.own_namespace, secret), &config.mesh.trust_domain).await?
+        }
     };
     let proof = match &config.token_keys {
         Some(keys) => proof(config, keys.clone())?,

@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::deploy;
 use crate::leader::{self, Candidate, LeaderMetrics, while_leading};
+use crate::mode::Part;
 use crate::status::{self, Status};
 use crate::untaint;
 
@@ -30,7 +31,12 @@ pub(super) fn begin(client: &Client, config: &Config, known: Known, metrics: Lea
     let Known { cluster, status, material } = known;
     let (to, map) = (client.clone(), config.root_map.clone());
     let roots = material.clone();
-    write(drain, &leads, move || root_map::publish(to.clone(), map.clone(), roots.clone()));
+    // Made once, and never another: whoever reads what waypoints are made of finds it there for good.
+    let serving_root = (!config.mesh.mode.does(Part::Certificates)).then(|| material.borrow().roots().to_owned());
+    let mode = config.mesh.mode.clone();
+    if mode.does(Part::Roots) {
+        write(drain, &leads, move || root_map::publish(to.clone(), map.clone(), roots.clone()));
+    }
     if let Some(settings) = config.webhook.clone() {
         let to = client.clone();
         write(drain, &leads, move || admission::keep::keep(to.clone(), settings.clone(), material.clone()));
@@ -42,11 +48,15 @@ pub(super) fn begin(client: &Client, config: &Config, known: Known, metrics: Lea
     let classes = config.waypoints.as_ref().map(|settings| settings.classes.clone()).unwrap_or_default();
     let (problems, told) = watch::channel(Arc::default());
     if let Some(settings) = config.waypoints.clone() {
+        let settings = deploy::Settings { serving_root, ..settings };
         let to = client.clone();
         write(drain, &leads, move || deploy::keep(to.clone(), cluster.clone(), settings.clone(), problems.clone()));
     }
     let to = client.clone();
-    write(drain, &leads, move || status::write::keep(to.clone(), status.clone(), classes.clone(), told.clone()));
+    write(drain, &leads, move || {
+        let ours = status::write::Ours { classes: classes.clone(), mode: mode.clone() };
+        status::write::keep(to.clone(), status.clone(), ours, told.clone())
+    });
     let candidate = Candidate {
         namespace: config.own_namespace.clone(),
         lease: Candidate::lease_of(&config.mesh.revision),

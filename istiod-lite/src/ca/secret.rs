@@ -1,4 +1,5 @@
-//! The root of a cluster that nobody plugged one into: made once, and kept in a Secret.
+//! The root of a cluster that nobody plugged one into: made once, and kept in a Secret. Beside upstream's istiod, which has the root of
+//! the mesh, it is one that signs nothing but our own certificate.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +13,10 @@ use serde_json::json;
 use super::material::{CA_CERT, CA_KEY, Material, MaterialError, Part, ROOT_CERT};
 
 const SECRETS: Resource = Resource::core("secrets");
-/// Istio's name for it.
-const NAME: &str = "istio-ca-secret";
+/// Istio's name for the root of the mesh.
+pub const MESH_ROOT: &str = "istio-ca-secret";
+/// The root of nothing but our own certificate.
+pub const SERVING_ROOT: &str = "istiod-lite-serving-root";
 /// Longest wait before the API server is asked again.
 const LONGEST: Duration = Duration::from_secs(5);
 
@@ -21,8 +24,10 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The API server does not let us.
-    #[error("secret {NAME} in namespace {namespace}: {source}; the Role must allow to get and create secrets there")]
+    #[error("secret {name} in namespace {namespace}: {source}; the Role must allow to get and create secrets there")]
     Write {
+        /// The Secret's.
+        name: String,
         /// Ours.
         namespace: String,
         /// What it says.
@@ -33,24 +38,24 @@ pub enum SecretError {
     Material(#[from] MaterialError),
 }
 
-/// The root in the Secret, which is made if it is not there. Whoever of several replicas makes it first makes it for all. True
+/// The root in the Secret of this namespace and name, which is made if it is not there. Whoever of several replicas makes it first makes it for all. True
 /// if it was us, just now.
 ///
 /// # Errors
 /// When it can be neither read nor made, or cannot be used. While nobody answers, that is waited for.
 pub async fn kept_in_secret(
     client: &Client,
-    namespace: &str,
+    (namespace, name): (&str, &str),
     trust_domain: &str,
 ) -> Result<(Material, bool), SecretError> {
     let mut backoff = Backoff::default();
     loop {
-        let error = match write::get(client, SECRETS, namespace, NAME).await {
-            Ok(secret) => return Ok((material(namespace, secret)?, false)),
-            Err(error) if error.is_not_found() => match make(client, namespace, trust_domain).await? {
+        let error = match write::get(client, SECRETS, namespace, name).await {
+            Ok(secret) => return Ok((material((namespace, name), secret)?, false)),
+            Err(error) if error.is_not_found() => match make(client, (namespace, name), trust_domain).await? {
                 Ok(secret) => {
-                    tracing::info!(namespace, secret = NAME, "made a new root certificate, good for ten years");
-                    return Ok((material(namespace, secret)?, true));
+                    tracing::info!(namespace, secret = name, "made a new root certificate, good for ten years");
+                    return Ok((material((namespace, name), secret)?, true));
                 }
                 // Also if another replica was faster: then it is there now.
                 Err(error) => error,
@@ -58,7 +63,7 @@ pub async fn kept_in_secret(
             Err(error) => error,
         };
         if !error.is_passing() {
-            return Err(SecretError::Write { namespace: namespace.to_owned(), source: error });
+            return Err(SecretError::Write { name: name.to_owned(), namespace: namespace.to_owned(), source: error });
         }
         let wait = backoff.next_wait().min(LONGEST);
         tracing::warn!(%error, ?wait, "the root's secret is asked for again");
@@ -69,7 +74,7 @@ pub async fn kept_in_secret(
 /// Makes it, if it is not there.
 async fn make(
     client: &Client,
-    namespace: &str,
+    (namespace, name): (&str, &str),
     trust_domain: &str,
 ) -> Result<Result<Secret, WriteError>, MaterialError> {
     let (certificate, key) = super::material::make_root(trust_domain)?;
@@ -77,15 +82,15 @@ async fn make(
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "istio.io/ca-root",
-        "metadata": {"name": NAME, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "stringData": {CA_CERT: certificate, CA_KEY: key, ROOT_CERT: certificate},
     });
     Ok(write::create(client, SECRETS, namespace, &secret).await)
 }
 
-fn material(namespace: &str, secret: Secret) -> Result<Material, MaterialError> {
+fn material((namespace, name): (&str, &str), secret: Secret) -> Result<Material, MaterialError> {
     let data = secret.data.unwrap_or_default();
-    let path = |key: &str| PathBuf::from(format!("secret {namespace}/{NAME}, {key}"));
+    let path = |key: &str| PathBuf::from(format!("secret {namespace}/{name}, {key}"));
     let part = |key: &str| -> Result<Part, MaterialError> {
         let problem = |problem: &str| MaterialError::Content { path: path(key), problem: problem.to_owned() };
         let bytes = data.get(key).filter(|bytes| !bytes.0.is_empty()).ok_or_else(|| problem("is not there"))?;
@@ -125,7 +130,7 @@ mod tests {
             ("key.pem", ""),
         ];
         let data = data.map(|(name, text)| (name.to_owned(), ByteString(text.as_bytes().to_vec())));
-        let read = material("istio-system", Secret { data: Some(data.into()), ..Secret::default() });
+        let read = material(("istio-system", MESH_ROOT), Secret { data: Some(data.into()), ..Secret::default() });
         let roots = read.map(|material| material.roots).unwrap();
         assert_eq!(pem::parse(roots).unwrap().contents(), pem::parse(certificate).unwrap().contents());
     }

@@ -49,7 +49,10 @@ impl Gateways {
     /// Makes what is not made yet.
     pub(super) async fn deploy(&mut self, client: &Client, cluster: &Cluster, settings: &Settings) -> Round {
         let ours = |gateway: &Gateway| {
-            settings.classes.contains(&gateway.spec.gateway_class_name) && !gateway.is_run_elsewhere()
+            let class = &gateway.spec.gateway_class_name;
+            settings.classes.contains(class)
+                && settings.mode.is_ours(class, cluster.gateway_class(class).map(|class| &**class))
+                && !gateway.is_run_elsewhere()
         };
         // Of one that is gone the cluster removes what it owned.
         let is_there = |key: &NamespacedName| cluster.gateway(key).is_some_and(|gateway| ours(gateway));

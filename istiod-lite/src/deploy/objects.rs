@@ -145,7 +145,7 @@ fn pod(name: &str, settings: &Settings, parameters: &Parameters) -> Value {
         },
         "env": [
             set("XDS_ADDRESS", &settings.control_plane),
-            set("CA_ADDRESS", &settings.control_plane),
+            set("CA_ADDRESS", &settings.ca),
             set("CLUSTER_ID", &settings.cluster_id),
             set("GATEWAY_NAME", name),
             field("POD_NAME", "metadata.name"),
@@ -160,6 +160,10 @@ fn pod(name: &str, settings: &Settings, parameters: &Parameters) -> Value {
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     });
+    if let (Some(root), Some(env)) = (&settings.serving_root, container["env"].as_array_mut()) {
+        // The root of the mesh, which is mounted, is whom it trusts for everything else.
+        env.push(set("XDS_ROOT_CA", root));
+    }
     if let Some(resources) = &parameters.resources {
         container["resources"] = resources.clone();
     }
@@ -210,6 +214,9 @@ mod tests {
         Settings {
             image: "ambit:1".into(),
             control_plane: "https://istiod.istio-system.svc:15012".into(),
+            ca: "https://istiod.istio-system.svc:15012".into(),
+            mode: crate::mode::Mode::Mesh,
+            serving_root: None,
             cluster_id: "Kubernetes".into(),
             root_map: "istio-ca-root-cert".into(),
             classes: vec!["ambit-waypoint".into()],
@@ -236,6 +243,27 @@ mod tests {
         }
         assert_eq!(deployment["spec"]["template"]["spec"]["serviceAccountName"], "way");
         assert_eq!(deployment["spec"].get("replicas"), None);
+    }
+
+    /// Beside istiod: we say what it does, and istiod who it is.
+    #[test]
+    fn it_has_two_control_planes_each_with_its_root() {
+        let env = |settings: &Settings| {
+            let all = of(&gateway(), settings, &Parameters::default());
+            let (_, deployment) = all.into_iter().find(|(resource, _)| *resource == DEPLOYMENTS).unwrap();
+            let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+            let value = |name: &str| {
+                let set = env.as_array().unwrap().iter().find(|set| set["name"] == name)?;
+                set["value"].as_str().map(str::to_owned)
+            };
+            ["XDS_ADDRESS", "CA_ADDRESS", "XDS_ROOT_CA", "CA_ROOT_CA"].map(value)
+        };
+        let istiod = "https://istiod.istio-system.svc:15012".to_owned();
+        assert_eq!(env(&settings()), [Some(istiod.clone()), Some(istiod.clone()), None, None]);
+        let us = "https://istiod-lite.istio-system.svc:15012".to_owned();
+        let beside =
+            Settings { control_plane: us.clone(), serving_root: Some("-----BEGIN".to_owned()), ..settings() };
+        assert_eq!(env(&beside), [Some(us), Some(istiod), Some("-----BEGIN".to_owned()), None]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::attached::{self, Attached};
 use super::deployed::Problems;
 use super::object::{Metadata, Object, api_version};
 use super::{addresses, conditions, gateway, parents, rejected};
+use crate::mode::{Mode, Part};
 use crate::resources::gateway_api::gateway::REMOTE_CLASS;
 use crate::resources::{Key, Kind};
 use crate::source::Rejected;
@@ -30,17 +31,26 @@ const EVENTS: Resource = Resource { group: "events.k8s.io", versions: &["v1"], p
 /// Shortest and longest wait before what could not be written is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// What is ours to write on.
+#[derive(Clone, Debug, Default)]
+pub struct Ours {
+    /// Classes of Gateways.
+    pub classes: Vec<String>,
+    /// Which kinds.
+    pub mode: Mode,
+}
+
 /// Writes what `status` says, now and later. Never returns while somebody says something.
-/// `classes` are those of Gateways that are ours, `problems` what could not be made for them.
+/// `problems` is what could not be made for Gateways.
 pub async fn keep(
     client: Client,
     mut status: watch::Receiver<Arc<Status>>,
-    classes: Vec<String>,
+    ours: Ours,
     mut problems: watch::Receiver<Arc<Problems>>,
 ) {
     let mut writer = Writer {
         client,
-        classes,
+        ours,
         written: BTreeMap::new(),
         attached: BTreeMap::new(),
         told: BTreeSet::new(),
@@ -77,8 +87,7 @@ struct Writer {
     client: Client,
     /// What each object says of what we have to say.
     written: BTreeMap<Key, Vec<Condition>>,
-    /// Classes of Gateways that are ours.
-    classes: Vec<String>,
+    ours: Ours,
     /// What each route and Gateway says of what we have to say.
     attached: BTreeMap<Key, Attached<'static>>,
     /// Events of objects that are rejected now.
@@ -90,8 +99,12 @@ impl Writer {
     /// Writes what is not written yet. Gives what could not be.
     async fn write(&mut self, status: &Status, problems: &Problems) -> Vec<String> {
         // Connections may wait for them.
-        let mut failures = self.addresses.write(&self.client, status).await;
-        let wanted = conditions::wanted(status);
+        let mut failures = match self.ours.mode.does(Part::Addresses) {
+            true => self.addresses.write(&self.client, status).await,
+            false => Vec::new(),
+        };
+        let mut wanted = conditions::wanted(status);
+        wanted.retain(|key, _| self.ours.mode.does(Part::Status(key.kind)));
         let gone: Vec<Key> = self.written.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
         for (key, conditions) in wanted.into_iter().chain(gone.into_iter().map(|key| (key, Vec::new()))) {
             if self.written.get(&key).is_some_and(|written| *written == conditions) {
@@ -124,7 +137,7 @@ impl Writer {
     async fn attached(&mut self, status: &Status, problems: &Problems) -> Vec<String> {
         let mut failures = Vec::new();
         // One whose parents are no Services any more is asked once, for what we wrote on it.
-        let wanted = attached::wanted(status, &self.classes, problems);
+        let wanted = attached::wanted(status, &self.ours.classes, problems);
         self.attached.retain(|key, _| wanted.contains_key(key));
         for (key, wanted) in wanted {
             if self.attached.get(&key) == Some(&wanted) {
@@ -160,7 +173,7 @@ impl Writer {
     async fn rejected_gateway(&self, key: &Key, why: &Rejected) -> Result<(), WriteError> {
         let there: Value = write::get(&self.client, kinds::resource(key.kind), &key.namespace, &key.name).await?;
         let class = there["spec"]["gatewayClassName"].as_str().unwrap_or_default();
-        if !self.classes.iter().any(|ours| ours == class) && !self.is_only_ours(class).await? {
+        if !self.ours.classes.iter().any(|ours| ours == class) && !self.is_only_ours(class).await? {
             return Ok(());
         }
         let (conditions, generation) = (rejected::gateway(why), rejected::generation(why));
@@ -172,7 +185,7 @@ impl Writer {
 
     /// Whether a class is that of other networks' gateways, and no other controller has it.
     async fn is_only_ours(&self, class: &str) -> Result<bool, WriteError> {
-        if class != REMOTE_CLASS {
+        if class != REMOTE_CLASS || !self.ours.mode.does(Part::Networks) {
             return Ok(false);
         }
         match write::get::<IgnoredAny>(&self.client, kinds::resource(Kind::GatewayClass), "", class).await {

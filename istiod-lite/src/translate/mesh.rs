@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh_model::address::NamespacedName;
 
 use super::entries::addresses::Pools;
+use crate::mode::Mode;
 
 /// The revision of a control plane that is not told otherwise.
 const DEFAULT_REVISION: &str = "default";
@@ -30,6 +31,8 @@ pub struct Mesh {
     pub config_map: NamespacedName,
     /// Where hosts of ServiceEntries have addresses from that were given none (`PILOT_ENABLE_IP_AUTOALLOCATE`).
     pub pools: Option<Pools>,
+    /// Whether all of it is ours, or its waypoints alone (`WAYPOINTS_ONLY`).
+    pub mode: Mode,
 }
 
 impl Default for Mesh {
@@ -44,6 +47,7 @@ impl Default for Mesh {
             dry_run_policies: false,
             config_map: NamespacedName::new("istio-system", "istio"),
             pools: Some(Pools::default()),
+            mode: Mode::default(),
         }
     }
 }

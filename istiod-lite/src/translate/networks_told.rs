@@ -6,6 +6,7 @@ use mesh_model::labels::TOPOLOGY_NETWORK;
 use super::condition::{Condition, WaypointStatus};
 use super::networks::{self, Unusable};
 use super::world::World;
+use crate::mode::Part;
 use crate::resources::Gateway;
 use crate::resources::gateway_api::gateway::{HBONE, HBONE_PORT, REMOTE_CLASS, SERVICE_ACCOUNT};
 
@@ -63,7 +64,7 @@ pub(super) fn of_gateway(key: &NamespacedName, gateway: &Gateway, world: &World<
 /// Where it is, for who asks the Gateway; nothing where another controller has its class, and says so itself.
 pub(super) fn place(gateway: &Gateway, world: &World<'_>) -> Option<WaypointStatus> {
     let class = &gateway.spec.gateway_class_name;
-    if world.cluster.gateway_class(class).is_some() {
+    if world.cluster.gateway_class(class).is_some() || !world.mesh.mode.does(Part::Networks) {
         return None;
     }
     let listener = networks::listener(gateway).or_else(|| gateway.spec.listeners.first())?;

@@ -30,6 +30,11 @@ pub(super) fn of(route: &Route, world: &World<'_>) -> Vec<ParentStatus> {
             Some(service) => Parent::service(service, world),
             None => Parent::entry(entry_parent(reference, &namespace)?, route, world),
         };
+        // Of what is behind another control plane's waypoint, or behind none, that one has to tell.
+        let way = parent.way.as_ref().map(|way| &way.asked);
+        if !waypoint::is_ours(way, world) {
+            return None;
+        }
         let (accepted, way) = accepted(route, reference, parent, hostnames, world);
         let conditions = [Some(accepted), Some(resolved.clone()), way].into_iter().flatten().collect();
         Some(ParentStatus { parent: reference.clone(), conditions })

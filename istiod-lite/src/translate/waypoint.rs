@@ -16,6 +16,7 @@ use mesh_model::labels;
 use super::world::World;
 use crate::cluster::attachments::Target;
 use crate::cluster::relations::{self, Asked, is_gateway, label, waypoint as asked};
+use crate::mode::Mode;
 use crate::resources::gateway_api::Gateway;
 use crate::resources::gateway_api::gateway::{Address, From, HBONE_PORT, WAYPOINT_CLASSES};
 use crate::resources::labels::Labelled;
@@ -52,6 +53,21 @@ pub(super) enum Unbound {
 enum Traffic {
     Service,
     Workload,
+}
+
+/// Whether what asks for this waypoint is ours to tell of; where the mesh is ours, everything is.
+pub(super) fn is_ours(asked: Option<&NamespacedName>, world: &World<'_>) -> bool {
+    let mode = &world.mesh.mode;
+    if *mode == Mode::Mesh {
+        return true;
+    }
+    asked.and_then(|asked| world.cluster.gateway(asked)).is_some_and(|gateway| is_of_us(gateway, world))
+}
+
+/// Whether a Gateway is one of ours.
+pub(super) fn is_of_us(gateway: &Gateway, world: &World<'_>) -> bool {
+    let class = &gateway.spec.gateway_class_name;
+    world.mesh.mode.is_ours(class, world.cluster.gateway_class(class).map(|class| &**class))
 }
 
 /// The verdict on a Service: its own wish, else its namespace's. None: it asks for none.

@@ -5,7 +5,7 @@ use mesh_model::labels;
 
 use super::condition::{Condition, WAYPOINT_BOUND, WaypointStatus};
 use super::service_spec::{cluster_ips, is_headless};
-use super::waypoint::{self, Unbound, Verdict};
+use super::waypoint::{self, Unbound, Verdict, is_of_us};
 use super::world::World;
 use crate::cluster::Kept;
 use crate::cluster::relations::{Asked, is_gateway, label, waypoint as asked};
@@ -150,7 +150,7 @@ pub(super) fn of_gateway(key: &Key, gateway: &Gateway, world: &World<'_>) -> Vec
 
 /// Where it is, for who asks the Gateway: its Service's address, and its name.
 pub(super) fn waypoint(key: &Key, gateway: &Gateway, world: &World<'_>) -> Option<WaypointStatus> {
-    let listener = gateway.hbone().filter(|_| gateway.is_waypoint())?;
+    let listener = gateway.hbone().filter(|_| gateway.is_waypoint() && is_of_us(gateway, world))?;
     let address = |kind: &str, value: String| Address { kind: Some(kind.to_owned()), value };
     let mut addresses = gateway.spec.addresses.clone();
     if let Some(service) = world.cluster.service(&key.object()).filter(|_| !gateway.is_run_elsewhere()) {

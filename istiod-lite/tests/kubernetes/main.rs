@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use api_server::ApiServer;
 use istiod_lite::app::{Running, start};
-use istiod_lite::ca::secret::kept_in_secret;
+use istiod_lite::ca::secret::{MESH_ROOT, kept_in_secret};
 use istiod_lite::config::Config;
 use mesh_control::ca_client::CaClient;
 use mesh_control::channel::{ChannelConfig, ControlChannel, ServerRoots, Token, connect};
@@ -326,7 +326,7 @@ async fn one_root_for_all(api: &ApiServer, credentials: &Path) {
     for attempt in 0..20 {
         let replica = async || {
             let client = Access::Kubeconfig(vec![credentials.to_owned()]).client().await.unwrap();
-            let (material, made) = kept_in_secret(&client, "istio-system", "cluster.local").await.unwrap();
+            let (material, made) = kept_in_secret(&client, ("istio-system", MESH_ROOT), "cluster.local").await.unwrap();
             (material.roots().to_owned(), made)
         };
         let (a, b, c) = tokio::join!(replica(), replica(), replica());

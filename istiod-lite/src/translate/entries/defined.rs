@@ -14,6 +14,7 @@ use mesh_model::workload::PortMapping;
 use super::addresses;
 use super::ports::mappings;
 use crate::cluster::Cluster;
+use crate::mode::Part;
 use crate::resources::labels::Labelled;
 use crate::resources::service_entry::HostAddress;
 use crate::resources::{Key, Kind, ServiceEntry, host};
@@ -69,7 +70,9 @@ impl Entries {
         all.sort_by_key(|(key, object)| (age(object).is_none(), age(object), *key));
         let left_out: Vec<_> = all.iter().map(|(_, object)| left_out(object, revisions)).collect();
         let asks = all.iter().zip(&left_out);
-        let asks = asks.map(|((key, object), left_out)| (*key, &***object, left_out.is_none()));
+        // What another control plane has allocated counts where we allocate nothing.
+        let allocates = mesh.mode.does(Part::Addresses);
+        let asks = asks.map(|((key, object), left_out)| (*key, &***object, allocates && left_out.is_none()));
         let mut allocated = addresses::allocate(asks, mesh.pools);
 
         let mut entries = Self::default();
