@@ -13,6 +13,14 @@ use std::time::Duration;
 
 /// Names the folder that `e2e/upstream/build` has filled.
 pub const FOLDER: &str = "AMBIT_TEST_UPSTREAM";
+/// Names a folder of objects that only the API server is given, where there is also istiod-lite beside istiod, for waypoints alone.
+const WAYPOINTS: &str = "AMBIT_TEST_WAYPOINTS_ONLY";
+/// Names this program, for whom it is to start istiod-lite with.
+const PROGRAM: &str = "AMBIT_TEST_PROGRAM";
+/// What the line of a mesh's YAML begins with that says one of these. The programs of a mesh have settings of their own only.
+const SAYS: &str = "# e2e: ";
+/// The file with that line.
+const BASE: &str = "base.yaml";
 /// Where ztunnels find it.
 const CONTROL_PLANE: &str = "https://172.30.0.1:15012";
 /// An empty Kubernetes fills itself first, and all of it is on this machine.
@@ -23,13 +31,27 @@ const START: Duration = Duration::from_secs(180);
 /// # Errors
 /// As [`Mesh::up`]; [`skip`] also if upstream's programs were not built.
 pub fn up(yaml: &str, args: &[&str]) -> Result<Mesh> {
+    start(yaml, args, None)
+}
+
+/// Starts such a mesh with istiod-lite beside istiod, for waypoints alone. `objects` is a folder of what only the API server is
+/// given; what a kubelet would mount into waypoints is written there, too.
+///
+/// # Errors
+/// As [`up`].
+pub fn up_with_waypoints(yaml: &str, objects: &Path) -> Result<Mesh> {
+    start(yaml, &[], Some(objects))
+}
+
+fn start(yaml: &str, args: &[&str], waypoints: Option<&Path>) -> Result<Mesh> {
     let folder = built()?;
     if std::env::var_os(ambit::EXE_OVERRIDE).is_some() {
         return Err(skip(&format!("{} is set, and only this very program puts istiod in place", ambit::EXE_OVERRIDE)));
     }
     need_program("etcd")?;
-    let place = format!("istiod-lite:{FOLDER}={}", folder.display());
-    Mesh::up_within(START, yaml, &[&["--set", &place], args].concat())
+    let say = |name: &str, value: &Path| format!("{SAYS}{name}={}\n", value.display());
+    let waypoints = waypoints.map(|objects| say(WAYPOINTS, objects)).unwrap_or_default();
+    Mesh::up_within(START, &format!("{}{waypoints}{yaml}", say(FOLDER, &folder)), args)
 }
 
 /// Where upstream's programs are.
@@ -70,13 +92,22 @@ pub fn sent(mesh: &Mesh) -> Result<[BTreeMap<String, Value>; 2]> {
 
 /// Becomes upstream's control plane if this process is `ambit istiod-lite` of such a mesh.
 pub(crate) fn in_place_of_istiod_lite() {
-    let Some(folder) = std::env::var_os(FOLDER) else { return };
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|program| program == "istiod-lite") {
-        let error = Command::new(PathBuf::from(folder).join("upstream")).args(args).exec();
-        // It is in the log that the mesh's report shows; the supervisor tries again.
-        panic!("cannot start upstream's control plane: {error}");
+    if args.next().is_none_or(|program| program != "istiod-lite") {
+        return;
     }
+    let args: Vec<_> = args.collect();
+    let base = args.first().and_then(|folder| std::fs::read_to_string(Path::new(folder).join(BASE)).ok());
+    let said: BTreeMap<_, _> = base
+        .iter()
+        .flat_map(|text| text.lines().map_while(|line| line.strip_prefix(SAYS)))
+        .filter_map(|said| said.split_once('='))
+        .collect();
+    let Some(folder) = said.get(FOLDER) else { return };
+    let program = std::env::current_exe().unwrap_or_default();
+    let error = Command::new(Path::new(folder).join("upstream")).args(args).envs(&said).env(PROGRAM, program).exec();
+    // It is in the log that the mesh's report shows; the supervisor tries again.
+    panic!("cannot start upstream's control plane: {error}");
 }
 
 /// The process of istiod itself.

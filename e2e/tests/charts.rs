@@ -24,6 +24,7 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("charts::pods_are_hardened_in_every_profile", hardened);
     suite.trial("charts::the_programs_know_their_settings", settings);
     suite.trial("charts::what_is_off_and_can_be_turned_on", switches);
+    suite.trial("charts::waypoints_alone_leave_istiod_what_is_its_own", waypoints_only);
     suite.trial("charts::the_webhook_can_keep_nobody_out", webhook);
     suite.trial("charts::dashboards_are_found_and_can_be_read", dashboards);
     suite.trial("charts::alerts_fire_when_they_should", alerts);
@@ -135,8 +136,9 @@ fn hardened() -> Result<()> {
 }
 
 fn settings() -> Result<()> {
-    let objects = render(&["ztunnel.network=n1", "node-agent.cniConfFileName=10-a.conflist"])?;
-    for (name, pod) in pods(&objects) {
+    let whole = render(&["ztunnel.network=n1", "node-agent.cniConfFileName=10-a.conflist"])?;
+    let waypoints = render(&["istiod-lite.waypointsOnly=true", "istiod-lite.waypointCaAddress=https://ca:15012"])?;
+    for (name, pod) in pods(&whole).into_iter().chain(pods(&waypoints)) {
         let env = pod["spec"]["containers"][0]["env"].as_array().context("env")?;
         // What the pod is told when it runs is told by any text here.
         let filled = |entry: &Value| match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
@@ -149,11 +151,33 @@ fn settings() -> Result<()> {
         let known = match name {
             "ztunnel" => ztunnel::config::check(&env).map(drop),
             "istio-cni-node" => node_agent::config::check(&env).map(drop),
-            "istiod" => istiod_lite::config::Config::check(&env).map(drop),
+            "istiod" | "istiod-lite" => istiod_lite::config::Config::check(&env).map(drop),
             other => anyhow::bail!("which program is {other}?"),
         };
         known.with_context(|| format!("the chart of {name}"))?;
     }
+    Ok(())
+}
+
+/// Beside upstream's istiod: nothing has a name or a label that Istio's charts use, and nothing may be written that is istiod's.
+fn waypoints_only() -> Result<()> {
+    let objects = render(&["istiod-lite.waypointsOnly=true", "node-agent.enabled=false", "ztunnel.enabled=false"])?;
+    for object in &objects {
+        let text = object.to_string();
+        ensure!(object["kind"] != "ValidatingWebhookConfiguration", "{text}");
+        ensure!(object["metadata"]["name"] != "istiod" && !text.contains(r#""app":"istiod""#), "{text}");
+        ensure!(!text.contains("istio-ca-secret") && !text.contains("cacerts"), "{text}");
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            let resources = rule["resources"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let foreign = ["services/status", "authorizationpolicies/status", "serviceentries/status"];
+            ensure!(resources.clone().all(|one| !foreign.contains(&one)), "{rule}");
+            let maps = resources.clone().any(|one| one == "configmaps");
+            ensure!(!maps || !rule["verbs"].to_string().contains("create"), "{rule}");
+        }
+    }
+    let refused = render(&["istiod-lite.waypointsOnly=true", "istiod-lite.meshConfig.extensionProviders[0].name=a"]);
+    let refused = refused.err().context("another chart's ConfigMap is made")?;
+    ensure!(format!("{refused:#}").contains("waypointsOnly"), "{refused:#}");
     Ok(())
 }
 

@@ -5,7 +5,8 @@
 use crate::{authorization, certificates, names, reach, town};
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
-use e2e::harness::{SharedMesh, Suite};
+use e2e::folder::Folder;
+use e2e::harness::{SharedMesh, Suite, need_program};
 use e2e::until::until;
 use e2e::yaml::{Pod, all, namespace, service};
 use e2e::{process, upstream};
@@ -25,6 +26,7 @@ pub(crate) fn trials(suite: &mut Suite) {
         suite.on(&town, "a_pod_that_goes_and_comes_back_elsewhere_is_found", moved);
         suite.on(&town, "istiod_killed_without_a_failed_request", killed);
         suite.trial("istiod_lite_says_what_istiod_says", same);
+        suite.trial("our_waypoint_serves_beside_istiod", beside);
         suite.trial("certificates_renewed_every_few_seconds_without_a_failed_request", renewal);
         let on_demand = SharedMesh::new(on_demand);
         suite.on(&on_demand, "on_demand_reaches_pods_and_services", asked_for);
@@ -279,6 +281,126 @@ fn sort(list: &mut Value) {
     if let Some(list) = list.as_array_mut() {
         list.sort_by_key(Value::to_string);
     }
+}
+
+/// What only the API server is given: the machine would run a waypoint of its own for the Gateway.
+const BESIDE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: way, namespace: shop}
+spec:
+  gatewayClassName: ambit-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+    - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-by, value: way}]}}]
+      backendRefs: [{name: web, port: 80}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: read, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  rules:
+    - from: [{source: {principals: [cluster.local/ns/shop/sa/client]}}]
+      to: [{operation: {methods: [GET], notPaths: ["/admin*"]}}]
+"#;
+
+/// istiod has the mesh, istiod-lite the waypoint: certificates come from the one, routes and policies from the other.
+fn beside() -> Result<()> {
+    need_program("curl")?;
+    let objects = Folder::with(BESIDE)?;
+    let behind = service("shop", "web", "web", 80, 8080);
+    let mut behind: Value = serde_json::from_str(behind.trim_start_matches("---\n"))?;
+    behind["metadata"]["labels"]["istio.io/use-waypoint"] = json!("way");
+    let yaml = all(&[
+        namespace("shop", true),
+        Pod::new("shop", "client", "node1").yaml(),
+        Pod::new("shop", "thief", "node1").yaml(),
+        Pod::new("shop", "web", "node2").http(8080, "web").yaml(),
+        format!("---\n{behind}\n"),
+    ]);
+    let mesh = upstream::up_with_waypoints(&yaml, objects.path())?;
+    through_the_waypoint(&mesh, &objects)
+        .map_err(|e| e.context(mesh.log("istiod-lite-beside").unwrap_or_default()).context(mesh.report()))
+}
+
+fn through_the_waypoint(mesh: &Mesh, objects: &Folder) -> Result<()> {
+    let env = until("istiod-lite has made the waypoint's Deployment", || {
+        Ok(serde_json::from_slice::<Vec<Value>>(&std::fs::read(objects.file("way.env.json"))?)?)
+    })?;
+    mesh.apply("way.yaml", &waypoint_pod(env, objects)?)?;
+    mesh.pod_ready("shop/way-1", true)?;
+    let ask = |client: &str, arguments: &[&str]| -> Result<String> {
+        let command = ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %header{x-by}"];
+        Ok(mesh.exec(client, &[&command, arguments].concat())?.stdout)
+    };
+    until("istiod's ztunnels go through it, and it follows the route", || {
+        let answer = ask("shop/client", &["http://web/"])?;
+        ensure!(answer == "200 way", "{answer}");
+        Ok(())
+    })?;
+    for (what, client, arguments, expected) in [
+        ("a path that is not allowed", "shop/client", &["http://web/admin/x"][..], "403 "),
+        ("a method that is not allowed", "shop/client", &["-X", "DELETE", "http://web/"], "403 "),
+        ("a caller who is not allowed", "shop/thief", &["http://web/"], "403 "),
+        ("what is allowed", "shop/client", &["http://web/other"], "200 way"),
+    ] {
+        let answer = ask(client, arguments)?;
+        ensure!(answer == expected, "{what}: {answer:?}");
+    }
+    // The server's ztunnel has seen an identity that istiod has signed for.
+    mesh.log_line("ztunnel-node2", &["direction=\"inbound\"", "ns/shop/sa/way", "ns/shop/sa/web"])?;
+    // Nobody but istiod signs.
+    let issued = mesh.log("istiod-lite-beside")?;
+    ensure!(!issued.contains("certificate issued"), "{issued}");
+    Ok(())
+}
+
+/// The Pod of the Deployment that istiod-lite has made, as a kubelet would start it: with its settings, but for names that only a
+/// cluster's DNS knows.
+fn waypoint_pod(mut env: Vec<Value>, objects: &Folder) -> Result<String> {
+    let mut took = |name: &str| -> Result<String> {
+        let place = env.iter().position(|set| set["name"] == name).with_context(|| format!("{name} is not set"))?;
+        Ok(env.remove(place)["value"].as_str().unwrap_or_default().to_owned())
+    };
+    let addresses = [took("XDS_ADDRESS")?, took("CA_ADDRESS")?];
+    ensure!(
+        addresses == ["https://istiod-lite.istio-system.svc:15012", "https://istiod.istio-system.svc:15012"],
+        "{addresses:?}"
+    );
+    ensure!(env.iter().any(|set| set["name"] == "XDS_ROOT_CA"), "whom to trust for tables: {env:?}");
+    let file = |name: &str| objects.file(name).display().to_string();
+    for (name, value) in [
+        ("XDS_ADDRESS", "https://172.30.0.1:15022".to_owned()),
+        ("ALT_XDS_HOSTNAME", "istiod-lite.istio-system.svc".to_owned()),
+        ("CA_ADDRESS", "https://172.30.0.1:15012".to_owned()),
+        ("ALT_CA_HOSTNAME", "istiod.istio-system.svc".to_owned()),
+        // What is mounted.
+        ("CA_ROOT_CA", file("root-cert.pem")),
+        ("AUTH_TOKEN", file("way-1.token")),
+    ] {
+        env.push(json!({"name": name, "value": value}));
+    }
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "way-1", "namespace": "shop", "labels": {
+            "gateway.networking.k8s.io/gateway-name": "way", "istio.io/dataplane-mode": "none",
+        }},
+        "spec": {"nodeName": "node2", "serviceAccountName": "way", "containers": [{
+            "name": "istio-proxy",
+            "command": ["ambit", "waypoint"],
+            "env": env,
+            "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
+        }]},
+    });
+    Ok(format!("---\n{pod}\n"))
 }
 
 fn renewal() -> Result<()> {

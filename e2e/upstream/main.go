@@ -11,6 +11,7 @@
 //	objects.go   which objects are there, the folder's and what the machine adds to them?
 //	apply.go     how do they get into the API server?
 //	ztunnels.go  what does a ztunnel need beside them: its token, the root certificate?
+//	beside.go    and what if istiod-lite runs waypoints beside istiod?
 //	dump.go      what is on the wire?
 package main
 
@@ -57,10 +58,13 @@ type settings struct {
 	folder, overlay, state, listen string
 	// The machine's directory of one node each.
 	nodes string
+	// Objects for the API server alone, and the program of istiod-lite, where that is to run waypoints beside istiod.
+	waypoints, program string
 }
 
 func fromEnv(folder string) (settings, error) {
-	s := settings{folder: folder, overlay: os.Getenv("OVERLAY"), state: os.Getenv("STATE_DIR"), listen: os.Getenv("LISTEN_ADDRESS")}
+	s := settings{folder: folder, overlay: os.Getenv("OVERLAY"), state: os.Getenv("STATE_DIR"), listen: os.Getenv("LISTEN_ADDRESS"),
+		waypoints: os.Getenv("AMBIT_TEST_WAYPOINTS_ONLY"), program: os.Getenv("AMBIT_TEST_PROGRAM")}
 	if s.overlay == "" || s.state == "" || s.listen == "" {
 		return s, fmt.Errorf("OVERLAY, STATE_DIR and LISTEN_ADDRESS must be set, as istiod-lite has them in `ambit up`")
 	}
@@ -95,12 +99,18 @@ func run(folder string) error {
 	}
 	source := source{settings: s}
 	ztunnels := ztunnels{settings: s, cluster: cluster}
+	beside := beside{settings: s, cluster: cluster}
 	for ctx.Err() == nil {
 		if err := programs.keepIstiod(); err != nil {
 			return err
 		}
 		wanted := source.read()
 		cluster.bring(ctx, wanted)
+		if s.waypoints != "" {
+			if err := beside.provide(ctx, programs, wanted, ztunnels.root); err != nil {
+				return err
+			}
+		}
 		ready.Store(ztunnels.provide(ctx, wanted) && cluster.settled && programs.istiodIsReady())
 		select {
 		case <-ctx.Done():

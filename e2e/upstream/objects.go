@@ -43,6 +43,11 @@ type file struct {
 // All objects that should be there.
 func (s *source) read() objects {
 	all, over := s.below(s.folder), s.below(s.overlay)
+	if s.waypoints != "" {
+		for key, o := range s.below(s.waypoints) {
+			all[key] = o
+		}
+	}
 	for key, o := range all {
 		if over[key] == nil && waits(o) {
 			delete(all, key)

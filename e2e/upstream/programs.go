@@ -142,7 +142,10 @@ func (p *programs) launch(path string, env []string, args ...string) (*program, 
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(path, args...)
+	return p.launchAs(name, exec.Command(path, args...), env, out)
+}
+
+func (p *programs) launchAs(name string, cmd *exec.Cmd, env []string, out *os.File) (*program, error) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.keys.dir, out, out
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.keys.dir}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -153,7 +153,8 @@ impl Config {
         let suffix = if revision == *defaults.revision { String::new() } else { format!("-{revision}") };
         let config_map = NamespacedName::new(own_namespace.as_str(), format!("istio{suffix}"));
         let control_plane = format!("https://{}{suffix}.{own_namespace}.svc:15012", mode.service());
-        let ca = waypoints_only.then(|| text("WAYPOINT_CA_ADDRESS", &format!("https://istiod.{own_namespace}.svc:15012")));
+        let ca =
+            waypoints_only.then(|| text("WAYPOINT_CA_ADDRESS", &format!("https://istiod.{own_namespace}.svc:15012")));
         let waypoints = env.non_empty("WAYPOINT_IMAGE").map(|image| deploy::Settings {
             image: image.to_owned(),
             ca: ca.unwrap_or_else(|| control_plane.clone()),
@@ -261,7 +262,9 @@ impl Config {
     /// # Errors
     /// Names the setting that cannot be used, or that istiod-lite does not have.
     pub fn check(env: &Env) -> Result<Self, ConfigError> {
-        let required = [("FOLDER", "."), ("TOKEN_PUBLIC_KEY", "key.pem")];
+        // Waypoints alone are of a cluster.
+        let place = if env.bool("WAYPOINTS_ONLY")? == Some(true) { "KUBECONFIG" } else { "FOLDER" };
+        let required = [(place, "."), ("TOKEN_PUBLIC_KEY", "key.pem")];
         let whole = env.clone().over(required.into_iter().collect());
         let config = Self::from_env(&whole, Vec::new())?;
         LogConfig::from_env(&whole)?;

@@ -95,12 +95,18 @@ const NOT_WITH_WAYPOINTS: [(&str, &str); 8] = [
 ];
 
 /// The first setting that cannot be set as it is, and why. `value` gives what is set and not empty.
-pub fn contradiction<'a>(waypoints_only: bool, value: impl Fn(&str) -> Option<&'a str>) -> Option<(&'static str, String)> {
+pub fn contradiction<'a>(
+    waypoints_only: bool,
+    value: impl Fn(&str) -> Option<&'a str>,
+) -> Option<(&'static str, String)> {
     if !waypoints_only {
         let stray = value("WAYPOINT_CA_ADDRESS").map(|_| "WAYPOINT_CA_ADDRESS");
-        return stray.map(|name| (name, "nothing, unless WAYPOINTS_ONLY=true: we sign certificates ourselves".to_owned()));
+        return stray
+            .map(|name| (name, "nothing, unless WAYPOINTS_ONLY=true: we sign certificates ourselves".to_owned()));
     }
-    let set = |name: &str| value(name).is_some_and(|value| !name.starts_with("PILOT_ENABLE_") || parse_bool(value) == Some(true));
+    let set = |name: &str| {
+        value(name).is_some_and(|value| !name.starts_with("PILOT_ENABLE_") || parse_bool(value) == Some(true))
+    };
     let stray = NOT_WITH_WAYPOINTS.into_iter().find(|(name, _)| set(name));
     stray.map(|(name, why)| (name, format!("nothing, with WAYPOINTS_ONLY=true: {why}"))).or_else(|| {
         let why = "the image of waypoints: with WAYPOINTS_ONLY=true there is nothing else to do";

@@ -39,7 +39,12 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new(gate: Gate, certificates: Option<Certificates>, resources: Discovery, metrics: CaMetrics) -> Self {
+    pub(crate) fn new(
+        gate: Gate,
+        certificates: Option<Certificates>,
+        resources: Discovery,
+        metrics: CaMetrics,
+    ) -> Self {
         Self { gate, certificates, resources, requests: Budget::new(REQUESTS, REQUESTS_EACH), metrics }
     }
 

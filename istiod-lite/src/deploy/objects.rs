@@ -261,8 +261,7 @@ mod tests {
         let istiod = "https://istiod.istio-system.svc:15012".to_owned();
         assert_eq!(env(&settings()), [Some(istiod.clone()), Some(istiod.clone()), None, None]);
         let us = "https://istiod-lite.istio-system.svc:15012".to_owned();
-        let beside =
-            Settings { control_plane: us.clone(), serving_root: Some("-----BEGIN".to_owned()), ..settings() };
+        let beside = Settings { control_plane: us.clone(), serving_root: Some("-----BEGIN".to_owned()), ..settings() };
         assert_eq!(env(&beside), [Some(us), Some(istiod), Some("-----BEGIN".to_owned()), None]);
     }
 
