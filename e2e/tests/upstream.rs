@@ -335,7 +335,7 @@ fn through_the_waypoint(mesh: &Mesh, objects: &Folder) -> Result<()> {
         Ok(serde_json::from_slice::<Vec<Value>>(&std::fs::read(objects.file("way.env.json"))?)?)
     })?;
     mesh.apply("way.yaml", &waypoint_pod(env, objects)?)?;
-    mesh.pod_ready("shop/way-1", true)?;
+    mesh.pod_ready("shop/way-1", false)?;
     let ask = |client: &str, arguments: &[&str]| -> Result<String> {
         let command = ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %header{x-by}"];
         Ok(mesh.exec(client, &[&command, arguments].concat())?.stdout)

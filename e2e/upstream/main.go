@@ -11,6 +11,7 @@
 //	objects.go   which objects are there, the folder's and what the machine adds to them?
 //	apply.go     how do they get into the API server?
 //	ztunnels.go  what does a ztunnel need beside them: its token, the root certificate?
+//	acknowledged.go  and what does the machine wait for?
 //	beside.go    and what if istiod-lite runs waypoints beside istiod?
 //	dump.go      what is on the wire?
 package main
@@ -100,12 +101,16 @@ func run(folder string) error {
 	source := source{settings: s}
 	ztunnels := ztunnels{settings: s, cluster: cluster}
 	beside := beside{settings: s, cluster: cluster}
+	var told []byte
 	for ctx.Err() == nil {
 		if err := programs.keepIstiod(); err != nil {
 			return err
 		}
 		wanted := source.read()
 		cluster.bring(ctx, wanted)
+		if programs.istiodIsReady() {
+			told = source.held.tell(told)
+		}
 		if s.waypoints != "" {
 			if err := beside.provide(ctx, programs, wanted, ztunnels.root); err != nil {
 				return err

@@ -33,6 +33,7 @@ type source struct {
 	settings
 	// What each file said when it was last good.
 	files map[string]file
+	held  acknowledged
 }
 
 type file struct {
@@ -43,6 +44,7 @@ type file struct {
 // All objects that should be there.
 func (s *source) read() objects {
 	all, over := s.below(s.folder), s.below(s.overlay)
+	s.held = acknowledgedOf(over)
 	if s.waypoints != "" {
 		for key, o := range s.below(s.waypoints) {
 			all[key] = o
@@ -213,5 +215,6 @@ func complete(o *unstructured.Unstructured) {
 	}
 	// What it gives itself.
 	unstructured.RemoveNestedField(o.Object, "metadata", "uid")
+	unstructured.RemoveNestedField(o.Object, "metadata", "resourceVersion")
 	unstructured.RemoveNestedField(o.Object, "metadata", "creationTimestamp")
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use istiod_lite::cluster::{Change, Cluster, Fetched, Kept};
+use istiod_lite::mode::{Mode, WAYPOINT_CONTROLLER};
 use istiod_lite::resources::{Key, KeySource, Kind, Object};
 use istiod_lite::translate::delta::{Delta, Translator};
 use istiod_lite::translate::{Mesh, translate};
@@ -548,7 +549,8 @@ fn object(kind: Kind, choices: &mut Choices<'_>) -> Object {
             if choices.below(2) == 0 {
                 metadata["labels"]["istio.io/waypoint-for"] = choices.one_of(&["all", "workload"]).into();
             }
-            json!({"metadata": metadata, "spec": {"controllerName": "example.com/x"}})
+            let controller = choices.one_of(&["example.com/x", WAYPOINT_CONTROLLER]);
+            json!({"metadata": metadata, "spec": {"controllerName": controller}})
         }
         Kind::Gateway => gateway(choices, namespace),
         Kind::HttpRoute => {
@@ -916,7 +918,11 @@ fn search(scene: impl Fn(Mesh) -> Scene) {
             (state >> 32) as u8
         };
         let steps: Vec<Step> = (0..STEPS).map(|_| std::array::from_fn(|_| random())).collect();
-        let mesh = Mesh { cluster_id: ["Kubernetes", "west"][seed as usize % 2].into(), ..Mesh::default() };
+        let mode = match seed % 3 {
+            0 => Mode::WaypointsOnly { classes: vec!["istio-waypoint".to_owned()] },
+            _ => Mode::Mesh,
+        };
+        let mesh = Mesh { cluster_id: ["Kubernetes", "west"][seed as usize % 2].into(), mode, ..Mesh::default() };
         let scene = scene(mesh);
         if fails(&steps, &scene).is_some() {
             let steps = shrink(steps, &scene);

@@ -260,3 +260,54 @@ fn label_by_waypoint_for_by_kind_of_address() {
         assert_eq!(words, [service, pod], "label of {label}, for {waypoint_for}, policy of {policy}");
     }
 }
+
+/// Beside istiod: what is behind its waypoints, or behind none, it has to tell of itself.
+#[test]
+fn what_is_told_beside_istiod() {
+    use crate::mode::WAYPOINT_CONTROLLER;
+    use crate::translate::route::Route;
+    use crate::translate::{route_told, waypoint_told};
+
+    let told = |mode: &Mode, label: &str, class: &str, controller: Option<&str>| {
+        let labels = json!({"istio.io/use-waypoint": label});
+        let service = json!({"metadata": {"name": "web", "namespace": "shop", "labels": labels}, "spec": {"ports": [{"port": 80}]}});
+        let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
+        let gateway = json!({
+            "metadata": {"name": "way", "namespace": "shop"},
+            "spec": {"gatewayClassName": class, "listeners": [listener]},
+        });
+        let route = json!({
+            "metadata": {"name": "r", "namespace": "shop"},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}]},
+        });
+        let route = object(Kind::HttpRoute, &route);
+        let Object::HttpRoute(read) = route.clone() else { panic!() };
+        let mut objects = vec![object(Kind::Service, &service), object(Kind::Gateway, &gateway), route];
+        objects.extend(controller.map(|name| {
+            object(Kind::GatewayClass, &json!({"metadata": {"name": class}, "spec": {"controllerName": name}}))
+        }));
+        let mut cluster = Cluster::default();
+        cluster.reset(objects);
+        let attachments = Attachments::of(&cluster);
+        let mesh = Mesh { mode: mode.clone(), ..Mesh::default() };
+        let world = World { cluster: &cluster, mesh: &mesh, network: "".into(), attachments: &attachments };
+        let name = NamespacedName::new("shop", "way");
+        let key = crate::resources::Key::new(Kind::Gateway, Some("shop"), "way");
+        let of_gateway = waypoint_told::waypoint(&key, cluster.gateway(&name).unwrap(), &world);
+        (route_told::of(&Route::Http(read), &world).len(), of_gateway.is_some())
+    };
+    let only = Mode::WaypointsOnly { classes: vec!["ambit-waypoint".to_owned()] };
+    let istiods = Some("istio.io/mesh-controller");
+    for (mode, label, class, controller, expected) in [
+        (&only, "way", "ambit-waypoint", Some(WAYPOINT_CONTROLLER), (1, true)),
+        (&only, "way", "ambit-waypoint", None, (0, false)),
+        (&only, "way", "ambit-waypoint", istiods, (0, false)),
+        (&only, "way", "istio-waypoint", istiods, (0, false)),
+        (&only, "other", "ambit-waypoint", Some(WAYPOINT_CONTROLLER), (0, true)),
+        (&only, "none", "ambit-waypoint", Some(WAYPOINT_CONTROLLER), (0, true)),
+        (&Mode::Mesh, "way", "istio-waypoint", istiods, (1, true)),
+        (&Mode::Mesh, "none", "ambit-waypoint", None, (1, true)),
+    ] {
+        assert_eq!(told(mode, label, class, controller), expected, "{mode:?} {label} {class} {controller:?}");
+    }
+}
