@@ -62,7 +62,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
-    /// Attacks a mesh of its own, beside good callers. Takes about twelve minutes.
+    /// Attacks a mesh of its own, beside good callers. Takes about 25 minutes; `--only waypoint` about twelve.
     Abuse(Abuse),
     /// A part in an abuse run.
     #[command(hide = true, subcommand)]
@@ -85,7 +85,7 @@ pub(crate) enum Role {
 
 #[derive(Debug, Args)]
 pub(crate) struct Abuse {
-    /// Only attacks whose names contain one of these, such as `hellos` or `control`.
+    /// Only attacks whose names contain one of these, such as `hellos`, `control` (all on the control plane) or `waypoint`.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub(crate) only: Vec<String>,
     /// Seconds of each attack, of good callers at rest before it, and of good callers beside a busy neighbour after it.
@@ -160,6 +160,7 @@ pub(crate) struct Compute {
 pub(crate) struct AttackArgs {
     /// Which attack.
     pub(crate) name: String,
+    /// The pod, the waypoint's pod, or the service behind the waypoint.
     #[arg(long)]
     pub(crate) victim: IpAddr,
     #[arg(long)]
@@ -175,6 +176,9 @@ pub(crate) struct AttackArgs {
 pub(crate) struct Call {
     #[arg(long)]
     pub(crate) to: SocketAddr,
+    /// HTTP/1.1 is spoken there; else it is an echo.
+    #[arg(long)]
+    pub(crate) http: bool,
     #[arg(long)]
     pub(crate) seconds: f64,
 }

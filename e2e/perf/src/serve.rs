@@ -1,7 +1,8 @@
 //! The servers of one pod. All requests are served by one thread, as light as can be: on a small machine the servers
 //! share the cores with the proxies that are measured.
+use crate::abuse::application;
 use crate::cli::Serve;
-use crate::wire::{self, BULK_PORT, ECHO_PORT, HTTP_PORT, SINK_PORT};
+use crate::wire::{self, BULK_PORT, ECHO_PORT, HTTP_PORT, SINK_PORT, WEB_PORT};
 use anyhow::{Context, Result};
 use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -35,6 +36,14 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
             loop {
                 if let Ok((stream, _)) = sink.accept().await {
                     tokio::spawn(let_be(stream, hold));
+                }
+            }
+        });
+        let web = listen(WEB_PORT)?;
+        tokio::spawn(async move {
+            loop {
+                if let Ok((stream, _)) = web.accept().await {
+                    tokio::spawn(application::serve(stream));
                 }
             }
         });

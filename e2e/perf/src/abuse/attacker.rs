@@ -1,5 +1,5 @@
 //! What all attacks have: a time limit, and so many at once.
-use super::{control, tunnels};
+use super::{control, tenant, tunnels};
 use crate::cli::AttackArgs;
 use crate::wire::{ECHO_PORT, SINK_PORT};
 use anyhow::{Result, bail};
@@ -12,6 +12,8 @@ use tokio::task::LocalSet;
 
 /// Where tunnels arrive in a pod.
 const HBONE_PORT: u16 = 15008;
+/// Of the attacked service.
+pub(super) const SERVICE_PORT: u16 = 80;
 /// Between two attempts of one attacker, when it is cut off.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -35,6 +37,11 @@ impl Target {
 
     pub(super) fn sink(&self) -> SocketAddr {
         SocketAddr::new(self.victim, SINK_PORT)
+    }
+
+    /// The attacked service.
+    pub(super) fn web(&self) -> SocketAddr {
+        SocketAddr::new(self.victim, SERVICE_PORT)
     }
 }
 
@@ -73,13 +80,13 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let attack = async {
         match args.name.as_str() {
-            "certificates" => tunnels::certificates(target).await,
+            "certificates" | "waypoint-certificates" => tunnels::certificates(target).await,
             "slow-application" => tunnels::slow_application(target).await,
             "reset-tunnels" => tunnels::reset_tunnels(target).await,
             "single-bytes" => tunnels::single_bytes(target).await,
             "left-behind" => tunnels::left_behind(target).await,
             "header-blocks" => tunnels::header_blocks(target).await,
-            "hellos" => tunnels::hellos(target).await,
+            "hellos" | "waypoint-hellos" => tunnels::hellos(target).await,
             "idle-peers" => tunnels::idle_peers(target).await,
             "half-open" => tunnels::half_open(target).await,
             "control-half-open" => control::half_open(target).await,
@@ -87,6 +94,17 @@ pub(super) fn run(args: &AttackArgs) -> Result<()> {
             "control-requests" => control::requests(target).await,
             "control-names" => control::names(target).await,
             "control-metadata" => control::metadata(target).await,
+            "waypoint-resets" => tenant::resets(target).await,
+            "waypoint-header-blocks" => tenant::header_blocks(target).await,
+            "waypoint-slow-heads" => tenant::slow_heads(target).await,
+            "waypoint-slow-bodies" => tenant::slow_bodies(target).await,
+            "waypoint-slow-readers" => tenant::slow_readers(target).await,
+            "waypoint-idle" => tenant::idle(target).await,
+            "waypoint-retries" => tenant::retries(target).await,
+            "waypoint-kept-bodies" => tenant::kept_bodies(target).await,
+            "waypoint-names" => tenant::names(target).await,
+            "waypoint-long-paths" => tenant::long_paths(target).await,
+            "waypoint-tokens" => tenant::tokens(target).await,
             other => bail!("there is no attack {other}"),
         }
     };

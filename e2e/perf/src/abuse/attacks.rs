@@ -19,6 +19,8 @@ pub(crate) enum By {
     Stranger,
     /// The good callers' own pod: no attack, but a slow consumer that they share the pod with.
     Client,
+    /// A pod of the mesh in another namespace, that calls the attacked service as anybody may.
+    Tenant,
 }
 
 /// What it is aimed at.
@@ -28,6 +30,8 @@ pub(crate) enum At {
     Pod,
     /// Port 15012.
     ControlPlane,
+    /// A waypoint: its port 15008, or what is behind it.
+    Waypoint,
 }
 
 impl Attack {
@@ -45,6 +49,10 @@ impl fmt::Display for Attack {
 
 const fn stranger(name: &'static str, at: At, what: &'static str) -> Attack {
     Attack { name, what, by: By::Stranger, at }
+}
+
+const fn tenant(name: &'static str, what: &'static str) -> Attack {
+    Attack { name, what, by: By::Tenant, at: At::Waypoint }
 }
 
 /// All of them.
@@ -68,6 +76,19 @@ pub(crate) const ALL: &[Attack] = &[
     stranger("control-requests", At::ControlPlane, "unfinished certificate requests of 64 KB, without credentials"),
     stranger("control-names", At::ControlPlane, "100,000 unknown names in one request, eight streams, with a token"),
     stranger("control-metadata", At::ControlPlane, "6 MB of node metadata, ten streams, with a token"),
+    stranger("waypoint-certificates", At::Waypoint, "60 cross-signed certificates in each handshake, three at a time"),
+    stranger("waypoint-hellos", At::Waypoint, "5,400 hellos of 62 KB, unfinished, without a certificate"),
+    tenant("waypoint-resets", "requests of HTTP/2 that are taken back at once, four connections"),
+    tenant("waypoint-header-blocks", "3,000 header blocks of 56 KB in HTTP/2, unfinished"),
+    tenant("waypoint-slow-heads", "3,000 heads of 56 KB in HTTP/1, then a byte a second"),
+    tenant("waypoint-slow-bodies", "2,000 requests with a byte of their body each second"),
+    tenant("waypoint-slow-readers", "400 answers of 16 MB that nobody reads"),
+    tenant("waypoint-idle", "4,000 connections that say nothing"),
+    tenant("waypoint-retries", "64 callers of what fails and is tried again"),
+    tenant("waypoint-kept-bodies", "1,000 bodies of 65 KB kept for another try, never answered"),
+    tenant("waypoint-names", "another host, path, method and user agent in each request, eight connections"),
+    tenant("waypoint-long-paths", "paths of 12 KB of escapes, 1,000 parameters, 150 headers, eight connections"),
+    tenant("waypoint-tokens", "tokens of 30 KB of unknown keys and with wrong signatures, eight connections"),
 ];
 
 #[cfg(test)]
@@ -82,6 +103,7 @@ mod tests {
             let only: Vec<String> = only.iter().map(|part| (*part).to_owned()).collect();
             ALL.iter().filter(|attack| attack.is_chosen(&only)).count()
         };
-        assert_eq!((chosen(&[]), chosen(&["hellos"]), chosen(&["control", "hellos"])), (ALL.len(), 1, 6));
+        assert_eq!((chosen(&[]), chosen(&["hellos"]), chosen(&["control", "hellos"])), (ALL.len(), 2, 7));
+        assert_eq!(chosen(&["waypoint"]), ALL.iter().filter(|attack| attack.at == At::Waypoint).count());
     }
 }

@@ -2,8 +2,8 @@
 use super::report::{Caller, Row};
 use super::world::Memory;
 
-/// Callers, in the order of a row: of the attacked pod, of another pod, of the CA.
-pub(super) const WHO: [&str; 3] = ["the attacked pod", "another pod", "the CA"];
+/// Callers, in the order of a row: of the attacked pod or service, of another one, of the CA.
+pub(super) const WHO: [&str; 3] = ["what is attacked", "another one", "the CA"];
 /// Most that the slowest hundredth of good callers may wait, in times of what they wait beside a neighbour as busy as the
 /// attackers.
 pub(super) const SLOWER: f64 = 3.0;
@@ -35,7 +35,8 @@ pub(super) fn missed(row: &Row) -> Vec<String> {
             None => missed.push(format!("nothing says how long callers of {who} waited")),
         }
     }
-    let programs: [(&str, Of); 2] = [("ztunnel", |m| m.ztunnel), ("istiod-lite", |m| m.istiod)];
+    let programs: [(&str, Of); 3] =
+        [("ztunnel", |m| m.ztunnel), ("istiod-lite", |m| m.istiod), ("the waypoint", |m| m.waypoint)];
     for (program, of) in programs {
         let memory = &row.memory;
         for (since, before) in [("before the attack", &memory.before), ("at the start of the run", &memory.start)] {
@@ -59,13 +60,13 @@ mod tests {
     /// One thing after the other goes wrong with a row that is well.
     #[test]
     fn each_goal_is_missed_alone() {
-        let changes: [(&str, Change, &[&str]); 9] = [
+        let changes: [(&str, Change, &[&str]); 10] = [
             ("all is well", |_| {}, &[]),
             ("exactly three times", |row| row.callers.attacked[1].p99 = 15.0, &[]),
             (
                 "more than three times",
                 |row| row.callers.attacked[1].p99 = 16.0,
-                &["callers of another pod waited 3.2 times as long as beside a busy neighbour; the goal is 3"],
+                &["callers of another one waited 3.2 times as long as beside a busy neighbour; the goal is 3"],
             ),
             // What counts is the neighbour, not the rest: the attackers' own CPU is nobody's fault.
             ("ten times as long as at rest", |row| row.callers.at_rest[0].p99 = 0.1, &[]),
@@ -74,8 +75,8 @@ mod tests {
                 "none was answered",
                 |row| row.callers.attacked[0] = Caller { done: 0, failed: 9, p99: f64::NAN, example: None },
                 &[
-                    "9 of 9 callers of the attacked pod failed",
-                    "nothing says how long callers of the attacked pod waited",
+                    "9 of 9 callers of what is attacked failed",
+                    "nothing says how long callers of what is attacked waited",
                 ],
             ),
             (
@@ -90,6 +91,14 @@ mod tests {
                 "memory is left of all attacks",
                 |row| row.memory.after.ztunnel = 41e6,
                 &["ztunnel held 21 MB more 30 s after than at the start of the run; the goal is 20"],
+            ),
+            (
+                "at a waypoint",
+                |row| row.memory.after.waypoint = 31e6,
+                &[
+                    "the waypoint held 21 MB more 30 s after than before the attack; the goal is 20",
+                    "the waypoint held 21 MB more 30 s after than at the start of the run; the goal is 20",
+                ],
             ),
             ("less than before", |row| row.memory.after.istiod = 1e6, &[]),
         ];

@@ -1,7 +1,7 @@
-//! Good callers: 50 new connections and 50 echoes on a long one, each second; certificates asked for ten times a second.
+//! Good callers: 50 new connections and 50 echoes, or requests, on a long one, each second; certificates asked for ten times a second.
 use super::report::Caller;
 use crate::cli::{Ask, Call};
-use crate::statistics;
+use crate::{statistics, wire};
 use anyhow::{Context, Result, ensure};
 use mesh_control::ca_client::CaClient;
 use mesh_control::channel::{self, ChannelConfig, ServerRoots, Token};
@@ -67,14 +67,15 @@ fn report(run: impl Future<Output = Result<Tally>>) -> Result<()> {
     Ok(())
 }
 
-/// Calls the echo of a pod.
+/// Calls the echo of a pod, or a service.
 pub(super) fn call(args: &Call) -> Result<()> {
     report(async {
         let (tally, time) = (SharedTally::default(), Duration::from_secs_f64(args.seconds));
-        let long = spawn_local(long(args.to, tally.clone(), time));
+        let server = Server { at: args.to, http: args.http };
+        let long = spawn_local(long(server, tally.clone(), time));
         paced(time, PACE, || {
-            let (tally, to) = (tally.clone(), args.to);
-            async move { tallied(&tally, once(to)).await }
+            let tally = tally.clone();
+            async move { tallied(&tally, once(server)).await }
         })
         .await;
         long.await?;
@@ -129,9 +130,40 @@ async fn paced<F: Future<Output = ()> + 'static>(time: Duration, pace: Duration,
     }
 }
 
-async fn once(to: SocketAddr) -> Result<()> {
-    let mut stream = TcpStream::connect(to).await?;
-    echo(&mut stream).await
+/// What is called.
+#[derive(Clone, Copy)]
+struct Server {
+    at: SocketAddr,
+    http: bool,
+}
+
+impl Server {
+    async fn ask(self, stream: &mut TcpStream) -> Result<()> {
+        match self.http {
+            true => get(stream).await,
+            false => echo(stream).await,
+        }
+    }
+}
+
+async fn once(server: Server) -> Result<()> {
+    let mut stream = TcpStream::connect(server.at).await?;
+    server.ask(&mut stream).await
+}
+
+async fn get(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(wire::REQUEST).await?;
+    let mut read = Vec::with_capacity(1024);
+    let response = loop {
+        ensure!(stream.read_buf(&mut read).await? > 0, "the connection ended in the middle of an answer");
+        if let Some(response) = wire::response(&read) {
+            break response;
+        }
+    };
+    let said = || String::from_utf8_lossy(&read).into_owned();
+    ensure!(response.status == 200 && response.length == read.len(), "it was answered `{}`", said());
+    ensure!(wire::RESPONSE.ends_with(&read[read.len().saturating_sub(32)..]), "its body was changed: `{}`", said());
+    Ok(())
 }
 
 async fn echo(stream: &mut TcpStream) -> Result<()> {
@@ -140,7 +172,7 @@ async fn echo(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-async fn long(to: SocketAddr, tally: SharedTally, time: Duration) {
+async fn long(server: Server, tally: SharedTally, time: Duration) {
     let began = Instant::now();
     let mut clock = interval(PACE);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,9 +183,9 @@ async fn long(to: SocketAddr, tally: SharedTally, time: Duration) {
         tallied(&tally, async {
             let open = match &mut stream {
                 Some(open) => open,
-                none => none.insert(TcpStream::connect(to).await?),
+                none => none.insert(TcpStream::connect(server.at).await?),
             };
-            echo(open).await
+            server.ask(open).await
         })
         .await;
         if tally.borrow().failed > failed {

@@ -1,22 +1,24 @@
 //! The abuse run: attackers beside good callers, in namespaces of its own.
 //!
-//! A mesh of two nodes. `client` on the first node calls `victim` and `other`, both served by the second node's ztunnel;
-//! a node asks the control plane for certificates. Each is measured at rest, during each attack, and beside a process that
-//! takes the attackers' share of CPU and touches nothing: who fails, how long the slowest wait, what ztunnel and
-//! istiod-lite hold before, during, and after the attackers have left. The attackers are a pod outside the mesh, with a
-//! certificate of the mesh where the attack needs one.
+//! A mesh of two nodes. `client` on the first node calls `victim` and `other`, both served by the second node's ztunnel, or
+//! services of theirs that are behind a waypoint; a node asks the control plane for certificates. Each is measured at rest, during each attack, and beside a process that
+//! takes the attackers' share of CPU and touches nothing: who fails, how long the slowest wait, what ztunnel,
+//! istiod-lite and the waypoint hold before, during, and after the attackers have left. The attackers are a pod outside the mesh, with a
+//! certificate of the mesh where the attack needs one, or a pod of the mesh that may call what it attacks.
 //!
 //! | module | question |
 //! |---|---|
 //! | `attacks` | what there is (pure) |
 //! | `world` | the mesh, and the certificates that the run makes itself |
 //! | `good` | the good callers: this binary again, inside a pod |
-//! | `attacker`, `tunnels`, `control`, `tls` | the attackers: this binary again, inside a pod |
+//! | `attacker`, `tunnels`, `control`, `tenant`, `tls` | the attackers: this binary again, inside a pod |
+//! | `application` | what is called behind the waypoint |
 //! | `neighbour` | what the attackers' CPU alone costs good callers |
 //! | `goals` | what a row misses of what we promise (pure) |
 //! | `report` | the tables (pure) |
 //!
 //! Every attack is bounded in time, connections and bytes, goes to addresses in these namespaces only, and ends with us.
+pub(crate) mod application;
 mod attacker;
 pub(crate) mod attacks;
 mod control;
@@ -24,6 +26,7 @@ mod goals;
 mod good;
 mod neighbour;
 mod report;
+mod tenant;
 mod tls;
 mod tunnels;
 mod world;
@@ -33,10 +36,10 @@ use crate::world::Pod;
 use crate::world::child::{self, Child};
 use crate::{bench, machine, processes};
 use anyhow::{Context, Result, ensure};
-use attacks::{Attack, By};
+use attacks::{At, Attack, By};
 use report::{Caller, Callers, Course, Row};
 use std::io::Read as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -68,7 +71,9 @@ pub(crate) fn run(args: &Abuse) -> Result<()> {
     let world = World::start(&own, directory.path(), args.seconds + LONGER)?;
     // The first connections of a mesh fetch certificates.
     let run = Run { args, own: &own, world: &world };
-    run.good_callers(1.0)?;
+    for at in [At::Pod, At::Waypoint] {
+        run.good_callers(at, 1.0)?;
+    }
     let run = Watched { start: world.memory()?, run };
     let mut rows = Vec::new();
     for attack in chosen {
@@ -114,11 +119,11 @@ impl Watched<'_> {
     fn one(&self, attack: Attack) -> Result<Row> {
         let Self { run, start } = self;
         let seconds = run.args.seconds;
-        let at_rest = run.good_callers(seconds)?;
+        let at_rest = run.good_callers(attack.at, seconds)?;
         let before = run.world.memory()?;
         let mut attackers = run.attackers(attack)?;
         let (cpu, began) = (attackers.cpu_seconds()?, Instant::now());
-        let (attacked, peak) = run.good_callers_and_peak(seconds)?;
+        let (attacked, peak) = run.good_callers_and_peak(attack.at, seconds)?;
         let share = (attackers.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64();
         let summary = attackers.end()?;
         // The last of the rest is the neighbour's: what the attack left behind has been cleared away by then.
@@ -133,8 +138,8 @@ impl Watched<'_> {
 }
 
 impl Run<'_> {
-    fn good_callers(&self, seconds: f64) -> Result<[Caller; 3]> {
-        Ok(self.good_callers_and_peak(seconds)?.0)
+    fn good_callers(&self, at: At, seconds: f64) -> Result<[Caller; 3]> {
+        Ok(self.good_callers_and_peak(at, seconds)?.0)
     }
 
     /// The good callers, beside a process where the attackers were, that takes this share of a core.
@@ -143,7 +148,7 @@ impl Run<'_> {
         let seconds = self.args.seconds + neighbour::MARGIN.as_secs_f64();
         command.args(["play", "compute", "--share", &share.to_string(), "--seconds", &seconds.to_string()]);
         let mut neighbour = Child::steer(command)?;
-        let callers = self.good_callers(self.args.seconds)?;
+        let callers = self.good_callers(attack.at, self.args.seconds)?;
         wait(&mut neighbour, "the neighbour")?;
         let had: f64 = output(&mut neighbour)?.parse().context("the neighbour's share")?;
         bench::say(&format!("the attackers took {share:.2} of a core, the neighbour {had:.2}"));
@@ -161,31 +166,43 @@ impl Run<'_> {
         match attack.by {
             By::Stranger => &self.world.attacker,
             By::Client => &self.world.client,
+            By::Tenant => &self.world.tenant,
         }
     }
 
-    /// To the attacked pod, to the other pod, and to the CA, all at once; with the most that was held meanwhile.
-    fn good_callers_and_peak(&self, seconds: f64) -> Result<([Caller; 3], Memory)> {
+    /// Where its attackers are sent.
+    fn victim(&self, attack: Attack) -> IpAddr {
+        match (attack.at, attack.by) {
+            (At::Waypoint, By::Tenant) => self.world.attacked,
+            (At::Waypoint, _) => self.world.waypoint,
+            (At::Pod | At::ControlPlane, _) => self.world.victim.ip,
+        }
+    }
+
+    /// To what is attacked at `at`, to the other one, and to the CA, all at once; with the most that was held meanwhile.
+    fn good_callers_and_peak(&self, at: At, seconds: f64) -> Result<([Caller; 3], Memory)> {
         let seconds = seconds.to_string();
         let call = |to: SocketAddr| {
             let mut command = self.inside(&self.world.client);
             command.args(["play", "call", "--to", &to.to_string(), "--seconds", &seconds]);
+            if at == At::Waypoint {
+                command.arg("--http");
+            }
             Child::steer(command)
         };
         let mut ask = child::launch(self.own);
         ask.args(["--pid", &self.world.near_ztunnel.to_string(), "--"]).arg(self.own);
         ask.args(["play", "ask", "--seconds", &seconds, "--root"]).arg(&self.world.root);
         ask.arg("--token").arg(&self.world.token);
-        let callers = [call(self.world.echo(&self.world.victim))?, call(self.world.echo(&self.world.other))?];
-        let [victim, other] = callers;
-        let mut running = [victim, other, Child::steer(ask)?];
+        let [attacked, other] = self.world.called(at);
+        let mut running = [call(attacked)?, call(other)?, Child::steer(ask)?];
         let mut peak = self.world.memory()?;
         while running.iter_mut().map(Child::ended).collect::<Result<Vec<_>>>()?.iter().any(Option::is_none) {
             peak = peak.most(self.world.memory()?);
             std::thread::sleep(LOOK);
         }
-        let [victim, other, ask] = &mut running;
-        Ok(([outcome(victim)?, outcome(other)?, outcome(ask)?], peak))
+        let [attacked, other, ask] = &mut running;
+        Ok(([outcome(attacked)?, outcome(other)?, outcome(ask)?], peak))
     }
 
     fn attackers(&self, attack: Attack) -> Result<Attackers> {
@@ -194,7 +211,7 @@ impl Run<'_> {
         let mut command = self.inside(self.attackers_pod(attack));
         command.args(["play", "attack", attack.name, "--seconds", &seconds.to_string(), "--files"]);
         command.arg(&self.world.files).arg("--token").arg(&self.world.token);
-        command.args(["--victim", &self.world.victim.ip.to_string()]);
+        command.args(["--victim", &self.victim(attack).to_string()]);
         let attackers = Attackers { child: Child::steer(command)? };
         // They have begun.
         std::thread::sleep(Duration::from_millis(500));

@@ -18,7 +18,7 @@ pub(crate) struct Caller {
     pub(crate) example: Option<String>,
 }
 
-/// Callers of the victim, of the other pod, and of the CA,
+/// Callers of the attacked pod or service, of the other one, and of the CA,
 #[derive(Debug)]
 pub(crate) struct Callers {
     /// when nothing else happens,
@@ -71,6 +71,7 @@ fn at(row: &Row) -> String {
     match row.attack.at {
         At::Pod => "pod",
         At::ControlPlane => "control plane",
+        At::Waypoint => "waypoint",
     }
     .to_owned()
 }
@@ -103,17 +104,18 @@ fn memory(row: &Row) -> Vec<String> {
         let [start, before, peak, after] = [start, before, peak, after].map(|memory| of(memory) / 1e6);
         format!("{before:.0} → {peak:.0} → {after:.0}; {:+.0}, {:+.0}", after - before, after - start)
     };
-    vec![row.attack.what.to_owned(), at(row), cell(|memory| memory.ztunnel), cell(|memory| memory.istiod)]
+    let programs = [cell(|memory| memory.ztunnel), cell(|memory| memory.istiod), cell(|memory| memory.waypoint)];
+    [row.attack.what.to_owned(), at(row)].into_iter().chain(programs).collect()
 }
 
 const WAITS: &str = "\
-| Attack | at | attackers' CPU | callers of the attacked pod | of another pod | of the CA |
+| Attack | at | attackers' CPU | callers of what is attacked | of another one | of the CA |
 |---|---|---|---|---|---|
 ";
 
 const MEMORY: &str = "\
-| Attack | at | ztunnel, MB | istiod-lite, MB |
-|---|---|---|---|
+| Attack | at | ztunnel, MB | istiod-lite, MB | waypoint, MB |
+|---|---|---|---|---|
 ";
 
 fn table(head: &str, rows: &[Row], cells: fn(&Row) -> Vec<String>) -> String {
@@ -151,6 +153,10 @@ pub(crate) fn page(rows: &[Row], circumstances: &str) -> String {
          A mesh of two nodes in network namespaces of one machine. Good callers make 50 new connections and 50 echoes on a long one each\n\
          second, to the attacked pod and to another pod of the same ztunnel, and ask the CA for ten certificates a second. The attackers are a\n\
          pod outside the mesh.\n\n\
+         When a waypoint is attacked, good callers send HTTP requests instead, as many of them on new connections and on a long one, through it:\n\
+         to the attacked service and to another service of the same waypoint. The attackers then are a pod of the mesh of another namespace, which\n\
+         calls the attacked service as anybody may, and for handshakes and hellos the pod outside. The attacked service has 64 rules of paths,\n\
+         parameters and headers, tokens, and retries of which 16 may be under way at once.\n\n\
          Load, attackers and mesh share the machine's cores, so a part of what good callers wait for is only the attackers' program at work.\n\
          Beside a busy neighbour is without an attack, while a process of one thread, as the attackers are, takes the same share of a core in\n\
          the attackers' namespaces and sends nothing. A cell of callers has failures under attack; the 99th percentile at rest, beside the\n\
@@ -174,7 +180,7 @@ pub(super) mod tests {
     /// A row that misses no goal.
     pub(in super::super) fn row() -> Row {
         let caller = |done, p99| Caller { done, failed: 0, p99, example: None };
-        let memory = |ztunnel, istiod| Memory { ztunnel, istiod };
+        let memory = |ztunnel, istiod| Memory { ztunnel, istiod, waypoint: 10e6 };
         Row {
             attack: crate::abuse::attacks::ALL[0],
             summary: String::new(),
@@ -201,7 +207,7 @@ pub(super) mod tests {
         let tables = tables(&[row]);
         for expected in [
             "| pod | 0.61 | 10 of 100; 2.0, 4.0, 30.4 ms; 15.2, 7.6 | 0 of 100; 4.0, 5.0, 8.0 ms; 2.0, 1.6 | 0 of 10; 5.0, 6.0, NaN ms; -, - |",
-            "| pod | 30 → 60 → 32; +2, +12 | 18 → 19 → 17; -1, +0 |",
+            "| pod | 30 → 60 → 32; +2, +12 | 18 → 19 → 17; -1, +0 | 10 → 10 → 10; +0, +0 |",
         ] {
             assert!(tables.contains(expected), "{expected} is not in {tables}");
         }
