@@ -1,41 +1,38 @@
 //! How much may be asked of authorizers and rate limit services at once. A thread asks and counts alone.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use mesh_model::share::{Full, Source};
 
 use crate::limits::{ASKS, SHOWN};
+use crate::room::{Part, Room};
 
 /// What is being asked by a data thread.
-#[derive(Default)]
 pub(crate) struct Asking {
-    asks: Rc<Cell<usize>>,
-    shown: Rc<Cell<usize>>,
+    asks: Room,
+    shown: Room,
 }
 
 /// Counted while it lives.
 pub(crate) struct Asked {
-    asks: Rc<Cell<usize>>,
-    shown: Rc<Cell<usize>>,
-    bytes: usize,
+    _ask: Part,
+    _shown: Part,
 }
 
-impl Asking {
-    /// Room for one request more, of whose body up to `bytes` are held. None: there is none.
-    pub(crate) fn begin(&self, bytes: usize) -> Option<Asked> {
-        let (asks, shown) = (self.asks.get() + 1, self.shown.get() + bytes);
-        if asks > ASKS || shown > SHOWN {
-            return None;
-        }
-        self.asks.set(asks);
-        self.shown.set(shown);
-        Some(Asked { asks: self.asks.clone(), shown: self.shown.clone(), bytes })
+impl Default for Asking {
+    fn default() -> Self {
+        Self { asks: Room::new(ASKS), shown: Room::new(SHOWN) }
     }
 }
 
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.asks.set(self.asks.get() - 1);
-        self.shown.set(self.shown.get() - self.bytes);
+impl Asking {
+    /// Room for one request more of `source`, of whose body up to `bytes` are held.
+    ///
+    /// # Errors
+    /// When there is none: as much is asked already, or as much for `source` as one may while others may want to ask.
+    pub(crate) fn begin(&self, source: Source, bytes: usize) -> Result<Asked, Full> {
+        let (mut ask, mut shown) = (self.asks.part(source.clone()), self.shown.part(source));
+        ask.take(1)?;
+        shown.take(bytes)?;
+        Ok(Asked { _ask: ask, _shown: shown })
     }
 }
 
@@ -43,17 +40,22 @@ impl Drop for Asked {
 mod tests {
     use super::*;
 
+    fn source(number: u8) -> Source {
+        Source::address([10, 0, 0, number].into())
+    }
+
     #[test]
-    fn there_is_room_for_so_many_and_for_so_much_and_again_when_they_end() {
+    fn a_caller_has_its_share_and_again_when_they_end() {
         let asking = Asking::default();
-        let all: Vec<_> = std::iter::from_fn(|| asking.begin(0)).collect();
-        assert_eq!(all.len(), ASKS);
+        let all: Vec<_> = std::iter::from_fn(|| asking.begin(source(1), 0).ok()).collect();
+        assert_eq!(all.len(), ASKS / 2);
+        assert!(asking.begin(source(2), 0).is_ok(), "another one finds room");
         drop(all);
         let most = 1 << 20;
-        let mut all: Vec<_> = std::iter::from_fn(|| asking.begin(most)).collect();
-        assert_eq!(all.len(), SHOWN / most);
-        assert!(asking.begin(0).is_some());
+        let mut all: Vec<_> = std::iter::from_fn(|| asking.begin(source(1), most).ok()).collect();
+        assert_eq!(all.len(), SHOWN / most / 2);
+        assert!(asking.begin(source(1), 0).is_ok() && asking.begin(source(2), most).is_ok());
         all.pop();
-        assert!(asking.begin(most).is_some());
+        assert!(asking.begin(source(1), most).is_ok());
     }
 }

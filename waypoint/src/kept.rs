@@ -3,7 +3,7 @@
 //! Nothing waits for it: what has come is sent on, and a copy stays until the answer has come. It is a copy because a piece of what was read
 //! holds all that was read with it, which may be a thousand times as much.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::error::Error as AnyError;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,29 +14,11 @@ use h2::Reason;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::limits::{KEPT, KEPT_BODY};
+use crate::limits::KEPT_BODY;
+use crate::room::Part;
 
 /// Why a body broke off.
 pub(crate) type Error = Box<dyn AnyError + Send + Sync>;
-
-/// What is kept of bodies by a data thread.
-#[derive(Clone, Default)]
-pub(crate) struct Room(Rc<Cell<usize>>);
-
-impl Room {
-    fn take(&self, bytes: usize) -> bool {
-        let taken = self.0.get() + bytes;
-        let fits = taken <= KEPT;
-        if fits {
-            self.0.set(taken);
-        }
-        fits
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.0.set(self.0.get() - bytes);
-    }
-}
 
 /// A body that can be sent again, as long as it is kept.
 pub(crate) struct KeptBody<B>(Rc<RefCell<Source<B>>>);
@@ -50,9 +32,8 @@ struct Source<B> {
     trailers: Option<HeaderMap>,
     /// What the present reader has sent.
     sent: Sent,
-    /// What it takes of the room.
-    taken: usize,
-    room: Room,
+    /// What it takes of its caller's share of the room.
+    part: Part,
     /// What comes is kept.
     keeps: bool,
     /// All that has come is still here.
@@ -83,15 +64,14 @@ pub(crate) struct Reader<B> {
 struct Superseded(#[source] h2::Error);
 
 impl<B> KeptBody<B> {
-    /// Keeps what passes of `body` if that is wanted, and as long as there is room.
-    pub(crate) fn new(body: B, keeps: bool, room: Room) -> Self {
+    /// Keeps what passes of `body` if that is wanted, and as long as its caller has room for it.
+    pub(crate) fn new(body: B, keeps: bool, part: Part) -> Self {
         Self(Rc::new(RefCell::new(Source {
             rest: body,
             come: Vec::new(),
             trailers: None,
             sent: Sent::default(),
-            taken: 0,
-            room,
+            part,
             keeps,
             whole: true,
             broke: None,
@@ -145,18 +125,12 @@ impl<B> Source<B> {
 
     /// Takes as much of the room as it holds.
     fn settle(&mut self) {
-        let less = self.taken - self.taken.min(self.come.len());
-        self.taken -= less;
-        self.room.give_back(less);
+        self.part.shrink(self.come.len());
     }
 
     /// Room for so much more, if there is.
     fn fits(&mut self, bytes: usize) -> bool {
-        let fits = self.keeps && self.taken + bytes <= KEPT_BODY && self.room.take(bytes);
-        if fits {
-            self.taken += bytes;
-        }
-        fits
+        self.keeps && self.part.amount() + bytes <= KEPT_BODY && self.part.take(bytes).is_ok()
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
@@ -210,12 +184,6 @@ impl<B> Source<B> {
     }
 }
 
-impl<B> Drop for Source<B> {
-    fn drop(&mut self) {
-        self.room.give_back(self.taken);
-    }
-}
-
 impl<B: HttpBody<Data = Bytes, Error = Error> + Unpin> Reader<B> {
     /// The next of it.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -261,7 +229,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use mesh_model::share::Source as Caller;
+
     use super::*;
+    use crate::limits::KEPT;
+    use crate::room::Room;
 
     /// What comes, as it stands here.
     struct Frames(VecDeque<Result<Piece, Error>>);
@@ -301,6 +273,11 @@ mod tests {
         }
     }
 
+    /// A part of a caller.
+    fn of(room: &Room, caller: u8) -> Part {
+        room.part(Caller::address([10, 0, 0, caller].into()))
+    }
+
     fn pieces(lengths: [usize; 2]) -> Frames {
         Frames(lengths.into_iter().map(|length| Ok(Piece::Data(vec![b'x'; length].into()))).collect())
     }
@@ -323,19 +300,19 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_sent_again_from_its_beginning_with_what_comes_later() {
-        let room = Room::default();
-        let kept = KeptBody::new(pieces([10, 20]), true, room.clone());
+        let room = Room::new(KEPT);
+        let kept = KeptBody::new(pieces([10, 20]), true, of(&room, 1));
         let first = kept.read().unwrap();
         assert_eq!(first.size_hint().exact(), Some(30));
         assert_eq!(next(&first).await.unwrap().unwrap().data_ref().map(Bytes::len), Some(10));
-        assert_eq!((room.0.get(), first.size_hint().exact()), (10, Some(20)));
+        assert_eq!((room.taken(), first.size_hint().exact()), (10, Some(20)));
         let second = kept.read().unwrap();
         assert_eq!(second.size_hint().exact(), Some(30));
         assert!(next(&first).await.unwrap().is_err(), "another has it now");
         assert_eq!(all(&second).await, (30, None));
         assert_eq!(all(&kept.read().unwrap()).await, (30, None));
         drop((first, second, kept));
-        assert_eq!(room.0.get(), 0);
+        assert_eq!(room.taken(), 0);
     }
 
     #[tokio::test]
@@ -343,7 +320,7 @@ mod tests {
         let trailers = HeaderMap::from_iter([(http::header::TRAILER, http::HeaderValue::from_static("all"))]);
         let mut frames = pieces([10, 0]);
         frames.0.push_back(Ok(Piece::Trailers(trailers.clone())));
-        let kept = KeptBody::new(frames, true, Room::default());
+        let kept = KeptBody::new(frames, true, of(&Room::new(KEPT), 1));
         assert_eq!(all(&kept.read().unwrap()).await, (10, Some(trailers.clone())));
         let again = kept.read().unwrap();
         assert_eq!((again.is_end_stream(), again.size_hint().exact()), (false, None));
@@ -352,10 +329,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_let_go_of_goes_on_where_it_is() {
-        let room = Room::default();
+        let room = Room::new(KEPT);
         let mut frames = pieces([10, 20]);
         frames.0.push_back(Ok(Piece::Data(vec![b'x'; 5].into())));
-        let kept = KeptBody::new(frames, true, room.clone());
+        let kept = KeptBody::new(frames, true, of(&room, 1));
         let first = kept.read().unwrap();
         for _ in 0..2 {
             next(&first).await.unwrap().unwrap();
@@ -363,11 +340,11 @@ mod tests {
         let second = kept.read().unwrap();
         kept.let_go();
         assert!(!kept.is_whole() && kept.read().is_none());
-        assert_eq!(room.0.get(), 30, "it is still to be sent");
+        assert_eq!(room.taken(), 30, "it is still to be sent");
         assert_eq!(next(&second).await.unwrap().unwrap().data_ref().map(Bytes::len), Some(30));
-        assert_eq!(room.0.get(), 0);
+        assert_eq!(room.taken(), 0);
         assert_eq!(all(&second).await, (5, None));
-        assert_eq!(room.0.get(), 0, "what came later is not kept");
+        assert_eq!(room.taken(), 0, "what came later is not kept");
     }
 
     struct Counts(AtomicUsize);
@@ -382,7 +359,7 @@ mod tests {
     #[test]
     fn who_waits_hears_that_another_has_it() {
         let frames = Frames([Ok(Piece::Later)].into());
-        let kept = KeptBody::new(frames, true, Room::default());
+        let kept = KeptBody::new(frames, true, of(&Room::new(KEPT), 1));
         let (first, woken) = (kept.read().unwrap(), Arc::new(Counts(AtomicUsize::new(0))));
         let waker = woken.clone().into();
         let mut cx = Context::from_waker(&waker);
@@ -394,35 +371,52 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_would_send_again_is_not_kept() {
-        let room = Room::default();
-        let kept = KeptBody::new(pieces([10, 20]), false, room.clone());
+        let room = Room::new(KEPT);
+        let kept = KeptBody::new(pieces([10, 20]), false, of(&room, 1));
         drop(kept.read().unwrap());
         let reader = kept.read().expect("nothing of it was sent");
         next(&reader).await.unwrap().unwrap();
-        assert_eq!((kept.is_whole(), room.0.get()), (false, 0));
+        assert_eq!((kept.is_whole(), room.taken()), (false, 0));
         assert_eq!(all(&reader).await, (20, None));
     }
 
     #[tokio::test]
     async fn what_is_too_long_or_has_no_room_is_sent_once() {
-        let room = Room::default();
+        let room = Room::new(KEPT);
         for (lengths, is_kept) in [([1, KEPT_BODY - 1], true), ([1, KEPT_BODY], false), ([KEPT_BODY + 1, 5], false)] {
-            let kept = KeptBody::new(pieces(lengths), true, room.clone());
+            let kept = KeptBody::new(pieces(lengths), true, of(&room, 1));
             assert_eq!(all(&kept.read().unwrap()).await, (lengths.iter().sum(), None));
             assert_eq!(kept.is_whole(), is_kept, "{lengths:?}");
         }
-        assert_eq!(room.0.get(), 0);
-        assert!(room.take(KEPT - 10));
-        let kept = KeptBody::new(pieces([10, 1]), true, room.clone());
+        assert_eq!(room.taken(), 0);
+        let room = Room::new(20);
+        let kept = KeptBody::new(pieces([10, 1]), true, of(&room, 1));
         assert_eq!(all(&kept.read().unwrap()).await, (11, None));
         assert!(!kept.is_whole(), "there was no room for all of it");
+    }
+
+    /// Bodies that one caller has kept are no reason why another one's requests are sent once.
+    #[tokio::test]
+    async fn one_caller_takes_no_room_from_another() {
+        let room = Room::new(KEPT);
+        let one = async |caller| {
+            let kept = KeptBody::new(pieces([1, KEPT_BODY - 1]), true, of(&room, caller));
+            all(&kept.read().unwrap()).await;
+            kept
+        };
+        let mut greedy = Vec::new();
+        while greedy.last().is_none_or(KeptBody::is_whole) {
+            greedy.push(one(1).await);
+        }
+        assert_eq!(greedy.len(), KEPT / KEPT_BODY / 2 + 1, "its share is half of the room");
+        assert!(one(2).await.is_whole());
     }
 
     #[tokio::test]
     async fn one_that_breaks_off_is_not_sent_again() {
         let mut frames = pieces([1, 2]);
         frames.0.push_back(Err("gone".into()));
-        let kept = KeptBody::new(frames, true, Room::default());
+        let kept = KeptBody::new(frames, true, of(&Room::new(KEPT), 1));
         let reader = kept.read().unwrap();
         while next(&reader).await.unwrap().is_ok() {}
         assert_eq!((kept.is_whole(), kept.broke().as_deref()), (false, Some("gone")));

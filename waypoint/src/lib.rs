@@ -20,6 +20,7 @@
 //! | `leaving` | how long the waypoint is still open after it was told to end |
 //! | `http` | requests: `pipeline` is the order of all that happens to one |
 //! | `body`, `kept`, `limits` | bodies that pass through; those that may have to be sent again; the bounds |
+//! | `room` | what a data thread may hold of something, shared by callers |
 //! | `upstream` | connections to endpoints, kept for the next request |
 //! | `spans` | spans of requests, brought to their collectors |
 //! | `tcp` | what is no HTTP: where TCPRoutes and TLSRoutes send it, carried |
@@ -39,6 +40,7 @@ mod kept;
 mod leaving;
 mod limits;
 mod rate_limit;
+mod room;
 mod routers;
 mod serving;
 mod sniff;

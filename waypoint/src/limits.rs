@@ -22,11 +22,16 @@ pub(crate) const PING_EVERY: Duration = Duration::from_secs(30);
 pub(crate) const PING_TIME: Duration = Duration::from_secs(20);
 /// Bytes of a request's body that are kept until its answer comes, in case it has to be sent again. A longer one is sent once.
 pub(crate) const KEPT_BODY: usize = 64 << 10;
-/// Bytes of all bodies that a data thread keeps, in up to twice as much memory. What comes when there is no room is sent once.
+/// Bytes of all bodies that a data thread keeps, in up to twice as much memory; each caller has its share ([`crate::room`]). What comes
+/// when its caller has no room is sent once.
 pub(crate) const KEPT: usize = 16 << 20;
+/// Bytes of copies for mirrors that a data thread holds until they have their answers, 4 KiB for each and its body; each caller has its
+/// share. A request is not mirrored when there is no room.
+pub(crate) const COPIED: usize = 16 << 20;
 /// Requests of one data thread about which authorizers or rate limit services are being asked: about as many as a thread can have open.
+/// Each caller has its share.
 pub(crate) const ASKS: usize = 4096;
-/// Bytes of their bodies that are held meanwhile.
+/// Bytes of their bodies that are held meanwhile, of which each caller has its share, too.
 pub(crate) const SHOWN: usize = 64 << 20;
 /// How long what is to be shown of a body may take to come, at most: who sends it slowly holds room that others want.
 pub(crate) const SHOWN_TIME: Duration = Duration::from_secs(30);

@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use crate::asking::Asking;
 use crate::context::WaypointContext;
 use crate::ends::{Even, Pods};
-use crate::kept::Room;
+use crate::limits::{COPIED, KEPT};
 use crate::rate_limit::KnownLimits;
+use crate::room::Room;
 use crate::routers::Routers;
 use crate::target::{self, Own};
 use crate::tokens::Keys;
@@ -53,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) asking: Asking,
     /// What is kept of bodies that may have to be sent again.
     pub(crate) kept_bodies: Room,
+    /// What is held of copies for mirrors.
+    pub(crate) copies: Room,
 }
 
 impl Worker {
@@ -71,7 +74,8 @@ impl Worker {
             keys: Keys::default(),
             rate_limits: KnownLimits::default(),
             asking: Asking::default(),
-            kept_bodies: Room::default(),
+            kept_bodies: Room::new(KEPT),
+            copies: Room::new(COPIED),
         }
     }
 

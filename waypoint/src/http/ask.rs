@@ -44,15 +44,17 @@ pub(super) async fn ask(
     told: &mut Vec<Edit>,
 ) -> Result<Vec<Arc<str>>, Refused> {
     let most = authorizers.iter().filter_map(|authorizer| authorizer.body).map(|body| body.most as usize).max();
-    let room = caller.worker.asking.begin(most.unwrap_or_default());
-    if let (Some(most), true) = (most, room.is_some()) {
+    let room = caller.worker.asking.begin(caller.source(), most.unwrap_or_default());
+    if let (Some(most), Ok(_)) = (most, &room) {
         let longest = authorizers.iter().map(|authorizer| authorizer.timeout).max().unwrap_or_default();
         body.begin(most, Instant::now() + longest.min(SHOWN_TIME)).await?;
     }
     for authorizer in authorizers {
         let verdict = match &room {
-            Some(_) => one(caller, authorizer, about, (head, body)).await,
-            None => Err(Failed::NoAnswer("as much is being asked already as a data thread may ask at once".to_owned())),
+            Ok(_) => one(caller, authorizer, about, (head, body)).await,
+            Err(full) => Err(Failed::NoAnswer(format!(
+                "as much is being asked already as a data thread may ask at once: {full}"
+            ))),
         };
         let name = &authorizer.name;
         match verdict {

@@ -13,6 +13,7 @@ use mesh_hbone::duplex::Duplex;
 use mesh_model::address::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::Facts;
+use mesh_model::share::Source;
 use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
@@ -81,6 +82,11 @@ impl Caller {
             () = self.ends.left(worker.leaves(&self.target.asked)) => {}
             () = old => {}
         }
+    }
+
+    /// Whose share it takes of what callers share.
+    pub(crate) fn source(&self) -> Source {
+        Source::Identity((*self.identity).clone())
     }
 
     /// What policies judge: who asks, from where, for which port of the service.

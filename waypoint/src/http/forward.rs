@@ -110,7 +110,8 @@ pub(super) async fn forward(
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
     let until = hop.deadline;
-    let replay = Replay::new(request, version, hop.retry, &worker.kept_bodies);
+    let part = || worker.kept_bodies.part(caller.source());
+    let replay = Replay::new(request, version, hop.retry, part);
     let (mut connections, mut again) = (0, 0);
     let (mut not, mut unreachable, mut renewed, mut was_refused) = (None, None, false, false);
     let (mut hashed, mut retrying, mut next) = (Hashed::default(), None, None);

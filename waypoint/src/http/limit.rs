@@ -107,8 +107,9 @@ impl Drop for Counting<'_> {
 
 async fn ask(caller: &Rc<Caller>, global: &GlobalRateLimit, message: &[u8]) -> Result<Verdict, String> {
     let GlobalRateLimit { service, port, timeout, .. } = global;
-    let room = caller.worker.asking.begin(0);
-    let _room = room.ok_or("as much is being asked already as a data thread may ask at once")?;
+    let room = caller.worker.asking.begin(caller.source(), 0);
+    let _room =
+        room.map_err(|full| format!("as much is being asked already as a data thread may ask at once: {full}"))?;
     let to = To { service, port: *port, deadline: Instant::now() + *timeout };
     let request = call::grpc(&to, service::PATH, message).map_err(|error| format!("it cannot be asked: {error}"))?;
     let message = call::send(caller, &to, request).await?.message()?;

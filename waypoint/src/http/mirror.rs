@@ -32,6 +32,8 @@ use crate::tokens::Valid;
 
 /// Bytes of a body that are copied. A request with a longer one, or one that does not say how long it is, is not mirrored.
 const MOST: u64 = 64 << 10;
+/// What a copy takes besides its body: its head, its report, its place on a connection.
+const COPY: usize = 4 << 10;
 /// How long a copy may take.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -108,10 +110,18 @@ pub(super) async fn copied(
         return Ok(request);
     }
     let (head, body) = request.into_parts();
-    if body.size_hint().exact().is_none_or(|length| length > MOST) {
-        tracing::debug!(route = %planned.rule().route, "not mirrored: its body is long, or does not say how long it is");
+    let route = &planned.rule().route;
+    let Some(length) = body.size_hint().exact().filter(|length| *length <= MOST) else {
+        tracing::debug!(%route, "not mirrored: its body is long, or does not say how long it is");
+        return Ok(Request::from_parts(head, body));
+    };
+    let mut part = caller.worker.copies.part(caller.source());
+    if let Err(full) = part.take(COPY * copies.len() + length as usize) {
+        tracing::debug!(%route, %full, "not mirrored: as much is being copied already as a data thread may copy at once");
         return Ok(Request::from_parts(head, body));
     }
+    // Until the last copy has its answer.
+    let part = Rc::new(part);
     let bytes = match Box::pin(body.collect()).await {
         Ok(collected) => collected.to_bytes(),
         Err(error) => {
@@ -130,8 +140,9 @@ pub(super) async fn copied(
                 report.conceal(&rules);
                 hand_on(&rules, &valid, &mut head);
                 let request = Request::from_parts(head, Body::whole(bytes.clone()));
-                let caller = caller.clone();
+                let (caller, part) = (caller.clone(), part.clone());
                 spawn_local(async move {
+                    let _part = part;
                     let hop = Hop { subset: copy.subset, ..Hop::to(copy.service, copy.dialled) };
                     send(&caller, &hop, request, report).await;
                 });

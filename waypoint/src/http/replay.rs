@@ -8,8 +8,9 @@ use hyper::body::Body as _;
 use mesh_model::route::Retry;
 
 use crate::body::Body;
-use crate::kept::{KeptBody, Room};
+use crate::kept::KeptBody;
 use crate::limits::KEPT_BODY;
+use crate::room::Part;
 use crate::upstream::HttpVersion;
 
 /// Between two tries where the route says nothing, as Envoy has it.
@@ -24,14 +25,19 @@ pub(super) struct Replay {
 
 impl Replay {
     /// Keeps the body as it passes, if it is short enough, and somebody may want it again: a route, an endpoint of HTTP/2 that says that
-    /// it has not taken the request, or a request that does the same twice.
-    pub(super) fn new(request: Request<Body>, version: HttpVersion, retry: Option<&Retry>, room: &Room) -> Self {
+    /// it has not taken the request, or a request that does the same twice. `part` is its caller's, of the room for kept bodies.
+    pub(super) fn new(
+        request: Request<Body>,
+        version: HttpVersion,
+        retry: Option<&Retry>,
+        part: impl FnOnce() -> Part,
+    ) -> Self {
         let (head, body) = request.into_parts();
         let length = body.size_hint();
         let again =
             version == HttpVersion::Http2 || retry.is_some_and(|retry| retry.attempts > 0) || is_idempotent(&head);
         let keeps = again && length.lower() <= KEPT_BODY as u64;
-        let body = (length.exact() != Some(0)).then(|| KeptBody::new(body, keeps, room.clone()));
+        let body = (length.exact() != Some(0)).then(|| KeptBody::new(body, keeps, part()));
         Self { head, body }
     }
 
@@ -81,8 +87,10 @@ pub(super) fn backoff(retry: &Retry, number: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
+    use mesh_model::share::Source;
 
     use super::*;
+    use crate::room::Room;
 
     #[test]
     fn tries_wait_longer_and_longer() {
@@ -108,7 +116,8 @@ mod tests {
         ] {
             let request = Request::builder().method(&method).body(body).unwrap();
             let length = request.body().size_hint().exact();
-            let replay = Replay::new(request, version, wanted.then_some(&retry), &Room::default());
+            let part = || Room::new(KEPT_BODY * 2).part(Source::address([10, 0, 0, 1].into()));
+            let replay = Replay::new(request, version, wanted.then_some(&retry), part);
             // Nothing of it is sent.
             drop(replay.next().unwrap());
             let first = replay.next().unwrap();

@@ -1,11 +1,15 @@
 //! A caller with an identity of the mesh that means no good, beside one that does: what it may send and hold is bounded, and the other one
 //! is served all the time.
 
+use mesh_model::route::{BackendTarget, Filter, Mirror};
 use mesh_testkit::hbone::on_one_thread;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::routed::rule;
 use super::*;
+use crate::limits::COPIED;
 
 /// Longest that the good caller may wait for an answer: far more than it should, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -186,6 +190,46 @@ async fn who_takes_back_what_it_asks_is_sent_away() {
         })
         .await;
         assert!(taken < 100_000, "all {taken} requests were taken");
+    })
+    .await;
+}
+
+/// Copies for a mirror that never answers: a caller has its share of them, and another one's requests are copied all the same.
+#[tokio::test]
+async fn copies_for_a_mirror_are_bounded() {
+    on_one_thread(async {
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let slow = application(move |request: Request<Incoming>| {
+            let arrived = arrived.clone();
+            async move {
+                let _ = arrived.send(request.uri().path().to_owned());
+                std::future::pending().await
+            }
+        });
+        let mut world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", patient().await)]);
+        let mirror = Mirror { backend: BackendTarget::Service(key("slow"), 80), millionths: 1_000_000 };
+        let rule = Rule { filters: vec![Filter::Mirror(mirror)], ..rule("/", "cart") };
+        world.tables.apply_local(vec![
+            Resource::Routes(Arc::new(routes("cart", vec![rule], &[]))),
+            Resource::Service(Arc::new(service("slow", IpAddr::from([10, 1, 1, 9]), AppProtocol::Http11))),
+            Endpoint::plain("slow", slow.await).of("slow"),
+        ]);
+        for (who, path, times) in [("mallory", "/greedy", 200), ("web", "/other", 1)] {
+            let mut sender = world.http1(who).await;
+            for _ in 0..times {
+                sender.ready().await.unwrap();
+                let post = Request::post(path).header("host", "cart").body(Full::from(vec![b'x'; 60_000])).unwrap();
+                let answer = timeout(PATIENCE, sender.send_request(post)).await.unwrap().unwrap();
+                assert_eq!(text(answer).await.0, 200);
+            }
+        }
+        let mut copies = 0;
+        while timeout(PATIENCE, arrivals.recv()).await.expect("another caller's request is copied").unwrap() != "/other"
+        {
+            copies += 1;
+        }
+        assert!(copies <= COPIED / 2 / 60_000, "{copies} copies were under way");
+        world.end().await;
     })
     .await;
 }
