@@ -136,8 +136,9 @@ impl Body {
     }
 
     /// Keeps something for as long as it lives.
-    pub(crate) fn holding(self, held: impl std::any::Any) -> Self {
-        Self { held: Some(Box::new(held)), ..self }
+    pub(crate) fn holding(mut self, held: impl std::any::Any) -> Self {
+        let before = self.held.take();
+        Self { held: Some(Box::new((before, held))), ..self }
     }
 
     fn end_if_over(&mut self) {

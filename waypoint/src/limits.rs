@@ -6,6 +6,9 @@ use std::time::Duration;
 pub(crate) const HEADERS: usize = 200;
 /// Bytes of a message's head: Envoy's limit, which applications rely on.
 pub(crate) const HEADER_BYTES: usize = 60 << 10;
+/// What hyper buffers of an HTTP/1 connection in each direction: a head and a little more. Its own default is 408 KiB, which a caller that
+/// reads no answers would have on each of its connections.
+pub(crate) const BUFFER: usize = 64 << 10;
 /// From the first byte of a head to its last, and how long an HTTP/1 connection may rest.
 pub(crate) const HEADER_TIME: Duration = Duration::from_secs(3600);
 /// Requests at once on one HTTP/2 connection of a caller.

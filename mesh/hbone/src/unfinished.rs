@@ -42,7 +42,7 @@ pub fn shed() -> u64 {
 
 /// What one connection keeps of what is unfinished; counted until dropped.
 #[derive(Debug)]
-pub(crate) struct Unfinished {
+pub struct Unfinished {
     source: Source,
     most: usize,
     /// Its entry's number; none while it is not counted.
@@ -51,7 +51,7 @@ pub(crate) struct Unfinished {
 
 impl Unfinished {
     /// Of a connection of `source`; all of the thread together keep `most` bytes.
-    pub(crate) fn of(source: Source, most: usize) -> Self {
+    pub fn of(source: Source, most: usize) -> Self {
         Self { source, most, number: None }
     }
 
@@ -64,7 +64,7 @@ impl Unfinished {
     ///
     /// # Errors
     /// When it has to.
-    pub(crate) fn keep(&mut self, bytes: usize, cx: &Context<'_>) -> Result<(), Shed> {
+    pub fn keep(&mut self, bytes: usize, cx: &Context<'_>) -> Result<(), Shed> {
         if bytes <= UNCOUNTED {
             // What had to be given up is finished: all the better.
             self.forget();
@@ -79,7 +79,7 @@ impl Unfinished {
     }
 
     /// The connection keeps nothing any more.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         if let Some(number) = self.number.take() {
             drop(BUDGET.with_borrow_mut(|budget| budget.end(&self.source, number)));
         }

@@ -14,6 +14,7 @@
 //! | `hop`, `mirror` | the service that a backend is; copies |
 //! | `forward` | a request to one of its endpoints, and its answer |
 //! | `hashed` | what a consistent hash takes of a request |
+//! | `heads` | heads of requests that are not whole yet |
 //! | `held` | what it is counted by meanwhile |
 //! | `replay` | what may be sent again |
 //! | `written` | how a request is written to an endpoint |
@@ -38,6 +39,7 @@ mod forward;
 mod grpc;
 mod hashed;
 mod headers;
+mod heads;
 mod held;
 mod hop;
 mod limit;

@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_hbone::duplex::Duplex;
 
 use super::caller::Caller;
+use super::heads::{Heads, Http1, Http2};
 use super::{pipeline, upgrade};
 use crate::limits;
 use crate::sniff::Peeked;
@@ -18,10 +19,13 @@ use crate::upstream::LocalExecutor;
 
 /// Speaks HTTP/1 with the caller until one of them ends.
 pub(crate) async fn http1(caller: Rc<Caller>, stream: Peeked<Duplex>) {
+    let heads = Http1::of(&caller);
     let service = service_fn(|request| {
-        let caller = caller.clone();
+        let (caller, served) = (caller.clone(), heads.whole());
         // hyper moves it, and a connection is as large as the largest thing it ever awaits in place.
-        Box::pin(async move { Ok::<_, Infallible>(pipeline::serve(&caller, request).await) })
+        Box::pin(async move {
+            Ok::<_, Infallible>(pipeline::serve(&caller, request).await.map(|body| body.holding(served)))
+        })
     });
     let mut builder = http1::Builder::new();
     builder
@@ -30,8 +34,9 @@ pub(crate) async fn http1(caller: Rc<Caller>, stream: Peeked<Duplex>) {
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_TIME)
         .max_headers(limits::HEADERS)
-        .max_header_size(limits::HEADER_BYTES);
-    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+        .max_header_size(limits::HEADER_BYTES)
+        .max_buf_size(limits::BUFFER);
+    let mut connection = builder.serve_connection(TokioIo::new(Heads::new(stream, heads.clone())), service);
     let mut draining = pin!(caller.sends_away(false));
     let mut drains = false;
     let ended = loop {
@@ -48,7 +53,7 @@ pub(crate) async fn http1(caller: Rc<Caller>, stream: Peeked<Duplex>) {
         return tracing::debug!(from = %caller.from, %error, "a caller's HTTP/1 connection broke");
     }
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
+    let stream = parts.io.into_inner().into_inner();
     match caller.agreed.take() {
         Some(carry) => carry(stream, parts.read_buf).await,
         None => upgrade::end(stream).await,
@@ -73,6 +78,7 @@ pub(crate) async fn http2(caller: Rc<Caller>, stream: Peeked<Duplex>) {
         .max_local_error_reset_streams(limits::RESETS)
         .initial_stream_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW);
+    let stream = Heads::new(stream, Http2::of(&caller));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut draining = pin!(caller.sends_away(true));
     let mut drains = false;

@@ -3,7 +3,7 @@
 
 use mesh_model::route::{BackendTarget, Filter, Mirror};
 use mesh_testkit::hbone::on_one_thread;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -230,6 +230,34 @@ async fn copies_for_a_mirror_are_bounded() {
         }
         assert!(copies <= COPIED / 2 / 60_000, "{copies} copies were under way");
         world.end().await;
+    })
+    .await;
+}
+
+/// Heads that are never whole, on many connections: a caller has its share of what is kept of them, and loses the oldest.
+#[tokio::test]
+async fn heads_that_never_end_are_not_kept_for_ever() {
+    on_one_thread(async {
+        let x = "x".repeat(13_000);
+        let field = [&b"\x00\x01a\x7f\xc9\x64"[..], x.as_bytes()].concat();
+        let head = format!("GET / HTTP/1.1\r\nhost: cart\r\n{}", format!("x: {x}\r\n").repeat(4));
+        let block = [preface(), frame(1, 0, 1, POST), frame(9, 0, 1, &field).repeat(4)].concat();
+        for (what, says) in [("HTTP/1", head.into_bytes()), ("HTTP/2", block)] {
+            beside(async |world: &World| {
+                let request = connect::request("10.1.0.1:80", &Context::default()).unwrap();
+                let (mut caller, mut tunnels) = (world.caller("mallory").await, Vec::new());
+                // Half of what a thread keeps is eight megabytes: 161 of them.
+                for _ in 0..175 {
+                    let mut tunnel = Duplex::new(caller.open(&request).await.unwrap().tunnel);
+                    tunnel.write_all(&says).await.unwrap();
+                    tunnels.push(tunnel);
+                }
+                let mut read = Vec::new();
+                let ended = timeout(PATIENCE, tunnels[0].read_to_end(&mut read)).await;
+                assert!(ended.is_ok(), "{what}: the oldest is still kept");
+            })
+            .await;
+        }
     })
     .await;
 }

@@ -103,7 +103,11 @@ impl Connection {
         match version {
             HttpVersion::Http1 => {
                 let mut builder = http1::Builder::new();
-                builder.preserve_header_case(true).max_headers(limits::HEADERS).max_header_size(limits::HEADER_BYTES);
+                builder
+                    .preserve_header_case(true)
+                    .max_headers(limits::HEADERS)
+                    .max_header_size(limits::HEADER_BYTES)
+                    .max_buf_size(limits::BUFFER);
                 let (sender, mut connection) = builder.handshake(io).await.map_err(failed)?;
                 let (hand, handed) = oneshot::channel();
                 spawn_local(async move {
