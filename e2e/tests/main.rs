@@ -35,6 +35,7 @@ mod settings;
 mod soak;
 mod spread;
 mod streams;
+mod telemetry;
 mod tokens;
 mod town;
 mod traces;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         tokens::trials(suite);
         partners::trials(suite);
         external_authorization::trials(suite);
+        telemetry::trials(suite);
         traces::trials(suite);
         rate_limits::trials(suite);
         programs::trials(suite);

@@ -599,12 +599,16 @@ fn mesh_config(choices: &mut Choices<'_>) -> Value {
         "a.example",
         "ext.example.com",
     ]);
-    let defaults = choices.one_of(&["", "\ndefaultProviders: {tracing: [ask]}"]);
-    let mesh = format!("extensionProviders: [{{name: ask, {kind}: {{service: {service}, port: 80}}}}]{defaults}");
+    let kind_of_log = choices.one_of(&["/dev/stdout", "/dev/stderr"]);
+    let defaults =
+        choices.one_of(&["", "\ndefaultProviders: {tracing: [ask]}", "\ndefaultProviders: {accessLogging: [log]}"]);
+    let log = format!("{{name: log, envoyFileAccessLog: {{path: {kind_of_log}}}}}");
+    let ask = format!("{{name: ask, {kind}: {{service: {service}, port: 80}}}}");
+    let mesh = format!("extensionProviders: [{ask}, {log}]{defaults}");
     json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": {"mesh": mesh}})
 }
 
-/// What becomes of traces: somewhere, by somebody.
+/// What becomes of traces, and what is logged: somewhere, by somebody.
 fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
     let name = choices.one_of(&["t", "u"]);
     let namespace = choices.one_of(&[namespace, "istio-system"]);
@@ -622,7 +626,14 @@ fn telemetry(choices: &mut Choices<'_>, namespace: &str) -> Value {
         3 => json!([{"disableSpanReporting": true, "customTags": {"a": {"literal": {"value": "b"}}}}]),
         _ => Value::Null,
     };
-    json!({"metadata": metadata, "spec": {"targetRefs": targets, "tracing": tracing}})
+    let logging = match choices.below(6) {
+        0 => json!([{"providers": [{"name": "envoy"}], "disabled": true}]),
+        1 => json!([{"filter": {"expression": "response.code >= 400"}}]),
+        2 => json!([{"match": {"mode": "CLIENT"}, "disabled": true}]),
+        3 => json!([{"providers": [{"name": "log"}, {"name": "envoy"}], "filter": {"expression": "connection.mtls"}}]),
+        _ => Value::Null,
+    };
+    json!({"metadata": metadata, "spec": {"targetRefs": targets, "tracing": tracing, "accessLogging": logging}})
 }
 
 /// How many requests pass: of something, by somebody's count.

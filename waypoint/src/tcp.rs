@@ -10,9 +10,10 @@ use mesh_hbone::duplex::Duplex;
 use mesh_model::policy::{Decision, Facts, Reason};
 use mesh_model::reason::ReasonCode;
 use mesh_model::route::stream::ServerNames;
-use mesh_model::route::{StreamRule, StreamSelected, To, stream};
+use mesh_model::route::{ServiceRoutes, StreamRule, StreamSelected, To, stream};
 use mesh_model::service::Service;
 use mesh_model::traffic::HashBy;
+use mesh_model::workload::Workload;
 use mesh_proxy::judge::Judgement;
 use mesh_proxy::report::Report;
 use mesh_runtime::metrics::ResponseFlags;
@@ -38,10 +39,14 @@ type Refused = (ReasonCode, String);
 
 /// What the service's TCPRoutes and TLSRoutes say now of a connection.
 fn selected(caller: &Caller) -> StreamSelected {
-    let target = &caller.target;
-    let routes = caller.worker.context.proxy.tables.read(|tables| tables.routes(&target.routes.service).cloned());
-    let routes = routes.as_ref().unwrap_or(&target.routes);
-    stream::select(&routes.streams, caller.identity.namespace(), target.port)
+    stream::select(&routes(caller).streams, caller.identity.namespace(), caller.target.port)
+}
+
+/// What is said now of the service.
+fn routes(caller: &Caller) -> Arc<ServiceRoutes> {
+    let own = &caller.target.routes;
+    let now = caller.worker.context.proxy.tables.read(|tables| tables.routes(&own.service).cloned());
+    now.unwrap_or_else(|| own.clone())
 }
 
 /// Carries what the caller sends to an endpoint of its service, or of whom a route names, and back.
@@ -49,14 +54,18 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
     let (worker, target) = (&caller.worker, &caller.target);
     let telemetry = &worker.context.proxy.telemetry;
     let facts = caller.facts();
+    let logging = routes(caller).access_logging.clone();
+    let reported = |to: SocketAddr, workload: Option<&Arc<Workload>>| {
+        Report::open(telemetry, caller.traffic(to, workload)).logged_by(logging.clone())
+    };
     let decision = match judge::judge(worker, target, &facts).await {
         Ok(decision) => decision,
-        Err(judgement) => return Report::open(telemetry, caller.traffic(target.dialled, None)).denied(&judgement),
+        Err(judgement) => return reported(target.dialled, None).denied(&judgement),
     };
     let way = match way(caller, &mut stream).await {
         Ok(way) => way,
         Err((code, why)) => {
-            let mut report = Report::open(telemetry, caller.traffic(target.dialled, None));
+            let mut report = reported(target.dialled, None);
             report.decided(&decision);
             return report.failed(ResponseFlags::Connect, code, &why);
         }
@@ -68,7 +77,7 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
         Ok(picked) => (picked.endpoint.address(), picked.endpoint.workload()),
         Err(_) => (way.dialled, None),
     };
-    let mut report = Report::open(telemetry, caller.traffic(to, workload));
+    let mut report = reported(to, workload);
     report.decided(&decision);
     let behind = match behind(caller, &way, &facts).await {
         Ok(behind) => behind,

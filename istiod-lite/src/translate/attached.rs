@@ -1,4 +1,4 @@
-//! What is attached to something behind a waypoint: policies, tokens and traces, by what they target. Pure.
+//! What is attached to something behind a waypoint: policies, tokens, traces and logs, by what they target. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ fn said(
     ServiceRoutes {
         policies: policies(targets, waypoint, context),
         tokens: tokens(targets, waypoint, context),
-        tracing: telemetry::of_service(targets, waypoint, context),
+        tracing: telemetry::tracing::of_service(targets, waypoint, context),
+        access_logging: telemetry::access_logging::of_service(targets, waypoint, context),
         ..ServiceRoutes::nothing(service)
     }
 }

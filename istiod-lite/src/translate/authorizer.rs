@@ -45,9 +45,14 @@ fn known(name: &str, world: &World<'_>) -> Result<(Authorizer, Option<String>), 
     let (common, protocol) = match provider {
         Provider::ExtAuthzGrpc(common) => (common, Protocol::Grpc),
         Provider::ExtAuthzHttp(common, http) => (common, Protocol::Http(check(http))),
-        Provider::OpenTelemetry(_) => {
+        Provider::OpenTelemetry(_) | Provider::FileAccessLog | Provider::Prometheus => {
+            let does = match provider {
+                Provider::OpenTelemetry(_) => "takes traces",
+                Provider::FileAccessLog => "writes a log",
+                _ => "takes metrics",
+            };
             return Err(format!(
-                "extension provider {name:?} takes traces: name one of kind envoyExtAuthzGrpc or envoyExtAuthzHttp"
+                "extension provider {name:?} {does}: name one of kind envoyExtAuthzGrpc or envoyExtAuthzHttp"
             ));
         }
         Provider::Unusable(why) => {

@@ -25,7 +25,7 @@
 //! | `behind` | Gateway | ServiceRoutes, for connections to workloads at its waypoint |
 //! | `routes` | Service, and the routes that name it | ServiceRoutes, for its waypoint |
 //! | `route_rules` | the routes that name a Service or ServiceEntry | rules of ServiceRoutes |
-//! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces |
+//! | `telemetry` | Telemetry, mesh configuration | what ServiceRoutes say of traces and logs |
 //! | `load_balancer` | TrafficPolicy | what ServiceRoutes say of how an endpoint is chosen |
 //! | `rate_limits` | TrafficPolicy | what ServiceRoutes say of how many requests pass |
 //! | `traffic` | DestinationRule | what ServiceRoutes say of endpoints |

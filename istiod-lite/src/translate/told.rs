@@ -155,7 +155,8 @@ fn mesh_config_told(key: &Key, config: &MeshConfig, world: &World<'_>) -> Option
     let names =
         (!config.unread.is_empty() && key.object() == world.mesh.config_map).then(|| config.unread.join("; "))?;
     Some(Condition::mesh_config(format!(
-        "of this mesh configuration, extensionProviders and defaultProviders.tracing are read, and this is not: {names}"
+        "of this mesh configuration, extensionProviders, defaultProviders.tracing and defaultProviders.accessLogging are \
+         read, and this is not: {names}"
     )))
 }
 

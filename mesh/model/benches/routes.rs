@@ -78,6 +78,7 @@ fn main() {
             traffic: Vec::new(),
             tokens: Arc::default(),
             tracing: None,
+            access_logging: None,
             subsets: Vec::new(),
             streams: Vec::new(),
             rate_limits: [].into(),

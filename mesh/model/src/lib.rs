@@ -15,6 +15,7 @@
 //! | [`http`] | the one form in which a request is routed, judged and passed on |
 //! | [`token`] | JSON Web Tokens of requests |
 //! | [`trace`] | traces of requests, and spans |
+//! | [`access_log`] | which requests have a line in the access log |
 //! | [`workload`], [`service`], [`authorizer`], [`policy`], [`rate_limit`], [`route`] | the types, each with its wire form; `policy::decide` |
 //! | [`resource`] | one thing the control plane can say |
 //! | [`tables`] | what a proxy knows |
@@ -23,6 +24,7 @@
 //!
 //! Each line of this table uses only the lines above it. Begin with [`destination`] to see what it is all for.
 
+pub mod access_log;
 pub mod address;
 pub mod authorizer;
 pub mod balance;

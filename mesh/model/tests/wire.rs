@@ -220,6 +220,7 @@ fn every_field_survives_the_round_trip() {
                 traffic: Vec::new(),
                 tokens: [].into(),
                 tracing: None,
+                access_logging: None,
                 subsets: Vec::new(),
                 streams: Vec::new(),
                 rate_limits: [].into(),
@@ -646,6 +647,10 @@ fn refused_routes() {
         let routes = pa::ServiceRoutes { tracing: Some(tracing), ..base() };
         assert_eq!(ServiceRoutes::try_from(routes), Err(InvalidRoutes::Tracing), "{name}");
     }
+    for filters in [vec!["response.cod == 1".to_owned()], vec!["true".to_owned(); 17]] {
+        let routes = pa::ServiceRoutes { access_logging: Some(pa::AccessLogging { filters }), ..base() };
+        assert!(matches!(ServiceRoutes::try_from(routes), Err(InvalidRoutes::AccessLogging(_))));
+    }
 
     let limit = |kind| pa::RateLimit {
         policy: "b/p".into(),
@@ -828,6 +833,7 @@ fn routes_in_bytes() {
         traffic: Vec::new(),
         tokens: [].into(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use mesh_hbone::carry::{CarryError, Count};
 use mesh_hbone::stream::TunnelError;
-use mesh_model::address::NamespacedName;
+use mesh_model::access_log::{AccessLogging, Seen};
+use mesh_model::address::{Authority, NamespacedName};
 use mesh_model::policy::{Decision, Reason};
 use mesh_model::reason::ReasonCode;
 use mesh_runtime::access_log::{AccessLog, Direction, Entry, Event, Peer};
@@ -48,6 +49,8 @@ pub struct Report {
     policy: Option<NamespacedName>,
     /// The audit policies that match.
     audited: Option<Box<str>>,
+    /// Where not all connections of its service are logged.
+    logging: Option<Arc<AccessLogging>>,
 }
 
 /// The bytes that a connection has moved. Shared with what moves them.
@@ -107,7 +110,15 @@ impl Report {
             started: Instant::now(),
             policy: None,
             audited: None,
+            logging: None,
         }
+    }
+
+    /// Which connections of its service are logged; of all, without.
+    #[must_use]
+    pub fn logged_by(mut self, logging: Option<Arc<AccessLogging>>) -> Self {
+        self.logging = logging;
+        self
     }
 
     /// Logs that bytes can flow.
@@ -232,6 +243,19 @@ impl Report {
 
     fn line(&self, event: Event, reason: Option<ReasonCode>, error: Option<&dyn Display>) {
         let t = &self.traffic;
+        let seen = || Seen {
+            source: t.from,
+            destination: match t.hbone_to {
+                Some(Authority::Address(address)) => address,
+                _ => t.to,
+            },
+            upstream: Some(t.to),
+            peer: t.source.identity.as_ref(),
+            request: None,
+        };
+        if self.logging.as_ref().is_some_and(|logging| !logging.logs(&seen())) {
+            return;
+        }
         // The log speaks from the client's side, the counters from the server's.
         let (bytes_sent, bytes_recv) = match t.direction {
             Direction::Outbound => (self.moved.received.get(), self.moved.sent.get()),

@@ -132,8 +132,10 @@ pub(super) async fn copied(
     for copy in copies {
         let mut head = head.clone();
         let trace = report.trace.as_ref().map(|trace| Box::new(trace.of_copy()));
+        let original = report;
         let mut report = Report::new(caller, &head.method, &head.uri, &head.headers, head.version);
         report.trace = trace;
+        report.logged_as(original);
         report.route = Some(Followed::by_mirror(planned.rule()));
         let refused = match copy.may {
             Ok((rules, valid)) => {

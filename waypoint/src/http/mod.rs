@@ -22,6 +22,7 @@
 //! | `answer`, `denied` | what the waypoint answers itself; a no of the policies |
 //! | `upgrade` | what follows when both ends have agreed on another protocol |
 //! | `report` | metrics and access log of each request |
+//! | `logging` | whether it has a line there |
 //! | `trace` | what the next hop is told of its trace; its spans |
 //! | `counted` | the label sets of requests' metrics |
 
@@ -43,6 +44,7 @@ mod heads;
 mod held;
 mod hop;
 mod limit;
+mod logging;
 mod mirror;
 mod pipeline;
 mod replay;

@@ -1,7 +1,7 @@
 //! Everything that happens to a request, in order, each with the reason for its place.
 //!
 //! 1. **The tables, as they are now.** A connection may live for days; each request meets the routes and policies of its moment.
-//!    Its trace begins here, where its service's requests are traced: a refusal is a part of it.
+//!    Its trace begins here, where its service's requests are traced: a refusal is a part of it. So does what decides whether it is logged.
 //! 2. **The canonical form** ([`form`]), or a refusal: from here on there is one way to read the request, and it is the one that is
 //!    passed on.
 //! 3. **Tokens** ([`authenticate`]) are verified before anybody decides by them. Those that are not to be forwarded end here: nobody
@@ -77,6 +77,9 @@ async fn handle(caller: &Rc<Caller>, request: Request<Incoming>, report: &mut Re
     let (target, router) = current(caller)?;
     if let Some(tracing) = &target.routes.tracing {
         report.trace = Some(Box::new(Trace::begin(tracing, &head.headers, report.started)));
+    }
+    if let Some(logging) = &target.routes.access_logging {
+        report.logged_by(logging, &head.headers);
     }
     // 2
     if !headers::has_no_other_coding(&head.headers) {

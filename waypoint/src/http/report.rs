@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use mesh_model::access_log::{AccessLogging, SeenRequest};
 use mesh_model::address::NamespacedName;
 use mesh_model::authorizer::verdict::Edit;
 use mesh_model::policy::Decision;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use super::caller::Caller;
 use super::counted::{Ended, count};
 use super::grpc::is_grpc;
+use super::logging::Logging;
 use super::trace::{Told, Trace};
 use crate::body::{TimedOut, Watch};
 
@@ -61,6 +63,10 @@ pub(crate) struct Report {
     grpc_status: Option<u8>,
     /// Where its service's requests are traced.
     pub(crate) trace: Option<Box<Trace>>,
+    /// Where not all of its service's requests are logged.
+    logging: Option<Box<Logging>>,
+    /// Its caller was given a status.
+    answered: bool,
     ended: bool,
 }
 
@@ -89,6 +95,8 @@ impl Report {
             grpc: is_grpc(headers),
             grpc_status: None,
             trace: None,
+            logging: None,
+            answered: false,
             ended: false,
         }
     }
@@ -102,6 +110,16 @@ impl Report {
             let (method, path) = (&self.method, self.uri.path());
             tracing::info!(%policy, %identity, %service, %method, path, "dry-run policy would have matched");
         }
+    }
+
+    /// Which of its service's requests are logged, and the headers that it came with.
+    pub(crate) fn logged_by(&mut self, settings: &Arc<AccessLogging>, headers: &HeaderMap) {
+        self.logging = Some(Box::new(Logging::new(settings, headers)));
+    }
+
+    /// It is a copy of a request, and logged as that is.
+    pub(crate) fn logged_as(&mut self, original: &Self) {
+        self.logging.clone_from(&original.logging);
     }
 
     /// A TrafficPolicy decided.
@@ -139,6 +157,7 @@ impl Report {
     /// What the caller is answered.
     pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = status;
+        self.answered = true;
         self.grpc_told(headers);
     }
 
@@ -217,47 +236,67 @@ impl Report {
         let trace = self.trace.take();
         let trace_id = trace.as_ref().map(|trace| TraceId(trace.id()));
         let authority = self.uri.authority().map_or_else(host, |authority| authority.as_str());
-        telemetry.access_log.record(&Entry {
-            event: Event::Complete,
-            src: Peer {
-                addr: Some(caller.from),
-                workload: source.map(|workload| &*workload.name),
-                namespace: Some(caller.identity.namespace()),
-                identity: Some(&*caller.identity),
-                cluster: source.map(|workload| &*workload.cluster),
-            },
-            dst: Peer {
-                addr: to,
-                workload: workload.map(|workload| &*workload.name),
-                namespace: workload.map(|workload| &*workload.namespace),
-                identity: None,
-                cluster: workload.map(|workload| &*workload.cluster),
-            },
-            hbone_addr: Some(&caller.target.dialled),
-            service: caller.target.named().map(|service| &*service.hostname),
-            direction: Some(Direction::Inbound),
-            bytes_sent: Some(self.sent),
-            bytes_recv: Some(self.received.get()),
-            duration: Some(measured.duration),
-            error: self.why.as_ref().map(|why| why as &dyn Display),
-            request: Some(Asked {
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let protocol = match self.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
+        let is_logged = self.logging.as_ref().is_none_or(|logging| {
+            let request = SeenRequest {
                 method: self.method.as_str(),
-                path: self.uri.path_and_query().map_or("", |path| path.as_str()),
-                authority,
-                protocol: match self.version {
-                    Version::HTTP_2 => "HTTP/2",
-                    Version::HTTP_10 => "HTTP/1.0",
-                    _ => "HTTP/1.1",
-                },
-                status: self.status.as_u16(),
-                route: self.route.as_ref().map(|route| route as &dyn Display),
-            }),
-            policy: self.policy.as_ref().map(|policy| policy as &dyn Display),
-            audit: audited.as_ref().map(|policies| policies as &dyn Display),
-            reason: self.code.map(ReasonCode::as_str),
-            trace: None,
-            trace_id: trace_id.as_ref().map(|id| id as &dyn Display),
+                path,
+                host: authority,
+                protocol,
+                headers: &logging.headers,
+                code: self.answered.then_some(ended.code),
+                grpc_status: self.grpc_status,
+                flags: ended.flags,
+                received: measured.request_bytes,
+                sent: measured.response_bytes,
+                duration: measured.duration,
+            };
+            logging.logs(caller, to, request)
         });
+        if is_logged {
+            telemetry.access_log.record(&Entry {
+                event: Event::Complete,
+                src: Peer {
+                    addr: Some(caller.from),
+                    workload: source.map(|workload| &*workload.name),
+                    namespace: Some(caller.identity.namespace()),
+                    identity: Some(&*caller.identity),
+                    cluster: source.map(|workload| &*workload.cluster),
+                },
+                dst: Peer {
+                    addr: to,
+                    workload: workload.map(|workload| &*workload.name),
+                    namespace: workload.map(|workload| &*workload.namespace),
+                    identity: None,
+                    cluster: workload.map(|workload| &*workload.cluster),
+                },
+                hbone_addr: Some(&caller.target.dialled),
+                service: caller.target.named().map(|service| &*service.hostname),
+                direction: Some(Direction::Inbound),
+                bytes_sent: Some(self.sent),
+                bytes_recv: Some(self.received.get()),
+                duration: Some(measured.duration),
+                error: self.why.as_ref().map(|why| why as &dyn Display),
+                request: Some(Asked {
+                    method: self.method.as_str(),
+                    path,
+                    authority,
+                    protocol,
+                    status: self.status.as_u16(),
+                    route: self.route.as_ref().map(|route| route as &dyn Display),
+                }),
+                policy: self.policy.as_ref().map(|policy| policy as &dyn Display),
+                audit: audited.as_ref().map(|policies| policies as &dyn Display),
+                reason: self.code.map(ReasonCode::as_str),
+                trace: None,
+                trace_id: trace_id.as_ref().map(|id| id as &dyn Display),
+            });
+        }
         let Some(trace) = trace else { return };
         let told = Told {
             method: self.method.as_str(),

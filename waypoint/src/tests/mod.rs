@@ -7,6 +7,7 @@ mod connections;
 mod ends;
 mod left;
 mod limited;
+mod logged;
 mod named;
 mod networks;
 mod requests;
@@ -288,6 +289,7 @@ pub(super) fn routes(name: &str, rules: Vec<Rule>, policies: &[&str]) -> Service
         traffic,
         tokens,
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: Arc::default(),

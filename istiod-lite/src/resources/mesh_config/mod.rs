@@ -1,5 +1,5 @@
-//! Istio's mesh configuration: the key `mesh` of the ConfigMap `istio`. What is read of it: who can be asked about requests, and
-//! who is sent traces ([`provider`]).
+//! Istio's mesh configuration: the key `mesh` of the ConfigMap `istio`. What is read of it: who can be asked about requests,
+//! who is sent traces, and who writes logs ([`provider`]).
 //!
 //! The rest of it is about proxies that are not ours, or is set elsewhere: it is named to whoever looks, and never silently left
 //! out ([`MeshConfig::unread`]).
@@ -31,6 +31,8 @@ pub struct MeshConfig {
     pub extension_providers: BTreeMap<String, Provider>,
     /// `defaultProviders.tracing`: who is sent traces where no Telemetry says otherwise.
     pub tracing: Vec<String>,
+    /// `defaultProviders.accessLogging`: who logs requests where no Telemetry says otherwise.
+    pub access_logging: Vec<String>,
     /// What is written and not read, field by field.
     pub unread: Vec<String>,
 }
@@ -89,7 +91,18 @@ fn read(object: &ConfigMap) -> Result<MeshConfig, FieldError> {
         match &*name {
             "extensionProviders" => config.providers(value, &at.field(&name))?,
             "defaultProviders" => config.defaults(value, &at.field(&name))?,
+            "accessLogFile" => config.access_log_file(&value),
             _ => config.unread.push(name),
+        }
+    }
+    for name in &config.access_logging {
+        match config.extension_providers.get(name) {
+            Some(Provider::FileAccessLog) => {}
+            None if name == provider::BUILT_IN_LOG => {}
+            _ => config.unread.push(format!(
+                "defaultProviders.accessLogging ({name}): nobody who writes a log: name {}, or one of kind envoyFileAccessLog",
+                provider::BUILT_IN_LOG
+            )),
         }
     }
     Ok(config)
@@ -128,20 +141,30 @@ impl MeshConfig {
         Ok(())
     }
 
+    /// As it is in any case. Istio's own default, nothing, is not one that a user has chosen.
+    fn access_log_file(&mut self, value: &Value) {
+        if !matches!(value.as_str(), Some("" | "/dev/stdout")) {
+            self.unread.push(format!("accessLogFile: {value}: a waypoint writes to its standard output"));
+        }
+    }
+
     fn defaults(&mut self, value: Value, at: &FieldPath) -> Result<(), FieldError> {
         let fields = match value {
             Value::Object(fields) => fields,
             Value::Null => Map::new(),
-            _ => return Err(at.error("expected lists of providers by what they are for: tracing")),
+            _ => return Err(at.error("expected lists of providers by what they are for: tracing, accessLogging")),
         };
         for (name, value) in fields {
-            if name == "tracing" {
-                let names = serde_json::from_value::<Option<Vec<String>>>(value);
-                self.tracing =
-                    names.map_err(|_| at.field(&name).error("expected a list of names"))?.unwrap_or_default();
-            } else {
-                self.unread.push(format!("defaultProviders.{name}"));
-            }
+            let list = match &*name {
+                "tracing" => &mut self.tracing,
+                "accessLogging" => &mut self.access_logging,
+                _ => {
+                    self.unread.push(format!("defaultProviders.{name}"));
+                    continue;
+                }
+            };
+            let names = serde_json::from_value::<Option<Vec<String>>>(value);
+            *list = names.map_err(|_| at.field(&name).error("expected a list of names"))?.unwrap_or_default();
         }
         Ok(())
     }

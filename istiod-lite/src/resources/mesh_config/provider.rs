@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
 use mesh_model::address::NamespacedName;
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -19,6 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// What a caller is answered when a provider fails that says nothing of it, as in Istio.
 const STATUS: StatusCode = StatusCode::FORBIDDEN;
 
+/// The provider of access logs that is there without being defined, as in Istio.
+pub const BUILT_IN_LOG: &str = "envoy";
+
 /// A provider.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Provider {
@@ -28,6 +31,10 @@ pub enum Provider {
     ExtAuthzHttp(ExtAuthz, ExtAuthzHttp),
     /// `opentelemetry`: takes traces by OTLP over gRPC.
     OpenTelemetry(OpenTelemetry),
+    /// `envoyFileAccessLog`: the waypoint's own access log, on its standard output.
+    FileAccessLog,
+    /// `prometheus`: the waypoint's own metrics.
+    Prometheus,
     /// Of a kind that is not followed, or with something that is not: why.
     Unusable(String),
 }
@@ -59,7 +66,7 @@ impl Provider {
         match self {
             Self::ExtAuthzGrpc(common) | Self::ExtAuthzHttp(common, _) => Some(&common.host),
             Self::OpenTelemetry(OpenTelemetry { host }) => Some(host),
-            Self::Unusable(_) => None,
+            Self::FileAccessLog | Self::Prometheus | Self::Unusable(_) => None,
         }
     }
 }
@@ -120,6 +127,16 @@ pub(super) struct Written {
     envoy_ext_authz_grpc: Option<WrittenGrpc>,
     envoy_ext_authz_http: Option<WrittenHttp>,
     opentelemetry: Option<WrittenService>,
+    envoy_file_access_log: Option<WrittenFile>,
+    prometheus: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenFile {
+    path: String,
+    log_format: Option<IgnoredAny>,
+    omit_empty_values: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -167,18 +184,52 @@ struct WrittenHttp {
 impl Written {
     /// What it comes to.
     pub(super) fn provider(self) -> Provider {
-        let read = match (self.envoy_ext_authz_grpc, self.envoy_ext_authz_http, self.opentelemetry) {
-            (Some(grpc), None, None) => grpc.read().map(Provider::ExtAuthzGrpc),
-            (None, Some(http), None) => http.read().map(|(common, http)| Provider::ExtAuthzHttp(common, http)),
-            (None, None, Some(service)) => host(&service.service, service.port)
-                .map(|host| Provider::OpenTelemetry(OpenTelemetry { host }))
-                .map_err(|why| format!("opentelemetry.{why}")),
-            (None, None, None) => {
-                Err("no kind that is followed: envoyExtAuthzGrpc, envoyExtAuthzHttp, opentelemetry".to_owned())
-            }
+        let kinds = [
+            self.envoy_ext_authz_grpc.map(|grpc| grpc.read().map(Provider::ExtAuthzGrpc)),
+            self.envoy_ext_authz_http
+                .map(|http| http.read().map(|(common, http)| Provider::ExtAuthzHttp(common, http))),
+            self.opentelemetry.map(WrittenService::read),
+            self.envoy_file_access_log.map(WrittenFile::read),
+            self.prometheus.map(|_| Ok(Provider::Prometheus)),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        let read = match (kinds.next(), kinds.next()) {
+            (Some(one), None) => one,
+            (None, _) => Err("no kind that is followed: envoyExtAuthzGrpc, envoyExtAuthzHttp, opentelemetry, \
+                              envoyFileAccessLog, prometheus"
+                .to_owned()),
             _ => Err("of more than one kind: keep one of them".to_owned()),
         };
         read.unwrap_or_else(Provider::Unusable)
+    }
+}
+
+impl WrittenService {
+    fn read(self) -> Result<Provider, String> {
+        let host = host(&self.service, self.port).map_err(|why| format!("opentelemetry.{why}"))?;
+        Ok(Provider::OpenTelemetry(OpenTelemetry { host }))
+    }
+}
+
+impl WrittenFile {
+    fn read(self) -> Result<Provider, String> {
+        let why = match self {
+            Self { log_format: Some(_), .. } => {
+                "logFormat is not followed: a waypoint's lines have a form of their own \
+                                                 (docs/operations.md, Logs), text or JSON by LOG_FORMAT"
+                    .to_owned()
+            }
+            Self { omit_empty_values: Some(false), .. } => {
+                "omitEmptyValues: false is not followed: what is empty is left out".to_owned()
+            }
+            Self { path, .. } if path != "/dev/stdout" => {
+                format!(
+                    "path: {path:?} is not followed: a waypoint writes to its standard output, so write /dev/stdout"
+                )
+            }
+            Self { .. } => return Ok(Provider::FileAccessLog),
+        };
+        Err(format!("envoyFileAccessLog.{why}"))
     }
 }
 

@@ -53,8 +53,13 @@ extensionProviders:
     headersToDownstreamOnDeny: ["content-type", "set-cookie"]
 - name: otel
   opentelemetry: {service: otel.observability.svc.cluster.local, port: 4317}
-defaultProviders: {tracing: [otel], metrics: [prometheus]}
+- name: mine
+  envoyFileAccessLog: {path: /dev/stdout}
+- name: numbers
+  prometheus: {}
+defaultProviders: {tracing: [otel], accessLogging: [envoy, mine, otel], metrics: [prometheus]}
 enablePrometheusMerge: true
+accessLogFile: /dev/stdout
 defaultConfig: {discoveryAddress: "istiod:15012"}
 "#,
     );
@@ -90,13 +95,18 @@ defaultConfig: {discoveryAddress: "istiod:15012"}
     assert_eq!(
         config.extension_providers.into_iter().collect::<Vec<_>>(),
         [
+            ("mine".to_owned(), Provider::FileAccessLog),
+            ("numbers".to_owned(), Provider::Prometheus),
             ("otel".to_owned(), Provider::OpenTelemetry(otel)),
             ("sample-ext-authz-grpc".to_owned(), Provider::ExtAuthzGrpc(grpc)),
             ("sample-ext-authz-http".to_owned(), Provider::ExtAuthzHttp(over_http, http)),
         ]
     );
     assert_eq!(config.tracing, ["otel"]);
-    assert_eq!(config.unread, ["defaultConfig", "defaultProviders.metrics", "enablePrometheusMerge"]);
+    assert_eq!(config.access_logging, ["envoy", "mine", "otel"]);
+    let no_log =
+        "defaultProviders.accessLogging (otel): nobody who writes a log: name envoy, or one of kind envoyFileAccessLog";
+    assert_eq!(config.unread, ["defaultConfig", "defaultProviders.metrics", "enablePrometheusMerge", no_log]);
 }
 
 #[test]
@@ -129,6 +139,16 @@ fn a_provider_that_cannot_be_followed_is_one_alone_and_says_why() {
         ),
         ("opentelemetry: {service: a, port: 0}", "opentelemetry.port: write 1 to 65535"),
         ("opentelemetry: {service: a, port: 1, http: {path: /}}", "opentelemetry.http: unknown field `http`"),
+        ("envoyFileAccessLog: {path: /dev/stderr}", "envoyFileAccessLog.path: \"/dev/stderr\" is not followed"),
+        (
+            "envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: a}}",
+            "envoyFileAccessLog.logFormat is not followed",
+        ),
+        (
+            "envoyFileAccessLog: {path: /dev/stdout, omitEmptyValues: false}",
+            "envoyFileAccessLog.omitEmptyValues: false",
+        ),
+        ("envoyFileAccessLog: {file: /dev/stdout}", "envoyFileAccessLog.file: unknown field"),
         ("opentelemetry: {service: a, port: 1}, envoyExtAuthzGrpc: {service: a, port: 1}", "of more than one kind"),
     ] {
         let said = provider(kind).unwrap_err();

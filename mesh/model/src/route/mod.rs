@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access_log::AccessLogging;
 use crate::address::NamespacedName;
 use crate::rate_limit::RateLimit;
 use crate::token::JwtRule;
@@ -57,6 +58,8 @@ pub struct ServiceRoutes {
     pub tokens: Arc<[JwtRule]>,
     /// What becomes of the traces of its requests. `None`: they pass as they are.
     pub tracing: Option<Arc<Tracing>>,
+    /// Which of its requests have a line in the access log. `None`: all.
+    pub access_logging: Option<Arc<AccessLogging>>,
     /// Parts of its endpoints, each with a name of its own.
     pub subsets: Vec<Arc<Subset>>,
     /// How many of its requests pass: those of its waypoint, its own, and those of its routes. Each counts.
@@ -81,6 +84,7 @@ impl ServiceRoutes {
             traffic: Vec::new(),
             tokens: Arc::default(),
             tracing: None,
+            access_logging: None,
             subsets: Vec::new(),
             rate_limits: Arc::default(),
         }

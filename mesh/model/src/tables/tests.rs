@@ -488,6 +488,7 @@ fn routes_by_service() {
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

@@ -97,6 +97,7 @@ pub fn select(bytes: &[u8]) {
         traffic: Vec::new(),
         tokens: [].into(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use mesh_model::access_log::{AccessLogging, Expression};
 use mesh_model::address::NamespacedName;
 use mesh_model::balance::ewma::PeakEwma;
 use mesh_model::balance::warmup::Warmup;
@@ -61,6 +62,11 @@ fn tracing() -> Tracing {
         ],
         istio_tags: true,
     }
+}
+
+fn access_logging() -> AccessLogging {
+    let filter = |text| Expression::compile(text).unwrap();
+    AccessLogging { filters: vec![filter("response.code >= 400"), filter("request.headers['x-a'] == 'b'")] }
 }
 
 fn filters() -> Vec<Filter> {
@@ -290,6 +296,7 @@ pub fn routes() -> ServiceRoutes {
         traffic: traffic(),
         tokens: [token()].into(),
         tracing: Some(tracing().into()),
+        access_logging: Some(access_logging().into()),
         subsets: vec![subset.into()],
         rate_limits: rate_limits().into(),
     }

@@ -29,6 +29,7 @@ fn injected(fault: Fault, method: &Method, lines: &[(&'static str, &'static str)
         traffic: Vec::new(),
         tokens: [].into(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

@@ -35,6 +35,7 @@ fn selected(rules: Vec<Rule>, line: &str, lines: &[(&'static str, &str)], (calle
             traffic: Vec::new(),
             tokens: [].into(),
             tracing: None,
+            access_logging: None,
             subsets: Vec::new(),
             streams: Vec::new(),
             rate_limits: [].into(),

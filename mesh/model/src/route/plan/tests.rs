@@ -57,6 +57,7 @@ fn plan_at(rule: Rule, line: &str, lines: &[(&str, &str)], port: u16, rolls: &[u
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

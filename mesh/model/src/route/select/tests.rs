@@ -31,6 +31,7 @@ fn router(rules: Vec<Rule>) -> Router {
         traffic: Vec::new(),
         tokens: Arc::default(),
         tracing: None,
+        access_logging: None,
         subsets: Vec::new(),
         streams: Vec::new(),
         rate_limits: [].into(),

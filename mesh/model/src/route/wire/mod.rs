@@ -1,6 +1,7 @@
 //! Routes ↔ `ambit.v1.ServiceRoutes`: the service and its rules here; `matches` and `filters` of a rule; `streams` those
 //! of what is no HTTP; `parts` are what they have in common.
 
+mod access_logging;
 mod fault;
 mod filters;
 mod matches;
@@ -17,6 +18,7 @@ use pb::port_protocol::Protocol as WireProtocol;
 use parts::{duration, duration_to_wire, or_empty, port, service, set, target, target_to_wire};
 
 use super::{Backend, PortProtocol, Protocol, Retry, RouteKind, Rule, ServiceRoutes, StreamRule};
+use crate::access_log::InvalidExpression;
 use crate::address::{NamespacedName, is_key_part};
 use crate::rate_limit::{InvalidRateLimit, wire as rate_limit};
 use crate::shared::text;
@@ -49,6 +51,9 @@ pub enum InvalidRoutes {
     /// Settings of tracing that break a rule.
     #[error("tracing names a collector or header that is none, or samples more than everything")]
     Tracing,
+    /// An expression of its access log that is none.
+    #[error("the filter of its access log: {0}")]
+    AccessLogging(#[source] InvalidExpression),
     /// A rate limit that breaks a rule.
     #[error("a rate limit: {0}")]
     RateLimit(#[from] InvalidRateLimit),
@@ -82,6 +87,10 @@ impl TryFrom<pb::ServiceRoutes> for ServiceRoutes {
             tokens: routes.jwt_rules.iter().map(token).collect::<Result<_, _>>()?,
             tracing: match &routes.tracing {
                 Some(tracing) => Some(tracing::read(tracing).ok_or(InvalidRoutes::Tracing)?.into()),
+                None => None,
+            },
+            access_logging: match &routes.access_logging {
+                Some(wire) => Some(access_logging::read(wire).map_err(InvalidRoutes::AccessLogging)?.into()),
                 None => None,
             },
             subsets: routes.subsets.into_iter().map(subset).collect::<Result<_, _>>()?,
@@ -187,6 +196,7 @@ impl From<&ServiceRoutes> for pb::ServiceRoutes {
             traffic: routes.traffic.iter().map(Into::into).collect(),
             jwt_rules: routes.tokens.iter().map(tokens::write).collect(),
             tracing: routes.tracing.as_deref().map(tracing::write),
+            access_logging: routes.access_logging.as_deref().map(access_logging::write),
             subsets: routes.subsets.iter().map(|subset| (&**subset).into()).collect(),
             rate_limits: routes.rate_limits.iter().map(rate_limit::write).collect(),
         }

@@ -1,13 +1,19 @@
-//! Telemetry: what becomes of traces (`telemetry.istio.io`). What it says of metrics and access logs is kept only as a fact, for its
-//! author to be told.
+//! Telemetry: what becomes of traces, and which requests are logged (`telemetry.istio.io`). Metrics are there in any case: what would
+//! change them is told.
+
+mod access_logging;
+mod common;
+mod metrics;
 
 use std::collections::BTreeMap;
 
+pub use access_logging::{AccessLogging, Filter};
+pub use common::{Match, Mode, ProviderRef};
 use http::header::HeaderName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub use metrics::Metrics;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::authorization_policy::{TargetRef, WorkloadSelector, null_as_default};
 use super::field::{FieldError, FieldPath};
@@ -49,12 +55,12 @@ pub struct TelemetrySpec {
     /// Traces: one, as Istio follows no more.
     #[serde(default, deserialize_with = "null_as_default")]
     pub tracing: Vec<Tracing>,
-    /// Not followed.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub metrics: Value,
-    /// Not followed.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub access_logging: Value,
+    /// What is counted.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub metrics: Vec<Metrics>,
+    /// Which requests have a line in the access log. In order: the last that is about a provider counts for it.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub access_logging: Vec<AccessLogging>,
 }
 
 /// What becomes of traces. What is not set is as a less specific Telemetry says.
@@ -63,7 +69,7 @@ pub struct TelemetrySpec {
 pub struct Tracing {
     /// Which side of a request it is about.
     #[serde(rename = "match")]
-    pub matches: Option<TracingMatch>,
+    pub matches: Option<Match>,
     /// Who takes spans: one.
     #[serde(default, deserialize_with = "null_as_default")]
     pub providers: Vec<ProviderRef>,
@@ -77,32 +83,6 @@ pub struct Tracing {
     pub use_request_id_for_trace_sampling: Option<bool>,
     /// Spans have tags of Istio's own.
     pub enable_istio_tags: Option<bool>,
-}
-
-/// Which side of a request.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
-pub struct TracingMatch {
-    /// Both, where it is not said.
-    pub mode: Option<Mode>,
-}
-
-/// Which side of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Mode {
-    /// Both.
-    ClientAndServer,
-    /// Who asks: a sidecar. A waypoint is on the server's side.
-    Client,
-    /// Who is asked.
-    Server,
-}
-
-/// An extensionProvider of the mesh configuration.
-#[derive(Clone, Debug, PartialEq, Default, Deserialize, Serialize)]
-pub struct ProviderRef {
-    /// Its name.
-    pub name: String,
 }
 
 /// What a span says: one of them.
@@ -136,7 +116,7 @@ pub struct Named {
 impl Tracing {
     /// It is about requests that come to a waypoint.
     pub fn is_for_servers(&self) -> bool {
-        self.matches.as_ref().and_then(|matches| matches.mode) != Some(Mode::Client)
+        Match::is_for_servers(self.matches.as_ref())
     }
 
     /// `randomSamplingPercentage`, of 10,000.
@@ -156,6 +136,8 @@ pub fn validate(object: &Telemetry) -> Result<(), FieldError> {
     if spec.selector.is_some() && targets > 0 {
         return Err(path.field("selector").error("selector and targetRefs exclude each other"));
     }
+    metrics::validate(&spec.metrics, &path.field("metrics"))?;
+    access_logging::validate(&spec.access_logging, &path.field("accessLogging"))?;
     let path = path.field("tracing");
     if spec.tracing.len() > 1 {
         return Err(path.index(1).error("one entry is followed, as in Istio: keep one"));
@@ -216,9 +198,8 @@ fn custom_tag(name: &str, tag: &CustomTag, path: &FieldPath) -> Result<(), Field
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::*;
     use crate::resources::{Kind, Object};
 
     fn read(spec: &Value) -> Result<(), String> {
@@ -234,7 +215,7 @@ mod tests {
             "customTags": {"a": {"literal": {"value": "x"}}, "b": {"header": {"name": "x-user", "defaultValue": "-"}}},
         });
         assert_eq!(read(&json!({"tracing": [entry]})), Ok(()));
-        assert_eq!(read(&json!({"metrics": [{}], "accessLogging": [{}]})), Ok(()), "its author is told");
+        assert_eq!(read(&json!({"metrics": [{}]})), Ok(()), "its author is told");
         for (field, value, expected) in [
             ("providers", json!([{"name": "a"}, {"name": "b"}]), "providers[1]: spans are sent to one"),
             ("providers", json!([{"name": ""}]), "providers[0].name: must not be empty"),
