@@ -182,7 +182,7 @@ spec:
     command: [ambit, tool, http-server, --port, '8081', --text, admin]
 ";
 
-/// Trap 10. Seen red with the ports of probes left out of the rules, and with all ports in them.
+/// Trap 10. A process of the node reaches a pod past ztunnel on the port that is probed, and as a caller in plain text on the other.
 fn node(mesh: &Mesh) -> Result<()> {
     mesh.apply("probed.yaml", PROBED)?;
     let judged = probed(mesh);
