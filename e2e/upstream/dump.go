@@ -34,24 +34,25 @@ var types = []struct {
 	{"type.googleapis.com/istio.security.Authorization", "authorization", func() proto.Message { return &security.Authorization{} }},
 }
 
-// Writes each resource as it came, and all as JSON: to compare control planes, and to have examples. With https, the
-// root certificate and the token are files named by XDS_ROOT_CA and AUTH_TOKEN, as ztunnel has them.
-func dump(address, dir string) error {
+// Opens a stream to a control plane, and says how it is closed. With https, the root certificate and the token are files named
+// by XDS_ROOT_CA and AUTH_TOKEN, as ztunnel has them.
+func open(address string) (discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient, func(), error) {
 	target, err := url.Parse(address)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
 	transport := insecure.NewCredentials()
 	if target.Scheme == "https" {
 		pem, err := os.ReadFile(os.Getenv("XDS_ROOT_CA"))
 		if err != nil {
-			return err
+			cancel()
+			return nil, nil, err
 		}
 		token, err := os.ReadFile(os.Getenv("AUTH_TOKEN"))
 		if err != nil {
-			return err
+			cancel()
+			return nil, nil, err
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(pem)
@@ -60,13 +61,28 @@ func dump(address, dir string) error {
 	}
 	connection, err := grpc.NewClient(target.Host, grpc.WithTransportCredentials(transport))
 	if err != nil {
-		return err
+		cancel()
+		return nil, nil, err
 	}
-	defer connection.Close()
+	closed := func() {
+		cancel()
+		_ = connection.Close() // Nothing is sent any more.
+	}
 	stream, err := discovery.NewAggregatedDiscoveryServiceClient(connection).DeltaAggregatedResources(ctx)
+	if err != nil {
+		closed()
+		return nil, nil, err
+	}
+	return stream, closed, nil
+}
+
+// Writes each resource as it came, and all as JSON: to compare control planes, and to have examples.
+func dump(address, dir string) error {
+	stream, closed, err := open(address)
 	if err != nil {
 		return err
 	}
+	defer closed()
 	for _, t := range types {
 		node := &core.Node{Id: "ztunnel~1.1.1.1~dump.istio-system~istio-system.svc.cluster.local"}
 		if err := stream.Send(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: t.url}); err != nil {

@@ -3,6 +3,7 @@
 //
 //	upstream FOLDER         keeps etcd, kube-apiserver and istiod running on the objects of a folder
 //	upstream dump URL DIR   writes what a control plane sends to a ztunnel
+//	upstream routes URL GATEWAY FILE   writes what istiod sends to an agentgateway of a Gateway
 //
 // Which question is answered where:
 //
@@ -14,6 +15,7 @@
 //	acknowledged.go  and what does the machine wait for?
 //	beside.go    and what if istiod-lite runs waypoints beside istiod?
 //	dump.go      what is on the wire?
+//	agentgateway.go  what do routes come to in istiod?
 package main
 
 import (
@@ -44,10 +46,12 @@ func main() {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "dump":
 		err = dump(os.Args[2], os.Args[3])
+	case len(os.Args) == 5 && os.Args[1] == "routes":
+		err = routes(os.Args[2], os.Args[3], os.Args[4])
 	case len(os.Args) == 2:
 		err = run(os.Args[1])
 	default:
-		err = fmt.Errorf("usage: upstream FOLDER, or upstream dump URL DIR")
+		err = fmt.Errorf("usage: upstream FOLDER, upstream dump URL DIR, or upstream routes URL GATEWAY FILE")
 	}
 	if err != nil {
 		log.Fatal("upstream: ", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -104,6 +105,8 @@ func (p *programs) keepIstiod() error {
 		"POD_NAME=istiod", "POD_NAMESPACE=" + systemNamespace, "REVISION=default", "CLUSTER_ID=Kubernetes",
 		"PILOT_ENABLE_AMBIENT=true", "PILOT_CERT_PROVIDER=istiod",
 		"CA_TRUSTED_NODE_ACCOUNTS=" + systemNamespace + "/" + ztunnelAccount,
+		// A test may ask for the feed of agentgateway.
+		"PILOT_ENABLE_AGENTGATEWAY=" + cmp.Or(os.Getenv("PILOT_ENABLE_AGENTGATEWAY"), "false"),
 		"INJECTION_WEBHOOK_CONFIG_NAME=", "VALIDATION_WEBHOOK_CONFIG_NAME=",
 	},
 		"discovery", "--kubeconfig="+p.keys.file("kubeconfig"),
