@@ -21,6 +21,8 @@ const PROGRAM: &str = "AMBIT_TEST_PROGRAM";
 const SAYS: &str = "# e2e: ";
 /// The file with that line.
 const BASE: &str = "base.yaml";
+/// The first line of a mesh's YAML whose istiod has its feed for agentgateway, too.
+pub const WITH_AGENTGATEWAY: &str = "# e2e: PILOT_ENABLE_AGENTGATEWAY=true\n";
 /// Where ztunnels find it.
 const CONTROL_PLANE: &str = "https://172.30.0.1:15012";
 /// An empty Kubernetes fills itself first, and all of it is on this machine.
@@ -67,27 +69,39 @@ fn built() -> Result<PathBuf> {
 /// # Errors
 /// It sends nothing, or upstream's programs were not built.
 pub fn sent(mesh: &Mesh) -> Result<[BTreeMap<String, Value>; 2]> {
-    let folder = built()?;
+    let dump = mesh.folder.file("sent");
+    ask(mesh, &["dump", CONTROL_PLANE, &dump.display().to_string()])?;
+    Ok([read(&dump.join("address.json"))?, read(&dump.join("authorization.json"))?])
+}
+
+/// What upstream's istiod sends of routes to an agentgateway that is the Gateway of this name in `istio-system`, by key. The
+/// mesh's YAML begins with [`WITH_AGENTGATEWAY`].
+///
+/// # Errors
+/// It sends nothing, or upstream's programs were not built.
+pub fn routes(mesh: &Mesh, gateway: &str) -> Result<BTreeMap<String, Value>> {
+    let file = mesh.folder.file("routes.json");
+    ask(mesh, &["routes", CONTROL_PLANE, gateway, &file.display().to_string()])?;
+    read(&file)
+}
+
+/// Runs the client of upstream's program where a ztunnel of node1 would ask, with its token.
+fn ask(mesh: &Mesh, args: &[&str]) -> Result<()> {
+    let program = built()?.join("upstream");
     let files = ambit::files_of(mesh.name())?;
     // Pods do not see the mesh's own files.
     for (from, to) in [("istiod/root-cert.pem", "root"), ("nodes/node1/token", "token")] {
         std::fs::copy(files.join(from), mesh.folder.file(to)).with_context(|| format!("cannot copy {from}"))?;
     }
-    let dump = mesh.folder.file("sent");
-    let command = [
-        "env".into(),
-        format!("XDS_ROOT_CA={}", mesh.folder.file("root").display()),
-        format!("AUTH_TOKEN={}", mesh.folder.file("token").display()),
-        folder.join("upstream").display().to_string(),
-        "dump".into(),
-        CONTROL_PLANE.into(),
-        dump.display().to_string(),
-    ];
-    mesh.exec("kit/node1", &command.each_ref().map(String::as_str))?.good()?;
-    let read = |name: &str| -> Result<BTreeMap<String, Value>> {
-        Ok(serde_json::from_slice(&std::fs::read(dump.join(name)).with_context(|| format!("cannot read {name}"))?)?)
-    };
-    Ok([read("address.json")?, read("authorization.json")?])
+    let root = format!("XDS_ROOT_CA={}", mesh.folder.file("root").display());
+    let token = format!("AUTH_TOKEN={}", mesh.folder.file("token").display());
+    let program = program.display().to_string();
+    mesh.exec("kit/node1", &[&["env", &root, &token, &program], args].concat())?.good()?;
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<BTreeMap<String, Value>> {
+    Ok(serde_json::from_slice(&std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?)?)
 }
 
 /// Becomes upstream's control plane if this process is `ambit istiod-lite` of such a mesh.

@@ -14,6 +14,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod routes;
+
 pub(crate) fn trials(suite: &mut Suite) {
     suite.under("upstream::", |suite| {
         let town = town::shared(|yaml| upstream::up(yaml, &[]));
@@ -26,6 +28,7 @@ pub(crate) fn trials(suite: &mut Suite) {
         suite.on(&town, "a_pod_that_goes_and_comes_back_elsewhere_is_found", moved);
         suite.on(&town, "istiod_killed_without_a_failed_request", killed);
         suite.trial("istiod_lite_says_what_istiod_says", same);
+        suite.trial("routes_come_to_what_istiod_makes_of_them", routes::same);
         suite.trial("our_waypoint_serves_beside_istiod", beside);
         suite.trial("certificates_renewed_every_few_seconds_without_a_failed_request", renewal);
         let on_demand = SharedMesh::new(on_demand);
