@@ -31,7 +31,7 @@ cluster *filter:
     nice e2e/cluster/build target/cluster
     AMBIT_TEST_CLUSTER={{justfile_directory()}}/target/cluster cargo test -p e2e -- cluster::{{filter}}
 
-# Waypoints with programs of other people's making: authorizer, rate limit service, collector; needs Go (e2e/partners/README.md).
+# Waypoints with programs of other people's making: authorizer, rate limits, collector, HTTP and gRPC; needs Go (e2e/partners/README.md).
 partners *filter:
     nice e2e/partners/build target/partners
     AMBIT_TEST_PARTNERS={{justfile_directory()}}/target/partners cargo test -p e2e -- partners::{{filter}}

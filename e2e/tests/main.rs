@@ -24,6 +24,7 @@ mod on_demand;
 mod partners;
 mod pod_waypoint;
 mod programs;
+mod protocols;
 mod rate_limits;
 mod reach;
 mod reasons;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         grpc::trials(suite);
         tokens::trials(suite);
         partners::trials(suite);
+        protocols::trials(suite);
         external_authorization::trials(suite);
         telemetry::trials(suite);
         traces::trials(suite);

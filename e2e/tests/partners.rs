@@ -15,9 +15,20 @@ pub(crate) fn trials(suite: &mut Suite) {
     suite.trial("partners::the_opentelemetry_collector_takes_spans", spans);
 }
 
-fn partner(name: &str) -> Result<String> {
-    let folder =
-        std::env::var(FOLDER).map_err(|_| skip(&format!("{FOLDER} names no folder: e2e/partners/build FOLDER")))?;
+/// Where the programs are.
+///
+/// # Errors
+/// [`skip`], where nobody says.
+pub(crate) fn partner_folder() -> Result<String> {
+    std::env::var(FOLDER).map_err(|_| skip(&format!("{FOLDER} names no folder: e2e/partners/build FOLDER")))
+}
+
+/// One of the programs.
+///
+/// # Errors
+/// [`skip`], as [`partner_folder`]; it is not there.
+pub(crate) fn partner(name: &str) -> Result<String> {
+    let folder = partner_folder()?;
     let program = Path::new(&folder).join(name);
     ensure!(program.is_file(), "{} is not there: e2e/partners/build {folder}", program.display());
     Ok(program.display().to_string())
