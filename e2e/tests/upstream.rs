@@ -1,7 +1,8 @@
 //! Our ztunnels, unchanged, under upstream's istiod on a real Kubernetes API server (`e2e/upstream/README.md`): what is
 //! promised under istiod-lite holds there, and so does what only istiod offers.
 //!
-//! Seen red: the comparison by 21 resources, when it was first made; everything with another token than the API server's.
+//! Seen red: the comparison by 21 resources, when it was first made; everything with another token than the API server's;
+//! our waypoint beside istiod, while istiod-lite took itself for all of the control plane.
 use crate::{authorization, certificates, names, reach, town};
 use anyhow::{Context, Result, ensure};
 use e2e::Mesh;
