@@ -216,7 +216,11 @@ impl HttpBody for Body {
                         watch.trailers(trailers);
                     }
                 }
-                this.end_if_over();
+                // Nothing follows trailers, and nobody may ask for more.
+                match frame.is_trailers() {
+                    true => this.end(None),
+                    false => this.end_if_over(),
+                }
             }
             Some(Err(error)) => this.end(Some(error.as_ref())),
             None => this.end(None),

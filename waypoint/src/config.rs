@@ -59,6 +59,9 @@ pub struct Config {
     pub hbone: Settings,
     /// `WAYPOINT_MAX_CONNECTIONS`: connections and tunnels open at once.
     pub limits: Limits,
+    /// `WAYPOINT_MAX_REQUESTS`: requests and connections under way to endpoints at once, each in a tunnel of its own; default a quarter of
+    /// the connections, and at least [`LEAST_UNDER_WAY`](crate::limits::LEAST_UNDER_WAY).
+    pub under_way: Option<usize>,
     /// `WAYPOINT_MAX_CONNECTION_AGE`: for how long HTTP connections of callers go on.
     pub(crate) connections: ends::Limits,
     /// `AUTHZ_POLICY_INFO_LOGGING`: what policies decide is logged at INFO, not DEBUG.
@@ -123,6 +126,7 @@ impl Config {
                 connections: env.number("WAYPOINT_MAX_CONNECTIONS", 1..=100_000_000)?,
                 ..Limits::default()
             },
+            under_way: env.number("WAYPOINT_MAX_REQUESTS", 1..=100_000_000)?,
             connections: ends::Limits {
                 age: env.duration("WAYPOINT_MAX_CONNECTION_AGE")?.or(Some(AGE)).filter(|age| !age.is_zero()),
                 spread: SPREAD,

@@ -6,6 +6,7 @@ use mesh_proxy::hostnames::Hostnames;
 use mesh_runtime::metrics::RequestMetrics;
 
 use crate::config::Config;
+use crate::limits::LEAST_UNDER_WAY;
 use crate::rate_limit::RateLimits;
 use crate::spans::Spans;
 use crate::upstream::ServicePorts;
@@ -30,4 +31,13 @@ pub(crate) struct WaypointContext {
     pub(crate) gateway: NamespacedName,
     /// What was set.
     pub(crate) config: Config,
+}
+
+impl WaypointContext {
+    /// Requests and connections that a data thread may have under way to endpoints at once, each in a tunnel of its own: all threads
+    /// together as many as an endpoint's ztunnel grants one waypoint, if it may open as many files.
+    pub(crate) fn under_way(&self) -> usize {
+        let all = self.config.under_way.unwrap_or((self.proxy.quota.most_connections() / 4).max(LEAST_UNDER_WAY));
+        all.div_ceil(self.config.workers)
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) const KEPT: usize = 16 << 20;
 /// Bytes of copies for mirrors that a data thread holds until they have their answers, 4 KiB for each and its body; each caller has its
 /// share. A request is not mirrored when there is no room.
 pub(crate) const COPIED: usize = 16 << 20;
+/// Requests and connections that may be under way to endpoints at once, at least, each in a tunnel of its own.
+pub(crate) const LEAST_UNDER_WAY: usize = 1024;
 /// Requests of one data thread about which authorizers or rate limit services are being asked: about as many as a thread can have open.
 /// Each caller has its share.
 pub(crate) const ASKS: usize = 4096;

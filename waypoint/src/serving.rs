@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) asking: Asking,
     /// What is kept of bodies that may have to be sent again.
     pub(crate) kept_bodies: Room,
+    /// Requests and connections under way to endpoints, each in a tunnel of its own.
+    pub(crate) under_way: Room,
     /// What is held of copies for mirrors.
     pub(crate) copies: Room,
 }
@@ -62,6 +64,7 @@ impl Worker {
     /// A thread on which nothing is open yet.
     pub(crate) fn new(context: Arc<WaypointContext>, pod: LocalPod) -> Self {
         Self {
+            under_way: Room::new(context.under_way()),
             context,
             pod: Rc::new(pod),
             upstream: upstream::Pool::default(),

@@ -86,6 +86,10 @@ pub(crate) async fn carry(caller: &Caller, mut stream: Peeked<Duplex>) {
     if let Some((_, _, decision)) = &behind {
         report.decided(decision);
     }
+    let _under_way = match caller.under_way() {
+        Ok(part) => part,
+        Err((code, why)) => return report.failed(ResponseFlags::Connect, code, &why),
+    };
     let _active = picked.as_ref().ok().map(Picked::active);
     let opened = match &picked {
         Ok(picked) => upstream::stream(worker, &caller.waypoint, picked).await,

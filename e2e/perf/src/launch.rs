@@ -2,7 +2,7 @@
 //! own because one may enter a user namespace only while it has a single thread.
 use crate::cli::Launch;
 use anyhow::{Context, Result, bail};
-use node_agent::redirect::{self, Settings};
+use node_agent::redirect::{self, ProbePorts, Settings};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -24,8 +24,13 @@ pub(crate) fn run(args: &Launch) -> Result<()> {
             .with_context(|| format!("cannot enter the network of process {pid}"))?;
         if args.redirect {
             // IPv4 only, as all of the load is; names are not looked up.
-            let settings =
-                Settings { ipv6: false, inbound_capture: true, dns_capture: false, outbound_interfaces: Vec::new() };
+            let settings = Settings {
+                ipv6: false,
+                inbound_capture: true,
+                dns_capture: false,
+                outbound_interfaces: Vec::new(),
+                probe_ports: ProbePorts::Only(Vec::new()),
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(redirect::apply::install(net.as_fd(), &settings))?;
         }

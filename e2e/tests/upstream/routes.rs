@@ -2,7 +2,6 @@
 //! to differ is said in `e2e/upstream/README.md`, each with its reason.
 
 use anyhow::{Context, Result, ensure};
-use e2e::Mesh;
 use e2e::until::until;
 use e2e::upstream;
 use istiod_lite::cluster::Cluster;

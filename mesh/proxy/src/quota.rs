@@ -221,6 +221,11 @@ impl Quota {
         }
     }
 
+    /// Connections and tunnels that may be open at once.
+    pub fn most_connections(&self) -> usize {
+        self.connections.most
+    }
+
     /// Closes the connections that close later, for as long as it is polled.
     pub fn close_late(&self) -> impl Future<Output = ()> + Send + use<> {
         let late_close = self.late_close.clone();

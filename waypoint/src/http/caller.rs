@@ -13,7 +13,8 @@ use mesh_hbone::duplex::Duplex;
 use mesh_model::address::Authority;
 use mesh_model::identity::SpiffeId;
 use mesh_model::policy::Facts;
-use mesh_model::share::Source;
+use mesh_model::reason::ReasonCode;
+use mesh_model::share::{Full, Source};
 use mesh_model::workload::Workload;
 use mesh_proxy::report::{Party, Traffic};
 use mesh_runtime::access_log::Direction;
@@ -21,6 +22,7 @@ use mesh_runtime::metrics::Reporter;
 
 use super::counted::Last;
 use crate::ends::Ends;
+use crate::room::Part;
 use crate::serving::Worker;
 use crate::sniff::Peeked;
 use crate::target::Target;
@@ -59,6 +61,25 @@ impl Caller {
         let ends = Ends::new(worker.context.config.connections, rand::random());
         let (counted, agreed) = (Last::default(), Cell::new(None));
         Self { worker, waypoint, target, from, identity, workload, counted, ends, agreed }
+    }
+
+    /// A place for one more request or connection of it under way to an endpoint, in a tunnel of its own. An endpoint's ztunnel knows
+    /// the waypoint only: what it grants is shared here.
+    ///
+    /// # Errors
+    /// When it has its share, or nobody finds a place any more; and why, in words.
+    pub(crate) fn under_way(&self) -> Result<Part, (ReasonCode, String)> {
+        let mut part = self.worker.under_way.part(self.source());
+        match part.take(1) {
+            Ok(()) => Ok(part),
+            Err(full) => {
+                let code = match full {
+                    Full::Source => ReasonCode::SourceOverloaded,
+                    Full::All => ReasonCode::NodeOverloaded,
+                };
+                Err((code, format!("requests and connections under way as WAYPOINT_MAX_REQUESTS allows: {full}")))
+            }
+        }
     }
 
     /// Resolves when its connection is to end in order: the waypoint does, its service has left it, or it is old. `at_any_time`: it can

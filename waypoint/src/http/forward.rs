@@ -34,6 +34,7 @@ use super::report::Report;
 use super::upgrade::Upgrade;
 use super::written::{address, spoken};
 use crate::body::Body;
+use crate::room::Part;
 use crate::target::app_protocol;
 use crate::upstream::{
     self, HttpVersion, Key, Limit, Picked, PooledConnection, SendError, Unreachable, UpgradedStream,
@@ -109,6 +110,7 @@ pub(super) async fn forward(
     let declared = app_protocol(&hop.service, hop.dialled.port());
     let version = spoken(declared, &request, upgrade.is_some());
     address(&mut request, version, upgrade.as_ref())?;
+    let under_way = own_tunnel(caller, version)?;
     let until = hop.deadline;
     let part = || worker.kept_bodies.part(caller.source());
     let replay = Replay::new(request, version, hop.retry, part);
@@ -207,7 +209,7 @@ pub(super) async fn forward(
             let (mut pooled, answer) = ended?;
             replay.is_answered();
             let carried = pooled.carried.take();
-            let held = Held::new(carried, (permit, retrying), active);
+            let held = Held::new(carried, (permit, retrying), active, under_way);
             let mut answer = answered(caller, (&picked, key), pooled, answer, (upgrade.is_some(), held))?;
             hashed.tell(answer.head.headers_mut());
             return Ok(answer.until(hop.deadline));
@@ -222,6 +224,15 @@ pub(super) async fn forward(
             return Err(Refused::new(StatusCode::GATEWAY_TIMEOUT, ReasonCode::RequestTimeout, why));
         }
     }
+}
+
+/// Its caller's place for it, where it needs a tunnel of its own: many requests share one of HTTP/2.
+fn own_tunnel(caller: &Caller, version: HttpVersion) -> Result<Option<Part>, Refused> {
+    match version {
+        HttpVersion::Http1 => caller.under_way().map(Some),
+        HttpVersion::Http2 => Ok(None),
+    }
+    .map_err(|(code, why)| Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, why))
 }
 
 /// Waits until `what` is done, or `until` has come. It is pinned elsewhere, so that a request holds it once.

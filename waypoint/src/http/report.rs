@@ -372,7 +372,7 @@ fn flags(code: Option<ReasonCode>) -> &'static str {
         Some(R::NoRoute) => "NR",
         Some(R::FaultAborted) => "FI",
         Some(R::FaultDelayed) => "DI",
-        Some(R::UpstreamOverflow) => "UO",
+        Some(R::UpstreamOverflow | R::SourceOverloaded | R::NodeOverloaded) => "UO",
         Some(R::RequestTimeout) => "UT",
         Some(R::UpstreamReset) => "UC",
         Some(R::CallerGone) => "DC",

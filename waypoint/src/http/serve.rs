@@ -30,7 +30,6 @@ pub(crate) async fn http1(caller: Rc<Caller>, stream: Peeked<Duplex>) {
     let mut builder = http1::Builder::new();
     builder
         .preserve_header_case(true)
-        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_TIME)
         .max_headers(limits::HEADERS)

@@ -261,3 +261,74 @@ async fn heads_that_never_end_are_not_kept_for_ever() {
     })
     .await;
 }
+
+/// Requests that are never answered are under way for as long as their callers wait: one caller has its share of the tunnels that an
+/// endpoint's ztunnel grants the waypoint.
+#[tokio::test]
+async fn what_is_never_answered_takes_nobody_elses_tunnel() {
+    on_one_thread(async {
+        let (arrived, mut arrivals) = mpsc::unbounded_channel();
+        let application = application(move |request: Request<Incoming>| {
+            let arrived = arrived.clone();
+            async move {
+                if request.uri().path() == "/never" {
+                    let _ = arrived.send(());
+                    std::future::pending::<()>().await;
+                }
+                Response::new(Full::from("ok"))
+            }
+        });
+        let few = |config: &mut Config| (config.under_way, config.workers) = (Some(8), 1);
+        let world = World::start_with(AppProtocol::Http11, &[Endpoint::plain("cart-1", application.await)], few);
+        let never = || Request::get("/never").header("host", "cart").body(Full::default()).unwrap();
+        let mut kept = Vec::new();
+        let refused = loop {
+            let mut sender = world.http1("mallory").await;
+            let mut asked = Box::pin(sender.send_request(never()));
+            tokio::select! {
+                _ = arrivals.recv() => {}
+                answer = &mut asked => break answer.unwrap(),
+            }
+            kept.push((sender, asked));
+        };
+        assert_eq!((kept.len(), refused.status().as_u16()), (4, 503), "half of what there is");
+        world.logged("SOURCE_OVERLOADED").await;
+        let mut web = world.http1("web").await;
+        assert_eq!(text(web.send_request(get()).await.unwrap()).await.0, 200);
+        world.end().await;
+    })
+    .await;
+}
+
+/// Tells when it is let go of.
+struct Tells(mpsc::UnboundedSender<&'static str>);
+
+impl Drop for Tells {
+    fn drop(&mut self) {
+        let _ = self.0.send("gone");
+    }
+}
+
+/// Else a caller could leave as many requests behind as an endpoint answers late, or never.
+#[tokio::test]
+async fn what_nobody_waits_for_is_taken_back() {
+    on_one_thread(async {
+        let (tells, mut told) = mpsc::unbounded_channel();
+        let never = application(move |request: Request<Incoming>| {
+            let tells = Tells(tells.clone());
+            async move {
+                let _ = request.into_body().collect().await;
+                let _ = tells.0.send("come");
+                std::future::pending().await
+            }
+        });
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", never.await)]);
+        let mut tunnel = world.tunnel("mallory", "10.1.0.1:80").await.unwrap();
+        tunnel.write_all(b"PUT / HTTP/1.1\r\nhost: cart\r\ncontent-length: 1\r\n\r\nx").await.unwrap();
+        assert_eq!(timeout(PATIENCE, told.recv()).await.unwrap(), Some("come"));
+        tunnel.shutdown().await.unwrap();
+        assert_eq!(timeout(PATIENCE, told.recv()).await.expect("it is taken back"), Some("gone"));
+        world.end().await;
+    })
+    .await;
+}

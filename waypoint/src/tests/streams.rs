@@ -110,6 +110,43 @@ async fn call(web: &mut http2::SendRequest<Pieces>) -> (Vec<u8>, HeaderMap) {
     ([first, rest.to_bytes()].concat(), trailers)
 }
 
+/// Nothing follows trailers, and nobody asks for more: the answer is a whole one. Seen red while it was over only once somebody had:
+/// CALLER_GONE.
+#[tokio::test]
+async fn an_answer_of_http1_has_ended_with_its_trailers() {
+    on_one_thread(async {
+        let application = mesh_testkit::tcp::listen(async |mut tcp| {
+            const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                2\r\nhi\r\n0\r\nx-sum: 2\r\n\r\n";
+            let mut said = Vec::new();
+            while tcp.read_buf(&mut said).await.is_ok_and(|read| read > 0) {
+                if said.ends_with(b"\r\n\r\n") {
+                    said.clear();
+                    tcp.write_all(ANSWER).await.unwrap();
+                }
+            }
+        })
+        .await;
+        let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
+        let (mut one, mut two) = (world.http1("web").await, world.http2::<Full<Bytes>>("web").await);
+        let request = |path: &str| Request::get(path).header("te", "trailers").body(Full::new(Bytes::new())).unwrap();
+        let answers = [
+            ("/one", one.send_request(request("/one")).await.unwrap()),
+            ("/two", two.send_request(request("http://cart/two")).await.unwrap()),
+        ];
+        for (path, answer) in answers {
+            let body = answer.into_body().collect().await.unwrap();
+            assert_eq!(body.trailers().map(|trailers| &trailers["x-sum"]).unwrap(), "2", "{path}");
+            assert_eq!(body.to_bytes(), "hi", "{path}");
+            let line = world.logged(&format!("path=\"{path}\"")).await;
+            assert!(line.contains("response_code=200 bytes_sent=2"), "{line}");
+            assert!(!line.contains("reason="), "{line}");
+        }
+        world.end().await;
+    })
+    .await;
+}
+
 /// How an endpoint says that it does not take a call, on the stream of that number.
 #[derive(Clone, Copy)]
 enum Not {

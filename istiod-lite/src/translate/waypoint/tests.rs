@@ -290,7 +290,14 @@ fn what_is_told_beside_istiod() {
         cluster.reset(objects);
         let attachments = Attachments::of(&cluster);
         let mesh = Mesh { mode: mode.clone(), ..Mesh::default() };
-        let world = World { cluster: &cluster, mesh: &mesh, network: "".into(), attachments: &attachments };
+        let networks = Networks::default();
+        let world = World {
+            cluster: &cluster,
+            mesh: &mesh,
+            network: "".into(),
+            networks: &networks,
+            attachments: &attachments,
+        };
         let name = NamespacedName::new("shop", "way");
         let key = crate::resources::Key::new(Kind::Gateway, Some("shop"), "way");
         let of_gateway = waypoint_told::waypoint(&key, cluster.gateway(&name).unwrap(), &world);
