@@ -113,7 +113,7 @@ fn their_policy(key: &str, policy: &Value) -> Map<String, Value> {
             }),
             "urlRewrite" => json!({"host": of["host"], "path": their_path_edit(key, of)}),
             "requestMirror" => {
-                list(&of["mirrors"]).map(|m| json!([their_target(&m["backend"]), m["percentage"]])).collect()
+                list(&of["mirrors"]).map(|m| json!([their_target(&m["backend"]), m["percentage"].as_f64()])).collect()
             }
             "cors" => json!({
                 "credentials": of["allowCredentials"] == true,
@@ -124,7 +124,7 @@ fn their_policy(key: &str, policy: &Value) -> Map<String, Value> {
                 "maxAge": of["maxAge"],
             }),
             "retry" => {
-                json!({"codes": list(&of["retryStatusCodes"]).collect::<Vec<_>>(), "attempts": of["attempts"], "backoff": of["backoff"]})
+                json!({"codes": list(&of["retryStatusCodes"]).collect::<Vec<_>>(), "attempts": of["attempts"].as_u64().unwrap_or(1), "backoff": of["backoff"]})
             }
             _ => of.clone(),
         };
