@@ -129,12 +129,14 @@ async fn an_answer_of_http1_has_ended_with_its_trailers() {
         .await;
         let world = World::start(AppProtocol::Http11, &[Endpoint::plain("cart-1", application)]);
         let (mut one, mut two) = (world.http1("web").await, world.http2::<Full<Bytes>>("web").await);
-        let request = |path: &str| Request::get(path).header("te", "trailers").body(Full::new(Bytes::new())).unwrap();
+        let request = |uri: &str| Request::get(uri).header("host", "cart").header("te", "trailers");
+        let empty = || Full::new(Bytes::new());
         let answers = [
-            ("/one", one.send_request(request("/one")).await.unwrap()),
-            ("/two", two.send_request(request("http://cart/two")).await.unwrap()),
+            ("/one", one.send_request(request("/one").body(empty()).unwrap()).await.unwrap()),
+            ("/two", two.send_request(request("http://cart/two").body(empty()).unwrap()).await.unwrap()),
         ];
         for (path, answer) in answers {
+            assert_eq!(answer.status(), 200, "{path}");
             let body = answer.into_body().collect().await.unwrap();
             assert_eq!(body.trailers().map(|trailers| &trailers["x-sum"]).unwrap(), "2", "{path}");
             assert_eq!(body.to_bytes(), "hi", "{path}");
