@@ -121,9 +121,8 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
         ensure!(guarded["waypoint"]["destination"] == "shop/way.shop.svc.cluster.local", "{guarded}");
         Ok(())
     })?;
-    mesh.refused_at_last("shop/client", "http://guarded/")?;
     let words = ["direction=\"outbound\"", "dst.addr=10.244.2.200:15008", "guarded.shop.svc.cluster.local"];
-    mesh.log_line("ztunnel-node1", &words)?;
+    mesh.refused_because("shop/client", "http://guarded/", "ztunnel-node1", &words)?;
     // Whoever speaks to the pod itself does not go through it.
     let web = mesh.ip("shop/web", false)?;
     mesh.get("shop/client", &format!("http://{web}:8080/"))?;
