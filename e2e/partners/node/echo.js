@@ -63,7 +63,7 @@ const IMPLEMENTATION = {
     const deadline = call.getDeadline();
     const left = deadline === Infinity ? '' : String((deadline - Date.now()) / 1000);
     call.write(Buffer.from(left));
-    call.on('cancelled', () => console.log('sleep: cancelled'));
+    call.on('cancelled', () => console.log(left ? 'sleep: its deadline has passed' : 'sleep: cancelled'));
   },
 };
 

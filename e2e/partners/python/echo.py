@@ -68,7 +68,7 @@ class Server(grpc.GenericRpcHandler):
             await asyncio.sleep(60)
             print("sleep: nobody cancelled it", flush=True)
         except asyncio.CancelledError:
-            print("sleep: cancelled", flush=True)
+            print("sleep: cancelled" if left is None else "sleep: its deadline has passed", flush=True)
             raise
 
 
