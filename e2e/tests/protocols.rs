@@ -331,9 +331,9 @@ fn fortio(mesh: &Mesh) -> Result<()> {
         ("fortio", "HTTP/2", &["-c", "4", "-h2", "-stdclient", "http://fortio:81/two"], "200"),
         ("go", "HTTP/2", &["-c", "2", "-s", "4", "-grpc", &go], "SERVING"),
     ] {
-        let (all, well): (&[(&str, &str)], &[(&str, &str)]) = match service {
-            "go" => (&[], &[("grpc_response_status", "0"), ("response_code", "200"), ("response_flags", "-")]),
-            _ => (&[], &[("response_code", "200"), ("response_flags", "-")]),
+        let [all, well]: [&[(&str, &str)]; 2] = match service {
+            "go" => [&[], &[("grpc_response_status", "0"), ("response_code", "200"), ("response_flags", "-")]],
+            _ => [&[], &[("response_code", "200"), ("response_flags", "-")]],
         };
         let counts = || anyhow::Ok((counted(mesh, service, all)?, counted(mesh, service, well)?));
         let before = counts()?;
