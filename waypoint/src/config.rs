@@ -60,7 +60,7 @@ pub struct Config {
     /// `WAYPOINT_MAX_CONNECTIONS`: connections and tunnels open at once.
     pub limits: Limits,
     /// `WAYPOINT_MAX_REQUESTS`: requests and connections under way to endpoints at once, each in a tunnel of its own; default a quarter of
-    /// the connections, and at least [`LEAST_UNDER_WAY`](crate::limits::LEAST_UNDER_WAY).
+    /// the connections, and at least 1,024.
     pub under_way: Option<usize>,
     /// `WAYPOINT_MAX_CONNECTION_AGE`: for how long HTTP connections of callers go on.
     pub(crate) connections: ends::Limits,

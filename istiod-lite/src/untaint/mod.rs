@@ -1,4 +1,4 @@
-//! Takes the taint [`decide::TAINT`] from nodes once pods that start there are captured: for users whose nodes come with it, so
+//! Takes the taint `cni.istio.io/not-ready` from nodes once pods that start there are captured: for users whose nodes come with it, so
 //! that nothing is scheduled there before. Nobody here ever taints a node.
 
 mod decide;
