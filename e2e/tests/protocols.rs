@@ -184,7 +184,7 @@ fn echo(mesh: &Mesh) -> Result<()> {
         let to = address(mesh, server)? + ":80";
         let before = cancelled(server)?;
         for command in [["python3", &*script("python/echo.py")], ["node", &*script("node/echo.js")]] {
-            let output = exec(mesh, &[&command[..], &["call", &to, server]].concat())?;
+            let output = exec(mesh, &[&command[..], &["call", &to]].concat())?;
             let checks = checks(output).with_context(|| format!("{} asks {server}", command[0]))?;
             ensure!(checks >= 40, "{checks} checks of {} at {server}", command[0]);
         }
